@@ -393,7 +393,7 @@ async def test_a_project_at_rest_is_named_and_shown_when_somebody_asks(user: Use
     for event in desk.turn():
         state.apply(event)
     project = state.projects.pop("desk")
-    state.projects.resting["desk"] = Rest(summary_of(project))
+    state.projects.resting["desk"] = Rest(summary=summary_of(project))
 
     async def open_project(name: str) -> None:
         del state.projects.resting[name]

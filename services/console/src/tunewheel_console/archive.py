@@ -9,25 +9,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import structlog
-from pydantic_core import from_json
 from tunewheel_contracts.errors import TransientError
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.topics import BY_NAME
 from tunewheel_runtime.deadletter import Undecoded
-from tunewheel_runtime.log import Place
 from tunewheel_runtime.service import uncollected
 from tunewheel_runtime.view import LogReader
 
-from tunewheel_console.checkpoint import Checkpoint, Index, Kept, as_offsets, begins_elsewhere, file_of
+from tunewheel_console.checkpoint import Begins, Checkpoint, Index, Kept, begins_elsewhere, file_of
 from tunewheel_console.control.audit import audit_of
 from tunewheel_console.control.projects import summary_of
 from tunewheel_console.feed import HELD
-from tunewheel_console.packed import Packed, in_log_order
+from tunewheel_console.packed import Packed, in_log_order, project_in
 from tunewheel_console.project import Project
 from tunewheel_console.state import ConsoleState, Rest
 
@@ -36,10 +34,10 @@ MOST_IN_MEMORY = 100_000
 """Of so many records projects stay in memory: they take 400 MB. More do if they are in use."""
 IN_USE_SECONDS = 600.0
 """A project stays in memory for so long after the last request or event."""
-WRITE_SECONDS = 600.0
-"""How often what was read is written to the store."""
 LOOK_SECONDS = 5.0
 """How often projects are looked for that a dead letter has changed."""
+LOOKS = 120
+"""After so many of them what was read is written to the store."""
 STOP_SECONDS = 10.0
 """How long a process that stops tries to write."""
 SLICE = 20
@@ -78,19 +76,21 @@ class Archive:
         state.projects.fold, state.projects.open = self._fold, self.open
 
     def _forget(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
         self._state.projects.clear()
         self._state.projects.resting.clear()
         self._state.refused_before = frozenset()
         self._is_live = False
-        self._begins: dict[Place, int] = {}
+        self._begins: Begins = {}
         """Where the log began at the start."""
         self._packed: dict[str, tuple[Packed, Packed]] = {}
         """By project: the records of topics that are kept for ever, and those of other topics."""
-        self._last: dict[Place, tuple[int, str]] = {}
+        self._last: dict[str, tuple[int, str]] = {}
         """By partition: the offset and the id of the last record that was read."""
-        self._before: dict[Place, tuple[int, str]] = {}
+        self._before: dict[str, tuple[int, str]] = {}
         """The same, of the checkpoint."""
-        self._expected: dict[Place, tuple[int, str]] = {}
+        self._expected: dict[str, tuple[int, str]] = {}
         """Those of them that the log must still have."""
         self._written: Index | None = None
         self._news: deque[Undecoded] = deque(maxlen=HELD)
@@ -103,22 +103,23 @@ class Archive:
         if found is None:
             return {}
         index, files = found
-        self._before = {(topic, int(n)): at for topic, of in index.last.items() for n, at in of.items()}
-        self._last = dict(self._before)
+        self._before, self._last = index.last, dict(index.last)
         self._expected = {at: last for at, last in self._before.items() if at in self._begins}
         self._written, same = index, index.rules == self._rules
         self._state.refused_before = frozenset(index.refused)
         for name, kept in index.projects.items():
             self._packed[name] = Packed(files[name], kept.records), Packed()
-            self._state.projects.resting[name] = Rest(
-                kept.summary if same else None, kept.audit, kept.is_asked, kept.is_behind
-            )
-        return {**as_offsets({place: at for place, (at, _) in self._expected.items()})}
+            unknown = {} if same else {"summary": None}
+            self._state.projects.resting[name] = kept.rest.model_copy(update=unknown)
+        begins: defaultdict[str, dict[str, int]] = defaultdict(dict)
+        for place, (offset, _) in self._expected.items():
+            topic, _, number = place.partition(" ")
+            begins[topic][number] = offset
+        return {**begins}
 
-    async def _look(self) -> dict[Place, int]:
-        """Return where the partitions of topics that are kept for ever begin now."""
+    async def _look(self) -> Begins:
         spans = await self.reader.look()
-        return {at: span.begin for at, span in spans.items() if BY_NAME[at[0]].is_kept_for_ever}
+        return {f"{name} {n}": at.begin for (name, n), at in spans.items() if BY_NAME[name].is_kept_for_ever}
 
     async def keep(self, record: Undecoded) -> bool:
         """Pack a record. False: its project is in memory, so the record is to be decoded and applied too.
@@ -126,19 +127,19 @@ class Archive:
         Raises:
             ForeignLog: the log is another one than that of the checkpoint.
         """
-        place, offset = record.position.place, record.position.offset
+        topic, offset = BY_NAME[record.position.topic], record.position.offset
+        place = f"{topic.name} {record.position.partition}"
         at = offset, record.headers.get("ce_id", b"").decode("utf-8", "replace")
         if (expected := self._expected.pop(place, None)) is not None:
             self._require(expected == at)
             return True  # it is in the checkpoint
-        name = _project_of(record)
+        name = project_in(record)
         if name is None:
             return False
         if self._is_live:
             await self.open(name)
-        kept = BY_NAME[place[0]].is_kept_for_ever
         try:
-            self._packed.setdefault(name, (Packed(), Packed()))[not kept].add(record)
+            self._packed.setdefault(name, (Packed(), Packed()))[not topic.is_kept_for_ever].add(record)
         except UnicodeDecodeError:
             return False
         self._last[place] = at
@@ -185,8 +186,7 @@ class Archive:
         await self._open_each(lambda name, rest: rest.is_behind or self._has_room(name))
         while True:
             await self.write()
-            until = time.monotonic() + WRITE_SECONDS
-            while time.monotonic() < until:
+            for _ in range(LOOKS):
                 await asyncio.sleep(LOOK_SECONDS)
                 await self._open_each(lambda _, rest: rest.is_behind)
 
@@ -210,15 +210,14 @@ class Archive:
 
     def _fold(self, name: str) -> None:
         with uncollected():
-            for _ in self._folding(name):
-                pass
+            deque(self._folding(name), maxlen=0)
 
     def _folding(self, name: str) -> Iterator[None]:
         projects = self._state.projects
         rest = projects.resting.get(name)
         if rest is None:
             return
-        project, records = self._state.begin(name, rest), list[Undecoded]()
+        project, records = self._state.begin(name), list[Undecoded]()
         for packed in self._packed[name]:
             for record in packed:
                 records.append(record)
@@ -244,7 +243,6 @@ class Archive:
         return sum(map(self._weight, self._state.projects)) + self._weight(name) <= MOST_IN_MEMORY
 
     def _make_room(self) -> None:
-        """Lay the projects to rest that were not asked for the longest."""
         projects, since = self._state.projects, time.monotonic() - IN_USE_SECONDS
         weight = sum(map(self._weight, projects))
         for name in sorted(projects, key=lambda name: projects.asked.get(name, since)):
@@ -257,10 +255,8 @@ class Archive:
 
     async def write(self) -> None:
         """Write what was read to the store, unless nothing is new. A store that is away is logged."""
-        if not self._is_live:
-            return
         try:
-            if begins_elsewhere(as_offsets(self._begins), await self._look()):
+            if begins_elsewhere(self._begins, await self._look()):
                 log.warning("log_was_cut", consequence="the next start reads it from its beginning")
                 await self._checkpoint.remove()
                 return
@@ -284,31 +280,12 @@ class Archive:
             if file is None or file.path not in present:
                 files[name] = packed.to_bytes()
                 file = file_of(files[name])
-            kept[name] = Kept(
-                summary=rest.summary, audit=rest.audit, is_asked=rest.is_asked, is_behind=rest.is_behind,
-                file=file, records=packed.count,
-            )  # fmt: skip
-        last: dict[str, dict[str, tuple[int, str]]] = {}
-        for (topic, partition), at in sorted(self._last.items()):
-            last.setdefault(topic, {})[str(partition)] = at
+            kept[name] = Kept(rest=rest.model_copy(), file=file, records=packed.count)
         refused = tuple(sorted({*state.refused, *state.refusals, *state.refused_before}))
-        begins = as_offsets(self._begins)
-        return Index(rules=self._rules, begins=begins, last=last, refused=refused, projects=kept), files
-
-
-def _project_of(record: Undecoded) -> str | None:
-    """Return the project that a record is about; None: the record says none."""
-    if (name := record.headers.get("ce_project")) is not None:
-        return name.decode("utf-8", "replace")
-    topic = BY_NAME[record.position.topic]
-    if topic.is_tombstone(record.value):
-        return record.key_text
-    try:
-        found: Any = from_json(record.value or b"")
-    except ValueError:
-        return None
-    name = found.get("project") if isinstance(found, dict) else None
-    return name if isinstance(name, str) else None
+        index = Index(
+            rules=self._rules, begins=self._begins, last=dict(self._last), refused=refused, projects=kept
+        )
+        return index, files
 
 
 def _is_asked(project: Project) -> bool:
@@ -318,9 +295,6 @@ def _is_asked(project: Project) -> bool:
 
 def _rest_of(project: Project) -> Rest:
     return Rest(
-        summary_of(project),
-        audit_of(project.commands),
-        is_asked=_is_asked(project),
+        summary=summary_of(project), audit=audit_of(project.commands), is_asked=_is_asked(project),
         is_behind=False,
-        seen=project.seen,
-    )
+    )  # fmt: skip

@@ -14,13 +14,12 @@ from datetime import UTC, datetime, timedelta
 
 import structlog
 from pydantic import ValidationError
-from tunewheel_contracts.api.audit import AuditEntry
-from tunewheel_contracts.api.projects import ProjectSummary
 from tunewheel_contracts.errors import TransientError
 from tunewheel_contracts.fields import ArtifactRef, Frozen
 from tunewheel_contracts.identity import content_sha256
-from tunewheel_runtime.log import Place
 from tunewheel_runtime.store import ArtifactMissing, CorruptArtifact, ObjectStore
+
+from tunewheel_console.state import Rest
 
 log = structlog.get_logger(__name__)
 FOLDER = "console/views/1"
@@ -28,17 +27,14 @@ FOLDER = "console/views/1"
 INDEX = f"{FOLDER}/index.json"
 UNUSED = timedelta(hours=1)
 """A file that no index names is deleted when it is so old: another console may just be about to name it."""
-Offsets = dict[str, dict[str, int]]
-"""By topic and partition."""
+Begins = dict[str, int]
+"""The first offset by partition, of partitions whose records are kept."""
 
 
 class Kept(Frozen):
-    """One project."""
+    """One project, and the file with its ``records``, which it counts."""
 
-    summary: ProjectSummary | None
-    audit: tuple[AuditEntry, ...]
-    is_asked: bool
-    is_behind: bool
+    rest: Rest
     file: ArtifactRef
     records: int
 
@@ -46,10 +42,9 @@ class Kept(Frozen):
 class Index(Frozen):
     rules: str
     """The release that made the summaries, and how it told commands from forgeries."""
-    begins: Offsets
-    """The first offset of each partition of which records are kept."""
-    last: dict[str, dict[str, tuple[int, str]]]
-    """The offset and the event's id of the last record that was read, of every topic."""
+    begins: Begins
+    last: dict[str, tuple[int, str]]
+    """By partition, of every topic: the offset and the event's id of the last record that was read."""
     refused: tuple[str, ...]
     """The ids of commands that were known to be dead letters."""
     projects: dict[str, Kept]
@@ -61,7 +56,7 @@ class Checkpoint:
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
 
-    async def read(self, begins: Mapping[Place, int]) -> tuple[Index, dict[str, bytes]] | None:
+    async def read(self, begins: Begins) -> tuple[Index, dict[str, bytes]] | None:
         """Return the index, and the files by project. None: there is none that can be used, or the log does
         not begin at ``begins`` any more."""
         try:
@@ -106,15 +101,6 @@ def file_of(data: bytes) -> ArtifactRef:
     return ArtifactRef(path=f"{FOLDER}/{sha256}", sha256=sha256, size_bytes=len(data))
 
 
-def begins_elsewhere(before: Offsets, now: Mapping[Place, int]) -> bool:
+def begins_elsewhere(before: Begins, now: Begins) -> bool:
     """Return whether a partition begins at another offset than before. Partitions may have been added."""
-    return any(
-        now.get((topic, int(number))) != begin for topic, of in before.items() for number, begin in of.items()
-    )
-
-
-def as_offsets(begins: Mapping[Place, int]) -> Offsets:
-    found: Offsets = {}
-    for (topic, partition), offset in sorted(begins.items()):
-        found.setdefault(topic, {})[str(partition)] = offset
-    return found
+    return any(now.get(name) != begin for name, begin in before.items())

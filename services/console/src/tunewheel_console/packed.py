@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from pydantic_core import from_json, to_json
 from tunewheel_contracts.topics import BY_NAME
@@ -63,6 +64,21 @@ def in_log_order(records: Sequence[Undecoded]) -> list[Undecoded]:
         stamps[at.place] = max(stamps.get(at.place, 0), record.logged_ms or 0)
         keys[at] = stamps[at.place], _RANKS[at.topic], at.partition, at.offset
     return sorted(records, key=lambda one: keys[one.position])
+
+
+def project_in(record: Undecoded) -> str | None:
+    """Return the project that a record is about; None: the record says none."""
+    if (name := record.headers.get("ce_project")) is not None:
+        return name.decode("utf-8", "replace")
+    topic = BY_NAME[record.position.topic]
+    if topic.is_tombstone(record.value):
+        return record.key_text
+    try:
+        found: Any = from_json(record.value or b"")
+    except ValueError:
+        return None
+    name = found.get("project") if isinstance(found, dict) else None
+    return name if isinstance(name, str) else None
 
 
 def _unpacked(line: bytes) -> Undecoded:

@@ -4,10 +4,12 @@ show it."""
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from pydantic import BaseModel
 from tunewheel_contracts.api.audit import AuditEntry
 from tunewheel_contracts.api.projects import ProjectSummary
 from tunewheel_contracts.event import Envelope
@@ -41,18 +43,16 @@ _REPEATED = (
 are asked for twice, a run is trained again, or a decision is repeated."""
 
 
-@dataclass
-class Rest:
-    """What is kept of a project at rest, whose events are not in memory as such."""
+class Rest(BaseModel):
+    """What lists say of a project at rest, whose events are not in memory as such."""
 
     summary: ProjectSummary | None = None
-    """What the list of projects says; None: that is not known yet."""
+    """None: it is not known yet."""
     audit: tuple[AuditEntry, ...] = ()
     is_asked: bool = False
     """Whether people are asked for something: a review or labels."""
     is_behind: bool = True
     """Whether events came after ``summary``."""
-    seen: Seen = field(default_factory=Seen)
 
 
 class Projects(dict[str, Project]):
@@ -62,6 +62,8 @@ class Projects(dict[str, Project]):
     def __init__(self) -> None:
         super().__init__()
         self.resting: dict[str, Rest] = {}
+        self.seen: defaultdict[str, Seen] = defaultdict(Seen)
+        """The recent traffic of all projects, also of those at rest."""
         self.fold: Callable[[str], object] = self.resting.pop
         """Takes a project at rest into memory."""
         self.open: Callable[[str], Awaitable[None]] = _nothing
@@ -108,18 +110,17 @@ class ConsoleState:
 
     def apply(self, envelope: Envelope[Any]) -> None:
         """Apply one event. The same event a second time changes nothing."""
-        rest = self.projects.resting.get(envelope.project)
-        if rest is not None and isinstance(envelope.data, TRAFFIC):
-            rest.seen.add(envelope)
+        if envelope.project in self.projects.resting and isinstance(envelope.data, TRAFFIC):
+            self.projects.seen[envelope.project].add(envelope)
             return
         project = self.projects.get(envelope.project)
         if project is None:
             project = self.projects[envelope.project] = self.begin(envelope.project)
         self.version += self.apply_to(project, envelope)
 
-    def begin(self, name: str, rest: Rest | None = None) -> Project:
+    def begin(self, name: str) -> Project:
         """Return a project without events."""
-        return Project(name, Commands(self.refusals), seen=rest.seen if rest else Seen())
+        return Project(name, Commands(self.refusals), seen=self.projects.seen[name])
 
     def apply_to(self, project: Project, envelope: Envelope[Any]) -> bool:
         """Apply one event to its project; return whether it changed anything.

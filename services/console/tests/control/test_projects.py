@@ -63,7 +63,7 @@ async def test_projects_at_rest_are_listed_and_taken_into_memory_by_a_request(
         state.apply(event)
     listed, runs = [(await ask(path)).json() for path in ("projects", "projects/desk/runs")]
     project = state.projects.pop("desk")
-    state.projects.resting["desk"] = Rest(summary_of(project))
+    state.projects.resting["desk"] = Rest(summary=summary_of(project))
 
     async def open_project(name: str) -> None:
         del state.projects.resting[name]
