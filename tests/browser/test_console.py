@@ -12,7 +12,7 @@ from tunewheel_contracts import topics
 from tunewheel_contracts.event import new_event
 from tunewheel_contracts.events.evaluation import ReviewRequested
 from tunewheel_contracts.events.lifecycle import ModelPromoted, Stage
-from tunewheel_contracts.events.monitoring import LabelsRequested, TurnDecided
+from tunewheel_contracts.events.monitoring import FigureSeries, LabelsRequested, TurnDecided, WindowJudged
 from tunewheel_contracts.events.production import DriftCluster, DriftDetected, DriftWindow
 from tunewheel_contracts.events.training import TrainProgressed
 from tunewheel_contracts.formats.dataset import ChatMessage
@@ -61,6 +61,29 @@ def drift(project: str) -> DriftDetected:
         dataset_id="ds-1", model_id="m-1", window=window,
         cluster=DriftCluster(prompts=3, share=0.5, keywords=(MARKUP,)),
     )  # fmt: skip
+
+
+async def test_the_page_of_detectors_draws_a_curve_for_each_with_no_other_host(
+    console: Console, tab: Tab, bus: Bus, project: str
+):
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    effects = (0.0, 0.02)
+    judged = WindowJudged(
+        project=project, figure_id=f"{project}/novelty", detector="novelty", family="input", model_id="m-1",
+        dataset_id="ds-1", state="near", windows=2, judged_at=at, items=100, statistic_name="share of new",
+        statistic=0.07, usual=0.05, effect=0.02, effect_unit="rise", floor=0.015, p_value=0.002,
+        threshold=0.0003, reference=MARKUP,
+        series=FigureSeries(
+            ended_at=(at, at), items=(100, 100), statistic=effects, effect=effects, p_value=effects
+        ),
+    )  # fmt: skip
+    await bus.publish(declared(project), new_event(judged, source="/test"))
+    await tab.open(await console.link(console.let_in(project, "viewer")))
+    await tab.until("what each detector measures now")
+    await tab.open(f"{console.url}/detectors/{project}")
+    assert MARKUP in await tab.until("novelty", "near", "share of new: 0.07, usually 0.05")
+    assert await tab.evaluate("document.querySelectorAll('canvas').length") == 1
+    assert [url for url in tab.requested if not url.startswith((console.url, "data:"))] == []
 
 
 async def test_the_page_shows_a_project_with_no_other_host(

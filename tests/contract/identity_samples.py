@@ -212,6 +212,7 @@ SAMPLES: Mapping[str, Mapping[str, list[Sample]]] = {
         "GET /v1/dead-letters": [Sample("/v1/dead-letters")],
         **_read("turns", "turn_id", None),
         **_read("alarms", "alarm_id", None),
+        "GET /v1/projects/{project}/detectors": [Sample(f"/v1/projects/{PROJECT}/detectors", refused=403)],
         f"POST {CONTROL}": [Sample(f"/v1/projects/{PROJECT}/runs/{RUN}/pause", None, 202, 403)],
         "PUT /v1/projects/{project}": [
             Sample(f"/v1/projects/{PROJECT}?power=false", json.loads(SPEC.model_dump_json()), 202, 403)

@@ -11,7 +11,7 @@ from nicegui import app, ui
 from nicegui.testing import User
 from nicegui.testing.user_simulation import user_simulation
 from tunewheel_console.label_page import LabelPage
-from tunewheel_console.queue_list import LABEL_TITLES, QueueList, label_lines
+from tunewheel_console.queue_list import LABEL_TITLES, label_lines, queue_list
 from tunewheel_contracts.principal import Principal
 from tunewheel_runtime.identity.roles import Caller, Grant, NotAuthenticated, Role
 from tunewheel_runtime.store import ObjectStore
@@ -40,7 +40,7 @@ class Tab:
     def build(self) -> None:
         if ui.context.client.request.url.path.endswith("/list"):
             read = partial(label_lines, self._console.state, self._console.labelling)
-            QueueList(read, LABEL_TITLES, ANN, self.who, refresh_seconds=0.05).build(csrf=None, root="../")
+            queue_list(read, LABEL_TITLES, ANN, self.who, refresh_seconds=0.05).build(csrf=None, root="../")
             return
         page = LabelPage(
             self._console.labelling, ANN, self.who, project="desk", request_id="alarm-1", name=None,

@@ -11,7 +11,7 @@ import pytest
 from nicegui import app, ui
 from nicegui.testing import User
 from nicegui.testing.user_simulation import user_simulation
-from tunewheel_console.queue_list import REVIEW_TITLES, QueueList, review_lines
+from tunewheel_console.queue_list import REVIEW_TITLES, queue_list, review_lines
 from tunewheel_console.review_page import ReviewPage
 from tunewheel_contracts.principal import Principal
 from tunewheel_runtime.identity.roles import ANYBODY, Caller, Grant, NotAuthenticated, Role
@@ -175,7 +175,7 @@ async def test_a_review_that_is_not_known_yet_opens_when_it_comes(tab: Tab, cons
 async def test_the_list_shows_what_waits(tab: Tab, console: Any, desk: Any):
     def root() -> None:
         read = partial(review_lines, console.state)
-        QueueList(read, REVIEW_TITLES, tab.caller, tab.who, refresh_seconds=0.05).build(csrf=None, root="./")
+        queue_list(read, REVIEW_TITLES, tab.caller, tab.who, refresh_seconds=0.05).build(csrf=None, root="./")
 
     async with user_simulation(root=root) as user:
         await user.open("/reviews")

@@ -52,6 +52,7 @@ TRAFFIC = (topics.RECORD_INGESTED, topics.INFERENCE_COMPLETED, topics.FEEDBACK_R
 """Topics of which only the latest events are read."""
 ASKED_PATH = re.compile(r"/(?P<of>reviews|labels)(/(?P<project>[^/]+)/(?P<id>[^/]+))?/?$")
 """The paths of pages for reviews and for requests for labels, after any prefix that a proxy adds."""
+DETECTORS_PATH = re.compile(r"/detectors/(?P<project>[^/]+)/?$")
 REFRESH_SECONDS = 5.0
 """The longest time to read the log to its end, for example before a review is submitted."""
 PAGE_SOCKET = "/_nicegui_ws/"
@@ -129,9 +130,17 @@ def make_web(
     """Return the app that serves the page and the API; all assets come from the installed package."""
     from nicegui import core, ui
 
+    from tunewheel_console.detector_page import draw_detectors, watched
     from tunewheel_console.label_page import LabelPage
     from tunewheel_console.page import Page
-    from tunewheel_console.queue_list import LABEL_TITLES, REVIEW_TITLES, QueueList, label_lines, review_lines
+    from tunewheel_console.queue_list import (
+        LABEL_TITLES,
+        REVIEW_TITLES,
+        Listing,
+        label_lines,
+        queue_list,
+        review_lines,
+    )
     from tunewheel_console.review_page import ReviewPage
 
     web = make_api(state.projects)
@@ -153,15 +162,19 @@ def make_web(
         frame = {"csrf": session.csrf if session else None, "root": root_of(request.url.path)}
         caller, who = caller_of(request), partial(sessions.identify, request)
         fresh: dict[str, Any] = {"refresh_seconds": settings.refresh_seconds}
-        asked = ASKED_PATH.search(request.url.path)
-        if asked is None:
+        asked, detectors = ASKED_PATH.search(request.url.path), DETECTORS_PATH.search(request.url.path)
+        if detectors is not None:
+            page = Listing(
+                partial(watched, state, detectors["project"]), draw_detectors, caller, who, **fresh
+            )
+        elif asked is None:
             page = Page(state, actions, caller, who, **fresh)
         elif asked["id"] is None and asked["of"] == "reviews":
             reviews = partial(review_lines, state)
-            page = QueueList(reviews, REVIEW_TITLES, caller, who, **fresh)
+            page = queue_list(reviews, REVIEW_TITLES, caller, who, **fresh)
         elif asked["id"] is None:
             labels = partial(label_lines, state, labelling)
-            page = QueueList(labels, LABEL_TITLES, caller, who, **fresh)
+            page = queue_list(labels, LABEL_TITLES, caller, who, **fresh)
         else:
             about = {"project": asked["project"], "name": request.query_params.get("reviewer")} | fresh
             if asked["of"] == "reviews":

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 from nicegui import ui
 from tunewheel_contracts.errors import TransientError
@@ -33,24 +34,22 @@ class Line(NamedTuple):
     waits: bool
 
 
-Read = Callable[[Caller], Awaitable[list[Line]]]
-"""Returns the lines that a caller may see, the oldest first. Raises ``TransientError`` while the store is
-away."""
+Read = Callable[[Caller], Awaitable[list[Any]]]
+"""Returns the entries that a caller may see. Raises ``TransientError`` while the store is away."""
+Draw = Callable[[list[Any], str], None]
+"""Draws the entries; the second argument is the console's root, relative to the page's address."""
 
 
-class QueueList:
+class Listing:
     """One browser tab with a list. The list is read at every refresh, and drawn again after a change."""
 
-    def __init__(
-        self, read: Read, titles: tuple[str, str], caller: Caller, who: Who, *, refresh_seconds: float
-    ) -> None:
-        """``titles``: of the waiting lines, and of the ended ones."""
+    def __init__(self, read: Read, draw: Draw, caller: Caller, who: Who, *, refresh_seconds: float) -> None:
         self._read = read
-        self._titles = titles
+        self._draw = draw
         self._caller = caller
         self._who = who
         self._refresh_seconds = refresh_seconds
-        self._drawn: list[Line] | None = None
+        self._drawn: list[Any] | None = None
 
     def build(self, *, csrf: str | None, root: str) -> None:
         draw_header(self._caller, csrf=csrf, root=root)
@@ -70,7 +69,10 @@ class QueueList:
             self._tell(f"cannot be read now: {error}")
         else:
             if lines != self._drawn:
-                self._draw(lines)
+                self._drawn = lines
+                self._shown.clear()
+                with self._shown:
+                    self._draw(lines, self._root)
 
     def _tell(self, reason: str) -> None:
         self._drawn = None
@@ -78,20 +80,24 @@ class QueueList:
         with self._shown:
             ui.label(reason)
 
-    def _draw(self, lines: list[Line]) -> None:
-        self._drawn = lines
-        waiting = [line for line in lines if line.waits]
-        ended = [line for line in lines if not line.waits][-ENDED:]
-        self._shown.clear()
-        with self._shown:
-            for title, found in zip(self._titles, (waiting, ended), strict=True):
-                ui.label(title).classes("text-subtitle1").props("role=heading aria-level=2")
-                for line in found:
-                    with ui.row().classes("items-center"):
-                        ui.link(line.name).props(f'href="{self._root}{line.path}"')
-                        ui.label(line.progress).classes("text-caption")
-                if not found:
-                    ui.label("none").classes("text-caption text-grey")
+
+def queue_list(read: Read, titles: tuple[str, str], caller: Caller, who: Who, **fresh: float) -> Listing:
+    """Return the tab of a queue, whose lines are read oldest first. ``titles``: of the waiting lines, and of
+    the ended ones."""
+    return Listing(read, partial(draw_lines, titles), caller, who, **fresh)
+
+
+def draw_lines(titles: tuple[str, str], lines: list[Line], root: str) -> None:
+    waiting = [line for line in lines if line.waits]
+    ended = [line for line in lines if not line.waits][-ENDED:]
+    for title, found in zip(titles, (waiting, ended), strict=True):
+        ui.label(title).classes("text-subtitle1").props("role=heading aria-level=2")
+        for line in found:
+            with ui.row().classes("items-center"):
+                ui.link(line.name).props(f'href="{root}{line.path}"')
+                ui.label(line.progress).classes("text-caption")
+        if not found:
+            ui.label("none").classes("text-caption text-grey")
 
 
 async def label_lines(state: ConsoleState, labelling: Labelling, caller: Caller) -> list[Line]:

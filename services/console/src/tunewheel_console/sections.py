@@ -208,6 +208,7 @@ def draw_production(project: Project, commands: Commands) -> None:
             _heading("Rollout verdicts")
             _table(("model", "stage", "verdict", "reasons"), rows.rollout_rows(project))
         _heading("Drift")
+        ui.link("what each detector measures now", commands.link_to(f"detectors/{project.name}"))
         _table(("at", "detector", "statistic", "p", "window", "about"), rows.drift_rows(project))
 
 
