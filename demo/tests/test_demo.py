@@ -43,7 +43,7 @@ def test_experts_answer_the_prompts_that_wait_last_and_say_what_they_answer() ->
         project="helpdesk", request_id="labels-1", alarm_id="alarm-1", dataset_id="ds-1", wanted=20,
         completion_ids=("c-3", "c-50"),
     )  # fmt: skip
-    answers = [event.data for event in expert_answers(heard, wanted)]
+    answers = expert_answers(heard, wanted)
     assert len(answers) == len(wave) == 101
     assert [one.example_id for one in answers[-2:]] == ["c-3", "c-50"]
     assert all(one.attributes == {LABEL_REQUEST: "labels-1"} for one in answers)

@@ -5,20 +5,22 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tunewheel_cli.feed import EventFeed
+from tunewheel_client import Gap
+from tunewheel_contracts.api.events import CloudEvent
 from tunewheel_contracts.events.lifecycle import Stage
+from tunewheel_contracts.topics import DATASET_VERSIONED, PROJECT_DECLARED
+from tunewheel_demo.feed import EventFeed, EventsMissed
 from tunewheel_demo.gauge import Stopwatch
 from tunewheel_demo.screen import Screen
 from tunewheel_demo.turn import TurnStopped, TurnWatcher
-from tunewheel_runtime.settings import KafkaSettings
 from tunewheel_testing.story import Story
 
 
 def watcher_of(events: list[Any]) -> TurnWatcher:
-    feed, screen, store = EventFeed(KafkaSettings()), Screen(quiet=True), None
+    feed, screen, client = EventFeed(), Screen(quiet=True), None
     for event in events:
-        feed.by_topic[event.data.type].append(event)
-    return TurnWatcher(feed, screen, Stopwatch(), "desk", store)  # type: ignore[arg-type]
+        feed.take(event)
+    return TurnWatcher(feed, screen, Stopwatch(), "desk", client)  # type: ignore[arg-type]
 
 
 def stages_of(model_id: str, events: list[Any]) -> list[Stage]:
@@ -51,3 +53,34 @@ def test_a_models_stages_have_the_registrys_order_whatever_its_clocks_say(earlie
     story.say("model.rolledback", model_id="m-1", generation=3)
     assert stages_of("m-1", [*reversed(story.events)]) == [*moves, Stage.ROLLED_BACK]
     assert stages_of("m-3", story.events) == []
+
+
+async def test_the_feed_takes_what_the_console_tells_and_stops_at_a_gap() -> None:
+    story = Story()
+    declared = story.say("project.declared")
+    told: list[Any] = [CloudEvent.of(declared), CloudEvent.of(declared), Gap(after=None)]
+
+    class Events:
+        def follow(self, **_: Any) -> Any:
+            return self
+
+        async def __aenter__(self) -> Any:
+            return self
+
+        async def __aexit__(self, *_: object) -> None: ...
+
+        async def __aiter__(self) -> Any:
+            for one in told:
+                yield one
+
+    class Wheel:
+        events = Events()
+
+    feed, seen = EventFeed(), list[Any]()
+    feed.observe(seen.append)
+    await feed.follow(Wheel())  # type: ignore[arg-type]
+    assert [event.data for event in feed.of(PROJECT_DECLARED)] == [declared.data]
+    assert len(seen) == 2
+    assert (await feed.first(PROJECT_DECLARED, patience=1)).id == declared.id
+    with pytest.raises(EventsMissed):
+        await feed.first(DATASET_VERSIONED, patience=60)

@@ -7,8 +7,9 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from tunewheel_cli.reading import read_records
 from tunewheel_contracts.topics import TOPICS, TopicSpec
+
+from tunewheel_testing.reading import read_records
 
 if TYPE_CHECKING:
     from tunewheel_runtime.deadletter import Undecoded

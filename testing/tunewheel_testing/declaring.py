@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from tunewheel_cli.publishing.sender import publish
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.upstream import ErasureRequested, ProjectDeclared
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.principal import Principal
 
 from tunewheel_testing.forgetting import Outcome, wait_for_holders
+from tunewheel_testing.sender import publish
 
 
 async def declare(

@@ -84,7 +84,7 @@ async def judge_again(
         RequestRefused: eval refused the request, with the field and the reason.
         TransientError: Kafka or the store is away.
     """
-    from tunewheel_cli.publishing.sender import publish_events
+    from tunewheel_testing.sender import publish_events
 
     await publish_events(options, event)
     run_id = event.data.run_id

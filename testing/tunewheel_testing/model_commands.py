@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tunewheel_cli.publishing.sender import publish_events
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.lifecycle import CommandRefused, ModelCommanded, ServingDesired
 from tunewheel_contracts.formats.serving import ALIASES
@@ -21,6 +20,7 @@ from tunewheel_contracts.topics import (
 from tunewheel_local.connection import InvalidOption
 
 from tunewheel_testing.reading import follow, read_latest
+from tunewheel_testing.sender import publish_events
 
 BASE = "base"
 """The alias of the bare base model, while it serves."""

@@ -8,12 +8,12 @@ import json
 import sys
 from pathlib import Path
 
-from tunewheel_cli.publishing.door import KafkaDoor
 from tunewheel_cli.publishing.items import Summary
 from tunewheel_cli.publishing.publish import publish_path
 from tunewheel_cli.publishing.remote import is_url, publish_url
-from tunewheel_cli.publishing.upload import USUAL
 from tunewheel_local.endpoint import Endpoint
+
+from tunewheel_testing.kafka_door import USUAL, KafkaDoor
 
 
 async def main(path: str, project: str, kafka: str, ingest: str = USUAL.url) -> Summary:

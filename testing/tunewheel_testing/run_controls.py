@@ -7,7 +7,6 @@ from typing import Any
 
 from pydantic import ValidationError
 from tunewheel_cli.publishing.events import SOURCE
-from tunewheel_cli.publishing.sender import publish_events
 from tunewheel_contracts.errors import first_complaint
 from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.events.training import TrainAction, TrainCompleted, TrainControl, TrainFailed
@@ -23,6 +22,7 @@ from tunewheel_local.connection import InvalidOption
 from tunewheel_wheel.facts import order_of_training
 
 from tunewheel_testing.reading import read_topics
+from tunewheel_testing.sender import publish_events
 
 ENDS = (TRAIN_STARTED, TRAIN_COMPLETED, TRAIN_FAILED)
 

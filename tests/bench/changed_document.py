@@ -8,12 +8,12 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tunewheel_cli.feed import EventFeed
 from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope
-from tunewheel_demo.gateway import GatewayClient, text_of
 from tunewheel_demo.traffic import PATIENT
 from tunewheel_runtime.retry import retry
+from tunewheel_testing.feed import EventFeed
+from tunewheel_testing.gateway import GatewayClient, text_of
 
 PATIENCE_SECONDS = 120.0
 

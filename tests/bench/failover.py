@@ -35,7 +35,6 @@ from typing import Any
 
 import aiohttp
 from report import write_report
-from tunewheel_cli.publishing.sender import publish_events
 from tunewheel_contracts.event import new_event
 from tunewheel_contracts.events.lifecycle import ServingDesired
 from tunewheel_contracts.events.upstream import ProjectDeclared
@@ -47,6 +46,7 @@ from tunewheel_local.kafka.ports import free_port
 from tunewheel_local.topics import ensure_topics
 from tunewheel_runtime.store import ObjectStore
 from tunewheel_testing.engine_process import EngineProcess, tiny_adapter, tiny_base
+from tunewheel_testing.sender import publish_events
 
 PROJECT = "bench"
 GATEWAYS, ENGINES, ADAPTERS, RETRIES = 3, 2, 4, 2

@@ -24,20 +24,20 @@ from corpus import require_data
 from passages import tickets
 from report import write_report
 from tunewheel_basemodel.tiny import write_tiny_model
-from tunewheel_cli.feed import EventFeed
-from tunewheel_cli.publishing.sender import publish_events
 from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.events.upstream import DocumentPublished, ProjectDeclared
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.principal import Principal
-from tunewheel_demo.gateway import GatewayClient
 from tunewheel_local.connection import Connection
 from tunewheel_local.launch import Plan, Wheel
 from tunewheel_local.places import Var
 from tunewheel_local.roster import choose
 from tunewheel_local.wheel_secrets import LOCAL
 from tunewheel_runtime.kafka import client_options
+from tunewheel_testing.feed import EventFeed
+from tunewheel_testing.gateway import GatewayClient
+from tunewheel_testing.sender import publish_events
 
 PROJECT = "bench"
 SERVICES = ("engine", "ingest", "index", "registry", "gateway")

@@ -33,7 +33,6 @@ from pathlib import Path
 from typing import Any
 
 from report import costs, measured, write_report
-from tunewheel_cli.publishing.sender import Sender, publish_events
 from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope, KafkaRecord, new_event
 from tunewheel_contracts.events.lifecycle import ServingDesired
@@ -63,6 +62,7 @@ from tunewheel_runtime.telemetry import make_telemetry
 from tunewheel_testing.adapters import BASE
 from tunewheel_testing.datasets import put_dataset
 from tunewheel_testing.log import Table
+from tunewheel_testing.sender import Sender, publish_events
 
 BATCH = 1_000
 START = datetime(2026, 1, 1, tzinfo=UTC)

@@ -24,7 +24,6 @@ import httpx
 from aiohttp import web
 from report import write_report
 from rollback import BASE, PATIENCE_SECONDS, PROJECT, passed, publish, stored_adapter
-from tunewheel_cli.feed import EventFeed
 from tunewheel_contracts import topics
 from tunewheel_contracts.event import new_event
 from tunewheel_contracts.events.lifecycle import Stage
@@ -37,6 +36,7 @@ from tunewheel_local.topics import ensure_topics
 from tunewheel_runtime.kafka_settings import KafkaSettings
 from tunewheel_runtime.store import ObjectStore
 from tunewheel_testing.engine import FakeEngine
+from tunewheel_testing.feed import EventFeed
 
 STAGES = (Stage.SHADOW, Stage.CANARY, Stage.PRODUCTION)
 ROLLOUT = {

@@ -25,12 +25,12 @@ from typing import Any
 
 from aiokafka import AIOKafkaProducer
 from report import write_report
-from tunewheel_cli.feed import EventFeed
 from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.events.upstream import ProjectDeclared, TicketPublished
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_runtime.kafka_settings import KafkaSettings
+from tunewheel_testing.feed import EventFeed
 
 TICK = os.sysconf("SC_CLK_TCK")
 PROJECT = "bench"

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import aiohttp
-from tunewheel_cli.publishing.sender import publish_events
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.topics import TOPICS
 from tunewheel_local.topics import ensure_topics, wanted_topics
@@ -30,6 +29,7 @@ from tunewheel_registry.main import OWN
 from tunewheel_runtime.kafka import client_options
 from tunewheel_runtime.kafka_settings import KafkaSettings
 from tunewheel_runtime.log import decoded, read
+from tunewheel_testing.sender import publish_events
 from tunewheel_testing.specs import declared
 
 from ..integration.bus import PATIENCE_SECONDS

@@ -12,7 +12,6 @@ from typing import Any
 
 import aiohttp
 import polars as pl
-from tunewheel_cli.feed import EventFeed
 from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.lifecycle import Stage
@@ -21,6 +20,7 @@ from tunewheel_contracts.topics import TopicSpec
 from tunewheel_curate.records.table import RecordTable
 from tunewheel_local.endpoint import Endpoint
 from tunewheel_local.launch import Wheel
+from tunewheel_testing.feed import EventFeed
 from tunewheel_testing.specs import declared
 
 from ..integration.bus import Bus

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 from tunewheel_basemodel.tiny import write_tiny_model
-from tunewheel_cli.feed import EventFeed
 from tunewheel_contracts import topics
 from tunewheel_local.endpoint import Endpoint
 from tunewheel_local.launch import Wheel
+from tunewheel_testing.feed import EventFeed
 
 from ..integration.held import FOLDER as HELD_IN
 from ..integration.held import held_service

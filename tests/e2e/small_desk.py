@@ -13,8 +13,6 @@ from typing import Any
 import openai
 import yaml
 from openai.types.chat import ChatCompletion
-from tunewheel_cli.feed import EventFeed
-from tunewheel_cli.publishing.door import KafkaDoor
 from tunewheel_cli.publishing.publish import publish_path
 from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope, new_event
@@ -24,6 +22,8 @@ from tunewheel_contracts.events.upstream import ExamplePublished, ProjectDeclare
 from tunewheel_contracts.formats.label_prompts import LABEL_REQUEST
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_local.launch import Wheel
+from tunewheel_testing.feed import EventFeed
+from tunewheel_testing.kafka_door import KafkaDoor
 
 from ..integration.bus import Bus
 

@@ -17,7 +17,6 @@ import openai
 import polars as pl
 import pytest
 from tunewheel_basemodel.tiny import write_tiny_model
-from tunewheel_cli.feed import EventFeed
 from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.data import (
@@ -34,6 +33,7 @@ from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.topics import TopicSpec
 from tunewheel_local.launch import Wheel
 from tunewheel_local.places import cache_dir
+from tunewheel_testing.feed import EventFeed
 
 from ..integration.wheels import key_of, turning
 from . import small_desk

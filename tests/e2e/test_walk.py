@@ -38,8 +38,8 @@ def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     shell.run("down")
 
 
-@pytest.mark.parametrize("base", [TINY, pytest.param(SMOLLM2, marks=pytest.mark.nightly("models"))])
-def test_a_stranger_comes_from_a_csv_to_a_tuned_answer(shell: Shell, tmp_path: Path, base: str) -> None:
+def walk(shell: Shell, tmp_path: Path, base: str = TINY) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Walk from a CSV to a model that answers; return the turn and the answer. The wheel goes on running."""
     rows = write_csv(tmp_path / "tickets.csv")
     # Its context holds a ticket, byte by byte.
     tiny = ["--base-model", str(write_tiny_model(tmp_path / "base", context=2048))] if base == TINY else []
@@ -62,5 +62,11 @@ def test_a_stranger_comes_from_a_csv_to_a_tuned_answer(shell: Shell, tmp_path: P
         error.add_note(log_tails(shell.var))
         raise
     assert answer["model"] == told["model_id"], "what was trained answers"
+    return told, answer
+
+
+@pytest.mark.parametrize("base", [TINY, pytest.param(SMOLLM2, marks=pytest.mark.nightly("models"))])
+def test_a_stranger_comes_from_a_csv_to_a_tuned_answer(shell: Shell, tmp_path: Path, base: str) -> None:
+    _, answer = walk(shell, tmp_path, base)
     if base == SMOLLM2:
         assert "battery" in answer["text"]

@@ -17,17 +17,17 @@ from pathlib import Path
 from typing import Any
 
 from tunewheel_basemodel.tiny import write_tiny_model
-from tunewheel_cli.feed import EventFeed
 from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.events.data import BuildReason, DatasetRequested
 from tunewheel_contracts.events.lifecycle import Stage
 from tunewheel_contracts.events.upstream import DocumentPublished, ErasureRequested
 from tunewheel_contracts.principal import Principal
-from tunewheel_demo.gateway import GatewayClient, text_of
 from tunewheel_local.launch import Wheel
 from tunewheel_local.wheel_secrets import LOCAL
 from tunewheel_testing.command_keys import CommandKeys
+from tunewheel_testing.feed import EventFeed
+from tunewheel_testing.gateway import GatewayClient, text_of
 
 from ..chaos.small_loop import ENVIRONMENT, publish_file, served, spec_event
 from ..integration.bus import Bus

@@ -10,7 +10,6 @@ from typing import Any
 
 import polars as pl
 import pytest
-from tunewheel_cli.publishing.door import KafkaDoor
 from tunewheel_cli.publishing.publish import publish_path
 from tunewheel_cli.spec_file import read_spec
 from tunewheel_contracts import topics
@@ -23,6 +22,7 @@ from tunewheel_curate.versions.card import data_card
 from tunewheel_runtime.consuming import Delivery
 from tunewheel_runtime.service import Position
 from tunewheel_testing.declaring import declare
+from tunewheel_testing.kafka_door import KafkaDoor
 from tunewheel_testing.reading import require_project
 
 from .bus import Bus, running

@@ -17,7 +17,6 @@ from starlette.applications import Starlette
 from structlog.testing import capture_logs
 from tunewheel_cli.acls import PRINCIPALS, SERVICES, least_acls
 from tunewheel_cli.frame import app
-from tunewheel_cli.publishing.door import KafkaDoor
 from tunewheel_cli.publishing.publish import publish_path
 from tunewheel_contracts import topics
 from tunewheel_contracts.erasures import HOLDERS
@@ -36,6 +35,7 @@ from tunewheel_runtime.service import Service
 from tunewheel_runtime.settings import ServiceSettings
 from tunewheel_testing.command_keys import CommandKeys
 from tunewheel_testing.declaring import declare, forget
+from tunewheel_testing.kafka_door import KafkaDoor
 from tunewheel_testing.specs import small_spec
 from typer.testing import CliRunner
 

@@ -14,10 +14,8 @@ from typing import Any
 
 import pytest
 from aiokafka.partitioner import DefaultPartitioner
-from tunewheel_cli.publishing.door import KafkaDoor
 from tunewheel_cli.publishing.items import Kind
 from tunewheel_cli.publishing.publish import Summary, publish_path
-from tunewheel_cli.reading import read_records
 from tunewheel_cli.spec_file import read_spec
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.upstream import ProjectDeclared
@@ -29,7 +27,8 @@ from tunewheel_contracts.topics import (
     TopicSpec,
 )
 from tunewheel_testing.declaring import declare
-from tunewheel_testing.reading import UnknownProject, decode, read_topics, require_project
+from tunewheel_testing.kafka_door import KafkaDoor
+from tunewheel_testing.reading import UnknownProject, decode, read_records, read_topics, require_project
 
 pytestmark = pytest.mark.integration
 

@@ -14,7 +14,6 @@ from typing import Any
 import httpx
 import pytest
 from obstore.store import S3Store
-from tunewheel_cli.publishing.door import KafkaDoor
 from tunewheel_cli.publishing.publish import publish_path
 from tunewheel_cli.publishing.remote import publish_url
 from tunewheel_cli.publishing.watching import FolderWatch, Step, Watched
@@ -27,6 +26,7 @@ from tunewheel_contracts.topics import (
 from tunewheel_ingest.main import make_app
 from tunewheel_ingest.settings import Settings
 from tunewheel_local.endpoint import Endpoint
+from tunewheel_testing.kafka_door import KafkaDoor
 from tunewheel_testing.specs import declared
 
 from .bus import PATIENCE_SECONDS, Bus, running, until

@@ -19,7 +19,6 @@ from aiokafka.errors import KafkaConnectionError
 from aiokafka.partitioner import murmur2
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from tunewheel_cli.publishing.sender import publish_events
 from tunewheel_contracts import topics
 from tunewheel_contracts.errors import InvalidEvent, TransientError
 from tunewheel_contracts.event import Envelope, KafkaRecord, new_event
@@ -38,6 +37,7 @@ from tunewheel_runtime.telemetry import make_telemetry
 from tunewheel_runtime.view import View
 from tunewheel_testing.dead_letters import read_dead_letters
 from tunewheel_testing.reading import declared_projects
+from tunewheel_testing.sender import publish_events
 from tunewheel_testing.specs import declared
 
 from .bus import PATIENCE_SECONDS, Bus, running, until

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
-from tunewheel_cli.feed import EventFeed
 from tunewheel_local import launch, roster
 from tunewheel_local.connection import Connection
 from tunewheel_local.kafka.errors import JarUnavailable
@@ -15,6 +14,7 @@ from tunewheel_local.kafka.ports import free_port
 from tunewheel_local.launch import Plan, Wheel
 from tunewheel_local.places import Var
 from tunewheel_local.roster import Member, choose
+from tunewheel_testing.feed import EventFeed
 
 LOG_TAIL_CHARACTERS = 2_500
 

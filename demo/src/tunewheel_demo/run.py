@@ -15,22 +15,18 @@ from pathlib import Path
 
 from tunewheel_cli.calling import Call
 from tunewheel_cli.console import login_text
-from tunewheel_cli.feed import EventFeed
 from tunewheel_cli.lineage import ask_lineage, lineage_tree
-from tunewheel_client import ClientError
+from tunewheel_client import AsyncClient, ClientError
 from tunewheel_contracts.errors import TunewheelError
-from tunewheel_contracts.principal import Principal
 from tunewheel_local import run_state
-from tunewheel_local.connection import Connection, InvalidOption
+from tunewheel_local.connection import InvalidOption
 from tunewheel_local.launch import Plan, Wheel
 from tunewheel_local.places import Var
 from tunewheel_local.roster import choose
 from tunewheel_local.supervisor import Kept, State
-from tunewheel_local.wheel_secrets import LOCAL
-from tunewheel_runtime.store import ObjectStore
 
 from tunewheel_demo.example import Example
-from tunewheel_demo.gateway import GatewayClient
+from tunewheel_demo.feed import EventFeed
 from tunewheel_demo.gauge import fast_precision, processor
 from tunewheel_demo.screen import Bar, Screen
 from tunewheel_demo.story import Outcome, Story
@@ -146,13 +142,13 @@ def _show_start(bar: Bar, ready: set[str], kept: Kept, total: int) -> None:
 async def _tell(
     wheel: Wheel, example: Example, screen: Screen, outcome: Outcome, options: DemoOptions
 ) -> None:
-    settings = Connection(bootstrap_servers=wheel.bootstrap_servers).settings()
-    async with EventFeed(settings) as feed, GatewayClient(wheel.endpoint("gateway")) as gateway:
-        store = ObjectStore(wheel.plan.var.store_url)
-        of_wheel, asker = Call(var=wheel.plan.var.root), Principal(name=LOCAL)
-        story = Story(feed, gateway, example, screen, outcome, settings, asker, store, of_wheel.open)
-        stranger = await gateway.status_without_key()
-        screen.say(f"  every request carries this wheel's key; without it the gateway answers {stranger}")
+    of_wheel, feed = Call(var=wheel.plan.var.root), EventFeed()
+    context = of_wheel.target.context
+    key = context.key.get_secret_value() if context.key else None
+    doors = context.addresses.model_dump(include={"gateway", "ingest"})
+    async with AsyncClient(context.url, key, **doors) as client:
+        following = asyncio.create_task(feed.follow(client))
+        story = Story(feed, client, example, screen, outcome, of_wheel.open)
         screen.say(f"  look on in the console: {await login_text(wheel.plan.var.root)}")
         try:
             last = first = await story.first_turn()
@@ -163,12 +159,13 @@ async def _tell(
                     await story.take_back(first, second)
             if last.promoted:
                 screen.title(f"Where {last.model_id} comes from")
-                with of_wheel.open() as client:
-                    screen.console.print(lineage_tree(ask_lineage(client, story.project, last.model_id)))
+                with of_wheel.open() as reader:
+                    screen.console.print(lineage_tree(ask_lineage(reader, story.project, last.model_id)))
         finally:
+            following.cancel()
             outcome.events = feed.counts()
-            with suppress(ClientError), of_wheel.open() as client:
-                outcome.dead_letters = client.dead_letters.list(limit=1).total
+            with suppress(ClientError):
+                outcome.dead_letters = (await client.dead_letters.list(limit=1)).total
 
 
 async def _wait_for_the_end(wheel: Wheel, example: Example, screen: Screen) -> None:

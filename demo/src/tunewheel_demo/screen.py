@@ -12,10 +12,11 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
 from rich.text import Text
-from tunewheel_cli.feed import EventFeed
 from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.formats.scorecard import Role, Slice
+
+from tunewheel_demo.feed import EventFeed
 
 SHOWN_METRICS = ("valid_output", "label_accuracy", "rouge_l", "perplexity", "regression_accuracy")
 RIGHT = 0.8
@@ -149,7 +150,7 @@ def training_progress(feed: EventFeed, bar: Bar, dataset_id: str) -> Iterator[No
             note = f"loss {data.loss:.3f}  {data.tokens_per_second:.0f} tok/s  {data.eta_seconds:.0f} s left"
             bar.to(data.step, data.total_steps, note)
 
-    for event in (*feed.by_topic[topics.TRAIN_STARTED.name], *feed.by_topic[topics.TRAIN_PROGRESSED.name]):
+    for event in (*feed.of(topics.TRAIN_STARTED), *feed.of(topics.TRAIN_PROGRESSED)):
         follow(event)
     feed.observe(follow)
     try:

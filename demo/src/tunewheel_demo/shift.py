@@ -10,20 +10,15 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from tunewheel_cli.feed import EventFeed
-from tunewheel_cli.publishing.events import SOURCE
-from tunewheel_cli.publishing.sender import publish_events
+from tunewheel_client import AsyncClient
 from tunewheel_contracts import topics
-from tunewheel_contracts.event import Envelope, new_event
+from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.monitoring import LabelsRequested, TurnCompleted
 from tunewheel_contracts.events.upstream import ExamplePublished
 from tunewheel_contracts.formats.label_prompts import LABEL_REQUEST
-from tunewheel_contracts.principal import Principal
-from tunewheel_runtime.kafka import client_options
-from tunewheel_runtime.kafka_settings import KafkaSettings
 
 from tunewheel_demo.example import Example, Ticket
-from tunewheel_demo.gateway import GatewayClient
+from tunewheel_demo.feed import EventFeed
 from tunewheel_demo.gauge import Stopwatch
 from tunewheel_demo.screen import Screen
 from tunewheel_demo.traffic import Answered, ask_all, keep_asking, rate
@@ -39,12 +34,10 @@ class Shift:
     """The customers, the experts and the wheel's reports around the second turn."""
 
     feed: EventFeed
-    gateway: GatewayClient
+    client: AsyncClient
     example: Example
     screen: Screen
     watch: Stopwatch
-    settings: KafkaSettings
-    principal: Principal | None
     heard: list[Answered] = field(default_factory=list[Answered])
     """Production's answers to the second wave, before any expert saw it."""
 
@@ -56,15 +49,15 @@ class Shift:
         """Send the second wave as customers, without corrections."""
         wave = self.example.second_wave()
         with self.watch.stage("second wave"), self.screen.bar("second wave", len(wave)) as bar:
-            self.heard = await ask_all(self.gateway, self.project, wave, lambda n: bar.to(n, len(wave)))
+            self.heard = await ask_all(self.client, self.project, wave, lambda n: bar.to(n, len(wave)))
 
     async def alarm(self) -> LabelsRequested:
         """Wait until the monitor requests labels, and show the alarms."""
         with self.watch.stage("detect drift"), self.screen.bar("detect drift"):
             first = await self.feed.first(topics.LABELS_REQUESTED, patience=PATIENCE_SECONDS)
-        revisions = self.feed.by_topic[topics.LABELS_REQUESTED.name]
+        revisions = self.feed.of(topics.LABELS_REQUESTED)
         wanted = [one for one in revisions if one.data.request_id == first.data.request_id][-1]
-        for event in self.feed.by_topic[topics.DRIFT_DETECTED.name]:
+        for event in self.feed.of(topics.DRIFT_DETECTED):
             d = event.data
             self.screen.say(
                 f"  {d.alarm_id}: {d.signal}, {d.statistic_name} {d.statistic:.3g}, p {d.p_value:.2g}; "
@@ -79,10 +72,10 @@ class Shift:
 
     async def answer(self, wanted: LabelsRequested) -> None:
         """Publish the experts' answers to the customers' questions; see ``expert_answers``."""
-        answers = expert_answers(self.heard, wanted, principal=self.principal)
+        answers = expert_answers(self.heard, wanted)
         before = self._records()
         with self.watch.stage("experts answer"), self.screen.bar("experts", len(answers)) as bar:
-            await publish_events(client_options(self.settings), *answers)
+            await self.client.publish(self.project, answers, kind="example")
             await self.feed.until(
                 lambda: self._records() >= before + len(answers),
                 patience=PATIENCE_SECONDS,
@@ -91,7 +84,7 @@ class Shift:
             bar.to(len(answers), len(answers), f"{len(wanted.completion_ids)} prompts waited")
 
     def _records(self) -> int:
-        return len(self.feed.by_topic[topics.RECORD_INGESTED.name])
+        return len(self.feed.of(topics.RECORD_INGESTED))
 
     async def rate(self) -> None:
         """Send the experts' ratings of the champion's last answers about the new product line: those since
@@ -99,7 +92,7 @@ class Shift:
         rated = [one for one in self.heard if self._is_new(one.ticket)][-RATINGS:]
         with self.watch.stage("ratings"), self.screen.bar("ratings", len(rated)) as bar:
             for count, one in enumerate(rated, 1):
-                await rate(self.gateway, self.project, one, self._label_field)
+                await rate(self.client, one, self._label_field)
                 bar.to(count, len(rated))
 
     async def conclude(self, model_id: str) -> TurnCompleted:
@@ -111,13 +104,13 @@ class Shift:
         async def hear(one: Answered) -> None:
             if one.ticket.ticket_id in unrated:
                 unrated.remove(one.ticket.ticket_id)
-                await rate(self.gateway, self.project, one, self._label_field)
+                await rate(self.client, one, self._label_field)
 
         pairs = zip(self.example.third_wave(), self.example.first_wave(), strict=False)
         with self.watch.stage("did it help"), self.screen.bar("did it help") as bar:
             asking = asyncio.create_task(
                 keep_asking(
-                    self.gateway,
+                    self.client,
                     self.project,
                     [ticket for pair in pairs for ticket in pair],
                     lambda n: bar.to(n, None, "requests"),
@@ -153,7 +146,7 @@ class Shift:
             asking.result()
 
     def _show(self, done: TurnCompleted) -> None:
-        for event in self.feed.by_topic[topics.DRIFT_RESOLVED.name]:
+        for event in self.feed.of(topics.DRIFT_RESOLVED):
             self.screen.say(f"  {event.data.alarm_id} is over: {event.data.reason}")
         for alarm_id in sorted(self._open_alarms()):
             self.screen.say(f"  {alarm_id} is still open")
@@ -170,8 +163,8 @@ class Shift:
 
     def _open_alarms(self) -> set[str]:
         """Return the open alarms that requested labels."""
-        resolved = {event.data.alarm_id for event in self.feed.by_topic[topics.DRIFT_RESOLVED.name]}
-        wanted = {event.data.alarm_id for event in self.feed.by_topic[topics.LABELS_REQUESTED.name]}
+        resolved = {event.data.alarm_id for event in self.feed.of(topics.DRIFT_RESOLVED)}
+        wanted = {event.data.alarm_id for event in self.feed.of(topics.LABELS_REQUESTED)}
         return wanted - resolved
 
     def _is_new(self, ticket: Ticket) -> bool:
@@ -189,26 +182,24 @@ class Shift:
         return field_name
 
 
-def expert_answers(
-    heard: Sequence[Answered], wanted: LabelsRequested, *, principal: Principal | None = None
-) -> list[Envelope[ExamplePublished]]:
+def expert_answers(heard: Sequence[Answered], wanted: LabelsRequested) -> list[ExamplePublished]:
     """Return the experts' answers to all of ``heard``. All of them name the request. Answers to the waiting
     prompts have the completion's id, and come last."""
     asked = set(wanted.completion_ids)
-    answers: list[Envelope[ExamplePublished]] = []
+    answers: list[ExamplePublished] = []
     for one in sorted(heard, key=lambda one: one.completion_id in asked):
         ticket, is_asked = one.ticket, one.completion_id in asked
-        data = ExamplePublished(
-            project=wanted.project,
-            example_id=one.completion_id if is_asked else ticket.ticket_id,
-            input=ticket.question,
-            output=ticket.answer,
-            group=ticket.customer,
-            validated_by=ticket.expert,
-            attributes={LABEL_REQUEST: wanted.request_id},
-            principal=principal,
+        answers.append(
+            ExamplePublished(
+                project=wanted.project,
+                example_id=one.completion_id if is_asked else ticket.ticket_id,
+                input=ticket.question,
+                output=ticket.answer,
+                group=ticket.customer,
+                validated_by=ticket.expert,
+                attributes={LABEL_REQUEST: wanted.request_id},
+            )
         )
-        answers.append(new_event(data, source=SOURCE))
     return answers
 
 

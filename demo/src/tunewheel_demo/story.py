@@ -9,27 +9,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tunewheel_cli.feed import EventFeed
-from tunewheel_cli.publishing.door import KafkaDoor
-from tunewheel_cli.publishing.events import SOURCE
+from tunewheel_cli.publishing.door import IngestDoor
 from tunewheel_cli.publishing.publish import Summary, publish_path
-from tunewheel_cli.publishing.sender import publish_events
-from tunewheel_client import Client, ClientError
+from tunewheel_client import AsyncClient, Client, ClientError
 from tunewheel_contracts import topics
-from tunewheel_contracts.event import new_event
 from tunewheel_contracts.events.lifecycle import Stage
-from tunewheel_contracts.events.upstream import ProjectDeclared
-from tunewheel_contracts.principal import Principal
-from tunewheel_runtime.kafka import client_options
-from tunewheel_runtime.kafka_settings import KafkaSettings
-from tunewheel_runtime.store import ObjectStore
 
 from tunewheel_demo.example import Example, Ticket
-from tunewheel_demo.gateway import GatewayClient, text_of
+from tunewheel_demo.feed import EventFeed
 from tunewheel_demo.gauge import MemoryGauge, Stopwatch
 from tunewheel_demo.screen import Screen
 from tunewheel_demo.shift import PATIENCE_SECONDS, Shift, shown
-from tunewheel_demo.traffic import Answered, keep_asking
+from tunewheel_demo.traffic import Answered, ask, keep_asking, until_served
 from tunewheel_demo.turn import Turn, TurnStopped, TurnWatcher
 
 
@@ -98,25 +89,20 @@ class Story:
     """Tells the demo on a running wheel."""
 
     def __init__(
-        self, feed: EventFeed, gateway: GatewayClient, example: Example, screen: Screen,
-        outcome: Outcome, settings: KafkaSettings, principal: Principal | None, store: ObjectStore,
-        open_client: Callable[[], Client],
+        self, feed: EventFeed, client: AsyncClient, example: Example, screen: Screen,
+        outcome: Outcome, open_client: Callable[[], Client],
     ) -> None:  # fmt: skip
-        """``principal``: of the events that the story publishes. ``open_client`` opens a client of the
-        wheel."""
+        """``open_client`` opens a client that publishes files."""
         self._feed = feed
-        self._gateway = gateway
+        self._client = client
         self._example = example
         self._screen = screen
         self._outcome = outcome
-        self._settings = settings
-        self._principal = principal
         self._open_client = open_client
         self._spec = example.spec
         self.project = self._spec.project
-        self._base = f"{self.project}/base"
         self._watch = outcome.watch
-        self._turns = TurnWatcher(feed, screen, outcome.watch, self.project, store)
+        self._turns = TurnWatcher(feed, screen, outcome.watch, self.project, client)
 
     async def first_turn(self) -> Turn:
         """Publish the first wave, and follow it until its adapter is served or refused."""
@@ -139,7 +125,7 @@ class Story:
             return turn
         questions = self._example.questions()
         tuned = await self._answers("first answers", turn.model_id, questions)
-        plain = await self._answers("base's answers", self._base, questions)
+        plain = await self._answers("base's answers", "base", questions)
         self._screen.answers(("base", "tuned model"), list(zip(questions, plain, tuned, strict=True)))
         return turn
 
@@ -160,15 +146,7 @@ class Story:
         }
 
     async def _second_turn(self, champion: Turn) -> Turn:
-        shift = Shift(
-            self._feed,
-            self._gateway,
-            self._example,
-            self._screen,
-            self._watch,
-            self._settings,
-            self._principal,
-        )
+        shift = Shift(self._feed, self._client, self._example, self._screen, self._watch)
         await shift.ask()
         wanted = await shift.alarm()
         await self._publish_quietly()
@@ -176,7 +154,7 @@ class Story:
         await shift.rate()
         turn = await self._turns.turn("2", after={champion.dataset.data.dataset_id})
         self._outcome.turns.append(turn)
-        self._outcome.drift = shown(self._feed.by_topic[topics.DRIFT_DETECTED.name])
+        self._outcome.drift = shown(self._feed.of(topics.DRIFT_DETECTED))
         self._outcome.second_promoted = False
         if not turn.passed:
             reasons = "; ".join(turn.verdict.data.reasons)
@@ -184,7 +162,7 @@ class Story:
             return turn
         questions = self._example.questions(second=True)
         # Ask now, because a replaced champion is not served any more.
-        plain = await self._answers("base's answers 2", self._base, questions)
+        plain = await self._answers("base's answers 2", "base", questions)
         before = await self._answers("champion's answers", champion.model_id, questions)
         self._outcome.second_promoted = await self._roll_out(turn, "2", self._example.second_wave())
         if self._outcome.second_promoted:
@@ -214,14 +192,12 @@ class Story:
             TurnStopped: the registry refused, or did not answer.
         """
 
-        def order() -> None:
-            with self._open_client() as client:
-                command = getattr(client.models, action)
-                ordered = command(self.project, model_id, reason="the demo shows how a model is taken back")
-                client.commands.wait(self.project, ordered.command_id, timeout_seconds=PATIENCE_SECONDS)
-
+        command = getattr(self._client.models, action)
         try:
-            await asyncio.to_thread(order)
+            ordered = await command(self.project, model_id, reason="the demo shows how a model is taken back")
+            await self._client.commands.wait(
+                self.project, ordered.command_id, timeout_seconds=PATIENCE_SECONDS
+            )
         except ClientError as error:
             raise TurnStopped(f"{action}: {error}") from error
 
@@ -232,20 +208,17 @@ class Story:
             TimeoutError: another model still answers.
         """
         async with asyncio.timeout(PATIENCE_SECONDS):
-            said = await self._gateway.ask(self.project, question)
-            while said["model"] != model_id:
-                said = await self._gateway.ask(self.project, question)
-        return text_of(said)
+            said = await ask(self._client, self.project, question)
+            while said.model != model_id:
+                said = await ask(self._client, self.project, question)
+        return said.text
 
     async def _declare(self) -> None:
-        data = ProjectDeclared(project=self.project, spec=self._spec, principal=self._principal)
-        await publish_events(client_options(self._settings), new_event(data, source=SOURCE))
+        await self._client.projects.declare(self.project, self._spec.model_dump_json(), power=False)
 
     async def _send(self, path: Path) -> Summary:
-        options = client_options(self._settings)
-        return await publish_path(
-            path, project=self.project, door=KafkaDoor(options), principal=self._principal
-        )
+        with self._open_client() as client:
+            return await publish_path(path, project=self.project, door=IngestDoor(client))
 
     async def _answers(self, name: str, model: str, questions: list[str]) -> list[str]:
         """Ask ``model`` all questions by its own id. Such requests do not count as the project's traffic."""
@@ -253,19 +226,19 @@ class Story:
         with self._watch.stage(name), self._screen.bar(name, len(questions)) as bar:
 
             async def one(question: str) -> str:
-                answer = text_of(await self._gateway.ask(model, question))
+                answer = await ask(self._client, self.project, question, model=model)
                 bar.to(next(count), len(questions))
-                return answer
+                return answer.text
 
             return await asyncio.gather(*map(one, questions))
 
     async def _publish_quietly(self) -> None:
         if not self._example.second_sops.is_dir():
             return
-        before = len(self._feed.by_topic[topics.RECORD_INGESTED.name])
+        before = len(self._feed.of(topics.RECORD_INGESTED))
         summary = await self._send(self._example.second_sops)
         await self._feed.until(
-            lambda: len(self._feed.by_topic[topics.RECORD_INGESTED.name]) >= before + summary.events,
+            lambda: len(self._feed.of(topics.RECORD_INGESTED)) >= before + summary.events,
             patience=PATIENCE_SECONDS,
             what="the new documents on record",
         )
@@ -273,7 +246,7 @@ class Story:
     async def _roll_out(self, turn: Turn, number: str, tickets: Sequence[Ticket]) -> bool:
         """Keep customers asking until shadow and canary are judged. Return whether the candidate won and is
         served."""
-        name, judged = f"roll out {number}", len(self._feed.by_topic[topics.ROLLOUT_JUDGED.name])
+        name, judged = f"roll out {number}", len(self._feed.of(topics.ROLLOUT_JUDGED))
 
         def stages() -> list[Stage]:
             return self._turns.stages_of(turn.model_id)
@@ -287,7 +260,7 @@ class Story:
         with self._watch.stage(name), self._screen.bar(name) as bar:
             asking = asyncio.create_task(
                 keep_asking(
-                    self._gateway,
+                    self._client,
                     self.project,
                     tickets,
                     lambda n: bar.to(n, None, f"{''.join(stages()[-1:])}: {n} requests"),
@@ -307,7 +280,7 @@ class Story:
                 await asyncio.gather(asking, return_exceptions=True)
             turn.promoted = Stage.PRODUCTION in stages()
             if turn.promoted:
-                await self._gateway.until_served(turn.model_id, patience=PATIENCE_SECONDS)
-        for event in self._feed.by_topic[topics.ROLLOUT_JUDGED.name][judged:]:
+                await until_served(self._client, self.project, turn.model_id, patience=PATIENCE_SECONDS)
+        for event in self._feed.of(topics.ROLLOUT_JUDGED)[judged:]:
             self._screen.say(f"  {event.data.stage} {event.data.verdict}: {'; '.join(event.data.reasons)}")
         return turn.promoted

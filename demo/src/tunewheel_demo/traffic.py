@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import json
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from tunewheel_client import Answer, AsyncClient, NotFound
 from tunewheel_runtime.retry import Backoff, retry
 
 from tunewheel_demo.example import Ticket
-from tunewheel_demo.gateway import GatewayClient, text_of
 
 CONCURRENT = 12
 PATIENT = Backoff(attempts=40, first=0.2, longest=3.0)
@@ -38,8 +39,27 @@ class Answered:
         return "up" if isinstance(said, dict) and said.get(label_field) == right else "down"
 
 
+async def ask(client: AsyncClient, project: str, question: str, *, model: str | None = None) -> Answer:
+    """Return the answer. Decoding is greedy, so that a second demo shows the same answers."""
+    return await client.ask(project, question, model=model, temperature=0, max_tokens=64)
+
+
+async def until_served(client: AsyncClient, project: str, model: str, *, patience: float) -> None:
+    """Wait until ``model`` can be asked: its adapter is then loaded.
+
+    Raises:
+        TimeoutError: it still cannot after ``patience`` seconds.
+    """
+    async with asyncio.timeout(patience):
+        while True:
+            with contextlib.suppress(NotFound):
+                await client.ask(project, "Is anybody there?", model=model, max_tokens=1)
+                return
+            await asyncio.sleep(0.1)
+
+
 async def ask_all(
-    gateway: GatewayClient, project: str, tickets: Sequence[Ticket], done: Callable[[int], None]
+    client: AsyncClient, project: str, tickets: Sequence[Ticket], done: Callable[[int], None]
 ) -> list[Answered]:
     """Ask every ticket's question, and return the answers in the tickets' order. ``done`` is called with the
     number of answers so far."""
@@ -47,7 +67,7 @@ async def ask_all(
 
     async def one(ticket: Ticket) -> Answered:
         async with slots:
-            answered = await _ask(gateway, project, ticket)
+            answered = await _ask(client, project, ticket)
         done(next(finished))
         return answered
 
@@ -55,7 +75,7 @@ async def ask_all(
 
 
 async def keep_asking(
-    gateway: GatewayClient,
+    client: AsyncClient,
     project: str,
     tickets: Sequence[Ticket],
     done: Callable[[int], None],
@@ -66,7 +86,7 @@ async def keep_asking(
 
     async def one(ticket: Ticket) -> None:
         try:
-            answered = await _ask(gateway, project, ticket)
+            answered = await _ask(client, project, ticket)
             if heard is not None:
                 await heard(answered)
         finally:
@@ -79,19 +99,17 @@ async def keep_asking(
             group.create_task(one(ticket))
 
 
-async def rate(gateway: GatewayClient, project: str, answered: Answered, label_field: str) -> None:
+async def rate(client: AsyncClient, answered: Answered, label_field: str) -> None:
     """Send the expert's thumb for one answer."""
     await retry(
-        lambda: gateway.rate(
-            project, answered.completion_id, answered.thumb(label_field), by=answered.ticket.expert
+        lambda: client.feedback(
+            answered.completion_id, answered.thumb(label_field), submitted_by=answered.ticket.expert
         ),
         PATIENT,
         what="sending feedback",
     )
 
 
-async def _ask(gateway: GatewayClient, project: str, ticket: Ticket) -> Answered:
-    completion = await retry(
-        lambda: gateway.ask(project, ticket.question), PATIENT, what="asking the gateway"
-    )
-    return Answered(ticket, completion["id"], text_of(completion), completion["model"])
+async def _ask(client: AsyncClient, project: str, ticket: Ticket) -> Answered:
+    said = await retry(lambda: ask(client, project, ticket.question), PATIENT, what="asking the gateway")
+    return Answered(ticket, said.completion_id, said.text, said.model)

@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from tunewheel_cli.feed import EventFeed
+from tunewheel_client import AsyncClient
 from tunewheel_contracts import topics
 from tunewheel_contracts.errors import TunewheelError
-from tunewheel_contracts.event import Envelope, decode_data
+from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.data import DatasetVersioned
 from tunewheel_contracts.events.lifecycle import Stage
-from tunewheel_contracts.formats.scorecard import Role, Scorecard, Slice
-from tunewheel_runtime.store import ObjectStore
+from tunewheel_contracts.formats.scorecard import Role, Slice
 from tunewheel_wheel.models import Models, stage_after
 
+from tunewheel_demo.feed import EventFeed
 from tunewheel_demo.gauge import Stopwatch
 from tunewheel_demo.screen import Bar, Screen, training_progress
 
@@ -73,13 +73,13 @@ class TurnWatcher:
     """Waits for the stages of a turn and shows them."""
 
     def __init__(
-        self, feed: EventFeed, screen: Screen, watch: Stopwatch, project: str, store: ObjectStore
+        self, feed: EventFeed, screen: Screen, watch: Stopwatch, project: str, client: AsyncClient
     ) -> None:
         self._feed = feed
         self._screen = screen
         self._watch = watch
         self._project = project
-        self._store = store
+        self._client = client
 
     async def dataset(self, name: str, *, after: set[str]) -> Envelope[DatasetVersioned]:
         """Wait for a version that is not in ``after``.
@@ -88,9 +88,10 @@ class TurnWatcher:
             TurnStopped: curate rejected the version.
         """
         with self._watch.stage(name), self._screen.bar(name) as bar:
-            event = await self._feed.first_of(
-                (topics.DATASET_VERSIONED, topics.DATASET_REJECTED),
-                lambda e: self._is_ours(e) and getattr(e.data, "dataset_id", None) not in after,
+            event = await self._feed.first(
+                topics.DATASET_VERSIONED,
+                topics.DATASET_REJECTED,
+                where=lambda e: self._is_ours(e) and getattr(e.data, "dataset_id", None) not in after,
                 patience=LONGEST_STAGE_SECONDS,
             )
             if event.data.type == topics.DATASET_REJECTED.name:
@@ -112,9 +113,10 @@ class TurnWatcher:
 
     async def _run_on(self, dataset_id: str, bar: Bar) -> Envelope[Any]:
         with training_progress(self._feed, bar, dataset_id):
-            return await self._feed.first_of(
-                (topics.TRAIN_COMPLETED, topics.TRAIN_FAILED),
-                lambda e: e.data.dataset_id == dataset_id,
+            return await self._feed.first(
+                topics.TRAIN_COMPLETED,
+                topics.TRAIN_FAILED,
+                where=lambda e: e.data.dataset_id == dataset_id,
                 patience=LONGEST_STAGE_SECONDS,
             )
 
@@ -125,9 +127,11 @@ class TurnWatcher:
             TurnStopped: eval could not measure the model.
         """
         with self._watch.stage(name), self._screen.bar(name):
-            verdict = await self._feed.first_of(
-                (topics.EVAL_PASSED, topics.EVAL_FAILED, topics.EVAL_UNDECIDED),
-                lambda e: e.data.run_id == trained.data.run_id,
+            verdict = await self._feed.first(
+                topics.EVAL_PASSED,
+                topics.EVAL_FAILED,
+                topics.EVAL_UNDECIDED,
+                where=lambda e: e.data.run_id == trained.data.run_id,
                 patience=LONGEST_STAGE_SECONDS,
             )
         if verdict.data.type == topics.EVAL_FAILED.name and verdict.data.field:
@@ -140,8 +144,11 @@ class TurnWatcher:
         dataset = await self.dataset(f"curate {suffix}", after=after)
         trained = await self.trained(f"train {suffix}", dataset)
         verdict = await self.judged(f"evaluate {suffix}", trained)
-        card = decode_data(Scorecard, await self._store.get(verdict.data.scorecard))
-        by_label = tuple(one for one in card.slices if one.by == "label")
+        judged = await self._client.evaluations.show(
+            self._project, verdict.data.evaluation_id or verdict.data.run_id
+        )
+        slices = judged.scorecard.slices if judged.scorecard is not None else ()
+        by_label = tuple(one for one in slices if one.by == "label")
         self._screen.slices(by_label)
         return Turn(dataset, trained, verdict, by_label)
 
@@ -149,7 +156,7 @@ class TurnWatcher:
         """Return the stages to which the registry has moved ``model_id``, the present one last."""
         models = Models()
         for topic in (topics.MODEL_PROMOTED, topics.MODEL_ROLLEDBACK):
-            for step in self._feed.by_topic[topic.name]:
+            for step in self._feed.of(topic):
                 models.move(step)
         return [stage_after(step) for step in models.steps(model_id)]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -28,7 +29,6 @@ from tunewheel_cli.doctor.endpoints import (
 )
 from tunewheel_cli.doctor.findings import Finding, fine, unknown, wrong
 from tunewheel_cli.doctor.kafka import kafka_findings
-from tunewheel_cli.reading import read_records
 
 TOLERANCE = timedelta(seconds=30)
 """The allowed difference, the same as for tokens of an issuer. HTTP and S3 give their time to the second."""
@@ -64,7 +64,10 @@ async def newest_logged(options: Mapping[str, Any], names: Sequence[str]) -> tim
     """Return by how much the newest event on the topics ``names``, stamped by brokers, is ahead of this
     machine's clock; None: there is no event."""
     # The last offset may be a transaction's marker. Then its partition has no stamp.
-    stamps = [record.logged_ms or 0 async for record in read_records(options, names, last=1)]
+    from tunewheel_runtime.log import read
+
+    async with aclosing(read(options, names, last=1, missing_ok=True)) as batches:
+        stamps = [record.logged_ms or 0 async for records in batches for record in records]
     return datetime.fromtimestamp(max(stamps) / 1_000, UTC) - datetime.now(UTC) if stamps else None
 
 

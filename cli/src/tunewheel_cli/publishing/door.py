@@ -1,20 +1,14 @@
-"""The doors through which items go onto the log: ingest's API, or a Kafka that this process may write."""
+"""The door through which items go onto the log: ingest's API."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from tunewheel_contracts.event import Envelope
-from tunewheel_contracts.events.upstream import DocumentWithdrawn
-from tunewheel_contracts.principal import Principal
-from tunewheel_local.endpoint import Endpoint
 
 from tunewheel_cli.publishing.events import IDS, encode
 from tunewheel_cli.publishing.items import Found, FoundFile, Kind, Refusal
-from tunewheel_cli.publishing.sender import Sender, publish
-from tunewheel_cli.publishing.upload import USUAL, Uploader
 
 if TYPE_CHECKING:
     from tunewheel_client import Client
@@ -24,26 +18,9 @@ Late = tuple[str, Refusal]
 """The topic of an item that was taken and is refused after all, and its refusal."""
 
 
-class Door(Protocol):
-    """Takes items. All that it took is on the log once ``flush`` returns, but for ``refused``."""
-
-    refused: list[Late]
-
-    async def __aenter__(self) -> Self: ...
-
-    async def __aexit__(self, *error: object) -> None: ...
-
-    async def send(self, found: Found, event: Envelope[Any]) -> Refusal | None: ...
-
-    async def upload(self, file: FoundFile, project: str) -> Refusal | None: ...
-
-    async def flush(self) -> None: ...
-
-    async def withdraw(self, project: str, names: tuple[str, ...], reason: str) -> None: ...
-
-
 class IngestDoor:
-    """Ingest, through the client of a wheel. Items are sent in batches, files one by one."""
+    """Ingest, through the client of a wheel. Items are sent in batches, files one by one. All that it took is
+    on the log once ``flush`` returns, but for ``refused``."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
@@ -98,40 +75,3 @@ class IngestDoor:
         for one in receipt.refused:
             found = batch[one.index][0]
             self.refused.append((topic, Refusal(found.where, found.line, one.field, one.reason)))
-
-
-class KafkaDoor:
-    """A Kafka that this process may write, and ingest for files. ``options`` are aiokafka's."""
-
-    def __init__(
-        self, options: Mapping[str, Any], ingest: Endpoint = USUAL, principal: Principal | None = None
-    ) -> None:
-        self._options, self._principal = options, principal
-        self._sender, self._uploader = Sender(options), Uploader(ingest)
-        self.refused: list[Late] = []
-
-    async def __aenter__(self) -> Self:
-        await self._sender.__aenter__()
-        return self
-
-    async def __aexit__(self, *error: object) -> None:
-        await self._sender.__aexit__(*error)
-        await self._uploader.__aexit__(*error)
-
-    async def send(self, found: Found, event: Envelope[Any]) -> Refusal | None:
-        record = encode(found, event)
-        if isinstance(record, Refusal):
-            return record
-        await self._sender.send(record)
-        return None
-
-    async def upload(self, file: FoundFile, project: str) -> Refusal | None:
-        return await self._uploader.send(file, project)
-
-    async def flush(self) -> None:
-        await self._sender.flush()
-
-    async def withdraw(self, project: str, names: tuple[str, ...], reason: str) -> None:
-        told = {"project": project, "reason": reason, "principal": self._principal}
-        withdrawn = [DocumentWithdrawn.model_validate({**told, "document_id": name}) for name in names]
-        await publish(self._options, *withdrawn)

@@ -10,7 +10,6 @@ from tunewheel_contracts.errors import first_complaint
 from tunewheel_contracts.event import Envelope, KafkaRecord, UpstreamEvent, new_event
 from tunewheel_contracts.events.upstream import DocumentPublished, ExamplePublished, TicketPublished
 from tunewheel_contracts.identity import content_id
-from tunewheel_contracts.principal import Principal
 from tunewheel_contracts.reading import at_door
 from tunewheel_contracts.topics import MAX_MESSAGE_BYTES
 
@@ -38,11 +37,10 @@ def make_event(
     *,
     project: str,
     kind: Kind | None,
-    principal: Principal | None = None,
     validated_by: str | None = None,
 ) -> Envelope[Any] | Refusal:
-    """Check one record and wrap it in an event. ``principal`` replaces any principal in the record.
-    ``validated_by`` is the expert of answers that name none.
+    """Check one record and wrap it in an event, without any principal. ``validated_by`` is the expert of
+    answers that name none.
 
     Without ``kind`` the record's id field tells its kind. With ``kind`` a record may lack an id. Then its id
     is made from its content, so that publishing it again gives the same id.
@@ -66,7 +64,7 @@ def make_event(
     if validated_by is not None and found_kind is not Kind.DOCUMENT:
         fields["validated_by"] = fields.get("validated_by") or validated_by
     try:
-        data = EVENTS[found_kind].model_validate(fields | {"principal": principal}, context=at_door())
+        data = EVENTS[found_kind].model_validate(fields, context=at_door())
     except ValidationError as error:
         field, reason = first_complaint(error)
         return _refuse(found, field, _lower(reason))

@@ -11,10 +11,9 @@ from typing import Any
 
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.upstream import DocumentPublished
-from tunewheel_contracts.principal import Principal
 from tunewheel_contracts.topics import MAX_MESSAGE_BYTES
 
-from tunewheel_cli.publishing.door import Door
+from tunewheel_cli.publishing.door import IngestDoor
 from tunewheel_cli.publishing.events import make_event
 from tunewheel_cli.publishing.items import Found, FoundFile, Kind, OnProgress, Refusal, Source, Summary
 from tunewheel_cli.publishing.sources import open_source, size_of
@@ -28,18 +27,16 @@ async def publish_path(
     path: Path,
     *,
     project: str,
-    door: Door,
+    door: IngestDoor,
     kind: Kind | None = None,
     maps: Sequence[str] = (),
     max_bytes: int = MAX_MESSAGE_BYTES,
     on_progress: OnProgress | None = None,
-    principal: Principal | None = None,
     validated_by: str | None = None,
 ) -> Summary:
     """Publish every valid record of ``path``; return the numbers and the refusals.
 
-    ``principal`` is the publisher, where the door takes its word; ``validated_by`` is the expert of answers
-    that name none.
+    ``validated_by`` is the expert of answers that name none.
     Ids follow from the content, so publishing records again changes nothing.
 
     Raises:
@@ -52,7 +49,7 @@ async def publish_path(
     source = open_source(path, kind=kind, maps=maps, max_bytes=max_bytes, on_bytes=summary.count)
     began = time.monotonic()
     async with door:
-        await Pump(door, summary, project, kind, on_progress, principal, validated_by).run(source)
+        await Pump(door, summary, project, kind, on_progress, validated_by).run(source)
     summary.form, summary.notes = source.form, source.notes
     summary.seconds = time.monotonic() - began
     if on_progress:
@@ -64,12 +61,11 @@ async def publish_path(
 class Pump:
     """Sends the items of a source to a door, and counts them."""
 
-    door: Door
+    door: IngestDoor
     summary: Summary
     project: str
     kind: Kind | None = None
     on_progress: OnProgress | None = None
-    principal: Principal | None = None
     validated_by: str | None = None
 
     async def run(self, source: Source) -> None:
@@ -116,6 +112,5 @@ class Pump:
             found,
             project=self.project,
             kind=self.kind,
-            principal=self.principal,
             validated_by=self.validated_by,
         )

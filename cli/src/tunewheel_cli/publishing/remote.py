@@ -10,10 +10,9 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from tunewheel_contracts.errors import TransientError
-from tunewheel_contracts.principal import Principal
 from tunewheel_contracts.topics import MAX_MESSAGE_BYTES
 
-from tunewheel_cli.publishing.door import Door
+from tunewheel_cli.publishing.door import IngestDoor
 from tunewheel_cli.publishing.folder import read_document
 from tunewheel_cli.publishing.items import (
     Item,
@@ -41,11 +40,10 @@ async def publish_url(
     url: str,
     *,
     project: str,
-    door: Door,
+    door: IngestDoor,
     kind: Kind | None = None,
     max_bytes: int = MAX_MESSAGE_BYTES,
     on_progress: OnProgress | None = None,
-    principal: Principal | None = None,
     validated_by: str | None = None,
 ) -> Summary:
     """Publish the documents and JSON Lines below ``url``. A document's id is its path below ``url``.
@@ -64,7 +62,7 @@ async def publish_url(
         raise SourceUnusable(f"{url}: holds no documents and no JSON Lines; check the prefix")
     summary, began = Summary(url, total_bytes=sum(objects.values())), time.monotonic()
     async with door:
-        pump = Pump(door, summary, project, kind, on_progress, principal, validated_by)
+        pump = Pump(door, summary, project, kind, on_progress, validated_by)
         with tempfile.TemporaryDirectory(prefix="publish-") as scratch:
             for name in objects:
                 file = Path(scratch) / f"object{Path(name).suffix}"

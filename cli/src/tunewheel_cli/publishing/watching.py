@@ -12,11 +12,10 @@ from typing import Self
 from tunewheel_contracts.errors import TransientError, TunewheelError
 from tunewheel_contracts.events.upstream import DocumentWithdrawn
 from tunewheel_contracts.identity import content_id
-from tunewheel_contracts.principal import Principal
 from tunewheel_contracts.topics import MAX_MESSAGE_BYTES
 from tunewheel_runtime.files import replace_file
 
-from tunewheel_cli.publishing.door import Door
+from tunewheel_cli.publishing.door import IngestDoor
 from tunewheel_cli.publishing.folder import document_files, read_documents
 from tunewheel_cli.publishing.items import Source, Summary
 from tunewheel_cli.publishing.publish import Pump
@@ -94,13 +93,11 @@ class FolderWatch:
 
     folder: Path
     project: str
-    open_door: Callable[[], Door]
+    open_door: Callable[[], IngestDoor]
     withdraw_deleted: bool = False
     watched: Watched | None = None
     """The documents of the last watch. Those that are gone now count as deleted. None: nothing is
     remembered."""
-    principal: Principal | None = None
-    """The principal of the published events."""
 
     async def run(self, on_step: Callable[[Step], None], *, stop: asyncio.Event | None = None) -> None:
         """Publish the folder, then every change, until ``stop`` is set. While the door is away, it waits.
@@ -146,7 +143,7 @@ class FolderWatch:
         files = [self.folder / name for name in names]
         found = read_documents(self.folder, files, max_bytes=MAX_MESSAGE_BYTES, on_bytes=summary.count)
         async with self.open_door() as door:
-            await Pump(door, summary, self.project, principal=self.principal).run(Source(found))
+            await Pump(door, summary, self.project).run(Source(found))
 
     async def _withdraw(self, names: tuple[str, ...], summary: Summary) -> None:
         await self.open_door().withdraw(self.project, names, "its file was deleted")

@@ -1,16 +1,23 @@
-"""Uploads document files to ingest over HTTP, so that the command line needs no object store."""
+"""The door of tests that publish straight onto a Kafka, and give files to ingest by its address."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self
 
+from tunewheel_cli.publishing.door import IngestDoor, Late
+from tunewheel_cli.publishing.events import encode
+from tunewheel_cli.publishing.items import Found, FoundFile, Refusal
 from tunewheel_contracts.errors import TransientError
+from tunewheel_contracts.event import Envelope
+from tunewheel_contracts.events.upstream import DocumentWithdrawn
+from tunewheel_contracts.principal import Principal
 from tunewheel_local.endpoint import Endpoint, Response
 from tunewheel_local.http import open_session
 from tunewheel_local.roster import ROSTER, url
 
-from tunewheel_cli.publishing.items import FoundFile, Refusal
+from tunewheel_testing.sender import Sender, publish
 
 if TYPE_CHECKING:
     from aiohttp import ClientSession
@@ -80,3 +87,40 @@ def _judge(file: FoundFile, answer: Response) -> Refusal | None:
         return Refusal(
             file.where, None, "(file)", f"was answered with status {answer.status}: {answer.text[:200]}"
         )
+
+
+class KafkaDoor(IngestDoor):
+    """A Kafka that this process may write, and ingest for files. ``options`` are aiokafka's."""
+
+    def __init__(
+        self, options: Mapping[str, Any], ingest: Endpoint = USUAL, principal: Principal | None = None
+    ) -> None:
+        self._options, self._principal = options, principal
+        self._sender, self._uploader = Sender(options), Uploader(ingest)
+        self.refused: list[Late] = []
+
+    async def __aenter__(self) -> Self:
+        await self._sender.__aenter__()
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self._sender.__aexit__(*error)
+        await self._uploader.__aexit__(*error)
+
+    async def send(self, found: Found, event: Envelope[Any]) -> Refusal | None:
+        record = encode(found, event)
+        if isinstance(record, Refusal):
+            return record
+        await self._sender.send(record)
+        return None
+
+    async def upload(self, file: FoundFile, project: str) -> Refusal | None:
+        return await self._uploader.send(file, project)
+
+    async def flush(self) -> None:
+        await self._sender.flush()
+
+    async def withdraw(self, project: str, names: tuple[str, ...], reason: str) -> None:
+        told = {"project": project, "reason": reason, "principal": self._principal}
+        withdrawn = [DocumentWithdrawn.model_validate({**told, "document_id": name}) for name in names]
+        await publish(self._options, *withdrawn)

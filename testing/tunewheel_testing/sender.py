@@ -7,12 +7,11 @@ from collections import deque
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self
 
+from tunewheel_cli.publishing.events import SOURCE
 from tunewheel_contracts.errors import TransientError, TunewheelError
 from tunewheel_contracts.event import Envelope, KafkaRecord, new_event
 from tunewheel_contracts.topics import MAX_MESSAGE_BYTES, TopicSpec
 from tunewheel_local.connection import unreachable
-
-from tunewheel_cli.publishing.events import SOURCE
 
 if TYPE_CHECKING:
     from aiokafka import AIOKafkaProducer

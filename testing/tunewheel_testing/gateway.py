@@ -1,4 +1,4 @@
-"""The demo's client of the gateway: asks questions and gives feedback on answers."""
+"""A client of the gateway for tests that look at whole completions and their headers."""
 
 from __future__ import annotations
 
@@ -26,11 +26,6 @@ class GatewayClient:
 
     async def __aexit__(self, *_: object) -> None:
         await self._session.close()
-
-    async def status_without_key(self) -> int:
-        """Return the status of a request without a key."""
-        async with open_session() as stranger, stranger.get(f"{self._url}/v1/models") as answer:
-            return answer.status
 
     async def models(self) -> set[str]:
         """Return the ids of the models that can be asked."""
