@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from math import exp
+from math import exp, log
 
 from tunewheel_contracts.formats.confidence import Confidence
 from tunewheel_contracts.formats.spec import TaskSpec
@@ -37,6 +37,13 @@ def label_probability(found: Confidence | None) -> float | None:
     if found is None:
         return None
     return 0.0 if found.label is None else exp(found.label)
+
+
+def logit(share: float) -> float:
+    """Return the logarithm of the odds of a probability. One nearer to 0 or 1 than a millionth counts as a
+    millionth."""
+    share = min(1 - 1e-6, max(1e-6, share))
+    return log(share / (1 - share))
 
 
 def _within(tokens: Sequence[tuple[bytes, float]], values: Sequence[float], start: int, end: int) -> float:

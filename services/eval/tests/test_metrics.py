@@ -65,20 +65,21 @@ def test_figures_of_a_mixed_bag(examples: tuple[ChatExample, ...]) -> None:
 
 
 def test_labels_are_calibrated_by_the_rows_that_say_how_sure_the_model_was(
-    examples: tuple[ChatExample, ...],
+    examples: tuple[ChatExample, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said = ['{"category": "delivery"}'] * 6  # right, wrong, right, wrong, right, wrong
     found = measured(examples, said, nll=2.0, right=[True, False, True])
     keys = [example_key(one, max_output_tokens=12) for one in examples]
     sure = dict(zip(keys, (0.9, 0.4, 0.8, None, 0.7, 0.0), strict=True))
+    monkeypatch.setattr("tunewheel_eval.calibration.FEWEST_ROWS", 4)
     rows = {
         key: row.model_copy(update={"sure": sure[key]}) if key in sure else row
         for key, row in found.rows.items()
     }
     judged = outcomes(found.model_copy(update={"rows": rows}), examples, ITEMS, TASK)
-    (only,) = judged.calibration
-    assert (only.rows, only.right, only.confidence) == (5, 3, pytest.approx(0.56))
-    assert outcomes(found, examples, ITEMS, TASK).calibration == ()
+    assert judged.calibration is not None
+    assert judged.calibration.rows == 4  # one row was not measured, and one has no label
+    assert outcomes(found, examples, ITEMS, TASK).calibration is None
 
 
 def test_only_what_the_task_defines_is_measured(examples: tuple[ChatExample, ...]) -> None:

@@ -1,4 +1,4 @@
-"""How sure a model is of its answers, and how often answers of which it was so sure are right."""
+"""How sure a model is of its answers, and how often it is then right."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from tunewheel_contracts.fields import FiniteFloat, Fraction, Frozen, PositiveInt
+from tunewheel_contracts.fields import FiniteFloat, Frozen, NonNegative, PositiveInt
 
 LogProbability = Annotated[FiniteFloat, Field(le=0)]
 """Natural logarithm of a probability by the model alone: before temperature, penalties and constraints."""
@@ -30,11 +30,16 @@ class Confidence(Frozen):
         return self.total / self.tokens
 
 
-class CalibrationBin(Frozen):
-    """Held-out answers of which the model was about equally sure."""
+class Calibration(Frozen):
+    """How often a label is right of which the model's own probability is p: with the probability
+    1 / (1 + exp(-intercept - slope * logit(p))) (Platt, "Probabilistic outputs for support vector machines",
+    1999). Fitted to held-out rows."""
 
-    confidence: Fraction
-    """The mean probability of their labels."""
     rows: PositiveInt
-    right: Annotated[int, Field(ge=0)]
-    """How many of their labels are right."""
+    intercept: FiniteFloat
+    slope: FiniteFloat
+    covariance: tuple[FiniteFloat, FiniteFloat, FiniteFloat]
+    """Of the estimates: the intercept's variance, their covariance, the slope's variance."""
+    spread: NonNegative
+    """By how much the accuracy differs between labels of which the model is equally sure: a standard
+    deviation."""

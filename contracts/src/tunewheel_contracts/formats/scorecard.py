@@ -11,7 +11,7 @@ from pydantic import Field
 
 from tunewheel_contracts.fields import ArtifactRef, FiniteFloat, Fraction, Frozen, NonNegative, Sha256, Slug
 from tunewheel_contracts.formats.bundle import Bundle
-from tunewheel_contracts.formats.confidence import CalibrationBin
+from tunewheel_contracts.formats.confidence import Calibration
 from tunewheel_contracts.formats.criteria import Criterion
 from tunewheel_contracts.formats.judge import JudgeReport
 from tunewheel_contracts.formats.retrieval_scores import RetrievalScores
@@ -46,8 +46,8 @@ class Contestant(Frozen):
     cut: Annotated[int, Field(ge=0, exclude_if=operator.not_)] = 0
     """The number of its answers that ended because they could no longer be valid
     (``evaluation.stop_early``)."""
-    calibration: Annotated[tuple[CalibrationBin, ...], Field(max_length=64, exclude_if=operator.not_)] = ()
-    """How often its labels are right, by its confidence in them, least confident first."""
+    calibration: Annotated[Calibration | None, Field(exclude_if=operator.not_)] = None
+    """How often its labels are right, by its confidence in them. None: it has no labels, or too few rows."""
 
 
 ComparedMetric = Literal["valid_output", "label_accuracy", "rouge_l", "perplexity", "regression_accuracy"]

@@ -8,18 +8,19 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-from tunewheel_contracts.formats.confidence import CalibrationBin
+from tunewheel_contracts.formats.confidence import Calibration
 from tunewheel_contracts.formats.dataset import ChatExample
 from tunewheel_contracts.formats.regression_items import RegressionItem
 from tunewheel_contracts.formats.retrieval_spec import RetrievalSpec
 from tunewheel_contracts.formats.spec import TaskSpec
+from tunewheel_outputs.labels import label_of
 from tunewheel_outputs.metric import Corpus, Metric, Score, ScoreRow
 from tunewheel_outputs.metric import Row as Answered
 from tunewheel_outputs.metrics import find_metric, metrics_for
 from tunewheel_outputs.texts import said_before
 from tunewheel_verdicts.significance import Scores
 
-from tunewheel_eval.calibration import calibration
+from tunewheel_eval.calibration import calibrated
 from tunewheel_eval.lm_eval_tasks import AskedTask
 from tunewheel_eval.measurement import HoldoutRow, LmEvalRow, Measurement, RegressionRow, example_key
 
@@ -37,7 +38,7 @@ class Outcomes:
     regression_kinds: tuple[str, ...]
     cut: int = 0
     """The number of answers to held-out prompts that ended early."""
-    calibration: tuple[CalibrationBin, ...] = ()
+    calibration: Calibration | None = None
 
     def figures(self) -> dict[str, float]:
         """Return every metric that applies, by name, with ``examples`` and ``regression_items``."""
@@ -97,8 +98,16 @@ def outcomes(
         if scores.scored.any():
             found[name] = scores
     kinds = tuple(item.kind for item in items)
-    bins = calibration([row.sure for row in rows], found[LABELS].values) if LABELS in found else ()
-    return Outcomes(found, len(examples), kinds, cut=sum(row.cut for row in rows), calibration=bins)
+    cut = sum(row.cut for row in rows)
+    return Outcomes(found, len(examples), kinds, cut, _calibration(rows, found.get(LABELS), task))
+
+
+def _calibration(rows: Sequence[HoldoutRow], scores: Scores | None, task: TaskSpec) -> Calibration | None:
+    if scores is None:
+        return None
+    right = scores.values
+    sure = [(row.sure, hit, label_of(row.output, task)) for row, hit in zip(rows, right, strict=True)]
+    return calibrated([(share, hit, label) for share, hit, label in sure if share and label is not None])
 
 
 def metric_of(name: str) -> Metric:
