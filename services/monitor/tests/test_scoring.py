@@ -164,6 +164,16 @@ async def test_a_rating_says_thumb_correction_and_whether_the_labels_agree(desk:
     assert rated[0].role is RouteRole.PRODUCTION
 
 
+async def test_the_language_of_a_question_is_told_where_it_is_certain(desk: Any) -> None:
+    await in_production(desk)
+    english = "The bell of my bicycle does not ring any more, and I would like to have a new one."
+    german = "Die Klingel an meinem Fahrrad läutet nicht mehr, ich hätte gern eine neue."
+    asked = [desk.traffic.completion(text) for text in (english, german, "bell?", "")]
+    messages = ({"role": "user", "content": german},)
+    rated = desk.traffic.rating("c-1", "up", messages=messages)
+    assert [one.language for one in await scores(desk, *asked, rated)] == ["en", "de", None, None, "de"]
+
+
 async def test_a_rating_bears_the_label_of_the_rated_answer_if_the_task_lists_it(desk: Any) -> None:
     await in_production(desk)
     outputs = ('{"category": "x"}', '{"category": "Ann wrote"}', "no JSON", None)

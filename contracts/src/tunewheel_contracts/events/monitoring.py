@@ -82,8 +82,8 @@ class InferenceScored(Event):
     label: str | None = None
     """The label of the answer, or of the rated answer, if the task has a label field and the answer has one
     of the labels."""
-    language: Annotated[str | None, Field(json_schema_extra={"deprecated": True})] = None
-    """Never set: no detector uses the language of questions."""
+    language: str | None = None
+    """Language of the question (ISO 639-1). None: there is no text, or too little to be certain."""
     answer: Annotated[str | None, Field(exclude_if=operator.not_)] = None
     """Pseudonym of the text of an answer without a label. Equal texts have equal pseudonyms, until an erasure
     destroys their key."""

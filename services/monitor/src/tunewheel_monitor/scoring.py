@@ -23,6 +23,7 @@ from tunewheel_contracts.formats.serving import RouteRole
 from tunewheel_contracts.pseudonyms import Pseudonyms
 from tunewheel_embedding.static import StaticEmbedder, Vectors, unit_length
 from tunewheel_outputs.labels import label_of
+from tunewheel_outputs.languages import language_of
 from tunewheel_outputs.texts import said_before
 from tunewheel_runtime.service import Delivery
 
@@ -161,6 +162,7 @@ class Scorer:
                 "rating": data.rating,
                 "corrected": data.correction is not None,
                 "agrees": _agrees(data, around.task),
+                "language": language_of(questions[place]),
                 "label": None if data.output is None else around.task.label(data.output, labels),
                 "overrides": data.overrides,
                 "near": alarms[place],
@@ -181,6 +183,7 @@ class Scorer:
                 "novelty": round(float(found.novelty[n]), 4),
                 "novel": bool(found.novel[n]),
                 "near": alarms[n],
+                "language": language_of(questions[n]),
             }
             if found.novel[n]:
                 fields["vector"] = packed(units[n])

@@ -220,10 +220,9 @@ def _names(order: BuildOrder) -> Pseudonyms:
 def load() -> None:
     """Import everything that takes seconds to load, so that a build starts at once."""
     from tunewheel_basemodel.tokenizer import import_library
+    from tunewheel_outputs.languages import language_of
     from tunewheel_redaction.folding import fold
     from tunewheel_redaction.recognizers import ENTITIES, recognizers_of
-
-    from tunewheel_curate.cleaning.languages import language_of
 
     import_library(hide_torch=True)
     for name in NEEDED:

@@ -1,43 +1,11 @@
-"""Finds the language of a text by character n-grams (Lui & Baldwin, "langid.py", ACL 2012)."""
+"""Drops records in languages that are not wanted."""
 
 from __future__ import annotations
 
-from functools import cache
-from typing import Any
-
 import polars as pl
+from tunewheel_outputs.languages import FAMILY, language_of
 
 from tunewheel_curate.stage import Stage, counted, drop
-
-LEAST_LETTERS = 24
-"""A shorter text gives no reliable guess."""
-LETTERS_OF_A_SIGN = 3
-"""A Chinese, Japanese or Korean character counts as so many letters of an alphabet."""
-FIRST_SIGN = "\u2e80"
-LEAST_PROBABILITY = 0.9
-ALIKE = (("ar", "ary", "arz"), ("zh", "wuu", "yue"), ("no", "nb", "nn"), ("hr", "bs", "sr"), ("id", "ms"))
-"""Groups of languages with similar n-grams. A guess within a group is certain only for the group as a
-whole."""
-_FAMILY = {code: family[0] for family in ALIKE for code in family}
-
-
-def language_of(text: str) -> str | None:
-    """Return the ISO 639-1 code of the language of ``text``; None: it is not certain. For a language in a
-    group of ``ALIKE``, return the group's first language."""
-    start = text[:2_000]
-    if sum(_letters(character) for character in start) < LEAST_LETTERS:
-        return None
-    language, probability = _identifier().classify(start)
-    family = _FAMILY.get(str(language), str(language))
-    if family in _FAMILY and probability < LEAST_PROBABILITY:
-        probability = sum(p for code, p in _identifier().rank(start) if _FAMILY.get(code) == family)
-    return family if probability >= LEAST_PROBABILITY else None
-
-
-def _letters(character: str) -> int:
-    if not character.isalpha():
-        return 0
-    return 1 if character < FIRST_SIGN else LETTERS_OF_A_SIGN
 
 
 def keep_languages(records: pl.DataFrame, languages: tuple[str, ...]) -> Stage:
@@ -46,14 +14,7 @@ def keep_languages(records: pl.DataFrame, languages: tuple[str, ...]) -> Stage:
     ``counts`` says how many records of uncertain language were kept.
     """
     found = [language_of(text) for text in records["input"]]
-    wanted = {_FAMILY.get(code, code) for code in languages}
+    wanted = {FAMILY.get(code, code) for code in languages}
     wrong = [f"language: {code}" if code and code not in wanted else None for code in found]
     stage = drop("language", records, pl.Series(wrong, dtype=pl.String))
     return counted(stage, records, {row: {"unsure": 1} for row, code in enumerate(found) if code is None})
-
-
-@cache
-def _identifier() -> Any:
-    from py3langid.langid import MODEL_FILE, LanguageIdentifier
-
-    return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)

@@ -17,8 +17,8 @@ from tunewheel_contracts.formats.dataset import DatasetManifest, TokenizerUse
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.identity import canonical_json, content_id, content_sha256
 from tunewheel_contracts.pseudonyms import Pseudonyms
+from tunewheel_outputs.languages import language_of
 
-from tunewheel_curate.cleaning.languages import language_of
 from tunewheel_curate.examples.templates import VERIFIED
 from tunewheel_curate.holdout.splitting import Split
 from tunewheel_curate.pipeline import Build
