@@ -276,13 +276,19 @@ async def test_the_checkpoint_holds_topics_that_are_kept_for_ever_and_no_others(
     assert not {"train.progressed", "drift.detected", "project.declared", "serving.desired"} & topics
 
 
-async def test_the_summaries_of_another_release_do_not_count(two: Any, store: Any, room: Any):
+async def test_what_another_release_said_counts_until_each_project_was_folded_anew(
+    two: Any, store: Any, room: Any
+):
     topics = Topics(*two)
     await stopped(topics, store)
     room(0)
     again = Console(topics, store, rules="2 required")
     await again.start()
+    before = {name: rest.is_behind for name, rest in again.state.projects.resting.items()}
+    assert (before, again.decoded) == ({"desk": True, "other": True}, 0)
+    await settled(again)
     assert again.decoded == len(two)
+    assert not any(rest.is_behind for rest in again.state.projects.resting.values())
     await again.archive.stop()
 
 

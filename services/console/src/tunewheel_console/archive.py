@@ -105,12 +105,11 @@ class Archive:
         index, files = found
         self._before, self._last = index.last, dict(index.last)
         self._expected = {at: last for at, last in self._before.items() if at in self._begins}
-        self._written, same = index, index.rules == self._rules
+        self._written, again = index, {} if index.rules == self._rules else {"is_behind": True}
         self._state.refused_before = frozenset(index.refused)
         for name, kept in index.projects.items():
             self._packed[name] = Packed(files[name], kept.records), Packed()
-            unknown = {} if same else {"summary": None}
-            self._state.projects.resting[name] = kept.rest.model_copy(update=unknown)
+            self._state.projects.resting[name] = kept.rest.model_copy(update=again)
         begins: defaultdict[str, dict[str, int]] = defaultdict(dict)
         for place, (offset, _) in self._expected.items():
             topic, _, number = place.partition(" ")
