@@ -239,6 +239,7 @@ def test_a_state_of_another_release_has_the_detectors_of_this_one() -> None:
         del state.version.detectors[name]
     state.version.detectors["bygone"] = state.version.detectors.pop("clusters")
     state.alarms["bygone"] = state.alarms.pop("clusters")
+    state.figures["bygone"] = state.figures.pop("clusters")
     of_format = state.version.detectors["format"]["evidence"]
     share = of_format["threshold"]
     of_format["threshold"] = 2 * share
@@ -248,6 +249,7 @@ def test_a_state_of_another_release_has_the_detectors_of_this_one() -> None:
     assert resolved(events)["bygone"].reason == "off"
     assert "errors" in detected(events)
     assert "bygone" not in state.version.detectors
+    assert "bygone" not in state.figures
     assert of_format["threshold"] == share
 
 

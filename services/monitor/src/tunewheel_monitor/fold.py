@@ -204,6 +204,7 @@ def _upgrade(state: ProjectState, version: Version, item: InferenceScored, facts
     for name in version.detectors.keys() & NAMES:
         evidence.follow(version.detectors[name], opened[name])
     version.detectors = {name: version.detectors.get(name, new) for name, new in opened.items()}
+    state.figures = {name: figure for name, figure in state.figures.items() if name in NAMES}
     return [resolve(state, version, name, item.project, "off", item.at) for name in gone]
 
 
