@@ -40,6 +40,7 @@ from tunewheel_contracts.events.lifecycle import (
 )
 from tunewheel_contracts.events.training import TrainControl
 from tunewheel_contracts.events.upstream import DocumentWithdrawn, ErasureRequested, ProjectDeclared
+from tunewheel_contracts.identity import content_sha256
 from tunewheel_contracts.principal import Principal
 from tunewheel_runtime.deadletter import HEADER_PREFIX, Undecoded
 
@@ -73,6 +74,8 @@ _FOLDED = _NAMES | {
         ReviewRequested,
     )
 }
+COPIED = (ErasureRequested, DocumentWithdrawn)
+"""Commands that nobody signs: whoever may write to the topic can write another one under the same id."""
 ANSWERED = {ModelCommanded.type, DatasetRequested.type, EvalRequested.type}
 """The commands that a service answers by an event. The others are done when they are on the log, unless a
 service makes a dead letter of one."""
@@ -106,6 +109,7 @@ class Given:
     principal: Principal | None
     door: str
     signed_by: str | None
+    refused_as: str
 
 
 @dataclass
@@ -113,7 +117,7 @@ class Commands:
     """The commands of one project. Applying an event twice, or in another order, changes nothing."""
 
     refusals: dict[str, Outcome] = field(default_factory=dict[str, Outcome])
-    """By the id of the event that became a dead letter. All projects share them."""
+    """By ``refused_as`` of the event that became a dead letter. All projects share them."""
     by_id: dict[str, Given] = field(default_factory=dict[str, Given])
     erasures: dict[str, Envelope[ErasureRequested]] = field(
         default_factory=dict[str, Envelope[ErasureRequested]]
@@ -131,8 +135,9 @@ class Commands:
         if envelope.data.type not in _FOLDED:
             return
         what, before = _asked(envelope), self.by_id.get(envelope.id)
-        # this process knows its own commands before they are signed
-        if what is not None and (before is None or before.signed_by is None):
+        # this process knows its own commands before they are signed; a copy of an unsigned one is another's
+        is_first = before is None or (before.signed_by is None and not isinstance(envelope.data, COPIED))
+        if what is not None and is_first:
             self.by_id[envelope.id] = _given(envelope, *what)
         match envelope.data:
             case ErasureRequested(erasure_id=name):
@@ -153,7 +158,7 @@ class Commands:
 
     def outcome(self, command: Given) -> Outcome:
         """Return what became of a command so far."""
-        refusal = self.refusals.get(command.command_id)
+        refusal = self.refusals.get(command.refused_as)
         if refusal is not None:
             return refusal
         if command.type == ErasureRequested.type:
@@ -181,15 +186,22 @@ class Commands:
             yield from self._found(following, seen)
 
 
-def refusal_in(letter: Undecoded) -> tuple[str, Outcome] | None:
-    """Return the id of the command of which a service made a dead letter, and the outcome; None: the letter
-    holds another event."""
-    told = {name: value.decode("utf-8", "replace") for name, value in letter.headers.items()}
-    if told.get("ce_type") not in _NAMES or "ce_id" not in told:
+def refused_as(event: Envelope[Any]) -> str | None:
+    """Return by what the dead letter of a command is found: by its id, and if nobody signs such commands also
+    by its content, because everybody may write another one under the same id. None: it is no command."""
+    if event.data.type not in _NAMES:
         return None
+    if topics.BY_NAME[event.data.type].is_signed:
+        return event.id
+    return f"{event.id} {content_sha256(event.data.model_dump_json().encode())}"
+
+
+def refusal_in(letter: Undecoded) -> Outcome:
+    """Return what a dead letter says of the command that it holds."""
+    told = {name: value.decode("utf-8", "replace") for name, value in letter.headers.items()}
     at = datetime.fromtimestamp(letter.logged_ms / 1000, UTC) if letter.logged_ms else None
     by, field, reason = (told.get(f"{HEADER_PREFIX}{name}", "") for name in ("service", "field", "reason"))
-    return told["ce_id"], Outcome("refused", by, at, field=field, reason=reason)
+    return Outcome("refused", by, at, field=field, reason=reason)
 
 
 def _order(outcome: Outcome) -> tuple[datetime, str]:
@@ -228,7 +240,7 @@ def _given(envelope: Envelope[Any], action: str, target: str) -> Given:
     data = envelope.data
     return Given(
         envelope.id, envelope.project, data.type, envelope.time, action, target, data.principal,
-        door_of(envelope.source), _kid(getattr(data, "signature", None)),
+        door_of(envelope.source), _kid(getattr(data, "signature", None)), refused_as(envelope) or envelope.id,
     )  # fmt: skip
 
 

@@ -71,7 +71,7 @@ def make_app(settings: Settings) -> Service:
     def told(letter: Undecoded, event: Envelope[Any] | None) -> None:
         letters.add(letter)
         if event is not None:
-            state.refuse_command(letter)
+            state.refuse_command(letter, event)
 
     service.replay([topics.WINDOW_JUDGED], state.judge)
     traffic = Traffic(

@@ -26,7 +26,7 @@ from tunewheel_contracts.events.upstream import ProjectDeclared
 from tunewheel_contracts.topics import TopicSpec
 from tunewheel_runtime.deadletter import Undecoded
 
-from tunewheel_console.commands import Commands, Outcome, refusal_in
+from tunewheel_console.commands import Commands, Outcome, refusal_in, refused_as
 from tunewheel_console.project import TRAFFIC, Project, Seen
 
 _REPEATED = (
@@ -96,7 +96,7 @@ class ConsoleState:
 
     projects: Projects = field(default_factory=Projects)
     refusals: dict[str, Outcome] = field(default_factory=dict[str, Outcome])
-    """By the id of a command that became a dead letter."""
+    """By ``refused_as`` of a command that became a dead letter."""
     dead_letters: dict[str, int] = field(default_factory=dict[str, int])
     """The number of dead letters, by original topic."""
     figures: dict[str, str] = field(default_factory=dict[str, str])
@@ -192,15 +192,14 @@ class ConsoleState:
             project.version += 1
             self.version += 1
 
-    def refuse_command(self, letter: Undecoded) -> None:
-        """Note that a service made a dead letter of a command. Letters of other events are ignored."""
-        found = refusal_in(letter)
-        if found is None or found[0] in self.refusals:
+    def refuse_command(self, letter: Undecoded, command: Envelope[Any]) -> None:
+        """Note that a service made a dead letter of ``command``. Letters of other events are ignored."""
+        name = refused_as(command)
+        if name is None or name in self.refusals:
             return
-        self.refusals[found[0]] = found[1]
-        project = letter.headers.get("ce_project", b"").decode("utf-8", "replace")
-        if (rest := self.projects.resting.get(project)) is not None:
-            rest.is_behind |= found[0] not in self.refused_before
+        self.refusals[name] = refusal_in(letter)
+        if (rest := self.projects.resting.get(command.project)) is not None:
+            rest.is_behind |= name not in self.refused_before
 
     def count_dead_letters(self, counts: dict[str, int]) -> None:
         if counts != self.dead_letters:

@@ -101,11 +101,17 @@ async def test_refusals_name_the_field(client: AsyncClient, state: Any, desk: An
     assert [error.value.param for error in (missing, several, wrong)] == ["run_id", "run_id", "state"]
 
 
-@pytest.mark.parametrize("name", ["a/b", "..", "a?b#c", "é"])
+@pytest.mark.parametrize("name", ["a/b", "...", "a?b#c", "é"])
 async def test_a_name_never_leaves_its_place_in_the_path(client: AsyncClient, name: str):
     with pytest.raises(NotFound) as error:
         await client.runs.show(name, "latest")
     assert error.value.status == 404
+
+
+@pytest.mark.parametrize("name", [".", "..", ""])
+async def test_a_name_that_urls_leave_out_is_not_sent(client: AsyncClient, name: str):
+    with pytest.raises(Refused, match="names nothing"):
+        await client.runs.show("desk", name)
 
 
 async def test_events_are_followed_over_a_socket(api: FastAPI, state: Any, desk: Any, feed: Any):

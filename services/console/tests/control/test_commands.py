@@ -87,13 +87,14 @@ async def test_a_dead_letter_refuses_a_command_in_whatever_order_they_are_read(
 ):
     command = desk.say("eval.requested", run_id="run-1", request="r")
     refusal = letter(command, service="eval", field="principal", reason="lacks the role operator")
-    steps = [lambda: state.apply(command), lambda: state.refuse_command(refusal)]
+    steps = [lambda: state.apply(command), lambda: state.refuse_command(refusal, command)]
     for step in steps if first == "command" else reversed(steps):
         step()
     told = await shown(door, command.id)
     assert (told["state"], told["field"], told["answered_by"]) == ("refused", "principal", "eval")
     assert told["answered_at"] == "2026-01-01T00:00:00Z"
-    state.refuse_command(letter(desk.passed(), service="registry", field="x", reason="no command"))
+    passed = desk.passed()
+    state.refuse_command(letter(passed, service="registry", field="x", reason="no command"), passed)
     assert len(state.projects["desk"].commands.by_id) == 1
 
 

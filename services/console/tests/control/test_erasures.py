@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from tunewheel_contracts.erasures import HOLDERS
+from tunewheel_contracts.principal import Principal
+from tunewheel_runtime.deadletter import Position, Undecoded
 from tunewheel_runtime.identity.roles import Role
 
 ERASURES = "projects/desk/erasures"
@@ -89,3 +92,26 @@ async def test_an_erasure_without_a_broker_is_not_kept(door: Any):
     door.log.away = True
     assert (await door.send("POST", ERASURES, ORDER)).status_code == 503
     assert (await door.send("GET", ERASURES)).json()["total"] == 0
+
+
+@pytest.mark.parametrize("first", ["copy", "letter"])
+async def test_a_copy_under_the_same_id_that_is_refused_does_not_refuse_the_real_one(
+    state: Any, desk: Any, door: Any, first: str
+):
+    """Nobody signs a request for erasure, so that whoever may write to the topic can copy its id."""
+    told = (await door.send("POST", ERASURES, ORDER)).json()
+    (real,) = door.log.events
+    copy = replace(real, data=real.data.model_copy(update={"principal": Principal(name="mallory")}))
+    steps = [lambda: state.apply(copy), lambda: state.refuse_command(letter(copy), copy)]
+    for step in steps if first == "copy" else reversed(steps):
+        step()
+    path = f"projects/desk/commands/{told['command_id']}"
+    assert (await door.send("GET", path)).json()["state"] == "waiting"
+    state.refuse_command(letter(real), real)
+    assert (await door.send("GET", path)).json()["state"] == "refused"
+
+
+def letter(event: Any) -> Undecoded:
+    record = event.to_kafka()
+    headers = record.headers | {"dlq_service": b"curate", "dlq_field": b"principal", "dlq_reason": b"x"}
+    return Undecoded(Position("erasure.requested.dlq", 0, 1), record.key, record.value, headers, 1)
