@@ -53,6 +53,7 @@ async def test_a_linear_model_learns_labels_that_words_tell(
     assert (rival.name, rival.rows, rival.metrics) == (LINEAR, 12, {"label_accuracy": 1.0})
     assert rival.against({"label_accuracy": 0.84}) == f"{LINEAR} gets 1.00 of 0.84 (label_accuracy)"
     assert rival.against({"rouge_l": 0.5}) == f"{LINEAR} gets 1.00 (label_accuracy)"
+    assert rival.model_copy(update={"metrics": {}}).against({"rouge_l": 0.5}) == f"{LINEAR} gets no figure"
 
 
 async def test_training_rows_are_read_once_for_the_same_questions(

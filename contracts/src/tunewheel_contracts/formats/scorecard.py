@@ -164,7 +164,7 @@ class Rival(Frozen):
         stands alone."""
         of = {name: f" of {candidate[name]:.2f}" for name in self.metrics if name in candidate}
         shown = [f"{value:.2f}{of.get(name, '')} ({name})" for name, value in self.metrics.items()]
-        return f"{self.name} gets {', '.join(shown)}"
+        return f"{self.name} gets {', '.join(shown) or 'no figure'}"
 
 
 class CriterionCheck(Frozen):
