@@ -13,6 +13,7 @@ from questions import WINDOW
 from tunewheel_contracts.events.monitoring import InferenceScored
 from tunewheel_contracts.formats.drift_spec import DriftSpec
 from tunewheel_monitor.detectors import Detector, Opening, State
+from tunewheel_monitor.figures import NEAR
 
 DRIFT = DriftSpec(window=WINDOW)
 ENDS_AFTER = 3
@@ -32,10 +33,12 @@ def alarms_in(
     states: dict[str, State],
     items: Iterable[InferenceScored],
     counts: dict[str, int] | None = None,
+    near: dict[str, int] | None = None,
 ) -> dict[str, int]:
     """Let the detectors see what comes and look as the monitor does: at windows of answers, those of ratings
     at windows of ratings. ``counts`` is told how many alarms each began: an alarm ends after ``ENDS_AFTER``
-    windows without drift, as in the monitor, and another may begin."""
+    windows without drift, as in the monitor, and another may begin. ``near`` is told in how many windows each
+    was near an alarm."""
     alarmed: dict[str, int] = {}
     quiet: dict[str, int] = defaultdict(lambda: ENDS_AFTER)
     seen = {"completion": 0, "rating": 0}
@@ -48,6 +51,8 @@ def alarms_in(
         for detector in detectors:
             if (detector.family == "feedback") is (item.of == "rating"):
                 finding = detector.look(states[detector.name])
+                if near is not None and finding is not None and finding.p_value <= NEAR * finding.threshold:
+                    near[detector.name] = near.get(detector.name, 0) + 1
                 if finding is None or not finding.drifted:
                     quiet[detector.name] += 1
                     continue

@@ -195,8 +195,10 @@ def false_alarms(pool: Any, sizes: Sequence[int], windows: int) -> dict[str, Any
         found[kind] = {
             "windows": runs * length,
             "false alarms": {
-                f"reference {size}": summed(spoke[n :: len(sizes)]) for n, size in enumerate(sizes)
+                f"reference {size}": summed(counts for counts, _ in spoke[n :: len(sizes)])
+                for n, size in enumerate(sizes)
             },
+            "windows near an alarm": summed(near for _, near in spoke),
         }
         say(f"false alarms, {kind}", found[kind])
     by_size = [by for one in found.values() for by in one["false alarms"].values()]
@@ -207,14 +209,15 @@ def false_alarms(pool: Any, sizes: Sequence[int], windows: int) -> dict[str, Any
     return found
 
 
-def _false_alarms(kind: str, length: int, size: int, run: int) -> dict[str, int]:
+def _false_alarms(kind: str, length: int, size: int, run: int) -> tuple[dict[str, int], dict[str, int]]:
     rng = np.random.default_rng((19, list(KINDS).index(kind), size, run))
     drawn = scene(_shared[0], size, EIGHT, rng)
     items = [drawn.items[n] for n in KINDS[kind](drawn, length * WINDOW, rng)]
     states = {detector.name: detector.open(opening(drawn)) for detector in DETECTORS}
     counts: dict[str, int] = {}
-    alarms_in(DETECTORS, states, answered(rng, items), counts)
-    return counts
+    near: dict[str, int] = {}
+    alarms_in(DETECTORS, states, answered(rng, items), counts, near)
+    return counts, near
 
 
 def _turned_over(seed: int, size: int, draw: int) -> tuple[dict[str, int], bool]:
