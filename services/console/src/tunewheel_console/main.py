@@ -73,7 +73,11 @@ def make_app(settings: Settings) -> Service:
         if event is not None:
             state.refuse_command(letter, event)
 
-    service.replay([topics.WINDOW_JUDGED], state.judge)
+    def judged(event: Envelope[Any]) -> None:
+        state.judge(event)
+        feed.add(event)
+
+    service.replay([topics.WINDOW_JUDGED], judged)
     traffic = Traffic(
         settings,
         TRAFFIC,

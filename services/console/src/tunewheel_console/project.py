@@ -17,7 +17,7 @@ from tunewheel_contracts.events.data import (
 )
 from tunewheel_contracts.events.evaluation import EvalRequested
 from tunewheel_contracts.events.lifecycle import CommandRefused, ModelPinned, ServingDesired, Stage
-from tunewheel_contracts.events.monitoring import DriftResolved
+from tunewheel_contracts.events.monitoring import DriftResolved, WindowJudged
 from tunewheel_contracts.events.production import DriftDetected, InferenceCompleted, RolloutJudged
 from tunewheel_contracts.events.upstream import FeedbackReceived, ProjectDeclared
 from tunewheel_contracts.formats.spec import ProjectSpec
@@ -31,8 +31,8 @@ from tunewheel_console.run import RUN_EVENTS, Run
 
 KEPT = 50
 """How many of the latest drifts and rejections are kept per project."""
-TRAFFIC = (RecordIngested, InferenceCompleted, FeedbackReceived)
-"""Events of topics that carry traffic."""
+TRAFFIC = (RecordIngested, InferenceCompleted, FeedbackReceived, WindowJudged)
+"""Events of topics that carry traffic, or figures that change with it."""
 
 
 @dataclass

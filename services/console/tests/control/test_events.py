@@ -91,6 +91,19 @@ async def test_busy_topics_are_told_only_by_name_and_never_held(state: Any, feed
     assert completion not in feed._held
 
 
+async def test_figures_of_detectors_are_told_only_by_name_and_never_held(
+    state: Any, feed: Feed, desk: Any, tell: Any
+):
+    plain = await Listener(state, feed, caller()).begin()
+    named = await Listener(state, feed, caller(), types={"window.judged"}).begin()
+    figures = desk.watched("novelty")
+    feed.add(figures)
+    tell(desk.started())
+    assert (await plain.next())["event"] == "train.started"
+    assert (await named.next())["id"] == figures.id
+    assert figures not in feed._held
+
+
 async def test_what_would_unblind_a_review_is_not_told(
     state: Any, feed: Feed, desk: Any, store: Any, tell: Any
 ):
