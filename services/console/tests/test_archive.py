@@ -300,7 +300,7 @@ async def test_two_consoles_write_beside_each_other(two: Any, store: Any):
         await settled(console)
     for console in (one, other, one):
         await console.take(*topics.add(Desk("desk").controlled("pause")))
-        await console.archive.stop()
+        await console.archive.write()
         await store.delete([path for path in await store.list(FOLDER) if path != INDEX][:1])
         await console.archive.write()
         again = Console(topics, store)
@@ -359,6 +359,7 @@ async def test_a_dead_letter_of_a_project_at_rest_counts(two: Any, store: Any, r
     console.state.refuse(submitted)
     assert rest.is_behind
     assert not console.state.projects["desk"].runs["run-1"].reviews
+    await console.archive.write()
     await console.archive.stop()
     again = Console(topics, store)
     await again.start()

@@ -7,7 +7,6 @@ without decoding them. So the start takes little time and memory, whatever the n
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Iterator
@@ -38,8 +37,6 @@ LOOK_SECONDS = 5.0
 """How often projects are looked for that a dead letter has changed."""
 LOOKS = 120
 """After so many of them what was read is written to the store."""
-STOP_SECONDS = 10.0
-"""How long a process that stops tries to write."""
 SLICE = 20
 """So many records are folded before other tasks have a turn."""
 
@@ -168,13 +165,11 @@ class Archive:
         self._task.add_done_callback(self._ended)
 
     async def stop(self) -> None:
-        """Write the checkpoint for the next start."""
+        """End the work in the background. Nothing is written: what the next start reads of the log itself is
+        what it can tell to readers of events that come again."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(STOP_SECONDS):
-                    await self.write()
 
     async def _run(self) -> None:
         """Fold the projects that wait for people or have news, and as many others as memory is meant for.
