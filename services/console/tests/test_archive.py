@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import weakref
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
@@ -19,10 +20,11 @@ from tunewheel_console.state import ConsoleState
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.topics import BY_NAME, PROJECT_DECLARED
 from tunewheel_runtime.deadletter import Position, Undecoded
-from tunewheel_runtime.log import Place, Span
+from tunewheel_runtime.log import Place, Span, decode
 from tunewheel_runtime.settings import ServiceSettings
 from tunewheel_runtime.store import ObjectStore
 from tunewheel_runtime.view import LogReader
+from tunewheel_testing.random_logs import random_log
 
 from .conftest import Desk
 
@@ -175,6 +177,30 @@ async def test_what_comes_after_the_checkpoint_counts(two: Any, store: Any, writ
     for name, rest in again.state.projects.resting.items():
         assert rest.summary == told(folded(two), name)[0]
     assert told(again.state) == told(folded(two))
+    await again.archive.stop()
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_random_logs_cut_at_random_places_say_what_the_whole_log_says(seed: int, store: Any, room: Any):
+    dice, events = random.Random(seed), random_log(seed).in_some_order(seed)
+    first, second = sorted(dice.sample(range(len(events)), 2))
+    room(dice.choice([0, 100_000]))
+    topics = Topics(*events[:first])
+    await stopped(topics, store)
+    topics.add(*events[first:second])
+    console = Console(topics, store)
+    await console.start()
+    await console.take(*topics.add(*events[second:]))
+    await settled(console)
+    whole, read = ConsoleState(), [record for records in topics.records.values() for record in records]
+    for record in in_log_order(read):
+        whole.apply(decode(record))
+    project = events[0].project
+    assert told(console.state, project)[:2] == told(whole, project)[:2]
+    await console.archive.stop()
+    again = Console(topics, store)
+    await again.start()
+    assert told(again.state, project) == told(whole, project)
     await again.archive.stop()
 
 
