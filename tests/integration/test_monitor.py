@@ -166,7 +166,14 @@ async def test_bad_answers_end_a_canary_new_questions_raise_an_alarm_and_bad_inp
         (drift,) = await bus.collect(
             topics.DRIFT_DETECTED, 1, where=lambda e: e.project == project and e.data.detector == "input"
         )
+        (figures,) = await bus.collect(
+            topics.WINDOW_JUDGED,
+            1,
+            where=lambda e: e.data.figure_id == f"{project}/{drift.data.signal}" and e.data.state == "alarm",
+        )
         (letter,) = await bus.dead_letters("inference.completed", 1)
+    assert figures.data.alarm_id == drift.data.alarm_id
+    assert figures.data.p_value == pytest.approx(drift.data.p_value, rel=1e-3)
     assert (judged.data.model_id, judged.data.stage) == (production.candidate, "canary")
     assert judged.data.verdict == "failed"
     assert judged.data.reasons
