@@ -107,7 +107,8 @@ class InferenceScored(Event):
     """Whether the question is farther from the reference than 95 % of the reference's own questions are from
     the others."""
     vector: Annotated[str, Field(max_length=1024)] | None = None
-    """For a novel question: the components of its embedding as signed bytes in base64; 127 stands for 1."""
+    """For a novel question, and for others that people may be asked about: the components of its embedding as
+    signed bytes in base64; 127 stands for 1."""
     encoded: Annotated[Encoded | None, Field(exclude_if=operator.not_)] = None
     """The scores by a sentence encoder, for a sample of the questions. None: the question is not in the
     sample, or there is no encoder."""

@@ -9,13 +9,18 @@ from typing import Any, cast
 
 import numpy as np
 from tunewheel_contracts.event import Event
-from tunewheel_contracts.events.monitoring import DriftResolved, InferenceScored, LabelsRequested
+from tunewheel_contracts.events.monitoring import (
+    DriftResolved,
+    InferenceScored,
+    LabelCluster,
+    LabelsRequested,
+)
 from tunewheel_contracts.events.production import AlarmOpened, DriftCluster, DriftDetected, DriftWindow
 from tunewheel_contracts.formats.drift_spec import DriftSpec
 from tunewheel_contracts.formats.label_prompts import request_of
 from tunewheel_contracts.identity import content_sha256
 
-from tunewheel_monitor.detectors import Detector, Finding
+from tunewheel_monitor.detectors import Detector, Finding, picking
 from tunewheel_monitor.state import ERASED, Alarm, ProjectState, Version
 from tunewheel_monitor.turns import counting
 
@@ -33,6 +38,9 @@ REOPENED = timedelta(days=30)
 ENDED_KEPT = 4
 """How many alarms of a detector are remembered after their end."""
 MOST_SHOWN = 200
+AT_ONCE = 20
+"""How many prompts are chosen from a detector's pool at once. Later prompts are chosen better, because more
+traffic shows what the topics are."""
 FEWEST_MORE = 10
 """How many prompts an open alarm adds to its request for labels at once, since people are notified each
 time."""
@@ -163,7 +171,8 @@ def _raise(
         statistic=finding.statistic,
         threshold=finding.threshold,
     )
-    shown = _shown(finding)
+    picked = _picked(finding)
+    shown = picked.completion_ids
     places = _places(state, shown)
     path = evidence_path(project, alarm_id) if places else None
     detected = DriftDetected(
@@ -191,7 +200,7 @@ def _raise(
         counting.alarmed(state.turns, version.model_id)
     said = [Said(AlarmOpened.of(detected)), Said(detected, places=places)]
     if finding.action == "collect_labels" and shown:
-        wanted = _wanted(detected, finding, shown, request_of(alarm_id), drift.turns.min_labels)
+        wanted = _wanted(detected, finding, picked, request_of(alarm_id), drift.turns.min_labels)
         state.alarms[finding.detector].asked = wanted.model_dump(mode="json")
         said.append(Said(wanted, places=places))
     return said
@@ -224,7 +233,8 @@ def _ask_for_more(state: ProjectState, alarm: Alarm, finding: Finding) -> list[S
     if asked.centroid and not _is_inside(finding.cluster, asked.centroid, asked.radius):
         return []
     known = tuple(name for name in asked.completion_ids if name != ERASED)
-    found = [name for name in _shown(finding) if name in state.places and name not in known]
+    picked = _picked(finding, known, asked.clusters)
+    found = [name for name in picked.completion_ids if name in state.places and name not in known]
     found = found[: MOST_SHOWN - len(known)]
     if len(found) < FEWEST_MORE:
         return []
@@ -235,10 +245,33 @@ def _ask_for_more(state: ProjectState, alarm: Alarm, finding: Finding) -> list[S
             "revision": revision,
             "completion_ids": (*known, *found),
             "more_prompts": (*asked.more_prompts, path),
+            "clusters": _of((*known, *found), picked.clusters),
+            "questions": picked.questions,
         }
     )
     alarm.asked = more.model_dump(mode="json")
     return [Said(more, places=_places(state, found))]
+
+
+def _picked(
+    finding: Finding, asked: Sequence[str] = (), clusters: Sequence[LabelCluster] = ()
+) -> picking.Picked:
+    """Return the questions to ask about beside those ``asked``, which lie in ``clusters``."""
+    if finding.asking is not None:
+        return picking.pick(finding.asking, most=AT_ONCE, asked=asked, clusters=clusters)
+    shown, cluster = _shown(finding), finding.cluster
+    if cluster is None or not shown:
+        return picking.Picked(shown)
+    named = clusters[0].cluster_id if clusters else picking.name_of(shown[0])
+    ids = tuple(dict.fromkeys((*asked, *shown)))[:MOST_SHOWN]
+    size = max(cluster.prompts, len(ids))
+    return picking.Picked(shown, (LabelCluster(cluster_id=named, completion_ids=ids, size=size),))
+
+
+def _of(names: Sequence[str], clusters: Sequence[LabelCluster]) -> tuple[LabelCluster, ...]:
+    """Return ``clusters`` with those prompts alone that the request names."""
+    kept = ((one, tuple(name for name in one.completion_ids if name in names)) for one in clusters)
+    return tuple(one.model_copy(update={"completion_ids": ids}) for one, ids in kept if ids)
 
 
 def _is_inside(cluster: DriftCluster | None, centroid: Sequence[float], radius: float) -> bool:
@@ -263,7 +296,7 @@ def _shown(finding: Finding) -> tuple[str, ...]:
 
 
 def _wanted(
-    detected: DriftDetected, finding: Finding, shown: tuple[str, ...], request_id: str, wanted: int
+    detected: DriftDetected, finding: Finding, picked: picking.Picked, request_id: str, wanted: int
 ) -> LabelsRequested:
     cluster = finding.cluster
     return LabelsRequested(
@@ -274,6 +307,8 @@ def _wanted(
         wanted=wanted,
         centroid=cluster.centroid if cluster else (),
         radius=cluster.radius if cluster else 0.0,
-        completion_ids=shown,
+        completion_ids=picked.completion_ids,
         prompts=detected.evidence,
+        clusters=picked.clusters,
+        questions=picked.questions,
     )

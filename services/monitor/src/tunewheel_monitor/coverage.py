@@ -21,6 +21,9 @@ from tunewheel_monitor.topics import Topics
 Units = npt.NDArray[np.float32]
 NOVEL_QUANTILE = 0.95
 """The quantile of the reference's own distances beyond which a question is novel."""
+ODD = 0.8
+"""The quantile of these distances from which on people may be asked about a question. Many questions about a
+new topic are not novel, but they show that it is a topic."""
 LEVELS = (0.4, 0.6, 0.8, 0.9, 0.95, 0.98)
 """Quantiles of the reference's own distances, between which questions get different points."""
 POINTS = (0.2, 0.5, 1.1, 1.9, 2.8, 4.2, 6.0)

@@ -284,5 +284,12 @@ def _may_be_shown(version: Version, item: InferenceScored) -> bool:
         return item.rating == "down" or bool(item.corrected)
     if fits_badly(version.detectors[Documents.name], item):
         return True
-    odd = item.novel or item.format_valid is False or item.refusal or item.truncated or item.invented
+    odd = (
+        item.novel
+        or item.vector is not None
+        or item.format_valid is False
+        or item.refusal
+        or item.truncated
+        or item.invented
+    )
     return bool(odd) or item.outcome == "failed" or (item.repetition or 0) >= WORTH_SHOWING

@@ -28,6 +28,7 @@ from tunewheel_outputs.texts import said_before
 from tunewheel_runtime.service import Delivery
 
 from tunewheel_monitor.answers import LONGEST_TEXT, Task, Tasks, invented, repetition
+from tunewheel_monitor.coverage import LEVELS, ODD
 from tunewheel_monitor.detectors import MEASURES
 from tunewheel_monitor.knowledge import Knowledge
 from tunewheel_monitor.metrics import Metrics
@@ -174,6 +175,7 @@ class Scorer:
             return []
         vectors = self.embedder.embed(questions)
         found, units = reference.coverage.score(vectors), unit_length(vectors)
+        odd = reference.coverage.facts.levels[LEVELS.index(ODD)]
         alarms = near(units, around.clusters)
         located: list[Fields] = []
         for n in range(len(questions)):
@@ -185,7 +187,7 @@ class Scorer:
                 "near": alarms[n],
                 "language": language_of(questions[n]),
             }
-            if found.novel[n]:
+            if found.novelty[n] > odd:
                 fields["vector"] = packed(units[n])
             located.append(fields)
         return located

@@ -25,7 +25,7 @@ timeout in which other partitions go on. It takes 320 KB of a checkpoint."""
 DIGEST_BYTES = 6
 ERASED = "erased"
 """Replaces an erased name."""
-NAMING = ("ids", "farthest", "first", "last", "completion_ids")
+NAMING = ("ids", "first", "last", "completion_ids")
 """The fields of detectors, windows and alarms with ids of completions, or lists of ids."""
 PLACES_KEPT = 1_000
 """The most recent completions whose log positions are kept, because their texts may be shown with an
@@ -227,7 +227,8 @@ def _version(told: dict[str, Any]) -> Version:
 def without(told: dict[str, Any], names: frozenset[str]) -> dict[str, Any]:
     """Return a state, as JSON, in which ``ERASED`` replaces the ids of these completions.
 
-    Only fields with completion ids are changed: an id may be any string, such as "3" or "answers".
+    Only fields with completion ids are changed: an id may be any string, such as "3" or "answers". A question
+    of a pool is removed with its vector.
     """
     version, trials = told["version"], rollout.read(told["trials"])
     opened = {
@@ -257,7 +258,8 @@ def _but(by_name: dict[str, Any], names: frozenset[str]) -> dict[str, Any]:
 
 def _unnamed(value: Any, names: frozenset[str], field: str = "") -> Any:
     if isinstance(value, dict):
-        return {key: _unnamed(inner, names, key) for key, inner in value.items()}
+        kept = _but(value, names) if field == "pool" else value
+        return {key: _unnamed(inner, names, key) for key, inner in kept.items()}
     if isinstance(value, list):
         return [_unnamed(inner, names, field) for inner in value]
     return ERASED if field in NAMING and isinstance(value, str) and value in names else value

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import base64
 import zlib
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,7 @@ from tunewheel_monitor.coverage import LEVELS, NOVEL_QUANTILE
 from tunewheel_monitor.detectors import evidence
 from tunewheel_monitor.detectors.documents import CALIBRATION
 from tunewheel_monitor.detectors.novelty import doubt_of
+from tunewheel_monitor.detectors.picking import decoded, encoded
 from tunewheel_monitor.detectors.protocol import Finding, Opening, State
 from tunewheel_monitor.detectors.votes import admitted
 
@@ -47,7 +48,6 @@ MOST_IDS = 40
 MOST_WORDINGS = 50
 """Of a cluster: the same words again are no further question. A topic is asked about in many ways."""
 PER_USER = 2
-SCALE = 127.0
 
 
 class Clusters:
@@ -219,17 +219,3 @@ def nearest_cluster(clusters: list[State], vector: npt.NDArray[np.float32]) -> t
     cosines = centres @ vector / np.maximum(np.linalg.norm(centres, axis=1), 1e-9)
     nearest = int(cosines.argmax())
     return clusters[nearest], 1.0 - float(cosines[nearest])
-
-
-def decoded(vector: str) -> npt.NDArray[np.float32]:
-    """Return the unit vector of ``encoded``; zeros stay zeros."""
-    components = np.frombuffer(base64.b64decode(vector), dtype=np.int8).astype(np.float32)
-    length = float(np.linalg.norm(components))
-    return components / length if length else components
-
-
-def encoded(vector: npt.NDArray[Any]) -> str:
-    """Write a vector's direction as signed bytes, in base64 (the form of ``InferenceScored.vector``)."""
-    length = float(np.linalg.norm(vector))
-    unit = vector / length if length else vector
-    return base64.b64encode(np.rint(unit * SCALE).astype(np.int8).tobytes()).decode()

@@ -28,8 +28,8 @@ from typing import Literal
 
 from tunewheel_contracts.events.monitoring import InferenceScored
 
-from tunewheel_monitor.coverage import LEVELS, NOVEL_QUANTILE, POINTS, CoverageFacts
-from tunewheel_monitor.detectors import evidence
+from tunewheel_monitor.coverage import LEVELS, NOVEL_QUANTILE, ODD, POINTS, CoverageFacts
+from tunewheel_monitor.detectors import evidence, picking
 from tunewheel_monitor.detectors.documents import CALIBRATION, SPREAD
 from tunewheel_monitor.detectors.protocol import Finding, Opening, State
 from tunewheel_monitor.detectors.rates import recalled
@@ -53,8 +53,6 @@ MEMORY = 4_000.0
 """The usual points are taken from at most about so many production questions; older ones fade."""
 PER_USER = 3
 """Of a hundred questions, at most so many of one user count."""
-SHOWN = 60
-"""The most questions that an alarm names. People answer them, and a version needs at least twenty answers."""
 PAIRS = 0.08
 """From this share of questions in pairs on, the dataset's distances may be too small. It holds for 1,000
 questions; with n questions, pairs are more frequent by the fifth root of n / 1,000. Measured at 1,000: .02 to
@@ -105,7 +103,7 @@ class Novelty:
             "of": "the dataset",
             "votes": {},
             "most": max(1, round(PER_USER * opening.drift.window / 100)),
-            "farthest": [],
+            "asking": picking.fresh(),
         }
 
     def see(self, state: State, item: InferenceScored) -> bool | None:
@@ -126,9 +124,10 @@ class Novelty:
         is_novel = level > _NOVEL
         state["window"][0] += is_novel
         state["window"][1] += 1
-        if is_novel:
-            farthest = [*state["farthest"], [round(item.novelty, 4), item.completion_id]]
-            state["farthest"] = sorted(farthest, reverse=True)[:SHOWN]
+        asking = state.setdefault("asking", picking.fresh())  # states of earlier releases have none
+        asking["seen"] += 1
+        if level > LEVELS.index(ODD) and item.vector is not None:
+            picking.note(asking, item.completion_id, item.vector)
         return is_novel
 
     def look(self, state: State, floor: float | None = None) -> Finding | None:
@@ -136,12 +135,11 @@ class Novelty:
             return None
         p_value, (novel_now, items) = evidence.p_value(state["evidence"]), state["window"]
         novel, seen = state["recent"] = recalled(state["recent"], novel_now, items, RECENT)
-        shown = tuple(completion_id for _, completion_id in state["farthest"])
         state["window"], state["votes"] = [0, 0], {}
         learn(state, healthy=p_value >= HEALTHY and state.get("sample") is None)
         state["margin"] = margin(state["mixture"], state["counts"], state["spread"])
         if p_value >= evidence.CALM:
-            state["farthest"] = []
+            state["asking"] = picking.fresh()
         return Finding(
             detector=self.name,
             statistic_name="share of novel questions",
@@ -156,7 +154,7 @@ class Novelty:
             reference=f"{state['texts']} questions of {state.get('of', 'the dataset')}, "
             f"of which {state['usual']:.1%} are novel",
             action="collect_labels",
-            completion_ids=shown,
+            asking=state.get("asking"),
         )
 
 
@@ -202,7 +200,7 @@ def calibrate(state: State, cell: int, novelty: float) -> None:
         state["sums"][place] = round(state["sums"][place] + POINTS[bisect_left(state["levels"], far)], 3)
         state["counts"][place] += 1.0
     state.update(texts=CALIBRATION, of="production", usual=1 - NOVEL_QUANTILE)
-    state.update(window=[0, 0], recent=[0.0, 0.0], lately={}, farthest=[])
+    state.update(window=[0, 0], recent=[0.0, 0.0], lately={}, asking=picking.fresh())
     state["mean"] = sum(state["sums"]) / CALIBRATION
     state["spread"] = 2 * SPREAD / state["mean"]
     state["mixture"] = [RECENT * n / CALIBRATION for n in state["counts"]]

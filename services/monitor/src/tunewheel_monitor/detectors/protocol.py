@@ -53,6 +53,9 @@ class Finding:
     completion_ids: tuple[str, ...] = ()
     """The completions that show the drift, most telling first."""
     cluster: DriftCluster | None = None
+    asking: State | None = None
+    """The pool from which the questions are chosen that people are asked about (``picking.py``). None: those
+    of ``completion_ids``."""
 
     @property
     def drifted(self) -> bool:
