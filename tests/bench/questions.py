@@ -19,8 +19,8 @@ import numpy as np
 from tunewheel_contracts.events.monitoring import InferenceScored
 from tunewheel_contracts.formats.serving import RouteRole
 from tunewheel_embedding.static import StaticEmbedder, Vectors, unit_length
-from tunewheel_monitor.coverage import Coverage
-from tunewheel_monitor.detectors.clusters import encoded
+from tunewheel_monitor.coverage import LEVELS, ODD, Coverage
+from tunewheel_monitor.detectors.picking import encoded
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 HOTELS = 0
@@ -60,6 +60,10 @@ class Scene:
     """By item."""
     right: Any
     """By item: whether the nearest question of the reference has the prompt's intent."""
+    chosen: Any
+    """The reference's questions, as rows of ``Questions``."""
+    rows: Any
+    """By item: its row of ``Questions``."""
 
 
 def load() -> tuple[Questions, float]:
@@ -109,12 +113,13 @@ def scene(
     known = np.concatenate([np.where(is_known & questions.held_out)[0], pool[size:][:MOST_SPARE]])
     asked = np.concatenate([known, np.where(~is_known)[0]])
     scores, units = coverage.score(questions.vectors[asked]), unit_length(questions.vectors[asked])
+    odd = coverage.facts.levels[LEVELS.index(ODD)]
     labels = questions.intents[chosen][scores.nearest]
     items = [
         InferenceScored.model_construct(
             project="desk", completion_id=f"c-{n}", scored=f"c-{n}", model_id="m", role=RouteRole.PRODUCTION,
             at=START, dataset_id="ds-1", cell=int(scores.cell[n]), novelty=float(scores.novelty[n]),
-            novel=bool(scores.novel[n]), vector=encoded(units[n]) if scores.novel[n] else None,
+            novel=bool(scores.novel[n]), vector=encoded(units[n]) if scores.novelty[n] > odd else None,
             label=str(labels[n]),
         )
         for n in range(len(asked))
@@ -124,7 +129,7 @@ def scene(
         count: np.where(np.isin(intents, fresh[:count]) if count else questions.hotels[asked])[0]
         for count in group
     }
-    return Scene(coverage, np.arange(len(known)), new, items, intents, labels == intents)
+    return Scene(coverage, np.arange(len(known)), new, items, intents, labels == intents, chosen, asked)
 
 
 def shifted(drawn: Scene, count: int, new: int, shift: float, rng: Rng) -> Stream:

@@ -21,7 +21,7 @@ from tunewheel_contracts.events.monitoring import (
 )
 from tunewheel_contracts.events.production import AlarmOpened, DriftDetected
 from tunewheel_contracts.formats.serving import RouteRole
-from tunewheel_monitor.alarms import FEWEST_MORE
+from tunewheel_monitor.asking import FEWEST_MORE
 from tunewheel_monitor.fold import Facts, fold, tick
 from tunewheel_monitor.knowledge import Production
 from tunewheel_monitor.state import ERASED, PLACES_KEPT, ProjectState, Seen, without

@@ -22,7 +22,8 @@ from tunewheel_contracts.identity import canonical_json, content_sha256
 from tunewheel_contracts.topics import TopicSpec
 from tunewheel_runtime.store import ObjectStore
 
-from tunewheel_monitor.alarms import Said, evidence_path
+from tunewheel_monitor.alarms import Said
+from tunewheel_monitor.asking import evidence_path
 from tunewheel_monitor.reference import asked, words_in
 
 log = structlog.get_logger(__name__)

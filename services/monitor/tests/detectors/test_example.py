@@ -15,7 +15,7 @@ from tunewheel_contracts.identity import content_sha256
 from tunewheel_embedding.static import StaticEmbedder, unit_length
 from tunewheel_monitor.coverage import Coverage
 from tunewheel_monitor.detectors import DETECTORS, Opening
-from tunewheel_monitor.detectors.clusters import encoded
+from tunewheel_monitor.detectors.picking import encoded
 
 from .conftest import alarms, answer, windows
 

@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tunewheel_monitor.coverage import Coverage
+from tunewheel_monitor.coverage import LEVELS, NOVEL_QUANTILE, ODD, Coverage
 from tunewheel_monitor.detectors.novelty import Novelty, caution, margin
+from tunewheel_monitor.detectors.picking import encoded
 
 from .conftest import alarms, answer, opening, windows
 
@@ -75,17 +76,25 @@ def test_it_says_what_it_saw(world: World):
     assert finding.p_value < finding.threshold <= 4e-4
     assert finding.effect > 0.2
     assert finding.reference.startswith("1000 questions of the dataset")
-    assert len(finding.completion_ids) == 60
 
 
-def test_questions_that_are_mildly_novel_are_named_too(world: World):
+def test_people_may_be_asked_about_questions_that_are_odd_but_not_novel(world: World):
     detector, facts = Novelty(), world.coverage.facts
-    novel, farther = facts.levels[-2:]
-    between = {"dataset_id": "ds-1", "cell": 0, "novelty": (novel + farther) / 2, "novel": True}
-    mild = [answer(completion_id=f"c-{n}", **between) for n in range(200)]
-    finding = windows(detector, detector.open(opening(dataset_id="ds-1", coverage=facts)), mild)[-1]
-    assert finding.drifted
-    assert len(finding.completion_ids) == 60
+    odd, novel = facts.levels[LEVELS.index(ODD)], facts.levels[LEVELS.index(NOVEL_QUANTILE)]
+    state = detector.open(opening(dataset_id="ds-1", coverage=facts))
+    for name, far in (("usual", odd - 0.001), ("odd", (odd + novel) / 2), ("novel", novel + 0.1)):
+        vector = encoded(np.random.default_rng(len(name)).normal(size=8))
+        told = {"dataset_id": "ds-1", "cell": 0, "novelty": far, "novel": far > novel, "vector": vector}
+        detector.see(state, answer(completion_id=name, **told))
+    assert list(state["asking"]["pool"]) == ["odd", "novel"]
+
+
+def test_a_state_of_an_earlier_release_has_no_pool_and_begins_one(world: World):
+    detector = Novelty()
+    state = detector.open(opening(dataset_id="ds-1", coverage=world.coverage.facts))
+    del state["asking"]
+    detector.see(state, world.questions(np.array([TOPICS]))[0])
+    assert state["asking"]["seen"] == 1
 
 
 def test_one_user_cannot_make_a_topic(world: World):

@@ -45,8 +45,8 @@ class Picked:
 
 
 def fresh() -> dict[str, Any]:
-    """Return an empty pool. ``pool``: by completion, the vector, how often the text came, and how many
-    questions production had before."""
+    """Return an empty pool. ``pool``: by completion, the vector, how often the text came, and its number
+    among all questions."""
     return {"space": "", "seen": 0, "pool": {}}
 
 
@@ -92,7 +92,7 @@ def pick(
             groups[place].size += count
     described = sorted((one.described(None if state["space"] else raw) for one in groups), key=_largest_first)
     since = min(before for _, _, before in pool.values())
-    return Picked(tuple(names[n] for n in taken), tuple(described[:MOST_CLUSTERS]), state["seen"] - since)
+    return Picked(tuple(names[n] for n in taken), tuple(described[:MOST_CLUSTERS]), state["seen"] + 1 - since)
 
 
 def name_of(completion_id: str) -> str:

@@ -1,0 +1,121 @@
+"""Requests labels for an alarm, and adds prompts to the request while the alarm is open."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from tunewheel_contracts.events.monitoring import LabelCluster, LabelsRequested
+from tunewheel_contracts.events.production import DriftCluster, DriftDetected
+from tunewheel_contracts.formats.label_prompts import request_of
+
+from tunewheel_monitor.detectors import Finding, picking
+from tunewheel_monitor.state import ERASED, Alarm, ProjectState
+
+Places = tuple[tuple[str, tuple[Any, ...]], ...]
+"""By completion, the log position of its texts."""
+MOST_SHOWN = 200
+AT_ONCE = 20
+"""How many prompts are chosen from a detector's pool at once. Later prompts are chosen better, because more
+traffic shows what the topics are."""
+FEWEST_MORE = 10
+"""How many prompts an open alarm adds to its request for labels at once, since people are notified each
+time."""
+
+
+def evidence_path(project: str, alarm_id: str, revision: int = 1) -> str:
+    """Return the path of an alarm's texts in the object store. Revision 1 has the texts from when it opened;
+    a later ``revision`` of its request for labels has the texts that it added."""
+    name = alarm_id if revision == 1 else f"{alarm_id}.{revision}"
+    return f"monitor/{project}/alarms/{name}.json"
+
+
+def request(detected: DriftDetected, picked: picking.Picked, *, wanted: int) -> LabelsRequested:
+    """Return the first revision of an alarm's request for labels."""
+    cluster, alarm_id = detected.cluster, detected.alarm_id or ""
+    return LabelsRequested(
+        project=detected.project,
+        request_id=request_of(alarm_id),
+        alarm_id=alarm_id,
+        dataset_id=detected.dataset_id,
+        wanted=wanted,
+        centroid=cluster.centroid if cluster else (),
+        radius=cluster.radius if cluster else 0.0,
+        completion_ids=picked.completion_ids,
+        prompts=detected.evidence,
+        clusters=picked.clusters,
+        questions=picked.questions,
+    )
+
+
+def more(state: ProjectState, alarm: Alarm, finding: Finding) -> tuple[LabelsRequested, Places] | None:
+    """Add prompts that the detector found since to the alarm's request for labels, and return its next
+    revision with the places of these prompts. None: there are too few. An alarm that opens early knows only a
+    few of the prompts that need an answer."""
+    if not alarm.asked:
+        return None
+    asked = LabelsRequested.model_validate(alarm.asked)
+    if asked.centroid and not is_inside(finding.cluster, asked.centroid, asked.radius):
+        return None
+    known = tuple(name for name in asked.completion_ids if name != ERASED)
+    chosen = picked(finding, known, asked.clusters)
+    found = [name for name in chosen.completion_ids if name in state.places and name not in known]
+    found = found[: MOST_SHOWN - len(known)]
+    if len(found) < FEWEST_MORE:
+        return None
+    revision = asked.revision + 1
+    path = evidence_path(asked.project, asked.alarm_id, revision)
+    grown = asked.model_copy(
+        update={
+            "revision": revision,
+            "completion_ids": (*known, *found),
+            "more_prompts": (*asked.more_prompts, path),
+            "clusters": _of((*known, *found), chosen.clusters),
+            "questions": chosen.questions,
+        }
+    )
+    alarm.asked = grown.model_dump(mode="json")
+    return grown, places_of(state, found)
+
+
+def picked(
+    finding: Finding, asked: Sequence[str] = (), clusters: Sequence[LabelCluster] = ()
+) -> picking.Picked:
+    """Return the questions to ask about beside those ``asked``, which lie in ``clusters``."""
+    if finding.asking is not None:
+        return picking.pick(finding.asking, most=AT_ONCE, asked=asked, clusters=clusters)
+    shown, cluster = _shown(finding), finding.cluster
+    if cluster is None or not shown:
+        return picking.Picked(shown)
+    named = clusters[0].cluster_id if clusters else picking.name_of(shown[0])
+    ids = tuple(dict.fromkeys((*asked, *shown)))[:MOST_SHOWN]
+    size = max(cluster.prompts, len(ids))
+    return picking.Picked(shown, (LabelCluster(cluster_id=named, completion_ids=ids, size=size),))
+
+
+def _of(names: Sequence[str], clusters: Sequence[LabelCluster]) -> tuple[LabelCluster, ...]:
+    """Return ``clusters`` with those prompts alone that the request names."""
+    kept = ((one, tuple(name for name in one.completion_ids if name in names)) for one in clusters)
+    return tuple(one.model_copy(update={"completion_ids": ids}) for one, ids in kept if ids)
+
+
+def is_inside(cluster: DriftCluster | None, centroid: Sequence[float], radius: float) -> bool:
+    """Return whether ``cluster`` is the one with this ``centroid``. Another cluster may have become the
+    largest."""
+    if cluster is None or len(cluster.centroid) != len(centroid):
+        return False
+    own, found = np.array(centroid), np.array(cluster.centroid)
+    lengths = np.linalg.norm(own) * np.linalg.norm(found)
+    return bool(1.0 - own @ found / lengths <= radius)
+
+
+def places_of(state: ProjectState, names: Sequence[str]) -> Places:
+    return tuple((name, tuple(state.places[name])) for name in names if name in state.places)
+
+
+def _shown(finding: Finding) -> tuple[str, ...]:
+    ids = finding.cluster.completion_ids if finding.cluster else ()
+    return tuple(name for name in dict.fromkeys((*ids, *finding.completion_ids)) if name != ERASED)[
+        :MOST_SHOWN
+    ]
