@@ -79,6 +79,12 @@ def test_an_example_tells_when_it_was_validated() -> None:
     assert (record.validated_at, record.occurred_at) == (at, at)
 
 
+def test_an_expert_s_example_out_of_scope_is_a_record_without_an_answer() -> None:
+    told = {"output": "", "validated_by": "eve", "attributes": {"out_of_scope": "true"}}
+    record = example_record(wrap(ExamplePublished(project="p", example_id="e", input="q", **told)))
+    assert (record.output, record.trust, record.attributes) == (None, Trust.EXPERT, {"out_of_scope": "true"})
+
+
 def test_an_answer_nobody_stands_behind_is_unverified() -> None:
     assert ticket_record(ticket(answer="ring")).trust is Trust.UNVERIFIED
     assert ticket_record(ticket(validated_by="eve")).trust is Trust.UNVERIFIED

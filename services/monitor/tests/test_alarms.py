@@ -34,8 +34,9 @@ class Desk:
             else None
         )
         found = Finding(
-            detector=detector, drifted=drifted, statistic_name="e", statistic=9.0, p_value=0.0, threshold=0.1,
-            effect=0.2, effect_unit="share", reference="", cluster=cluster, completion_ids=("c-1",),
+            detector=detector, statistic_name="e", statistic=9.0, p_value=0.0 if drifted else 1.0,
+            threshold=0.1, effect=0.2, effect_unit="share", usual=None, items=100, floor=0.02,
+            reference="", cluster=cluster, completion_ids=("c-1",),
             action=action or ("collect_labels" if at else "retrain"),
         )  # fmt: skip
         times = dict.fromkeys(("started_at", "ended_at"), self.now)

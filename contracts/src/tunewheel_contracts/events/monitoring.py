@@ -306,8 +306,8 @@ class AlarmAnswer(Frozen):
     tried: Annotated[tuple[Slug, ...], Field(exclude_if=operator.not_)] = ()
     """The latest turns for the alarm, and for the alarms that it reopens, oldest first."""
     lacking: Annotated[dict[str, int], Field(max_length=64, exclude_if=operator.not_)] = {}
-    """By cluster of the request for labels: how many answers it still needs. A cluster that people called out
-    of scope needs none."""
+    """By topic, a cluster of the request for labels with at least three prompts: how many answers it still
+    needs. 0: it is settled, since it has enough, or people called it out of scope."""
 
 
 class TurnDecided(Event):

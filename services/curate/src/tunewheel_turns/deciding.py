@@ -18,6 +18,7 @@ from tunewheel_wheel.wheel import STALE
 
 from tunewheel_turns.readiness import (
     RETRIES,
+    answers_to,
     collects_labels,
     follows,
     is_drift,
@@ -255,6 +256,8 @@ def _parts(state: State, alarm: Alarm) -> Iterator[str]:
     what = follows(state.drift.turns, alarm)
     if what == "collect_labels":
         yield f"{state.labelled.get(alarm.name, 0)} of {labels_needed(state, alarm)} labels near the cluster"
+        if lacking := sum(count > 0 for count in answers_to(state, alarm).lacking.values()):
+            yield f"{lacking} of its topics lack answers"
     else:
         yield what
     if tried := state.turns_for(alarm):
@@ -269,8 +272,13 @@ def _parts(state: State, alarm: Alarm) -> Iterator[str]:
 def _nobody_builds(state: State) -> Decision:
     wanted = {follows(state.drift.turns, alarm) for alarm in state.alarms}
     step = Step.INVESTIGATE if "investigate" in wanted else Step.NOTHING
-    told = (f"{alarm.name} ({alarm.detector}): {alarm.action}" for alarm in state.alarms)
+    told = (f"{alarm.name} ({alarm.detector}): {_unbuilt(state, alarm)}" for alarm in state.alarms)
     return Decision(step, "; ".join(told), _names(state.alarms))
+
+
+def _unbuilt(state: State, alarm: Alarm) -> str:
+    outside = answers_to(state, alarm).in_scope <= 0
+    return "people called its questions out of scope" if outside else alarm.action
 
 
 def _names(alarms: Sequence[Alarm]) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ from tunewheel_turns.deciding import (
 )
 from tunewheel_turns.facts import TurnFacts
 from tunewheel_turns.readiness import follows, labels_needed, to_mend
-from tunewheel_turns.state import Alarm, State
+from tunewheel_turns.state import Alarm, Labels, State
 
 BUILD = "`tunewheel dataset build --project {project}`"
 NEXT_STEPS = {
@@ -45,8 +45,8 @@ REVIEW = "Review the answers that wait: `tunewheel review list --project {projec
 SHOWN = 8
 """How many turns of an alarm are named."""
 
-CountLabels = Callable[[str, Mapping[str, LabelsRequested]], Mapping[str, int]]
-"""Returns for a project, by alarm, how many of the wanted labels there are. It may read the store."""
+CountLabels = Callable[[ProjectSpec, Mapping[str, LabelsRequested]], Mapping[str, Labels]]
+"""Returns for a project, by alarm, which of the wanted labels there are. It may read the store."""
 
 log = structlog.get_logger(__name__)
 
@@ -112,7 +112,9 @@ class Dispatch:
         }
         if not wanted:
             return state
-        return replace(state, labelled=await asyncio.to_thread(self._count_labels, spec.project, wanted))
+        answers = await asyncio.to_thread(self._count_labels, spec, wanted)
+        trusted = {name: one.trusted for name, one in answers.items()}
+        return replace(state, labelled=trusted, answers=answers)
 
 
 def tell(state: State, decision: Decision, project: str, now: datetime) -> TurnDecided:
@@ -157,6 +159,7 @@ def _answer(state: State, alarm: Alarm, waits: str | None) -> AlarmAnswer:
         detector=alarm.detector,
         follows=what,
         labels=state.labelled.get(alarm.name, 0) if collects else None,
+        lacking=dict(state.answers[alarm.name].lacking) if alarm.name in state.answers else {},
         labels_needed=labels_needed(state, alarm) if collects else None,
         waits_for=waits,
         tried=tuple(turn.turn_id for turn in state.turns_for(alarm)[-SHOWN:]),

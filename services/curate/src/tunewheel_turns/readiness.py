@@ -4,23 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from math import ceil
 
 from tunewheel_contracts.events.data import BuildReason
 from tunewheel_contracts.formats.drift_spec import Follows, TurnPolicy
 from tunewheel_wheel.turn import Turn
 
-from tunewheel_turns.state import GOOD, MACHINERY, Alarm, State, outcome
+from tunewheel_turns.state import GOOD, MACHINERY, Alarm, Labels, State, outcome
 
 RETRIES = 3
 """How many turns of an alarm the machinery may fail without using up labels or the try. Every further failure
 counts as a try: a fault that comes back must not cost GPU hours for ever."""
+ONE_SIDED = 2
+"""A turn whose labels are all about some of the clusters waits for the others, until it has this many times
+the labels that it needs."""
+ALL_IN_SCOPE = Labels()
 BUILT: dict[str, Follows] = {"collect_labels": "collect_labels", "retrain": "retrain"}
 """The actions of alarms for which a version is built."""
 
 
 def to_mend(state: State) -> list[Alarm]:
-    """Return the open alarms for which a version should be built, now or later, oldest first."""
-    return [alarm for alarm in state.alarms if follows(state.drift.turns, alarm) in BUILT]
+    """Return the open alarms for which a version should be built, now or later, oldest first: no alarm all
+    of whose prompts people called out of scope."""
+    return [
+        alarm
+        for alarm in state.alarms
+        if follows(state.drift.turns, alarm) in BUILT and answers_to(state, alarm).in_scope > 0
+    ]
+
+
+def answers_to(state: State, alarm: Alarm) -> Labels:
+    return state.answers.get(alarm.name, ALL_IN_SCOPE)
 
 
 def follows(policy: TurnPolicy, alarm: Alarm) -> Follows:
@@ -45,7 +59,9 @@ def is_ready(state: State, alarm: Alarm) -> bool:
     if silent_turn(state, alarm) is not None:
         return False
     if collects_labels(state, alarm):
-        return state.labelled.get(alarm.name, 0) >= labels_needed(state, alarm)
+        labels, needed = state.labelled.get(alarm.name, 0), labels_needed(state, alarm)
+        lacks = any(answers_to(state, alarm).lacking.values())
+        return labels >= needed and (not lacks or labels >= ONE_SIDED * needed)
     # New records may mend again what they mended before the alarm was reopened.
     tried = [turn for turn in _tries(state, alarm) if turn.request.time >= alarm.at or outcome(turn) != GOOD]
     return not tried or _trains_otherwise(state, tried)
@@ -58,10 +74,12 @@ def collects_labels(state: State, alarm: Alarm) -> bool:
 def labels_needed(state: State, alarm: Alarm) -> int:
     """Return how many labels the next turn for ``alarm`` needs: ``min_labels`` more after each try, so that
     the same data is not tried twice. A changed training spec allows one more try with the same labels. A
-    person's command that gave no version is no try, nor is a failure of the machinery (``_tries``)."""
+    person's command that gave no version is no try, nor is a failure of the machinery (``_tries``). Prompts
+    out of scope lower the number."""
     tried = [turn for turn in _tries(state, alarm) if turn.dataset_id or is_drift(turn)]
     again = bool(tried) and _trains_otherwise(state, tried)
-    return state.drift.turns.min_labels * (len(tried) + (0 if again else 1))
+    whole = state.drift.turns.min_labels * (len(tried) + (0 if again else 1))
+    return ceil(whole * answers_to(state, alarm).in_scope)
 
 
 def silent_turn(state: State, alarm: Alarm) -> Turn | None:

@@ -102,6 +102,18 @@ def name_of(turn: Turn) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class Labels:
+    """The answers that people gave near an alarm's cluster, or to its request."""
+
+    trusted: int = 0
+    """Number of questions with an expert's answer."""
+    lacking: Mapping[str, int] = field(default_factory=dict[str, int])
+    """By cluster of the request that is a topic: how many answers it needs yet. 0: it is settled."""
+    in_scope: float = 1.0
+    """The share of the request's prompts that nobody called out of scope."""
+
+
+@dataclass(frozen=True, slots=True)
 class State:
     """Everything that a decision depends on, except the time."""
 
@@ -116,6 +128,8 @@ class State:
     """The training runs so far with their cost, oldest first."""
     labelled: Mapping[str, int] = field(default_factory=dict[str, int])
     """By alarm: the number of trusted examples near its cluster."""
+    answers: Mapping[str, Labels] = field(default_factory=dict[str, Labels])
+    """By alarm: the same, by cluster."""
     stale: timedelta = STALE
     """A turn without an event for so long no longer blocks others."""
 

@@ -15,6 +15,10 @@ from tunewheel_contracts.events.monitoring import LabelsRequested
 from tunewheel_curate.labelling.counting import LabelCount
 from tunewheel_curate.records.table import RecordTable
 
+from ..conftest import make_spec
+
+SPEC = make_spec()
+
 
 def asked(alarm: str, centroid: tuple[float, ...]) -> LabelsRequested:
     return LabelsRequested(
@@ -43,7 +47,7 @@ class Shop:
         self.table.append(self._records(*self._rows))
 
     def count(self, **wanted: LabelsRequested) -> dict[str, int]:
-        return self.labels.count("shop", wanted)
+        return {alarm: one.trusted for alarm, one in self.labels.count(SPEC, wanted).items()}
 
 
 @pytest.fixture

@@ -10,10 +10,13 @@ import numpy as np
 import polars as pl
 import pytest
 from structlog.testing import capture_logs
-from tunewheel_contracts.events.monitoring import LabelsRequested
+from tunewheel_contracts.events.monitoring import LabelCluster, LabelsRequested
 from tunewheel_curate.labelling.near_cluster import NEAR_COLUMNS, NearCluster, NearCount
 from tunewheel_curate.records.table import RecordTable, ends_of
 from tunewheel_embedding.static import StaticEmbedder, Vectors, unit_length
+from tunewheel_turns.state import Labels
+
+from ..conftest import make_spec
 
 TAUGHT = {"trust": "unverified", "attributes": json.dumps({"taught_by": "some/teacher"})}
 
@@ -155,3 +158,70 @@ def test_the_table_gives_what_came_since(tmp_path, records) -> None:
     assert newer.columns == list(NEAR_COLUMNS)
     assert near.add(newer).trusted == 9
     assert near.reached == ends_of(rows.filter(pl.col("project") == "shop"))
+
+
+OUTSIDE = {"output": None, "attributes": json.dumps({"out_of_scope": "true"}, separators=(",", ":"))}
+TOPICS = tuple(
+    LabelCluster(cluster_id=f"topic-{of}", completion_ids=tuple(f"{of}-{n}" for n in range(6)), size=6)
+    for of in "ab"
+)
+
+
+@pytest.fixture
+def topics(words: Words) -> NearCluster:
+    """A request without a place: two topics of six prompts, and a prompt that is in no topic."""
+    named = (*(name for one in TOPICS for name in one.completion_ids), "alone")
+    single = LabelCluster(cluster_id="single", completion_ids=("alone",), size=40)
+    asked = request(centroid=(), completion_ids=named, clusters=(*TOPICS, single))
+    return NearCluster(asked, words, make_spec().task)
+
+
+def answers(of: str, count: int, label: str = "bell", start: int = 0, **told: Any) -> list[dict[str, Any]]:
+    given = {"output": json.dumps({"category": label})} | told
+    numbers = range(start, start + count)
+    return [{"source_id": f"{of}-{n}", "input": f"{of} asks {n}"} | given for n in numbers]
+
+
+def test_each_topic_needs_answers_of_its_own(topics: NearCluster, records) -> None:
+    topics.add(records(*answers("a", 5), {"source_id": "alone", "input": "hi"}))
+    assert topics.labels() == Labels(6, {"topic-a": 0, "topic-b": 5}, 1.0)
+
+
+def test_topics_with_one_label_need_as_many_answers_as_one(topics: NearCluster, records) -> None:
+    topics.add(records(*answers("a", 3), *answers("b", 2)))
+    assert topics.labels().lacking == {"topic-a": 0, "topic-b": 0}
+
+
+def test_a_label_that_other_records_teach_needs_two_answers(topics: NearCluster, records) -> None:
+    taught = answers("ticket", 9, "horn")
+    topics.add(records(*taught, *answers("a", 1, "horn"), *answers("b", 2, "horn")))
+    assert topics.labels() == Labels(3, {"topic-a": 4, "topic-b": 0}, 1.0)
+
+
+def test_two_labels_in_one_topic_each_count_for_themselves(topics: NearCluster, records) -> None:
+    topics.add(records(*answers("a", 2), *answers("a", 2, "horn", start=2)))
+    assert topics.labels().lacking["topic-a"] == 1
+
+
+def test_a_topic_out_of_scope_is_settled_and_lowers_the_share_in_scope(topics: NearCluster, records) -> None:
+    topics.add(records(*answers("a", 2, **OUTSIDE), *answers("b", 1, **OUTSIDE)))
+    labels = topics.labels()
+    assert labels.lacking == {"topic-a": 0, "topic-b": 5}
+    assert (labels.trusted, labels.in_scope) == (0, pytest.approx(10 / 13))
+
+
+def test_the_newest_answer_says_whether_a_prompt_is_out_of_scope(topics: NearCluster, records) -> None:
+    topics.add(records(*answers("a", 2, **OUTSIDE), *answers("b", 2)))
+    topics.add(records(*answers("a", 2, offset=9), *answers("b", 1, offset=9, **OUTSIDE)))
+    assert topics.labels() == Labels(3, {"topic-a": 2, "topic-b": 4}, pytest.approx(12 / 13))
+
+
+def test_a_topic_whose_prompts_are_all_done_is_settled(topics: NearCluster, records) -> None:
+    done = [*answers("a", 1, **OUTSIDE), *answers("a", 3, start=1), *answers("a", 2, "horn", start=4)]
+    topics.add(records(*done))
+    assert topics.labels().lacking["topic-a"] == 0
+
+
+def test_nobody_but_an_expert_calls_a_topic_out_of_scope(topics: NearCluster, records) -> None:
+    topics.add(records(*answers("a", 3, trust="unverified", **OUTSIDE)))
+    assert topics.labels() == Labels(0, {"topic-a": 5, "topic-b": 5}, 1.0)

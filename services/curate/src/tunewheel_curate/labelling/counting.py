@@ -7,6 +7,8 @@ from collections.abc import Callable, Collection, Mapping
 
 from tunewheel_contracts.erasures import Erasure
 from tunewheel_contracts.events.monitoring import LabelsRequested
+from tunewheel_contracts.formats.spec import ProjectSpec, TaskSpec
+from tunewheel_turns.state import Labels
 
 from tunewheel_curate.labelling.near_cluster import NEAR_COLUMNS, Embed, NearCluster
 from tunewheel_curate.records.selection import erased
@@ -45,16 +47,20 @@ class LabelCount:
         self._looked: dict[tuple[str, str], int | None] = {}
         """By project and alarm: the table's version at the last count."""
 
-    def count(self, project: str, wanted: Mapping[str, LabelsRequested]) -> dict[str, int]:
-        """Return, by alarm, how many questions near its cluster have an expert's answer.
+    def count(self, spec: ProjectSpec, wanted: Mapping[str, LabelsRequested]) -> dict[str, Labels]:
+        """Return, by alarm, the answers that experts gave to questions near its cluster.
 
         Raises:
             TransientError: the store is away.
         """
+        project = spec.project
         with self._lock:
             self._forget(project, wanted)
             version = self._table.version()
-            return {alarm: self._trusted((project, alarm), asked, version) for alarm, asked in wanted.items()}
+            return {
+                alarm: self._labels((project, alarm), asked, version, spec.task)
+                for alarm, asked in wanted.items()
+            }
 
     def _forget(self, project: str, wanted: Mapping[str, LabelsRequested]) -> None:
         erasures = len(self._erasures(project))
@@ -64,12 +70,14 @@ class LabelCount:
             if key[0] == project and (erased or near.asked != wanted.get(key[1])):
                 del self._clusters[key], self._looked[key]
 
-    def _trusted(self, key: tuple[str, str], asked: LabelsRequested, version: int | None) -> int:
+    def _labels(
+        self, key: tuple[str, str], asked: LabelsRequested, version: int | None, task: TaskSpec
+    ) -> Labels:
         if key not in self._clusters:
-            self._clusters[key], self._looked[key] = NearCluster(asked, self._embed), None
+            self._clusters[key], self._looked[key] = NearCluster(asked, self._embed, task), None
         near = self._clusters[key]
         if version != self._looked[key]:
             rows = self._table.newer(key[0], near.reached, COLUMNS)
             near.add(rows.filter(~erased(self._erasures(key[0])).fill_null(False)).select(NEAR_COLUMNS))
             self._looked[key] = version
-        return near.count().trusted
+        return near.labels()
