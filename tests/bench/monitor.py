@@ -52,6 +52,7 @@ from tunewheel_monitor.knowledge import Knowledge
 from tunewheel_monitor.metrics import Metrics
 from tunewheel_monitor.pseudonym_keys import PseudonymKeys
 from tunewheel_monitor.reference import References
+from tunewheel_monitor.sample import Sample
 from tunewheel_monitor.scoring import Scorer
 from tunewheel_monitor.watch import Watch
 from tunewheel_runtime.deadletter import Position
@@ -179,7 +180,7 @@ async def make(root: Path, count: int) -> tuple[Scorer, Watch]:
     exhibits = Exhibits(store, log.read, knowledge.erasures)
     pseudonyms = PseudonymKeys(store, knowledge.erasures, knowledge.refresh)
     watch = Watch(log, knowledge, references, Checkpoints(store), exhibits, pseudonyms, metrics)
-    return Scorer(knowledge, references, embedder, log.new, pseudonyms, metrics), watch
+    return Scorer(knowledge, references, embedder, log.new, pseudonyms, metrics, Sample()), watch
 
 
 def batches(events: int, seconds: float) -> Iterator[tuple[int, list[KafkaRecord]]]:

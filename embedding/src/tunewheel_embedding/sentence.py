@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import sqrt
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +26,8 @@ from tunewheel_embedding.static import TOKENIZER, WEIGHTS, Vectors, packaged_mod
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-Array = npt.NDArray[np.float32]
+Array = npt.NDArray[Any]
+"""Of 32-bit floating point numbers."""
 Weights = dict[str, Array]
 
 HEADS = 12
@@ -143,9 +144,9 @@ class SentenceEmbedder:
     @cached_property
     def _model(self) -> tuple[Weights, list[Layer]]:
         """The tables of embeddings, by name, and the layers."""
-        from safetensors.numpy import load_file
+        import safetensors.numpy as safe
 
-        weights = load_file(self._root / WEIGHTS)
+        weights: Weights = cast("Any", safe).load_file(self._root / WEIGHTS)
         count = sum(name.endswith(".intermediate.dense.weight") for name in weights)
         layers = [Layer.of(weights, number) for number in range(count)]
         first = "embeddings."

@@ -19,6 +19,7 @@ from tunewheel_contracts.formats.dataset import ChatMessage
 from tunewheel_contracts.formats.serving import DesiredRoutes, Route, RouteRole
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.topics import TopicSpec
+from tunewheel_embedding.sentence import SentenceEmbedder
 from tunewheel_embedding.static import StaticEmbedder
 from tunewheel_monitor.checkpoints import Checkpoints
 from tunewheel_monitor.evidence import Exhibits
@@ -26,6 +27,7 @@ from tunewheel_monitor.knowledge import Knowledge
 from tunewheel_monitor.metrics import Metrics
 from tunewheel_monitor.pseudonym_keys import PseudonymKeys
 from tunewheel_monitor.reference import Reference, References
+from tunewheel_monitor.sample import Sample
 from tunewheel_monitor.scoring import Scorer
 from tunewheel_monitor.watch import Watch
 from tunewheel_runtime.deadletter import Position
@@ -64,6 +66,11 @@ def tax_texts(count: int) -> list[str]:
 @pytest.fixture(scope="session")
 def embedder() -> StaticEmbedder:
     return StaticEmbedder()
+
+
+@pytest.fixture(scope="session")
+def encoder() -> SentenceEmbedder:
+    return SentenceEmbedder()
 
 
 def spec_of(project: str = "desk", **changes: Any) -> ProjectSpec:
@@ -168,7 +175,16 @@ class Desk:
         self.traffic = Traffic()
         self.scored: list[Delivery[Any]] = []
         self._embedder = embedder
-        self._references = References(store, embedder, 500, Metrics(make_telemetry("monitor", None)), FITTED)
+        metrics = Metrics(make_telemetry("monitor", None))
+        self.references = References(store, embedder, 500, metrics, _fitted=FITTED)
+        self.sample = Sample()
+        self.revive()
+
+    def encode(self, encoder: SentenceEmbedder, *, per_hour: int = 100_000) -> None:
+        """Let ``encoder`` score a sample too. It is another process, with references of its own."""
+        metrics = Metrics(make_telemetry("monitor", None))
+        self.references = References(self.store, self._embedder, 500, metrics, encoder)
+        self.sample = Sample(encoder, per_hour)
         self.revive()
 
     def revive(self) -> None:
@@ -184,12 +200,14 @@ class Desk:
         knowledge = Knowledge(self.declared, self.desired)
         for event in (*self.lifecycle, *self.broker.events):
             knowledge.apply(event)
-        references = self._references
+        references = self.references
         exhibits = Exhibits(self.store, self.broker.read, knowledge.erasures)
         pseudonyms = PseudonymKeys(self.store, knowledge.erasures, knowledge.refresh)
         self.telemetry = make_telemetry("monitor", None)
         metrics = Metrics(self.telemetry)
-        scorer = Scorer(knowledge, references, self._embedder, self.broker.new, pseudonyms, metrics)
+        scorer = Scorer(
+            knowledge, references, self._embedder, self.broker.new, pseudonyms, metrics, self.sample
+        )
         watch = Watch(
             self.broker, knowledge, references, Checkpoints(self.store), exhibits, pseudonyms, metrics
         )

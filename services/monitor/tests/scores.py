@@ -11,7 +11,7 @@ from tunewheel_contracts.formats.serving import RouteRole
 from tunewheel_monitor.coverage import CoverageFacts
 from tunewheel_monitor.fold import Facts
 from tunewheel_monitor.knowledge import Production
-from tunewheel_monitor.scoring import packed
+from tunewheel_monitor.sample import packed
 
 from .conftest import START, spec_of
 

@@ -8,6 +8,8 @@ import numpy as np
 import polars as pl
 import pytest
 from structlog.testing import capture_logs
+from tunewheel_contracts.errors import TransientError
+from tunewheel_embedding.sentence import SentenceEmbedder
 from tunewheel_embedding.static import StaticEmbedder, Vectors
 from tunewheel_monitor.metrics import Metrics
 from tunewheel_monitor.reference import (
@@ -143,6 +145,83 @@ async def test_where_memory_is_short_some_references_are_fitted_again_and_some_a
         for n in range(10):
             await references.get(f"ds-{n}")
     assert references.metrics.value("references.missed") < 25
+
+
+class Unable(SentenceEmbedder):
+    """Has the encoder's name, and must not be needed."""
+
+    def units(self, texts: Sequence[str]) -> Vectors:
+        raise AssertionError("the vectors are stored")
+
+
+async def encoded(store: ObjectStore, embedder: StaticEmbedder, encoder: SentenceEmbedder) -> Reference:
+    references = References(store, embedder, 100, metrics(), encoder)
+    first = await references.get("ds-1")
+    assert first is not None
+    assert first.encoding is None, "scoring does not wait for it"
+    await references.encoded()
+    found = await references.get("ds-1")
+    assert found is not None
+    assert found.encoding is not None
+    assert size_of(found) > size_of(first)
+    return found
+
+
+async def test_a_dataset_is_encoded_once_for_all_processes_and_after_damage_again(
+    embedder: StaticEmbedder, encoder: SentenceEmbedder, tmp_path: Path
+) -> None:
+    store = ObjectStore(tmp_path.as_uri())
+    await store_dataset(store, spec_of(), "ds-1", bike_texts(40))
+    made = await encoded(store, embedder, encoder)
+    read = await encoded(store, embedder, Unable())
+    assert (read.encoding and read.encoding.encoder) == encoder.name
+    assert (made.encoding and made.encoding.coverage.facts.texts) == 40
+    scores = [
+        one.encoding.coverage.score(encoder.units(["My bell rings"])) for one in (made, read) if one.encoding
+    ]
+    assert scores[0].novelty == pytest.approx(scores[1].novelty, abs=2e-3)
+    (path,) = await store.list("monitor/desk/encodings")
+    for damaged in (b"", b"no array", (await store.read(path) or b"")[:-100]):
+        await store.replace(path, damaged)
+        await encoded(store, embedder, encoder)
+        assert len(await store.read(path) or b"") > 40 * 384
+
+
+async def test_an_encoding_waits_for_the_store(
+    embedder: StaticEmbedder, encoder: SentenceEmbedder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = ObjectStore(tmp_path.as_uri())
+    await store_dataset(store, spec_of(), "ds-1", bike_texts(40))
+    monkeypatch.setattr("tunewheel_monitor.reference.RETRY_SECONDS", 0.0)
+    put, failures = store.first, [TransientError("the store is away")] * 2
+
+    async def first(path: str, data: bytes) -> bytes:
+        if failures:
+            raise failures.pop()
+        return await put(path, data)
+
+    monkeypatch.setattr(store, "first", first)
+    await encoded(store, embedder, encoder)
+    assert failures == []
+
+
+async def test_a_dataset_that_cannot_be_encoded_is_judged_by_static_vectors(
+    embedder: StaticEmbedder, tmp_path: Path
+) -> None:
+    class Broken(SentenceEmbedder):
+        def units(self, texts: Sequence[str]) -> Vectors:
+            return np.full((len(texts), 4), np.nan)
+
+    store = ObjectStore(tmp_path.as_uri())
+    await store_dataset(store, spec_of(), "ds-1", bike_texts(40))
+    references = References(store, embedder, 100, metrics(), Broken())
+    await references.get("ds-1")
+    with capture_logs() as said:
+        await references.encoded()
+    found = await references.get("ds-1")
+    assert (found and found.encoding) is None
+    assert found is not None
+    assert [line["event"] for line in said] == ["encoding_unusable"]
 
 
 async def test_a_round_of_unusable_datasets_reads_each_once(embedder: StaticEmbedder, tmp_path: Path) -> None:

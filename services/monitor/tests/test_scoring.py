@@ -219,3 +219,29 @@ async def test_a_batch_of_many_projects_keeps_its_order(desk: Any) -> None:
     made = await desk.scorer.completions(batch)
     assert [event.data.scored for event in made] == [delivery.event.id for delivery in batch]
     assert [event.data.dataset_id for event in made] == ["ds-1", None, "ds-1"]
+
+
+async def test_a_sample_of_the_questions_is_scored_by_the_encoder_too(desk: Any, encoder: Any) -> None:
+    await in_production(desk)
+    desk.encode(encoder, per_hour=40)
+    asked = [*BIKES[:6], *tax_texts(6)]
+    none = await scores(desk, *desk.ask(asked))
+    assert {score.encoded for score in none} == {None}, "the dataset is not encoded yet"
+    await desk.references.encoded()
+    some = await scores(desk, *desk.ask(asked))
+    drawn = [score.encoded for score in some if score.encoded]
+    assert [score.encoded is not None for score in some] == [n in (0, 4, 7, 11) for n in range(12)]
+    assert {one.encoder for one in drawn} == {encoder.name}
+    assert [one.novel for one in drawn] == [False, False, True, True]
+    assert [one.vector is None for one in drawn] == [True, True, False, False]
+    read = InferenceScored.model_validate_json(some[-1].model_dump_json())
+    assert read == some[-1], "what is built is valid"
+
+
+async def test_a_copy_or_a_pinned_answer_takes_no_place_in_the_sample(desk: Any, encoder: Any) -> None:
+    await in_production(desk)
+    desk.encode(encoder)
+    await scores(desk, desk.traffic.completion(BIKES[0]))
+    await desk.references.encoded()
+    (pinned,) = await scores(desk, desk.traffic.completion(BIKES[0], pinned=True))
+    assert pinned.encoded is None

@@ -16,6 +16,7 @@ from tunewheel_contracts.formats.index import RetrievalUse
 from tunewheel_contracts.formats.serving import RouteRole
 from tunewheel_contracts.pseudonyms import Pseudonyms
 from tunewheel_monitor.checkpoints import Overtaken
+from tunewheel_monitor.detectors.novelty import encoder_of
 
 from .conftest import START, Traffic, bike_texts, route_of, spec_of, tax_texts
 
@@ -526,3 +527,30 @@ async def test_where_texts_are_not_logged_no_pair_is_requested(desk: Any) -> Non
         names = {"shadow_of": first.event.data.completion_id, "model_id": "desk-2", "role": RouteRole.SHADOW}
         await desk.send([first, desk.traffic.completion("", output="other", texts="hashed", **names)])
     assert not desk.broker.of("comparisons.requested")
+
+
+async def test_novelty_judges_by_the_encoder_once_the_dataset_is_encoded(desk: Any, encoder: Any) -> None:
+    await in_production(desk)
+    desk.encode(encoder)
+    await desk.send(desk.ask(MORE_BIKES[:25]))
+    assert encoder_of(desk.watch._held["desk"].state.version.detectors["novelty"]) is None
+    await desk.references.encoded()
+    for start in (25, 50):
+        await desk.send(desk.ask(MORE_BIKES[start : start + 25]))
+    desk.revive()
+    await desk.send(desk.ask(tax_texts(40)))
+    state = desk.watch._held["desk"].state.version.detectors["novelty"]
+    assert encoder_of(state) == encoder.name
+    assert sum(state["encoded"]["recent"]) + sum(state["encoded"]["window"]) >= 60, "none was dropped"
+    assert set(desk.alarms) <= {"novelty", "clusters"}
+    assert "May I" in desk.files()[desk.alarms["novelty"].evidence]
+
+
+async def test_an_erasure_deletes_the_encoded_questions(desk: Any, encoder: Any) -> None:
+    await in_production(desk)
+    desk.encode(encoder)
+    await desk.send(desk.ask(MORE_BIKES[:25]))
+    await desk.references.encoded()
+    assert await desk.store.list("monitor/desk/encodings") != []
+    await desk.watch.forget(erasure(customer="C-7"))
+    assert await desk.store.list("monitor/desk/encodings") == []

@@ -144,6 +144,14 @@ class Coverage:
         return Scores(nearest, self.cells[nearest], novelty, novelty > self.quantile)
 
 
+@dataclass(frozen=True)
+class Encoding:
+    """A dataset's questions by the vectors of ``encoder``, a sentence encoder."""
+
+    encoder: str
+    coverage: Coverage
+
+
 def points(distances: Vectors, levels: tuple[float, ...]) -> Vectors:
     """Return the points of each distance."""
     return np.asarray(POINTS)[np.searchsorted(np.asarray(levels), distances, side="left")]

@@ -20,9 +20,10 @@ from tunewheel_contracts.formats.spec import ProjectSpec
 
 from tunewheel_monitor import figures, slices
 from tunewheel_monitor.alarms import Said, hear, resolve, weigh
-from tunewheel_monitor.coverage import CoverageFacts
+from tunewheel_monitor.coverage import CoverageFacts, Encoding
 from tunewheel_monitor.detectors import DETECTORS, WEIGHTS, Detector, Finding, Opening, State, evidence
 from tunewheel_monitor.detectors.documents import Documents, fits_badly
+from tunewheel_monitor.detectors.novelty import Novelty
 from tunewheel_monitor.knowledge import Production, watches
 from tunewheel_monitor.rollout import trials as rollout
 from tunewheel_monitor.state import OpenWindow, ProjectState, Version
@@ -44,6 +45,7 @@ class Facts:
     production: Production | None = None
     coverage: CoverageFacts | None = None
     """The figures of the production version's dataset."""
+    encoding: Encoding | None = None
     holdout: tuple[int, int] | None = None
     """(invalid, all) answers in its evaluation."""
     steps: Sequence[Envelope[Any]] = ()
@@ -176,13 +178,16 @@ def _told_of(version: Version, facts: Facts) -> Facts:
     """Return ``facts``, without coverage and holdout if these belong to another model than ``version``."""
     now = facts.production
     known = now is not None and now.model_id == version.model_id
-    return facts if known else replace(facts, coverage=None, holdout=None)
+    return facts if known else replace(facts, coverage=None, encoding=None, holdout=None)
 
 
 def _begin(version: Version, window: OpenWindow, facts: Facts) -> None:
     """Set up a new window and the detectors by the current spec. Detector states of an older release without
     the needed fields are opened again."""
     drift, told = facts.spec.drift, _told_of(version, facts)
+    if told.encoding is not None:
+        begun = _opening(replace(told, coverage=told.encoding.coverage.facts), version.dataset_id)
+        Novelty().encode(version.detectors[Novelty.name], told.encoding.encoder, begun)
     if not window.differs(drift):
         return
     window.size, window.p_value = drift.window, drift.p_value

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from tunewheel_contracts import topics
+from tunewheel_embedding.sentence import SentenceEmbedder
 from tunewheel_embedding.static import StaticEmbedder
 from tunewheel_runtime.kafka import client_options
 from tunewheel_runtime.log import at
@@ -19,6 +20,7 @@ from tunewheel_monitor.knowledge import TOPICS, Knowledge
 from tunewheel_monitor.metrics import Metrics
 from tunewheel_monitor.pseudonym_keys import PseudonymKeys
 from tunewheel_monitor.reference import References
+from tunewheel_monitor.sample import Sample
 from tunewheel_monitor.scoring import Scorer
 from tunewheel_monitor.settings import Settings
 from tunewheel_monitor.watch import Watch
@@ -33,9 +35,11 @@ def make_app(settings: Settings) -> Service:
     exhibits = Exhibits(service.store, partial(at, client_options(settings)), knowledge.erasures)
     pseudonyms = PseudonymKeys(service.store, knowledge.erasures, knowledge.refresh)
     metrics = Metrics(service.telemetry)
-    references = References(service.store, embedder, settings.reference_texts, metrics)
+    encoder = SentenceEmbedder() if settings.encoded_per_hour else None
+    references = References(service.store, embedder, settings.reference_texts, metrics, encoder)
     watch = Watch(service, knowledge, references, Checkpoints(service.store), exhibits, pseudonyms, metrics)
-    scorer = Scorer(knowledge, references, embedder, service.new, pseudonyms, metrics)
+    sample = Sample(encoder, settings.encoded_per_hour)
+    scorer = Scorer(knowledge, references, embedder, service.new, pseudonyms, metrics, sample)
     register(service, scorer, watch)
     clock = Clock(
         settings.clock_seconds,
@@ -46,6 +50,7 @@ def make_app(settings: Settings) -> Service:
     )
     service.on_startup(clock.start)
     service.on_shutdown(clock.stop)
+    service.on_shutdown(references.close)
     return service
 
 

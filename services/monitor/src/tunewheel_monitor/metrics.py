@@ -15,6 +15,7 @@ COUNTERS: Mapping[str, str] = {
     "checkpoints.unreadable": "Checkpoints that could not be read: the project went on with an older state",
     "references.missed": "Datasets whose reference was not in memory when scores needed it",
     "references.fitted": "References that were fitted: more than datasets in production if memory is short",
+    "references.encoded": "References that the sentence encoder may judge by",
     "windows.judged": "Windows of answers, and of ratings, that were full",
     "looks": "Windows in which a detector had something to measure",
 }

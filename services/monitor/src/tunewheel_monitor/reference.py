@@ -8,20 +8,21 @@ import io
 import random
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import polars as pl
 import structlog
-from tunewheel_contracts.errors import InvalidEvent
+from tunewheel_contracts.errors import InvalidEvent, TransientError
 from tunewheel_contracts.event import decode_data
 from tunewheel_contracts.formats.dataset import DatasetManifest, ExampleFormat
+from tunewheel_embedding.sentence import SentenceEmbedder
 from tunewheel_embedding.static import StaticEmbedder, Vectors
 from tunewheel_outputs.terms import terms_of
 from tunewheel_runtime.store import ArtifactMissing, CorruptArtifact, ObjectStore
 
-from tunewheel_monitor.coverage import Coverage
+from tunewheel_monitor.coverage import Coverage, Encoding
 from tunewheel_monitor.metrics import Metrics
 
 log = structlog.get_logger(__name__)
@@ -29,6 +30,11 @@ log = structlog.get_logger(__name__)
 MOST_BYTES = 1 << 30
 """About how much memory fitted references may take. A reference of 8,000 questions
 (``TUNEWHEEL_REFERENCE_TEXTS``) takes 12 MB plus its words, and 1 MB per hundred labels."""
+MOST_ENCODED = 4_000
+"""Of a reference's questions, at most so many are encoded: 20 s on one core."""
+ENCODINGS = "encodings"
+"""The folder of a project's encoded references. They are a cache, which every erasure empties."""
+RETRY_SECONDS = 30.0
 FEWEST_TEXTS = 10
 SHORTEST_WORD = 3
 MOST_LABELS = 500
@@ -63,6 +69,8 @@ class Reference:
     """By word: the share of questions that contain it."""
     labels: frozenset[str] = frozenset()
     """The labels of all rows; empty if there are too many different values."""
+    encoding: Encoding | None = None
+    """None: there is no encoder, or the questions are not encoded yet."""
 
 
 @dataclass(frozen=True)
@@ -73,9 +81,12 @@ class References:
     embedder: StaticEmbedder
     limit: int
     metrics: Metrics
+    encoder: SentenceEmbedder | None = None
     _fitted: dict[str, Reference | None] = field(default_factory=dict[str, Reference | None])
     _one_at_a_time: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _one_encodes: asyncio.Lock = field(default_factory=asyncio.Lock)
     _random: random.Random = field(default_factory=lambda: random.Random(0))
+    _encoding: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])
 
     async def get(self, dataset_id: str) -> Reference | None:
         """Return the reference of ``dataset_id``; None: it is unusable, and the log says why.
@@ -94,7 +105,53 @@ class References:
                     fitted = None
                 self._make_room(fitted)
                 self._fitted[dataset_id] = fitted
+                if fitted is not None and self.encoder is not None:
+                    task = asyncio.create_task(self._encode(dataset_id, self.encoder))
+                    self._encoding.add(task)
+                    task.add_done_callback(self._encoding.discard)
             return self._fitted[dataset_id]
+
+    async def close(self) -> None:
+        """Stop encoding."""
+        for task in self._encoding:
+            task.cancel()
+
+    async def encoded(self) -> None:
+        """Wait until all references in memory are encoded, as far as possible."""
+        await asyncio.gather(*self._encoding)
+
+    async def _encode(self, dataset_id: str, encoder: SentenceEmbedder) -> None:
+        """Add the encoding to the reference. It takes seconds, and scoring does not wait for it."""
+        while True:
+            try:
+                encoding = await self._read_encoding(dataset_id, encoder)
+                break
+            except TransientError as error:
+                log.warning("encoding_waits", dataset_id=dataset_id, reason=str(error))
+                await asyncio.sleep(RETRY_SECONDS)
+            except UNUSABLE as error:
+                log.error("encoding_unusable", dataset_id=dataset_id, reason=str(error))
+                return
+        async with self._one_at_a_time:
+            if (fitted := self._fitted.get(dataset_id)) is not None:
+                self._make_room(fitted := replace(fitted, encoding=encoding))
+                self._fitted[dataset_id] = fitted
+
+    async def _read_encoding(self, dataset_id: str, encoder: SentenceEmbedder) -> Encoding:
+        """Return the encoding, from the stored vectors if there are any; otherwise store them."""
+        manifest, splits = await self._read(dataset_id)
+        asking, labels = await asyncio.to_thread(asked_of, splits, min(self.limit, MOST_ENCODED))
+        path = f"monitor/{manifest.project}/{ENCODINGS}/{dataset_id}.{encoder.name}.npy"
+        async with self._one_encodes:
+            vectors = stored_vectors(await self.store.read(path), len(asking))
+            if vectors is None:
+                vectors = await asyncio.to_thread(encoder.units, asking)
+                file = io.BytesIO()
+                np.save(file, vectors.astype(np.float16), allow_pickle=False)
+                await self.store.delete([path])
+                await self.store.first(path, file.getvalue())
+            self.metrics.add("references.encoded")
+            return Encoding(encoder.name, await asyncio.to_thread(Coverage.fit, vectors, labels))
 
     def _make_room(self, fitted: Reference | None) -> None:
         """Drop references at random until ``fitted`` fits into ``MOST_BYTES``. If the least recently used one
@@ -105,6 +162,10 @@ class References:
             del sizes[dropped], self._fitted[dropped]
 
     async def _fit(self, dataset_id: str) -> Reference:
+        _, splits = await self._read(dataset_id)
+        return await asyncio.to_thread(fit, dataset_id, splits, embed=self.embedder.embed, limit=self.limit)
+
+    async def _read(self, dataset_id: str) -> tuple[DatasetManifest, list[bytes]]:
         path = f"datasets/{dataset_id}/manifest.json"
         data = await self.store.read(path)
         if data is None:
@@ -112,18 +173,18 @@ class References:
                 f"{path} is not in {self.store.url}; set curate's TUNEWHEEL_STORE_URL here too"
             )
         manifest = decode_data(DatasetManifest, data)
-        splits = [await self.store.get(ref) for ref in (manifest.train, manifest.holdout)]
-        return await asyncio.to_thread(fit, dataset_id, splits, embed=self.embedder.embed, limit=self.limit)
+        return manifest, [await self.store.get(ref) for ref in (manifest.train, manifest.holdout)]
 
 
 def size_of(reference: Reference | None) -> int:
     """Return about how many bytes a reference takes; also an unusable one takes some."""
     if reference is None:
         return 1_000
-    coverage, words = reference.coverage, len(reference.terms) + len(reference.words)
-    topics = coverage.topics
-    arrays = (coverage.units, coverage.cells, *((topics.sums, topics.axes.turn) if topics else ()))
-    return sum(array.nbytes for array in arrays) + 150 * words
+    fitted = [reference.coverage, *([reference.encoding.coverage] if reference.encoding else ())]
+    topics = [one.topics for one in fitted if one.topics]
+    arrays = [array for one in fitted for array in (one.units, one.cells)]
+    arrays += [array for one in topics for array in (one.sums, one.axes.turn)]
+    return sum(array.nbytes for array in arrays) + 150 * (len(reference.terms) + len(reference.words))
 
 
 def fit(
@@ -147,6 +208,23 @@ def fit(
         shares_of_words(questions),
         labels,
     )
+
+
+def asked_of(splits: Sequence[bytes], limit: int) -> tuple[list[str], list[str]]:
+    """Return at most ``limit`` of a version's questions, and the label of each if the version has labels."""
+    rows = pl.concat([pl.read_parquet(io.BytesIO(split)) for split in splits], how="diagonal_relaxed")
+    asking = asking_rows(rows, limit=limit)
+    labels = asking["label"].fill_null("").to_list() if labels_of(rows) else []
+    return [asked(messages) for messages in asking["messages"].to_list()], labels
+
+
+def stored_vectors(data: bytes | None, count: int) -> Vectors | None:
+    """Return ``count`` stored vectors; None: there are none, or they are damaged."""
+    try:
+        vectors = np.load(io.BytesIO(data or b""), allow_pickle=False)
+    except (EOFError, ValueError):
+        return None
+    return vectors.astype(np.float64) if vectors.ndim == 2 and len(vectors) == count else None
 
 
 def labels_of(rows: pl.DataFrame) -> frozenset[str]:

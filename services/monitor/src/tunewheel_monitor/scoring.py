@@ -4,7 +4,6 @@ processes can share the work."""
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -34,6 +33,7 @@ from tunewheel_monitor.knowledge import Knowledge
 from tunewheel_monitor.metrics import Metrics
 from tunewheel_monitor.pseudonym_keys import PseudonymKeys
 from tunewheel_monitor.reference import Reference, References, asked
+from tunewheel_monitor.sample import Sample, packed
 
 MOST = 16
 """The most alarms that a question is assigned to; the newest count."""
@@ -67,6 +67,7 @@ class Scorer:
     new: Callable[..., Envelope[Any]]
     pseudonyms: PseudonymKeys
     metrics: Metrics
+    sample: Sample
     _tasks: Tasks = field(default_factory=Tasks)
 
     async def completions(self, deliveries: Sequence[Delivery[InferenceCompleted]]) -> list[Envelope[Any]]:
@@ -137,8 +138,8 @@ class Scorer:
     ) -> Iterator[Fields]:
         completions = [delivery.event.data for delivery in deliveries]
         places = [n for n, data in enumerate(completions) if _is_traffic(data)] if around.reference else []
-        questions = [asked(completions[n].messages)[:LONGEST_TEXT] for n in places]
-        by_place = dict(zip(places, self._located(questions, around), strict=True))
+        located = self._located([completions[n] for n in places], around)
+        by_place = dict(zip(places, located, strict=True))
         for place, data in enumerate(completions):
             yield _of_completion(data) | _of_answer(data, around) | by_place.get(place, {})
 
@@ -169,10 +170,11 @@ class Scorer:
                 "near": alarms[place],
             }
 
-    def _located(self, questions: list[str], around: Around) -> list[Fields]:
+    def _located(self, completions: Sequence[InferenceCompleted], around: Around) -> list[Fields]:
         reference = around.reference
-        if not questions or reference is None:
+        if not completions or reference is None:
             return []
+        questions = [asked(data.messages)[:LONGEST_TEXT] for data in completions]
         vectors = self.embedder.embed(questions)
         found, units = reference.coverage.score(vectors), unit_length(vectors)
         odd = reference.coverage.facts.levels[LEVELS.index(ODD)]
@@ -190,12 +192,12 @@ class Scorer:
             if found.novelty[n] > odd:
                 fields["vector"] = packed(units[n])
             located.append(fields)
+        times = [data.completed_at for data in completions]
+        for n, encoded in self.sample.scores(completions[0].project, questions, times, reference.encoding):
+            located[n]["encoded"] = encoded
+            if encoded.novel:  # people may be asked about it
+                located[n]["vector"] = packed(units[n])
         return located
-
-
-def packed(unit: Vectors) -> str:
-    """Return a unit vector as signed bytes in base64; 127 means 1."""
-    return base64.b64encode(np.rint(unit * 127).astype(np.int8).tobytes()).decode()
 
 
 def _common(delivery: Delivery[Any], at: datetime, around: Around) -> Fields:

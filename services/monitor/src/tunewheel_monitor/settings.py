@@ -11,5 +11,8 @@ class Settings(ServiceSettings):
 
     reference_texts: int = Field(default=8_000, ge=20)
     """The most questions of a dataset in the reference."""
+    encoded_per_hour: int = Field(default=300, ge=0)
+    """The most prompts of a project that a process scores by the sentence encoder in an hour. 0: none; static
+    vectors alone score them."""
     clock_seconds: float = Field(default=5.0, gt=0)
     """Seconds between two checks of deadlines."""

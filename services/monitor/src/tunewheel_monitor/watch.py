@@ -30,20 +30,21 @@ from tunewheel_runtime.service import Delivery
 
 from tunewheel_monitor.alarms import Said
 from tunewheel_monitor.checkpoints import Checkpoint, Checkpoints
-from tunewheel_monitor.detectors.novelty import Novelty, caution
+from tunewheel_monitor.detectors.novelty import Novelty, caution, lacks_encoder
 from tunewheel_monitor.evidence import Evidence, Exhibits
 from tunewheel_monitor.figures import measured
 from tunewheel_monitor.fold import Facts, fold, follow, tick
 from tunewheel_monitor.knowledge import Knowledge
 from tunewheel_monitor.metrics import DetectorGauges, Metrics
 from tunewheel_monitor.pseudonym_keys import PseudonymKeys
-from tunewheel_monitor.reference import References
+from tunewheel_monitor.reference import Reference, References
 from tunewheel_monitor.state import ProjectState, without
 
 log = structlog.get_logger(__name__)
 HOLDER = "monitor"
 Outcome = tuple[Said, Envelope[InferenceScored] | None]
 """An event to publish, and the scored event that caused it; None: a deadline caused it."""
+Items = Sequence[InferenceScored]
 KEPT = 256
 """How many projects' states are kept in memory; the most recently used are kept."""
 
@@ -167,13 +168,13 @@ class Watch:
             items = [delivery.event.data for delivery in fresh]
             generation = held.state.version.generation if held.state.version else 0
             await self.knowledge.learn(items, generation=generation)
-            facts = await self._facts(spec, held.state)
+            facts = await self._facts(spec, held.state, items)
             said = await asyncio.to_thread(_folded, held.state, fresh, facts)
             await self._settle(held, spec, said)
             self._count(held.state, items)
         self._keep(held)
 
-    def _count(self, state: ProjectState, items: Sequence[InferenceScored]) -> None:
+    def _count(self, state: ProjectState, items: Items) -> None:
         self.metrics.add("scores.folded", len(items))
         for name, counted in (("windows.judged", state.windows), ("looks", state.looks)):
             for of, amount in counted.items():
@@ -189,19 +190,21 @@ class Watch:
         """Return whether this process folds the project's scores. Other states in memory are out of date."""
         return self.log.handles(topics.INFERENCE_SCORED, project)
 
-    async def _facts(self, spec: ProjectSpec, state: ProjectState) -> Facts:
+    async def _facts(self, spec: ProjectSpec, state: ProjectState, items: Items = ()) -> Facts:
         project, production, version = spec.project, self.knowledge.production(spec.project), state.version
-        coverage = None
+        reference: Reference | None = None
         dataset_id = production.dataset_id if production is not None and spec.drift.enabled else None
         settled = production is not None and version is not None and version.model_id == production.model_id
-        if dataset_id is not None and (version is None or not settled or version.answers.differs(spec.drift)):
+        begins = version is None or not settled or version.answers.differs(spec.drift)
+        novelty = version.detectors.get(Novelty.name, {}) if version else {}
+        if dataset_id is not None and (begins or lacks_encoder(novelty, items)):
             reference = await self.references.get(dataset_id)
-            coverage = reference.coverage.facts if reference else None
         watched = {*state.trials["open"], *state.trials["passed"]}
         return Facts(
             spec=spec,
             production=production,
-            coverage=coverage,
+            coverage=reference.coverage.facts if reference else None,
+            encoding=reference.encoding if reference else None,
             holdout=self.knowledge.holdout(project, production.model_id) if production else None,
             steps=self.knowledge.steps(project, watched),
             turns=self.knowledge.turns.open(project),

@@ -5,9 +5,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tunewheel_contracts.events.monitoring import Encoded
+from tunewheel_contracts.formats.drift_spec import DriftSpec
 from tunewheel_monitor.coverage import LEVELS, NOVEL_QUANTILE, ODD, Coverage
-from tunewheel_monitor.detectors.novelty import Novelty, caution, margin
+from tunewheel_monitor.detectors import Opening, State, evidence
+from tunewheel_monitor.detectors.novelty import Novelty, caution, encoder_of
 from tunewheel_monitor.detectors.picking import encoded
+from tunewheel_monitor.detectors.points import margin
 
 from .conftest import alarms, answer, opening, windows
 
@@ -17,13 +21,14 @@ TOPICS, DIMENSIONS, SPREAD = 20, 24, 0.35
 class World:
     """Questions as points about the centres of topics; every topic is as diverse as the others but one."""
 
-    def __init__(self) -> None:
+    def __init__(self, spread: float = SPREAD) -> None:
         self.rng = np.random.default_rng(5)
+        self.spread = spread
         self.centres = self.rng.normal(size=(TOPICS + 4, DIMENSIONS))
         self.coverage = Coverage.fit(self.draw(np.arange(1_000) % TOPICS))
 
     def draw(self, topics: Any) -> Any:
-        spread = np.where(topics == 0, 1.5 * SPREAD, SPREAD)[:, None]
+        spread = self.spread * np.where(topics == 0, 1.5, 1.0)[:, None]
         return self.centres[topics] + spread * self.rng.normal(size=(len(topics), DIMENSIONS))
 
     def questions(self, topics: Any, **fields: Any) -> list[Any]:
@@ -168,6 +173,85 @@ def test_known_topics_in_bursts_are_no_novelty(world: World):
         hot = np.repeat(world.rng.integers(1, TOPICS, 6), 100)
         topics = np.where(world.rng.random(600) < 0.8, hot, world.known(600))
         assert alarms(found(world, topics)) == []
+
+
+def encoded_too(world: World, sharp: World, topics: Any, *, every: int = 1) -> list[Any]:
+    """Return questions that an encoder scored too, every so many of them. It tells topics apart better."""
+    plain, scored = world.questions(topics), sharp.questions(topics)
+    for number, (item, other) in enumerate(zip(plain, scored, strict=True)):
+        if number % every == 0:
+            seen = Encoded(encoder="e", cell=other.cell, novelty=other.novelty, novel=other.novel)
+            object.__setattr__(item, "encoded", seen)
+    return plain
+
+
+def judged_by(world: World, sharp: World, encoder: str = "e") -> State:
+    detector = Novelty()
+    state = detector.open(opening(dataset_id="ds-1", coverage=world.coverage.facts))
+    detector.encode(state, encoder, opening(dataset_id="ds-1", coverage=sharp.coverage.facts))
+    return state
+
+
+@pytest.fixture(scope="module")
+def blurred() -> World:
+    """A world whose topics overlap, as static vectors see them."""
+    return World(spread=3.0)
+
+
+def test_an_encoder_sees_what_static_vectors_do_not(world: World, blurred: World):
+    topics = world.mixed(600, 0.2)
+    alone = Novelty().open(opening(dataset_id="ds-1", coverage=blurred.coverage.facts))
+    assert alarms(windows(Novelty(), alone, encoded_too(blurred, world, topics))) == []
+    found = windows(Novelty(), judged_by(blurred, world), encoded_too(blurred, world, topics))
+    assert alarms(found)
+    assert found[-1].reference.endswith("to a sentence encoder")
+
+
+@pytest.mark.parametrize("every", [1, 7])
+def test_a_sample_is_enough_and_known_questions_are_no_novelty(world: World, blurred: World, every: int):
+    state = judged_by(blurred, world)
+    known = encoded_too(blurred, world, world.known(4_000), every=every)
+    assert alarms(windows(Novelty(), state, known)) == []
+    later = encoded_too(blurred, world, world.mixed(600 * every, 0.2), every=every)
+    assert alarms(windows(Novelty(), state, later))
+
+
+def test_people_may_be_asked_about_what_is_novel_to_the_encoder_alone(world: World, blurred: World):
+    state = judged_by(blurred, world)
+    vector = encoded(np.random.default_rng(1).normal(size=8))
+    known = {"dataset_id": "ds-1", "cell": 0, "novelty": 0.0, "novel": False, "vector": vector}
+    for name, novel in (("known", False), ("new", True)):
+        found = Encoded(encoder="e", cell=0, novelty=9.0 * novel, novel=novel)
+        Novelty().see(state, answer(completion_id=name, encoded=found, **known))
+    assert list(state["asking"]["pool"]) == ["new"]
+
+
+def test_scores_of_another_encoder_are_not_mixed_in(world: World, blurred: World):
+    state = judged_by(blurred, world, encoder="another")
+    before = dict(state["encoded"])
+    windows(Novelty(), state, encoded_too(blurred, world, world.mixed(600, 0.5)))
+    assert (encoder_of(state), state["encoded"]) == ("another", before)
+
+
+def test_a_dataset_with_rewordings_raises_no_alarm_by_the_encoder(blurred: World):
+    sharp = World()
+    sharp.coverage = reworded(sharp, 1.0, 0.1)
+    state = judged_by(blurred, sharp)
+    known = encoded_too(blurred, sharp, sharp.known(2_000))
+    assert alarms(windows(Novelty(), state, known)) == []
+    assert "do not represent production" in (caution(state) or "")
+
+
+def test_a_changed_spec_reaches_the_encoder_s_evidence_too(world: World, blurred: World):
+    state = judged_by(blurred, world)
+    windows(Novelty(), state, encoded_too(blurred, world, world.known(300)))
+    wealth = list(state["encoded"]["evidence"]["wealth"])
+    strict = Opening(
+        drift=DriftSpec(window=50, p_value=0.001), dataset_id="ds-1", coverage=world.coverage.facts
+    )
+    evidence.follow(state, Novelty().open(strict))
+    assert state["encoded"]["evidence"]["stake"] == 1 / 50
+    assert state["encoded"]["evidence"]["wealth"] == wealth
 
 
 def test_a_state_of_an_earlier_release_goes_on(world: World):

@@ -26,8 +26,8 @@ from tunewheel_contracts.events.production import DriftCluster
 from tunewheel_monitor.coverage import LEVELS, NOVEL_QUANTILE
 from tunewheel_monitor.detectors import evidence
 from tunewheel_monitor.detectors.documents import CALIBRATION
-from tunewheel_monitor.detectors.novelty import doubt_of
 from tunewheel_monitor.detectors.picking import decoded, encoded
+from tunewheel_monitor.detectors.points import doubt_of
 from tunewheel_monitor.detectors.protocol import Finding, Opening, State
 from tunewheel_monitor.detectors.votes import admitted
 

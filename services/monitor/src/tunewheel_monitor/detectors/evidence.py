@@ -44,6 +44,8 @@ def follow(state: State, opened: State) -> None:
     """Copy the fields that follow from the spec and the detectors' weights from ``opened``, the detector's
     initial state under a changed spec or release. The gathered evidence stays, because it is valid at any
     threshold."""
+    if inner := state.get("encoded"):
+        follow(inner, opened)
     for part, names in SETTINGS.items():
         mine, new = (state.get(part), opened.get(part)) if part else (state, opened)
         if mine and new:
