@@ -34,7 +34,16 @@ from tunewheel_contracts.events.monitoring import InferenceScored
 from tunewheel_monitor.coverage import LEVELS, ODD
 from tunewheel_monitor.detectors import evidence, picking
 from tunewheel_monitor.detectors.documents import CALIBRATION
-from tunewheel_monitor.detectors.points import ENCODED_PAIRS, NOVEL, PAIRS, close, opened, strength, take
+from tunewheel_monitor.detectors.points import (
+    ENCODED_BURST,
+    ENCODED_PAIRS,
+    NOVEL,
+    PAIRS,
+    close,
+    opened,
+    strength,
+    take,
+)
 from tunewheel_monitor.detectors.protocol import Finding, Opening, State
 
 ENCODED = 0.8
@@ -60,7 +69,8 @@ class Novelty:
         figures of the dataset's questions by that encoder."""
         if "mixture" in state and opening.coverage is not None and encoder_of(state) != encoder:
             part = opened(opening, opening.coverage, self.weight, usual_pairs=ENCODED_PAIRS)
-            state["encoded"] = part | {"encoder": encoder}
+            state["encoded"] = part | {"encoder": encoder, "burst": ENCODED_BURST}
+            state["burst"] = ENCODED_BURST
 
     def see(self, state: State, item: InferenceScored) -> bool | None:
         if "mixture" not in state or item.of != "completion" or item.dataset_id != state["dataset_id"]:

@@ -47,9 +47,12 @@ ENCODED_PAIRS = 0.13
 """The same as ``PAIRS``, for the distances of the sentence encoder."""
 SPARE = 0.025
 """How far ``PAIRS`` lies above the pairs of raw questions."""
-BURST = (1, 60)
-"""Of a hundred questions, at most ``PER_USER`` * (1 + 60 * recent share) of a region are evidence of a rise.
-So a burst of known questions raises no alarm in a region whose usual points are poorly known."""
+BURST = [2, 100]
+"""Of a hundred questions, at most ``PER_USER`` * (2 + 100 * recent share) of one region are evidence of a
+rise: six, and three times as many as lately. So a burst of known questions raises no alarm in a region whose
+usual points are poorly known."""
+ENCODED_BURST = [1, 60]
+"""The same where a sentence encoder judges too: to it new topics lie in more regions."""
 NOVEL = LEVELS.index(NOVEL_QUANTILE)
 
 
@@ -127,7 +130,7 @@ def usual(state: State, cell: int) -> float:
 
 def allowed(state: State, cell: int) -> float:
     """Return how many questions of a region count in this window."""
-    some, times = BURST
+    some, times = state.get("burst", BURST)
     return state["most"] * (some + times * state["mixture"][cell] / sum(state["mixture"]))
 
 
