@@ -19,7 +19,7 @@ from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_curate.evaluation.benchmarks import merged
 from tunewheel_curate.examples.formatting import EXAMPLE_SCHEMA, examples_of
 from tunewheel_curate.holdout.memory import HoldoutMemory
-from tunewheel_curate.holdout.splitting import Split
+from tunewheel_curate.holdout.splitting import Split, label_request
 from tunewheel_curate.inputs import Inputs, Pinned
 from tunewheel_curate.labels.quality import Quality
 from tunewheel_curate.labels.review import review_list
@@ -70,6 +70,8 @@ class Build:
     """What the row steps made of the rows, so that the next build does not run them again."""
     shown: Shown | None = None
     """The passages in the prompts of training rows. None: the project trains without passages."""
+    requests: dict[str, str] = field(default_factory=dict)
+    """By example: the request for labels that it answers."""
 
 
 def build(
@@ -151,6 +153,7 @@ def _put_together(lanes: Mapping[Kind, Lane], context: Context) -> Build:
             lane.rows.filter(pl.col("attributes") == "extractive").height for lane in _curated(lanes)
         ),
         shown=shown,
+        requests=dict(answers.rows.select("example_id", label_request()).drop_nulls().iter_rows()),
     )
 
 

@@ -205,7 +205,7 @@ EXAMPLE_STEPS = (
         options=lambda c: {"system_prompt": c.system_prompt},
     ),
     Step(
-        "split", split_rows, "example_id label group trust", writes="side", paired=True,
+        "split", split_rows, "example_id label group trust attributes", writes="side", paired=True,
         options=lambda c: {
             "compared": c.compared, "memory": c.inputs.memory, "fraction": c.spec.dataset.holdout_fraction,
             "trusted": c.spec.dataset.holdout_trust,

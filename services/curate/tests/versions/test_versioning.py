@@ -15,7 +15,7 @@ from tunewheel_curate.holdout.splitting import Split
 from tunewheel_curate.pipeline import build
 from tunewheel_curate.versions.card import NOTHING, data_card
 from tunewheel_curate.versions.suite import observed, run_suite
-from tunewheel_curate.versions.versioning import rows_sha256, with_origin, write_version
+from tunewheel_curate.versions.versioning import rows_sha256, with_origin, with_requests, write_version
 
 TOKENS = estimating("some/model", "no hub")
 
@@ -51,6 +51,29 @@ def test_rows_tell_where_they_come_from_and_the_version_is_named_without(made, s
     assert {row.source for row in (*held, *trained)} == {"ticket"}
     assert {row.language for row in trained} == {None}
     assert [row.example_id for row in held] == made.split.holdout["example_id"].to_list()
+
+
+def test_held_out_rows_name_the_request_for_labels_that_they_answer_and_nothing_else(
+    records, spec, varied_rows, tmp_path: Path
+) -> None:
+    rows = varied_rows(40)
+    said: list[dict[str, str]] = [{"label_request": "labels-1"}] * 20 + [{}] * 10
+    said += [{"label_request": "Not a name!"}] * 5 + [{"other": "labels-1"}] * 5
+    asked = [row | {"attributes": json.dumps(one)} for row, one in zip(rows, said, strict=True)]
+    written = write_version(build(records(*asked), spec()), spec(), tmp_path, data_docs=False)
+    lineage = pl.read_parquet(tmp_path / "lineage.parquet")
+    answers = set(lineage.filter(pl.col("record_id") < "rec-0020")["example_id"])
+    held = [
+        ChatExample.model_validate(row) for row in pl.read_parquet(tmp_path / "holdout.parquet").to_dicts()
+    ]
+    named = {row.example_id for row in held if row.label_request == "labels-1"}
+    assert named == answers & {row.example_id for row in held}
+    assert len(named) >= 6
+    assert {row.label_request for row in held} == {"labels-1", None}
+    assert "label_request" not in pl.read_parquet(tmp_path / "train.parquet").columns
+    plain = build(records(*rows), spec())
+    assert "label_request" not in with_requests(plain.split.holdout, plain).columns
+    assert written.counts.holdout == len(held)
 
 
 def test_a_row_of_nobodys_record_has_no_source_and_a_short_question_no_language(made) -> None:

@@ -22,7 +22,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import polars as pl
+from tunewheel_contracts.errors import SLUG
 from tunewheel_contracts.events.data import Trust
+from tunewheel_contracts.formats.label_prompts import LABEL_REQUEST
 from tunewheel_contracts.pseudonyms import Pseudonyms
 
 from tunewheel_curate.cleaning.normalization import Turn, comparison_key, turns_of
@@ -71,7 +73,8 @@ def split_rows(
     trusted: Sequence[Trust],
     names: Pseudonyms,
 ) -> Stage:
-    """Split ``rows`` (``record_id``, ``example_id``, ``label``, ``group``, ``trust``); write ``side``.
+    """Split ``rows`` (``record_id``, ``example_id``, ``label``, ``group``, ``trust``, ``attributes``); write
+    ``side``.
 
     About the ``fraction`` is held out, of answers with the trust ``trusted`` or else unverified ones. By
     ``names`` the memory knows retired groups. Reasons: ``held_out_before``; ``holdout_retired``; its trust
@@ -91,6 +94,7 @@ def split_rows(
         seen=seen,
         retired=retired.to_list(),
         askable=rows["trust"].is_in(askable).to_list(),
+        requests=rows.select(label_request()).to_series().to_list(),
     )
     # An answer that an earlier version held out stays held out as long as no better one is.
     held = split.holdout.filter(pl.col("trust").is_in(askable))
@@ -107,6 +111,13 @@ def split_rows(
     return drop("split", divided, divided.select(reason.alias("reason")).to_series())
 
 
+def label_request() -> pl.Expr:
+    """Return the request for labels that a record answers, of its ``attributes``. Null: none, or what its
+    sender wrote there names none."""
+    found = pl.col("attributes").str.json_path_match(f"$.{LABEL_REQUEST}")
+    return pl.when(found.str.contains(SLUG)).then(found).alias(LABEL_REQUEST)
+
+
 def _among(rows: pl.DataFrame) -> pl.Expr:
     return pl.col("record_id").is_in(rows["record_id"].implode())
 
@@ -119,23 +130,30 @@ def split_examples(
     seen: Sequence[Seen] = (),
     retired: Sequence[bool] = (),
     askable: Sequence[bool] = (),
+    requests: Sequence[str | None] = (),
 ) -> Split:
     """Split ``examples`` so that about the fraction ``holdout`` is held out.
 
     ``pairs`` are positions in ``examples``. ``seen`` is each example's relation to earlier versions (empty:
     there were none). ``retired`` says which examples are retired (empty: none), and ``askable``
     which ones may be judged by (empty: all). The fraction is of those, and a new unit without one trains. A
-    unit larger than the fraction trains, unless half of it was held out before.
+    unit larger than the fraction trains, unless half of it was held out before. ``requests`` are the requests
+    for labels that the examples answer (empty: none).
     """
     rows = _units(examples, pairs, seen)
     largest = max(1.0, holdout * examples.height)
     labels = [label or "" for label in examples["label"]]
     rests = {row for row, one in enumerate(retired) if one}
+    counted = {
+        name: [row for row in unit.all if row not in rests and (not askable or askable[row])]
+        for name, unit in rows.items()
+    }
     units = (
         Unit(
             name,
-            Counter(labels[row] for row in unit.all if row not in rests and (not askable or askable[row])),
+            Counter(labels[row] for row in counted[name]),
             _side(unit, largest),
+            Counter((labels[row], asked) for row in counted[name] if requests and (asked := requests[row])),
         )
         for name, unit in rows.items()
         if not rests.issuperset(unit.all)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.dataset import DatasetManifest, TokenizerUse
+from tunewheel_contracts.formats.label_prompts import LABEL_REQUEST
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.identity import canonical_json, content_id, content_sha256
 from tunewheel_contracts.pseudonyms import Pseudonyms
@@ -123,7 +124,7 @@ def write_version(
             folder,
             prefix,
             "holdout.parquet",
-            _parquet(with_origin(build.split.holdout, build.lineage, languages=True)),
+            _parquet(with_requests(with_origin(build.split.holdout, build.lineage, languages=True), build)),
         ),
         card=_write(folder, prefix, "card.md", card.encode()),
         lineage=_write(folder, prefix, "lineage.parquet", _parquet(build.lineage)),
@@ -197,6 +198,13 @@ def with_origin(rows: pl.DataFrame, lineage: pl.DataFrame, *, languages: bool = 
         .drop("record_id")
         .with_columns(pl.Series("language", spoken, dtype=pl.String))
     )
+
+
+def with_requests(holdout: pl.DataFrame, build: Build) -> pl.DataFrame:
+    """Return the held-out rows with the column ``label_request``, the request for labels that a row answers,
+    if there is any. It does not enter the version's id."""
+    asked = [build.requests.get(example_id) for example_id in holdout["example_id"]]
+    return holdout.with_columns(pl.Series(LABEL_REQUEST, asked, dtype=pl.String)) if any(asked) else holdout
 
 
 def _asked(messages: list[dict[str, str]]) -> str:
