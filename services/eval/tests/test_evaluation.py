@@ -160,7 +160,8 @@ async def test_two_turns(
         other = Champion(adapter=first.adapter.model_copy(update={"model_id": "desk-other"}))
         assert await evaluator.evaluate(first, other, lease()) == verdict
 
-    second = await real_run(run_id="run-2", dataset_id="ds-2", holdout=examples[2:], adapter=adapters[1])
+    asked = tuple(one.model_copy(update={"label_request": "labels-1"}) for one in examples[2:])
+    second = await real_run(run_id="run-2", dataset_id="ds-2", holdout=asked, adapter=adapters[1])
     champion = Champion(adapter=first.adapter, dataset_id=first.dataset_id)
     turned = await evaluator.evaluate(second, champion, lease())
     contestants = {one.role: one for one in (await read_scorecard(store, turned)).contestants}
@@ -169,6 +170,7 @@ async def test_two_turns(
         contestants[Role.CHAMPION].metrics["regression_accuracy"]
         == (card.contestants[0].metrics["regression_accuracy"])
     )
+    assert [(one.request_id, one.prompts) for one in turned.requested] == [("labels-1", len(asked))]
     measured = [path for path in await store.list("measurements") if "/ds-2/" in path]
     assert len(measured) == 3
 

@@ -6,13 +6,21 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import cast, get_args
 
+import numpy as np
 from tunewheel_contracts.formats.criteria import LOOKS, Criterion
-from tunewheel_contracts.formats.scorecard import ComparedMetric, Comparison, Finding, Role
+from tunewheel_contracts.formats.judge import JUDGED
+from tunewheel_contracts.formats.scorecard import ComparedMetric, Comparison, Finding, RequestedRows, Role
 from tunewheel_outputs.metric import Metric
 from tunewheel_verdicts.measured import Measured
 from tunewheel_verdicts.significance import Advantage, Clusters, Scores
 
 from tunewheel_eval.metrics import Outcomes, metric_of
+
+RIGHT = ("label_accuracy", "exact_fields", "numeric_accuracy", "set_match", JUDGED)
+"""The metrics that say whether an answer is right; the first that a task has counts. A text that is more like
+the expert's need not be more right."""
+MOST_REQUESTS = 64
+"""The most requests for labels that a verdict tells of. Any sender of examples may name requests."""
 
 
 def measured(
@@ -93,6 +101,44 @@ def signed(advantage: Advantage, *, lower_is_better: bool) -> tuple[float, float
     """Return an advantage and the ends of its interval as differences of figures, in the metric's unit."""
     ends = (advantage.low, advantage.high)
     return (-advantage.difference, -ends[1], -ends[0]) if lower_is_better else (advantage.difference, *ends)
+
+
+def requested_rows(
+    outcomes: Mapping[Role, Outcomes],
+    compared: Mapping[str, Measured],
+    requests: Sequence[str | None],
+    clusters: Clusters,
+) -> tuple[RequestedRows, ...]:
+    """Return who is right on the held-out rows that answer a request for labels, the largest requests first.
+    ``requests`` and ``clusters`` are by row. Empty: there is no champion, or no metric says who is right."""
+    if Role.CHAMPION not in outcomes:
+        return ()
+    own, other = (outcomes[role].by_metric for role in (Role.CANDIDATE, Role.CHAMPION))
+    scores = {name: (own[name].values, other[name].values) for name in own if name in other}
+    if JUDGED in compared:
+        values = compared[JUDGED].scores[Role.CANDIDATE].values
+        scores[JUDGED] = values, 1 - values
+    if (metric := next((name for name in RIGHT if name in scores), None)) is None:
+        return ()
+    mine, theirs = scores[metric]
+    found: list[RequestedRows] = []
+    for request_id in sorted({*requests} - {None}, key=str):
+        rows = np.array([one == request_id for one in requests]) & ~np.isnan(mine - theirs)
+        _, numbers = np.unique(clusters[rows], return_inverse=True)
+        ours, champions = (np.bincount(numbers, weights=one[rows]) for one in (mine, theirs))
+        equal = np.isclose(ours, champions)
+        if len(ours):
+            found.append(
+                RequestedRows(
+                    request_id=str(request_id),
+                    metric=metric,
+                    prompts=len(ours),
+                    both_right=int((equal & (2 * ours >= np.bincount(numbers))).sum()),
+                    only_champion=int((~equal & (champions > ours)).sum()),
+                    only_candidate=int((~equal & (ours > champions)).sum()),
+                )
+            )
+    return tuple(sorted(found, key=lambda one: -one.prompts)[:MOST_REQUESTS])
 
 
 def comparisons(findings: tuple[Finding, ...]) -> tuple[Comparison, ...]:

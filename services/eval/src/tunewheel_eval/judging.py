@@ -227,6 +227,7 @@ class Judged:
             holdout,
             of_items(self.kept.items),
             labels=tuple(one.label for one in self.plain),
+            requests=tuple(one.label_request for one in self.plain),
             looks=fresh.looks,
             repeat_spreads=spreads,
             left_out=self.kept.left_out

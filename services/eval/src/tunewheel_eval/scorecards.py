@@ -26,7 +26,7 @@ from tunewheel_verdicts.significance import Clusters
 from tunewheel_verdicts.verdict import judge, outcome_of
 
 from tunewheel_eval.bundles import bundle_for
-from tunewheel_eval.comparisons import comparisons, findings, measured
+from tunewheel_eval.comparisons import comparisons, findings, measured, requested_rows
 from tunewheel_eval.errors import UnfitCandidate
 from tunewheel_eval.looks import SPENT, WORN_OUT
 from tunewheel_eval.metrics import LABELS, Outcomes
@@ -44,6 +44,8 @@ class Clustered:
     holdout: Clusters
     regression: Clusters
     labels: tuple[str | None, ...] = ()
+    requests: tuple[str | None, ...] = ()
+    """By held-out row: the request for labels that it answers."""
     looks: int | None = None
     left_out: Mapping[str, int] = field(default_factory=dict)
     unvalidated: int = 0
@@ -128,6 +130,7 @@ def build_scorecard(
         retrieval=retrieval,
         judge=judge_report,
         not_judged=not_yet.get(JUDGED),
+        requested=requested_rows(outcomes, compared, rows.requests, rows.holdout),
         rivals=tuple(rivals),
     )
 
@@ -252,6 +255,7 @@ def _evidence(plan: EvaluationPlan, scorecard: Scorecard, ref: ArtifactRef) -> d
         "contestants": scorecard.contestants,
         "checks": scorecard.checks,
         "bundle": scorecard.bundle,
+        "requested": scorecard.requested,
         "evaluation_id": plan.evaluation_id,
     }
 
