@@ -314,12 +314,12 @@ class World:
 
     def _truth(self, request: Envelope[Any]) -> Truth:
         """Return the truth about a turn. An end that was told before the turn served is void once the turn
-        goes on; an end that was told of a turn that served is final."""
+        goes on; an end that was told of a turn that served is void once the turn is rolled back."""
         course, told = self._course(request), self.told.get(turn_id_of(request.id))
         if told is None:
             return course
         if course.end:
-            return replace(course, completed=True)
+            return replace(course, completed=not (told in SERVED and course.end == "rolled back"))
         return Truth(course.stage, "completed", completed=True) if told in SERVED else course
 
     def _course(self, request: Envelope[Any]) -> Truth:
@@ -394,7 +394,11 @@ class World:
         return [
             turn
             for turn, truth in self._turns().items()
-            if (turn not in self.told or (truth.stage == "production" and truth.end == ""))
+            if (
+                turn not in self.told
+                or (truth.stage == "production" and truth.end == "")
+                or (self.told[turn] in SERVED and truth.end == "rolled back")
+            )
             and (truth.end in OUTCOMES or truth.end == "replaced" or truth.stage == "production")
         ]
 
@@ -405,8 +409,9 @@ class World:
         self._apart()
         self.revisions[turn] = self.revisions.get(turn, -1) + 1
         self.told[turn] = truth.end
+        topic = ("turn.completed", "turn.completed.v2")[self.revisions[turn] % 2]  # of two releases
         self.story.say(
-            "turn.completed", request, turn_id=turn, dataset_id=self.answers.get(request.id) or None,
+            topic, request, turn_id=turn, dataset_id=self.answers.get(request.id) or None,
             alarm_ids=(), revision=self.revisions[turn], outcome=outcome, began_at=request.time,
             ended_at=max(self.story.now, request.time),
         )  # fmt: skip

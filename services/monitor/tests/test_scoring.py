@@ -12,8 +12,10 @@ from tunewheel_contracts.events.monitoring import InferenceScored
 from tunewheel_contracts.events.upstream import ErasureRequested
 from tunewheel_contracts.formats.index import RetrievalUse
 from tunewheel_contracts.formats.serving import RouteRole
+from tunewheel_embedding.static import unit_length
 
 from .conftest import START, bike_texts, route_of, spec_of, tax_texts
+from .test_nearness import alarm
 
 BIKES = bike_texts(200)
 TASK = {
@@ -125,6 +127,22 @@ async def test_what_happened_is_told(desk: Any, changes: Any, expected: Any) -> 
     await in_production(desk)
     (scored,) = await scores(desk, desk.traffic.completion(BIKES[0], **changes))
     assert scored.model_dump(include=set(expected)) == expected
+
+
+async def test_a_canary_s_question_says_whether_it_is_near_an_alarm_and_is_not_measured(desk: Any) -> None:
+    await in_production(desk)
+    unit = unit_length(desk.scorer.embedder.embed([BIKES[0]]))[0]
+    opened = alarm("alarm-1", *map(float, unit))
+    desk.knowledge.apply(new_event(opened, source="/test"))
+    canary: dict[str, Any] = {"role": RouteRole.CANARY, "model_id": "desk-2"}
+    asked = (
+        desk.traffic.completion(text, **changes)
+        for text, changes in ((BIKES[0], {}), (BIKES[0], canary), (tax_texts(1)[0], canary))
+    )
+    champion, near, far = await scores(desk, *asked)
+    assert (champion.near, near.near, far.near) == (("alarm-1",), ("alarm-1",), ())
+    assert champion.novel is not None
+    assert (near.novel, near.cell, near.novelty, near.vector) == (None, None, None, None)
 
 
 @pytest.mark.parametrize("texts", ["hashed", "off"])

@@ -125,7 +125,8 @@ class Turn:
     """The alarms that the turn should resolve: those in the request, or else all that were open then."""
     version: Envelope[DatasetVersioned] | None = None
     completed: Envelope[TurnCompleted] | None = None
-    """The monitor's report of the turn's end; None also where the turn went on after that report."""
+    """The monitor's report of the turn's end; None also where the turn went on after that report, or was
+    rolled back."""
     revisions: int = 0
     """How many ends of this turn the monitor has reported, the void ones too."""
 
@@ -210,8 +211,11 @@ def _find_turn(facts: Facts, request: Envelope[DatasetRequested], *, passed_over
 
 def _is_void(outcome: str, course: Course) -> bool:
     """Return whether a turn went on after ``turn.completed`` told this outcome: a failed run was trained
-    again, or the registry took its model up again. The end of a turn that served is final."""
-    if outcome in MEASURED or course.stage in (TurnStage.BUILDING, TurnStage.WAITING):
+    again, or the registry moved its model again. Of a turn that served only a rollback changes what was
+    told."""
+    if outcome in MEASURED:
+        return course.end is TurnEnd.ROLLED_BACK
+    if course.stage in (TurnStage.BUILDING, TurnStage.WAITING):
         return False
     if course.end is None:
         return True

@@ -13,7 +13,7 @@ from functools import lru_cache, partial
 from typing import Any
 
 from tunewheel_contracts.event import Envelope
-from tunewheel_contracts.events.monitoring import DriftResolved, InferenceScored
+from tunewheel_contracts.events.monitoring import DriftResolved, InferenceScored, TurnCompleted
 from tunewheel_contracts.formats.drift_spec import DriftSpec
 from tunewheel_contracts.formats.serving import RouteRole
 from tunewheel_contracts.formats.spec import ProjectSpec
@@ -67,7 +67,7 @@ def fold(state: ProjectState, item: InferenceScored, facts: Facts) -> list[Said]
     if item.of == "rating" and not state.seen.add(f"rating of {item.completion_id}"):
         return []
     said = _unwatch(state, item.project, facts, item.at)
-    counting.see(state.turns, item)
+    counting.see(state.turns, item, rollout.on_trial(state.trials, "canary"))
     rollout.count(state.trials, item, facts.spec.rollout)
     said += _ask(state, item.project, facts)
     said += _judge(state, item.project, facts, item.at)
@@ -132,13 +132,16 @@ def _ask(state: ProjectState, project: str, facts: Facts) -> list[Said]:
 
 
 def _conclude(state: ProjectState, facts: Facts, now: datetime) -> list[Said]:
-    said: list[Said] = []
+    said, guarded = list[Said](), rollout.on_trial(state.trials, rollout.GUARD)
     for one in facts.turns:
         if one.conclusion in state.concluded:
             continue
-        if (over := conclude(state.turns, one, facts.spec.drift, now)) is not None:
+        waits = one.turn.course.model_id in guarded
+        if (over := conclude(state.turns, one, facts.spec.drift, now, guarded=waits)) is not None:
             state.concluded = [*state.concluded, one.conclusion][-CONCLUDED_KEPT:]
-            said.append(Said(over, correlation_id=one.turn.request.correlation_id))
+            # For one release the topic of earlier ones is written too: processes of both may run.
+            both = (over, TurnCompleted.model_validate(over.model_dump()))
+            said += [Said(event, correlation_id=one.turn.request.correlation_id) for event in both]
     return said
 
 

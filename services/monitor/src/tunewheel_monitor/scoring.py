@@ -141,7 +141,10 @@ class Scorer:
         located = self._located([completions[n] for n in places], around)
         by_place = dict(zip(places, located, strict=True))
         for place, data in enumerate(completions):
-            yield _of_completion(data) | _of_answer(data, around) | by_place.get(place, {})
+            located = by_place.get(place, {})
+            if data.role is RouteRole.CANARY:  # only production's questions are compared with the reference
+                located = {"near": located["near"]} if located else {}
+            yield _of_completion(data) | _of_answer(data, around) | located
 
     def _ratings(
         self,
@@ -215,8 +218,8 @@ def _common(delivery: Delivery[Any], at: datetime, around: Around) -> Fields:
 
 
 def _is_traffic(data: InferenceCompleted) -> bool:
-    """Return whether it is a readable production question."""
-    routed = data.role is RouteRole.PRODUCTION and not data.pinned and not data.cancelled
+    """Return whether it is a readable question of production or of a canary."""
+    routed = data.role in (RouteRole.PRODUCTION, RouteRole.CANARY) and not (data.pinned or data.cancelled)
     return routed and data.fault != "client" and data.texts in LEGIBLE and bool(data.messages)
 
 

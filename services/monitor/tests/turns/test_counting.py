@@ -14,8 +14,10 @@ from tunewheel_monitor.turns.counting import (
     State,
     alarmed,
     as_figures,
+    beside,
     counted,
     fresh,
+    in_canary,
     see,
 )
 
@@ -93,6 +95,21 @@ def test_a_champion_to_which_production_fell_back_again_and_again_is_still_what_
     assert counted(state, ["alarm-1"], ["desk-2"]).questions == 0
 
 
+def test_while_a_candidate_is_in_canary_both_models_answers_are_counted_beside_each_other() -> None:
+    state = fresh()
+    for n, role in enumerate((RouteRole.PRODUCTION, RouteRole.CANARY) * 3):
+        model_id = "desk-2" if role is RouteRole.CANARY else "desk-1"
+        candidates = ["desk-2"] if n < 4 else []
+        see(state, scored(n, role=role, model_id=model_id, near=("alarm-1",), of="completion"), candidates)
+    see(state, scored(9, role=RouteRole.CANARY, model_id="desk-2", of="rating", rating="down"), ["desk-2"])
+    see(state, scored(10, role=RouteRole.CANARY, model_id="desk-3"), ["desk-2"])
+    near = [counted(state, ["alarm-1"], [name]).questions for name in ("desk-1", beside("desk-2"))]
+    assert near == [3, 2]
+    whole = counted(state, [], [in_canary("desk-2")])
+    assert (whole.questions, whole.rated, whole.down) == (2, 1, 1)
+    assert counted(state, [], ["desk-2", "desk-3", in_canary("desk-3")]).questions == 0
+
+
 def test_the_state_stays_small_however_much_is_seen() -> None:
     state = fresh()
     for n in range(3 * REMEMBERED):
@@ -100,7 +117,7 @@ def test_the_state_stays_small_however_much_is_seen() -> None:
         see(state, scored(n, model_id=f"desk-{n // 900}", near=near, novel=n % 2 == 0))
     assert len(state) == CLUSTERS_KEPT
     assert all(len(by_model) <= MODELS_KEPT for by_model in state.values())
-    assert len(json.dumps(state)) < 16_000
+    assert len(json.dumps(state)) < 32_000
 
 
 def test_the_whole_traffic_tells_of_the_last_few_thousand() -> None:

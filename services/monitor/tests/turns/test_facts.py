@@ -243,6 +243,48 @@ def test_a_run_that_is_trained_again_is_open_again_and_its_next_end_is_a_revisio
     assert story.events[-1].id != story.events[3].id
 
 
+def test_a_turn_that_helped_and_is_rolled_back_later_is_told_again_and_once_more_where_it_serves_again() -> (
+    None
+):
+    story = Story()
+    story.until_production()
+    helped = only(story).report.model_copy(update={"outcome": "helped"})
+    story.add(helped)
+    assert not log_of(story).open("desk")
+    story.rolled_back(from_stage="production")
+    again = only(story)
+    told = over(again)
+    assert told is not None
+    assert (told.outcome, told.revision, told.ce_subject) == ("rolled back", 1, helped.turn_id)
+    assert told.record_key == helped.record_key, "compaction keeps the latest of the turn"
+    story.add(told)
+    assert not log_of(story).open("desk")
+    story.moved(Stage.PRODUCTION)
+    assert only(story).report.revision == 2
+
+
+def test_a_turn_that_was_told_to_an_earlier_release_is_not_told_again_until_it_changes() -> None:
+    story = Story()
+    story.until_production()
+    report = only(story).report.model_dump() | {"outcome": "did not help"}
+    story.add(TurnCompleted.model_validate(report))
+    story.moved(Stage.RETIRED)
+    assert not log_of(story).open("desk")
+
+
+def test_a_person_s_promotion_after_a_refusal_is_followed_until_it_is_known_whether_it_helped() -> None:
+    story = Story()
+    story.alarm()
+    story.version(story.request())
+    story.trained()
+    story.verdict("eval.failed")
+    rejected = ended(story)
+    assert rejected is not None
+    story.add(rejected)
+    story.moved(Stage.PRODUCTION, decided_by="command")
+    assert (rejected.outcome, only(story).report.revision) == ("rejected", 1)
+
+
 def test_a_request_that_a_later_one_was_answered_before_has_failed() -> None:
     story = Story()
     story.request("r-1")

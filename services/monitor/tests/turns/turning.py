@@ -79,7 +79,7 @@ class Story(testing.Story):
         told = {"field": "base_model", "reason": "is away", "superseded_by": superseded_by}
         return self.of_run("train.failed", **told)
 
-    def verdict(self, topic: str = "eval.passed") -> Envelope[Any]:
+    def verdict(self, topic: str = "eval.passed", requested: tuple[Any, ...] = ()) -> Envelope[Any]:
         accuracies = {"champion": ("desk-1", 0.5), "candidate": ("desk-2", 0.7)}
         contestants = tuple(
             {
@@ -93,7 +93,7 @@ class Story(testing.Story):
         reasons = {} if topic == "eval.passed" else {"reasons": ("is .4",)}
         return self.of_run(
             topic, dataset=REF, adapter=adapter_of("desk-2"), scorecard=REF, criteria_sha256=SHA, checks=(),
-            contestants=contestants, **reasons,
+            contestants=contestants, requested=requested, **reasons,
         )  # fmt: skip
 
     def moved(self, to: str, reason: str = "as told", **changes: Any) -> Envelope[Any]:
@@ -117,13 +117,13 @@ class Story(testing.Story):
             candidate={}, champion={}, reasons=(),
         )  # fmt: skip
 
-    def until_production(self) -> None:
-        """From the alarm to the new version in production."""
-        self.alarm()
+    def until_production(self, *requested: dict[str, Any], **alarm: Any) -> None:
+        """From the alarm to the new version in production. ``requested``: of its verdict."""
+        self.alarm(**alarm)
         request = self.request()
         self.version(request)
         self.trained()
-        self.verdict()
+        self.verdict(requested=requested)
         self.judged()
         self.moved("production")
 

@@ -127,6 +127,12 @@ def count(trials: Trials, item: InferenceScored, rollout: RolloutSpec) -> None:
                 _expire(trial, rollout)
 
 
+def on_trial(trials: Trials, stage: str) -> list[str]:
+    """Return the models whose trial is in ``stage``: ``shadow``, ``canary``, or ``GUARD``."""
+    opened = trials["open"].items()
+    return [model_id for model_id, one in opened if stage == (GUARD if one["guard"] else one["stage"])]
+
+
 def ask(trials: Trials, project: str, judge: JudgeSpec | None = None) -> list[Request]:
     """Return the requests to compare pairs that were drawn since the last ones, each once. ``judge``: who
     compares them besides people."""

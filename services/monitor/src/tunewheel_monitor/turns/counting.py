@@ -1,12 +1,13 @@
 """Counts the traffic that an alarm was about, by the model that answered.
 
 The answering model separates the traffic before and after a turn. So no clock is needed, and a late item is
-counted correctly.
+counted correctly. While a candidate is in canary, its answers and those that production gives beside it are
+also counted for themselves: they are of the same hours.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,7 @@ State = dict[str, dict[str, dict[str, float]]]
 joined by blanks. ``ALL`` has the whole traffic."""
 ALL = ""
 CLUSTERS_KEPT = 16
-MODELS_KEPT = 4
+MODELS_KEPT = 8
 REMEMBERED = 2_000
 """After so many questions a model's counts of the whole traffic are halved, so that they describe the last
 few thousand."""
@@ -58,16 +59,32 @@ def fresh() -> State:
     return {}
 
 
-def see(state: State, item: InferenceScored) -> None:
-    """Count one completion or rating of production. Copies, pinned requests and failures do not count."""
-    if item.role is not RouteRole.PRODUCTION or item.pinned or item.shadow_of or item.outcome != "answered":
+def in_canary(model_id: str) -> str:
+    """Return the name under which a candidate's answers in canary are counted."""
+    return f"canary {model_id}"
+
+
+def beside(model_id: str) -> str:
+    """Return the name under which production's answers during a candidate's canary are counted."""
+    return f"beside {model_id}"
+
+
+def see(state: State, item: InferenceScored, candidates: Collection[str] = ()) -> None:
+    """Count one completion or rating of production, or of one of the ``candidates``, which are in canary.
+    Copies, pinned requests and failures do not count."""
+    if item.pinned or item.shadow_of or item.outcome != "answered":
         return
-    keys = (ALL, " ".join(sorted(item.near))) if item.near else (ALL,)
-    for key in keys:
-        counts = _row(_row(state, key, CLUSTERS_KEPT), item.model_id, MODELS_KEPT)
-        (_rating if item.of == "rating" else _completion)(counts, item)
-        if key == ALL and counts.get("questions", 0) >= REMEMBERED:
-            counts.update({name: value / 2 for name, value in counts.items()})
+    models: tuple[str, ...] = ()
+    if item.role is RouteRole.PRODUCTION:
+        models = (item.model_id, *map(beside, candidates))
+    elif item.role is RouteRole.CANARY and item.model_id in candidates:
+        models = (in_canary(item.model_id),)
+    for key in ((ALL, " ".join(sorted(item.near))) if item.near else (ALL,)) if models else ():
+        for model in models:
+            counts = _row(_row(state, key, CLUSTERS_KEPT), model, MODELS_KEPT)
+            (_rating if item.of == "rating" else _completion)(counts, item)
+            if key == ALL and counts.get("questions", 0) >= REMEMBERED:
+                counts.update({name: value / 2 for name, value in counts.items()})
 
 
 def alarmed(state: State, model_id: str) -> None:
@@ -123,13 +140,17 @@ def _add(counts: dict[str, float], **more: float) -> None:
             counts[name] = counts.get(name, 0.0) + float(value)
 
 
-def as_figures(counts: Counts) -> Mapping[str, float]:
-    """Return counts and rates under their names in ``turn.completed``."""
+def as_figures(counts: Counts, prefix: str = "") -> dict[str, float]:
+    """Return counts and rates under their names in ``turn.completed.v2``. With a ``prefix``: none if there
+    were no questions."""
     rates = {
         "novel": (counts.novel, counts.measured),
         "invalid": (counts.invalid, counts.judged),
         "thumbs_down": (counts.down, counts.rated),
         "label_disagreement": (counts.disagree, counts.labelled),
     }
+    if prefix and not counts.questions:
+        return {}
     shown = {"questions": counts.questions, "ratings": counts.rated}
-    return shown | {name: bad / total for name, (bad, total) in rates.items() if total}
+    shown |= {name: bad / total for name, (bad, total) in rates.items() if total}
+    return {prefix + name: value for name, value in shown.items()}

@@ -12,10 +12,11 @@ from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.data import DatasetVersioned
 from tunewheel_contracts.events.evaluation import EvalFailed, ReviewRequested
-from tunewheel_contracts.events.monitoring import TurnCompleted
+from tunewheel_contracts.events.monitoring import TurnCompletedV2
 from tunewheel_contracts.events.production import AlarmOpened, DriftDetected, RolloutJudged
 from tunewheel_contracts.events.training import TrainCompleted
-from tunewheel_contracts.formats.scorecard import Role
+from tunewheel_contracts.formats.label_prompts import request_of
+from tunewheel_contracts.formats.scorecard import RequestedRows, Role
 from tunewheel_wheel.facts import ALARMS, TURNS, Alarm, Facts
 from tunewheel_wheel.models import Step
 from tunewheel_wheel.turn import Turn, TurnEnd
@@ -44,7 +45,8 @@ OUTCOMES = {
 NEXT_STEPS = {
     "did not help": "Read the questions of the alarm beside what the model answers now. Correct labels that "
     "are wrong, add answers where they are few, or update the documents that the answers rest on.",
-    "undecided": "Rate or correct some of the answers to these questions: that tells whether they are right.",
+    "undecided": "Answer more prompts of the alarm, or rate or correct some of the answers to these "
+    "questions: that tells whether they are right.",
     "rejected": "Read the verdict. Add or correct examples near the criterion that was missed, then ask for "
     "a version.",
     "failed": "Mend what the reason names, then ask for a version.",
@@ -67,8 +69,10 @@ class OpenTurn:
     turn: Turn
     alarms: tuple[Raised, ...]
     """The alarms that it should resolve, oldest first."""
-    report: TurnCompleted
+    report: TurnCompletedV2
     """How it ended. Where it goes on: what is known of it so far, under the outcome ``promoted``."""
+    prompts: tuple[RequestedRows, ...] = ()
+    """Who was right on held-out prompts that the alarms asked about, by the latest verdict with any."""
 
     @property
     def conclusion(self) -> str:
@@ -126,7 +130,7 @@ class TurnLog:
         course, request, alarms = turn.course, turn.request, _alarms_of(facts, turn)
         outcome = OUTCOMES.get(course.end, "promoted") if course.end else "promoted"
         ended_at = course.event.time if course.end in OUTCOMES else course.served_at or request.time
-        report = TurnCompleted(
+        report = TurnCompletedV2(
             project=request.project, turn_id=turn.turn_id, revision=turn.revisions,
             alarm_ids=tuple(alarm.alarm_id for alarm in alarms if alarm.alarm_id),
             dataset_id=turn.dataset_id, run_id=course.run_id, model_id=course.model_id,
@@ -137,7 +141,7 @@ class TurnLog:
             report = report.model_copy(
                 update=self._measured(facts, turn.version.data, course.model_id, alarmed=bool(alarms))
             )
-        return OpenTurn(turn, alarms, report)
+        return OpenTurn(turn, alarms, report, _prompts(facts, turn, alarms))
 
     def _measured(
         self, facts: Facts, version: DatasetVersioned, model_id: str | None, *, alarmed: bool
@@ -196,6 +200,13 @@ def _verdicts(facts: Facts, dataset_id: str | None) -> list[Envelope[Any]]:
     events = facts.verdicts.get(dataset_id or "", {}).values()
     verdicts = [one for one in events if not isinstance(one.data, ReviewRequested)]
     return sorted(verdicts, key=lambda one: (one.time, one.id))
+
+
+def _prompts(facts: Facts, turn: Turn, alarms: tuple[Raised, ...]) -> tuple[RequestedRows, ...]:
+    wanted = {request_of(alarm.alarm_id) for alarm in alarms if alarm.alarm_id}
+    told = [one.data.requested for one in _verdicts(facts, turn.dataset_id)]
+    of_alarms = [tuple(rows for rows in some if rows.request_id in wanted) for some in told]
+    return next((some for some in reversed(of_alarms) if some), ())
 
 
 def _new_examples(facts: Facts, version: DatasetVersioned) -> int:
