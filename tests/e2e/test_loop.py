@@ -145,7 +145,7 @@ async def _turn(root: Path, spec: ProjectSpec, collector: Collector) -> Turned:
 
 async def _drift(wheel: Wheel, feed: EventFeed, client: openai.AsyncOpenAI) -> Drifted:
     """Ask about something new, answer what is wanted, and wait for the version; it is not trained here."""
-    completed = await feed.first(topics.TURN_COMPLETED)
+    completed = await feed.first(topics.TURN_COMPLETED_V2)
     asked = await small_desk.ask_until_alarmed(client, feed)
     wanted = (await feed.first(topics.LABELS_REQUESTED)).data
     labels = await small_desk.answer(wheel, wanted, asked)

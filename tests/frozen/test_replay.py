@@ -25,7 +25,8 @@ SNAPSHOTS = sorted(path.parent for path in Path(__file__).parent.glob("*/log.jso
 SERVICES = ("ingest", "curate", "train", "eval", "registry", "monitor", "console")
 REBUILT = ("records", "caches")
 """Folders of the store that curate makes of the log: they are left out, so that it has to."""
-MAY_GROW = {topics.ERASURE_COMPLETED.name, topics.SERVING_DESIRED.name, topics.TURN_COMPLETED.name}
+TURNS = {topics.TURN_COMPLETED.name, topics.TURN_COMPLETED_V2.name}
+MAY_GROW = {topics.ERASURE_COMPLETED.name, topics.SERVING_DESIRED.name, *TURNS}
 """Topics on which a later version may say more of old events: more services prove what they erased, a desired
 state is told again with what it did not say before, and turns that were over long ago are said to be."""
 HANDLED = {

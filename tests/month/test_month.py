@@ -18,7 +18,7 @@ from datetime import datetime, timedelta
 import numpy as np
 import pytest
 from tunewheel_contracts.events.data import DatasetRequested
-from tunewheel_contracts.events.monitoring import DriftResolved, TurnCompleted
+from tunewheel_contracts.events.monitoring import DriftResolved, TurnCompletedV2
 from tunewheel_contracts.events.production import DriftDetected, RolloutJudged
 from tunewheel_monitor.turns.facts import TurnLog
 from tunewheel_turns.deciding import Step
@@ -53,7 +53,7 @@ def day(at: datetime) -> int:
 def test_exactly_the_turns_of_the_table_begin_and_end(month: Month) -> None:
     by_id = {alarm.alarm_id: alarm for alarm in month.of(DriftDetected)}
     begun = [event for event in month.told if isinstance(event.data, DatasetRequested)]
-    ended = month.of(TurnCompleted)
+    ended = month.of(TurnCompletedV2)
     assert len(begun) == len(ended) == len(TURNS)
     for request, turn, (first, last, signals, outcome) in zip(begun, ended, TURNS, strict=True):
         assert first <= day(request.time) <= day(turn.ended_at) <= last
@@ -98,7 +98,7 @@ def test_the_new_version_passes_its_canary_and_the_drifted_questions_are_answere
     month: Month,
 ) -> None:
     assert [judged.verdict for judged in month.of(RolloutJudged)] == ["passed"]
-    (turn,) = month.of(TurnCompleted)
+    (turn,) = month.of(TurnCompletedV2)
     assert turn.before["novel"] > turn.after["novel"]
     assert turn.before["thumbs_down"] > turn.after["thumbs_down"]
     assert turn.cost["hours"] == 2.0
@@ -107,7 +107,7 @@ def test_the_new_version_passes_its_canary_and_the_drifted_questions_are_answere
 
 def test_processes_that_start_after_the_log_deleted_drift_detected_know_the_same(month: Month) -> None:
     """At the hour when the turn was promoted, as after 31 days: the monitor still says whether it helped."""
-    (end,) = (n for n, event in enumerate(month.told) if isinstance(event.data, TurnCompleted))
+    (end,) = (n for n, event in enumerate(month.told) if isinstance(event.data, TurnCompletedV2))
     known = []
     for deleted in ((), (DriftDetected,)):
         facts, turns = TurnFacts(), TurnLog()

@@ -119,7 +119,7 @@ class Shift:
             )
             try:
                 await self._until(
-                    asking, lambda: self._completed(model_id) is not None, topics.TURN_COMPLETED
+                    asking, lambda: self._completed(model_id) is not None, topics.TURN_COMPLETED_V2
                 )
                 with contextlib.suppress(TimeoutError):
                     await self._until(asking, lambda: not self._open_alarms(), topics.DRIFT_RESOLVED)
@@ -152,13 +152,13 @@ class Shift:
             self.screen.say(f"  {alarm_id} is still open")
         hours = (done.ended_at - done.began_at).total_seconds() / 3600
         costs = ", ".join(f"{name} {value:.3g}" for name, value in done.cost.items())
-        self.screen.say(f"  turn.completed: [bold]{done.outcome}[/] after {hours:.2f} h; {costs}")
+        self.screen.say(f"  turn.completed.v2: [bold]{done.outcome}[/] after {hours:.2f} h; {costs}")
         for reason in (*done.reasons, done.next_step):
             if reason:
                 self.screen.say(f"    {reason}")
 
     def _completed(self, model_id: str) -> TurnCompleted | None:
-        found = self.feed.find(topics.TURN_COMPLETED, lambda event: event.data.model_id == model_id)
+        found = self.feed.find(topics.TURN_COMPLETED_V2, lambda event: event.data.model_id == model_id)
         return None if found is None else found.data
 
     def _open_alarms(self) -> set[str]:

@@ -35,7 +35,7 @@ class Outcome:
     second_promoted: bool | None = None
     drift: list[dict[str, Any]] = field(default_factory=list)
     completed: dict[str, Any] | None = None
-    """The second turn's ``turn.completed``."""
+    """The second turn's ``turn.completed.v2``."""
     taken_back: dict[str, float] = field(default_factory=dict)
     """Seconds from each command on the second model to the first answer of the model that then serves."""
     events: dict[str, int] = field(default_factory=dict)

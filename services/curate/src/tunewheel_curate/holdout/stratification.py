@@ -24,8 +24,9 @@ from functools import cached_property
 from math import fsum
 from typing import NamedTuple
 
-REQUESTED = 0.3
-"""The least share of a request's answers to hold out: 18 of 60 tell whether a model learnt them."""
+REQUESTED = 1 / 3
+"""The least share of a request's answers to hold out: 20 of 60 tell whether a model learnt them, even if some
+are of one customer and count as one."""
 PRIORITY = 8
 """How much nearer a request's goal is to be met than a label's: without its share nobody learns what came of
 the request."""

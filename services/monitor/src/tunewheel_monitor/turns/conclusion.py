@@ -33,7 +33,7 @@ FIGURES = 7
 """The figures of the traffic before and after, and those of the canary."""
 FEWEST_PROMPTS = 16
 """With fewer held-out prompts nothing is concluded from them."""
-HELD_OUT = 0.3
+HELD_OUT = 1 / 3
 """The share of an alarm's answered prompts that curate holds out (``REQUESTED``)."""
 CANARY = "canary_"
 FEWEST_QUESTIONS = 30
