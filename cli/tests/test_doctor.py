@@ -16,13 +16,12 @@ from pydantic import SecretStr
 from tunewheel_cli.acls import least_acls
 from tunewheel_cli.commands.doctor import engines_of
 from tunewheel_cli.doctor import examination
-from tunewheel_cli.doctor.endpoints import ENGINE_CAFILE, look_at_engines, look_at_store
+from tunewheel_cli.doctor.endpoints import ENGINE_CAFILE, Engine, look_at_engines, look_at_store
 from tunewheel_cli.doctor.examination import Installation, clock_findings, examine, judge_device
 from tunewheel_cli.doctor.findings import Finding, Verdict, listed
 from tunewheel_cli.doctor.kafka import NEEDED, broker_findings, process_findings, rights_findings
 from tunewheel_cli.doctor.topics import MIN_IN_SYNC, topic_findings
 from tunewheel_local.connection import InvalidOption
-from tunewheel_local.endpoint import Endpoint
 from tunewheel_local.places import Var
 from tunewheel_local.run_state import RunState
 from tunewheel_local.topics import wanted_topics
@@ -283,16 +282,14 @@ async def test_engines_are_asked_as_the_gateway_asks_them() -> None:
     tgi = engine("/info", {"model_id": "base"})
     right = SecretStr("right")
     async with serving(vllm) as one, serving(tgi) as other:
-        look = await look_at_engines(
-            [Endpoint("engine", one, right), Endpoint("engine", other, right), Endpoint("engine", one)]
-        )
+        look = await look_at_engines([Engine(one, right), Engine(other, right), Engine(one)])
         gone = one
     first, second, third = look.findings
     assert (first.verdict, first.text) == (Verdict.OK, f"{one} serves adapter, base")
     assert (second.verdict, second.text) == (Verdict.OK, f"{other} serves base")
     assert (third.verdict, third.text) == (Verdict.WRONG, f"{one} answers 401 to this key")
     assert len(look.offsets) == 2
-    (absent,) = (await look_at_engines([Endpoint("engine", gone)])).findings
+    (absent,) = (await look_at_engines([Engine(gone)])).findings
     assert absent.verdict is Verdict.WRONG
     assert "TUNEWHEEL_ENGINE_URL" in absent.fix
 
@@ -305,7 +302,7 @@ async def test_an_answer_that_no_engine_gives_is_a_finding(body: object) -> None
         return web.json_response(body, headers={"Date": "Thu, 01 Jan 2026 00:00:00 -0000"})
 
     async with serving(answer) as url:
-        (finding,) = (await look_at_engines([Endpoint("engine", url)])).findings
+        (finding,) = (await look_at_engines([Engine(url)])).findings
     assert finding.verdict is Verdict.WRONG
     assert f"{url} does not answer as an engine does" in finding.text
 
@@ -319,7 +316,7 @@ async def test_engines_are_trusted_as_the_gateway_trusts_them(
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     tls.load_cert_chain(*authority.issue("localhost", "127.0.0.1"))
     async with serving(answer, tls) as url:
-        engine = Endpoint("engine", url.replace("http://127.0.0.1", "https://localhost"))
+        engine = Engine(url.replace("http://127.0.0.1", "https://localhost"))
         monkeypatch.setenv("TUNEWHEEL_HTTP_CAFILE", str(authority.cafile))
         (refused,) = (await look_at_engines([engine])).findings
         monkeypatch.setenv(ENGINE_CAFILE, str(authority.cafile))
@@ -341,12 +338,12 @@ def test_the_engine_here_is_sent_what_its_gateway_sends(
 
     def sent() -> tuple[str, str]:
         ((engine,), authority) = engines_of(None, wheel, var)
-        return engine.headers["Authorization"], authority
+        return engine.key.get_secret_value() if engine.key else None, authority
 
-    assert sent() == ("Bearer of-the-wheel", ENGINE_CAFILE)
+    assert sent() == ("of-the-wheel", ENGINE_CAFILE)
     monkeypatch.setenv("TUNEWHEEL_ENGINE_API_KEY", "of-the-engine")
     monkeypatch.setenv("TUNEWHEEL_HTTP_CAFILE", "ca.pem")
-    assert sent() == ("Bearer of-the-engine", "TUNEWHEEL_HTTP_CAFILE"), "as roster.environment hands it on"
+    assert sent() == ("of-the-engine", "TUNEWHEEL_HTTP_CAFILE"), "as roster.environment hands it on"
     assert engines_of("http://a,http://a/", wheel, var)[1] == ENGINE_CAFILE
     assert len(engines_of("http://a,http://a/", wheel, var)[0]) == 1
     found = [engine.url for engine in engines_of("http://a,dns+http://localhost:8000", wheel, var)[0]]

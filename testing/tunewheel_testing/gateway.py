@@ -9,8 +9,9 @@ from typing import Any, Self
 
 import aiohttp
 from tunewheel_contracts.errors import TransientError
-from tunewheel_local.endpoint import Endpoint
 from tunewheel_local.http import open_session
+
+from tunewheel_testing.endpoint import Endpoint
 
 
 class GatewayClient:

@@ -13,10 +13,10 @@ from tunewheel_contracts.errors import TransientError
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.upstream import DocumentWithdrawn
 from tunewheel_contracts.principal import Principal
-from tunewheel_local.endpoint import Endpoint, Response
 from tunewheel_local.http import open_session
 from tunewheel_local.roster import ROSTER, url
 
+from tunewheel_testing.endpoint import Endpoint
 from tunewheel_testing.sender import Sender, publish
 
 if TYPE_CHECKING:
@@ -44,13 +44,10 @@ class Uploader:
         """Upload one file. Return its refusal, or None once it is on the log.
 
         Raises:
-            NoWheel: nobody named ingest's address.
             TransientError: ingest does not answer, or cannot reach its broker or store.
-            NotAllowed: ingest does not know the key, or the key lacks the role.
         """
         import aiohttp
 
-        self._ingest.require_named()
         if self._session is None:
             self._session = open_session(
                 timeout=aiohttp.ClientTimeout(total=TIMEOUT_SECONDS), headers=self._ingest.headers
@@ -62,31 +59,24 @@ class Uploader:
                 async with self._session.post(
                     f"{self._ingest.url}/v1/documents/files", params=query, data=body
                 ) as response:
-                    answer = Response("ingest", response.status, await response.text(), response.headers)
+                    return _judge(file, response.status, await response.text())
         except (TimeoutError, aiohttp.ClientError) as error:
-            raise TransientError(
-                f"ingest: nothing answers at {self._ingest.url} ({error}), and {file.where} goes through it; "
-                "start the wheel with `tunewheel up`, or name ingest with --ingest-url"
-            ) from error
+            raise TransientError(f"ingest: nothing answers at {self._ingest.url} ({error})") from error
         except OSError as error:
             return Refusal(file.where, None, "(file)", f"cannot be read: {error.strerror}")
-        self._ingest.require_allowed(answer)
-        return _judge(file, answer)
 
 
-def _judge(file: FoundFile, answer: Response) -> Refusal | None:
-    if answer.status == 202:
+def _judge(file: FoundFile, status: int, text: str) -> Refusal | None:
+    if status == 202:
         return None
     try:
-        receipt: dict[str, Any] = json.loads(answer.text)
-        if answer.status == 503:
+        receipt: dict[str, Any] = json.loads(text)
+        if status == 503:
             raise TransientError(f"ingest: {receipt['error']}; run the same command again")
         first = receipt["refused"][0]
         return Refusal(file.where, None, first["field"], first["reason"])
     except (ValueError, KeyError, IndexError, TypeError):
-        return Refusal(
-            file.where, None, "(file)", f"was answered with status {answer.status}: {answer.text[:200]}"
-        )
+        return Refusal(file.where, None, "(file)", f"was answered with status {status}: {text[:200]}")
 
 
 class KafkaDoor(IngestDoor):

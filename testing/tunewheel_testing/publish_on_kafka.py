@@ -11,8 +11,8 @@ from pathlib import Path
 from tunewheel_cli.publishing.items import Summary
 from tunewheel_cli.publishing.publish import publish_path
 from tunewheel_cli.publishing.remote import is_url, publish_url
-from tunewheel_local.endpoint import Endpoint
 
+from tunewheel_testing.endpoint import Endpoint
 from tunewheel_testing.kafka_door import USUAL, KafkaDoor
 
 

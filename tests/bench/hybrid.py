@@ -35,6 +35,7 @@ from tunewheel_local.places import Var
 from tunewheel_local.roster import choose
 from tunewheel_local.wheel_secrets import LOCAL
 from tunewheel_runtime.kafka import client_options
+from tunewheel_testing.endpoint import Endpoint
 from tunewheel_testing.feed import EventFeed
 from tunewheel_testing.gateway import GatewayClient
 from tunewheel_testing.sender import publish_events
@@ -69,7 +70,10 @@ async def measure(folder: Path, documents: int, changes: int) -> dict[str, Any]:
     try:
         await wheel.start()
         settings = Connection(bootstrap_servers=wheel.bootstrap_servers).settings()
-        async with EventFeed(settings) as feed, GatewayClient(wheel.endpoint("gateway")) as gateway:
+        async with (
+            EventFeed(settings) as feed,
+            GatewayClient(Endpoint.of("gateway", wheel.plan.var)) as gateway,
+        ):
             principal = Principal(name=LOCAL)
 
             async def publish(*events: Envelope[Any]) -> None:

@@ -18,8 +18,8 @@ from tunewheel_contracts.events.lifecycle import Stage
 from tunewheel_contracts.identity import content_id
 from tunewheel_contracts.topics import TopicSpec
 from tunewheel_curate.records.table import RecordTable
-from tunewheel_local.endpoint import Endpoint
 from tunewheel_local.launch import Wheel
+from tunewheel_testing.endpoint import Endpoint
 from tunewheel_testing.feed import EventFeed
 from tunewheel_testing.specs import declared
 
@@ -158,7 +158,7 @@ async def turn(
     served."""
     async with Bus(wheel.bootstrap_servers) as bus:
         await bus.publish(spec_event(base_model))
-    await publish(wheel.endpoint("ingest"))
+    await publish(Endpoint.of("ingest", wheel.plan.var))
     return await served(feed)
 
 

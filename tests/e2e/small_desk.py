@@ -22,6 +22,7 @@ from tunewheel_contracts.events.upstream import ExamplePublished, ProjectDeclare
 from tunewheel_contracts.formats.label_prompts import LABEL_REQUEST
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_local.launch import Wheel
+from tunewheel_testing.endpoint import Endpoint
 from tunewheel_testing.feed import EventFeed
 from tunewheel_testing.kafka_door import KafkaDoor
 
@@ -200,7 +201,7 @@ async def correct(wheel: Wheel, completion_id: str, correction: dict[str, str]) 
     import aiohttp
 
     body = {"completion_id": completion_id, "rating": "down", "correction": correction}
-    gateway = wheel.endpoint("gateway")
+    gateway = Endpoint.of("gateway", wheel.plan.var)
     async with (
         aiohttp.ClientSession(headers=gateway.headers) as session,
         session.post(f"{gateway.url}/v1/feedback", json=body) as answer,

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import openai
 import polars as pl
 import pytest
@@ -33,6 +33,7 @@ from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.topics import TopicSpec
 from tunewheel_local.launch import Wheel
 from tunewheel_local.places import cache_dir
+from tunewheel_testing.endpoint import Endpoint
 from tunewheel_testing.feed import EventFeed
 
 from ..integration.wheels import key_of, turning
@@ -124,7 +125,12 @@ async def _turn(root: Path, spec: ProjectSpec, collector: Collector) -> Turned:
         )
         dataset = root / "store" / "datasets" / feed.by_topic["dataset.versioned"][0].data.dataset_id
         path = f"/v1/projects/{PROJECT}/lineage/{model_id}?records=10000"
-        lineage = json.loads((await wheel.endpoint("registry").request("GET", path, patience=60.0)).text)
+        registry = Endpoint.of("registry", wheel.plan.var)
+        async with (
+            aiohttp.ClientSession(registry.url, headers=registry.headers) as session,
+            session.get(path) as told,
+        ):
+            lineage = await told.json()
         events = dict(feed.events)
         async with openai.AsyncOpenAI(base_url=url, api_key=key, timeout=120, max_retries=0) as client:
             drifted = await _drift(wheel, feed, client)

@@ -26,6 +26,7 @@ from tunewheel_contracts.principal import Principal
 from tunewheel_local.launch import Wheel
 from tunewheel_local.wheel_secrets import LOCAL
 from tunewheel_testing.command_keys import CommandKeys
+from tunewheel_testing.endpoint import Endpoint
 from tunewheel_testing.feed import EventFeed
 from tunewheel_testing.gateway import GatewayClient, text_of
 
@@ -63,7 +64,7 @@ async def record(folder: Path) -> None:
             await settled(wheel.bootstrap_servers)
             store = wheel.plan.var.root / "store"
             lines = await read_log(wheel.bootstrap_servers)
-            state = await read_state(wheel.endpoint("registry"), store, PROJECT)
+            state = await read_state(Endpoint.of("registry", wheel.plan.var), store, PROJECT)
             save(target, lines, store, state)
 
 
@@ -83,12 +84,12 @@ async def first_turn(wheel: Wheel, feed: EventFeed) -> None:
         await bus.publish(new_event(declared, source="/test"), new_event(sop, source="/test"))
         refused = new_event(sop, source="/test").to_kafka()
         await bus.send(topics.TICKET_PUBLISHED.name, b"broken", b'{"ticket_id": ', refused.headers)
-    await publish_file(wheel.endpoint("ingest"), project=PROJECT)
+    await publish_file(Endpoint.of("ingest", wheel.plan.var), project=PROJECT)
     await served(feed, project=PROJECT)
 
 
 async def production(wheel: Wheel, feed: EventFeed) -> None:
-    async with GatewayClient(wheel.endpoint("gateway")) as gateway:
+    async with GatewayClient(Endpoint.of("gateway", wheel.plan.var)) as gateway:
         await gateway.until_served(PROJECT, patience=120)
         for number in range(QUESTIONS):
             answer = await gateway.ask(PROJECT, f"Is number {number} a bell?", max_tokens=4)

@@ -21,8 +21,8 @@ import aiohttp
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from tunewheel_curate.records.table import RecordTable
-from tunewheel_local.endpoint import Endpoint
 from tunewheel_runtime.lag import read_lag
+from tunewheel_testing.endpoint import Endpoint
 
 LOG, STORE, STATE = "log.jsonl.gz", "store.tar.gz", "state.json"
 NOT_KEPT = ("data_docs",)

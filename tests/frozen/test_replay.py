@@ -13,6 +13,7 @@ from aiokafka import AIOKafkaConsumer
 from tunewheel_basemodel.tiny import write_tiny_model
 from tunewheel_contracts import topics
 from tunewheel_runtime.partitions import all_partitions_of
+from tunewheel_testing.endpoint import Endpoint
 
 from ..chaos.small_loop import ENVIRONMENT
 from ..integration.wheels import turning
@@ -61,7 +62,7 @@ async def test_an_old_log_leads_to_the_same_state_under_the_same_names(
     environment = ENVIRONMENT | {"TUNEWHEEL_IDENTITY": "open"}
     async with turning(tmp_path, SERVICES, environment=environment, kafka=fresh_kafka) as (wheel, _):
         await settled(fresh_kafka)
-        state = await read_state(wheel.endpoint("registry"), store, PROJECT)
+        state = await read_state(Endpoint.of("registry", wheel.plan.var), store, PROJECT)
     assert told_of(load_state(folder), state) == load_state(folder)
     before, after = names(lines), names(await read_log(fresh_kafka))
     for topic in before.keys() | after.keys():

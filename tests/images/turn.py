@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
-from tunewheel_local.endpoint import Endpoint
 from tunewheel_local.kafka.ports import free_port
 from tunewheel_runtime.kafka_settings import KafkaSettings
+from tunewheel_testing.endpoint import Endpoint
 from tunewheel_testing.feed import EventFeed
 from tunewheel_testing.gateway import GatewayClient
 

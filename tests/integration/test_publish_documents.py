@@ -25,7 +25,7 @@ from tunewheel_contracts.topics import (
 )
 from tunewheel_ingest.main import make_app
 from tunewheel_ingest.settings import Settings
-from tunewheel_local.endpoint import Endpoint
+from tunewheel_testing.endpoint import Endpoint
 from tunewheel_testing.kafka_door import KafkaDoor
 from tunewheel_testing.specs import declared
 

@@ -14,6 +14,7 @@ from tunewheel_local.kafka.ports import free_port
 from tunewheel_local.launch import Plan, Wheel
 from tunewheel_local.places import Var
 from tunewheel_local.roster import Member, choose
+from tunewheel_local.wheel_secrets import local_key
 from tunewheel_testing.feed import EventFeed
 
 LOG_TAIL_CHARACTERS = 2_500
@@ -31,7 +32,7 @@ async def turning(
 ) -> AsyncIterator[tuple[Wheel, EventFeed]]:
     """Start ``services`` on a broker and a store below ``root``; a failure inside shows the logs' ends.
 
-    They ask who calls, as they do for everybody: ``wheel.endpoint`` has the key.
+    They ask who calls, as they do for everybody: ``Endpoint.of`` has the key.
 
     ``commands`` start services, by their names, in other ways than the wheel does. ``kafka`` names a broker
     that already runs.
@@ -79,7 +80,7 @@ def free_ports(members: Iterable[Member]) -> dict[str, int]:
 
 def key_of(wheel: Wheel) -> str:
     """Return the key of the wheel's user, for clients that want it by itself."""
-    key = wheel.endpoint("gateway").key
+    key = local_key(wheel.plan.var)
     assert key is not None
     return key.get_secret_value()
 

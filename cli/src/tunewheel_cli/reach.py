@@ -1,4 +1,4 @@
-"""The options that commands share: the wheel's folder, Kafka, JSON output, and addresses of services."""
+"""The options that commands about an installation share: the wheel's folder, Kafka, and JSON output."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 import typer
 from tunewheel_local.connection import Connection
@@ -18,19 +18,7 @@ from tunewheel_local.places import Var
 
 from tunewheel_cli.exits import print_json, reporting
 
-if TYPE_CHECKING:
-    from tunewheel_local.endpoint import Endpoint
-
 F = TypeVar("F", bound=Callable[..., Any])
-
-
-def address_option(variable: str, help_text: str, default: str = "the running one") -> Any:
-    """Return the option of an address that ``variable`` can name too. ``default`` describes the address
-    without them."""
-    return typer.Option(envvar=variable, help=help_text, show_default=default)
-
-
-Store = Annotated[str | None, address_option("TUNEWHEEL_STORE_URL", "Object store.", "that of the folder")]
 
 
 @dataclass(slots=True)
@@ -53,12 +41,6 @@ class Reach:
         options = self.connection.client_options(self.var)
         self.connection.require_named(self.var)
         return options
-
-    def endpoint(self, service: str, url: str | None) -> Endpoint:
-        """Return ``service`` at ``url``, else that of the wheel; see ``Endpoint.of``."""
-        from tunewheel_local.endpoint import Endpoint
-
-        return Endpoint.of(service, self.var, url=url)
 
     def show(self, value: Any, text: str | Callable[[], object]) -> None:
         """Print the command's result: ``value`` as JSON where --json is given, else ``text``, which may be a

@@ -60,7 +60,7 @@ def resolve(
     else:
         found = _kept(context or environment.get(CONTEXT), environment)
     told: dict[str, Any] = {}
-    if secret := _sendable(key or key_of(environment)):
+    if secret := sendable(key or key_of(environment)):
         told |= {"key": SecretStr(secret), "tokens": None}
     if chosen := (project or environment.get(PROJECT)):
         told["project"] = chosen
@@ -104,16 +104,16 @@ def _url(text: str, field: str = "url") -> str:
     return text.rstrip("/")
 
 
-def key_of(environment: Mapping[str, str]) -> str | None:
+def key_of(environment: Mapping[str, str], variable: str = KEY) -> str | None:
     """Return the key of the environment, or of the file of its name in ``TUNEWHEEL_SECRETS_DIR``."""
-    value = environment.get(KEY, "").strip()
+    value = environment.get(variable, "").strip()
     folder = environment.get("TUNEWHEEL_SECRETS_DIR")
-    if not value and folder and (file := Path(folder) / KEY).is_file():
+    if not value and folder and (file := Path(folder) / variable).is_file():
         value = file.read_text("utf-8", errors="replace").strip()
     return value or None
 
 
-def _sendable(key: str | None) -> str | None:
+def sendable(key: str | None) -> str | None:
     if key is not None and not (key.isascii() and key.isprintable() and " " not in key):
         raise NoAddress("key: holds a character that no key has; copy the key again", param="key")
     return key

@@ -12,7 +12,6 @@ from tunewheel_contracts.errors import TunewheelError
 
 from tunewheel_local import run_state
 from tunewheel_local.connection import Connection, as_environment
-from tunewheel_local.endpoint import Endpoint
 from tunewheel_local.kafka.broker import LocalKafka
 from tunewheel_local.kafka.ports import free_port, is_free
 from tunewheel_local.places import Var
@@ -141,10 +140,6 @@ class Wheel:
 
     def url_of(self, service: str) -> str:
         return url(self.ports[service])
-
-    def endpoint(self, service: str) -> Endpoint:
-        """Return the address of ``service``, with the key of the wheel's user."""
-        return Endpoint.of(service, self.plan.var)
 
     async def _start(self) -> None:
         secrets = self._make_secrets()

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tunewheel_cli.exits import Exit
-from tunewheel_cli.reach import Reach, address_option, reaching
+from tunewheel_cli.reach import Reach, reaching
 
 if TYPE_CHECKING:
-    from tunewheel_local.endpoint import Endpoint
     from tunewheel_local.places import Var
     from tunewheel_local.run_state import RunState
 
+    from tunewheel_cli.doctor.endpoints import Engine
     from tunewheel_cli.doctor.examination import Installation
     from tunewheel_cli.doctor.findings import Finding
 
@@ -41,14 +41,17 @@ async def doctor(
         ),
     ] = None,
     store_url: Annotated[
-        str | None, address_option("TUNEWHEEL_STORE_URL", "The object store.", "that of the wheel here")
+        str | None,
+        typer.Option(
+            envvar="TUNEWHEEL_STORE_URL", help="The object store.", show_default="that of the wheel here"
+        ),
     ] = None,
     engine_url: Annotated[
         str | None,
-        address_option(
-            "TUNEWHEEL_ENGINE_URL",
-            "Engines, separated by commas; TUNEWHEEL_ENGINE_API_KEY is sent.",
-            "that of the wheel here",
+        typer.Option(
+            envvar="TUNEWHEEL_ENGINE_URL",
+            help="Engines, separated by commas; TUNEWHEEL_ENGINE_API_KEY is sent.",
+            show_default="that of the wheel here",
         ),
     ] = None,
     health_urls: HealthUrls = None,
@@ -96,23 +99,25 @@ def _installation(
     )
 
 
-def engines_of(engine_url: str | None, wheel: RunState | None, var: Var) -> tuple[tuple[Endpoint, ...], str]:
+def engines_of(engine_url: str | None, wheel: RunState | None, var: Var) -> tuple[tuple[Engine, ...], str]:
     """Return the engines, with the key that the gateway sends, and the variable of the trusted authority.
 
     For the wheel here, these are the gateway's values from ``roster.environment``.
     """
-    from tunewheel_local.endpoint import Endpoint, key_from_environment
+    from pydantic import SecretStr
+    from tunewheel_client.target import key_of, sendable
     from tunewheel_local.http import HTTP_CAFILE, resolved
     from tunewheel_local.wheel_secrets import local_key
 
-    from tunewheel_cli.doctor.endpoints import ENGINE_CAFILE
+    from tunewheel_cli.doctor.endpoints import ENGINE_CAFILE, Engine
 
-    key = key_from_environment("TUNEWHEEL_ENGINE_API_KEY")
+    told = sendable(key_of(os.environ, "TUNEWHEEL_ENGINE_API_KEY"))
+    key = SecretStr(told) if told else None
     urls = resolved(engine_url, option="--engine-url", advice="give the key in TUNEWHEEL_ENGINE_API_KEY")
     if urls or wheel is None:
-        return tuple(Endpoint("engine", url, key) for url in urls), ENGINE_CAFILE
+        return tuple(Engine(url, key) for url in urls), ENGINE_CAFILE
     own = wheel.url_of("engine")
-    engines = (Endpoint("engine", own, key or local_key(var)),) if own else ()
+    engines = (Engine(own, key or local_key(var)),) if own else ()
     return engines, HTTP_CAFILE if HTTP_CAFILE in os.environ else ENGINE_CAFILE
 
 

@@ -7,10 +7,10 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
+from pydantic import SecretStr
 from tunewheel_contracts.errors import TransientError
-from tunewheel_local.endpoint import Endpoint
 from tunewheel_local.http import open_session
 
 from tunewheel_cli.doctor.findings import Finding, fine, listed, unknown, wrong
@@ -20,6 +20,13 @@ FOLDER = "doctor"
 """A folder in the store for an object that the check creates and removes."""
 ENGINE_SECONDS = 10.0
 ENGINE_CAFILE = "TUNEWHEEL_ENGINE_CAFILE"
+
+
+class Engine(NamedTuple):
+    """An engine's address. ``key`` None: no key is sent."""
+
+    url: str
+    key: SecretStr | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +70,7 @@ async def look_at_store(url: str) -> Look:
     return Look((found,), {} if written is None else {"the store": written - now})
 
 
-async def look_at_engines(engines: Sequence[Endpoint], authority: str = ENGINE_CAFILE) -> Look:
+async def look_at_engines(engines: Sequence[Engine], authority: str = ENGINE_CAFILE) -> Look:
     """Ask each engine for its models, like the gateway. ``authority``: the variable that names the file of
     trusted certificates."""
     import aiohttp
@@ -72,8 +79,9 @@ async def look_at_engines(engines: Sequence[Endpoint], authority: str = ENGINE_C
     offsets: dict[str, timedelta] = {}
     for engine in engines:
         timeout = aiohttp.ClientTimeout(total=ENGINE_SECONDS)
+        headers = {"Authorization": f"Bearer {engine.key.get_secret_value()}"} if engine.key else {}
         try:
-            async with open_session(timeout=timeout, headers=engine.headers, authority=authority) as session:
+            async with open_session(timeout=timeout, headers=headers, authority=authority) as session:
                 finding, offset = await _ask_engine(session, engine.url)
         except aiohttp.ClientConnectorCertificateError as error:
             text = f"{engine.url} shows a certificate that is not trusted ({error.certificate_error})"

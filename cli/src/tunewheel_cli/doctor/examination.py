@@ -15,13 +15,13 @@ from typing import Any
 
 from tunewheel_contracts.errors import TunewheelError
 from tunewheel_contracts.topics import TOPICS
-from tunewheel_local.endpoint import Endpoint
 from tunewheel_planner.driver import Driver, cuda_of_torch, least_driver, read_driver
 
 from tunewheel_cli.doctor.endpoints import (
     ENGINE_CAFILE,
     NO_ENGINE,
     NO_STORE,
+    Engine,
     Look,
     look_at_engines,
     look_at_processes,
@@ -81,7 +81,7 @@ class Installation:
     names: Sequence[str] = ("cli",)
     """The principals whose rights the client must have."""
     store_url: str = ""
-    engines: Sequence[Endpoint] = ()
+    engines: Sequence[Engine] = ()
     engine_authority: str = ENGINE_CAFILE
     """The variable that names the file of the engines' certificate authority."""
     health_urls: Sequence[str] = ()
