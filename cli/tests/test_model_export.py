@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from tunewheel_cli import model_export
-from tunewheel_cli.commands.run_export import describe
+from tunewheel_cli.commands.run import describe
 from tunewheel_cli.frame import app
 from tunewheel_cli.model_export import NotExported, run_export
 from tunewheel_contracts.errors import TransientError

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from tunewheel_local.connection import InvalidOption
 
-from tunewheel_cli.commands.key_add import Groups, Projects, Roles
+from tunewheel_cli.commands.key import Groups, Projects, Roles
 from tunewheel_cli.reach import Reach, on_folder
 
 if TYPE_CHECKING:

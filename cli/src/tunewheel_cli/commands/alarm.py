@@ -1,4 +1,4 @@
-"""alarm show."""
+"""The commands about alarms."""
 
 from __future__ import annotations
 
@@ -6,10 +6,29 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tunewheel_cli.calling import Call, Project, calling, completing
+from tunewheel_cli.calling import Call, Limit, Project, calling, completing
 
 if TYPE_CHECKING:
     from tunewheel_contracts.api.alarms import AlarmDetail
+
+
+@calling
+def list_(
+    call: Call,
+    project: Project,
+    state: Annotated[str | None, typer.Option(help="Only these: open, or resolved.")] = None,
+    limit: Limit = 50,
+) -> None:
+    """List the alarms of a project: production differs from the training data."""
+    from tunewheel_cli.texts import print_page
+
+    print_page(
+        call, call.client.alarms.list(project, state=state, limit=limit), f"{project} has no such alarm",
+        ("alarm", "state", "detector", "since", "dataset", "keywords"),
+        lambda one: (one.alarm_id, one.state, one.detector, one.since, one.dataset_id, one.keywords),
+        shorten=("keywords",),
+    )  # fmt: skip
+
 
 Alarm = Annotated[
     str,
@@ -21,13 +40,13 @@ Alarm = Annotated[
 
 
 @calling
-def command(call: Call, project: Project, alarm: Alarm = "latest") -> None:
+def show(call: Call, project: Project, alarm: Alarm = "latest") -> None:
     """Show an alarm: its figures, the questions behind it, and what was done about it."""
     found = call.client.alarms.show(project, alarm)
-    call.show(found, lambda: _print(found))
+    call.show(found, lambda: _print_alarm(found))
 
 
-def _print(found: AlarmDetail) -> None:
+def _print_alarm(found: AlarmDetail) -> None:
     from tunewheel_cli.texts import flat, print_facts
 
     told = None if found.statistic is None else f"{found.statistic_name} {found.statistic:.3g}"

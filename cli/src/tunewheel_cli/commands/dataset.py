@@ -1,0 +1,113 @@
+"""The commands about dataset versions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tunewheel_cli.calling import Call, Dataset, Limit, Project, Request, Timeout, calling, settle
+from tunewheel_cli.datasets.exporting import ExportFormat
+
+
+@calling
+def list_(call: Call, project: Project, limit: Limit = 50) -> None:
+    """List the dataset versions of a project."""
+    from tunewheel_cli.texts import print_page
+
+    print_page(
+        call, call.client.datasets.list(project, limit=limit), f"{project} has no dataset version yet",
+        ("dataset", "built", "because of", "train", "held out", "preferences", "runs"),
+        lambda one: (
+            one.dataset_id, one.created_at, one.reason, one.counts.train, one.counts.holdout,
+            one.counts.preferences, one.runs,
+        ),
+    )  # fmt: skip
+
+
+@calling
+def show(
+    call: Call,
+    dataset_id: Dataset,
+    project: Project,
+    power: Annotated[bool, typer.Option(help="Say what the criteria can show on its held-out rows.")] = True,
+) -> None:
+    """Show what a version holds, and what became of every record on the way to it."""
+    from tunewheel_cli.datasets.tables import print_version
+    from tunewheel_cli.power_tables import power_lines
+
+    found = call.client.datasets.show(project, dataset_id, power=power)
+
+    def tell() -> None:
+        print_version(found)
+        if found.power is not None:
+            print("\n".join(power_lines(found.power)))
+
+    call.show(found, tell)
+
+
+@calling
+def diff(
+    call: Call,
+    before: Dataset,
+    after: Annotated[str, typer.Argument(help="The version to compare it with.", show_default=False)],
+    project: Project,
+) -> None:
+    """Show what changed from one version to another: examples, answers, labels, stages, spec."""
+    from tunewheel_cli.datasets.tables import print_difference
+
+    found = call.client.datasets.diff(project, before, after)
+    call.show(found, lambda: print_difference(found))
+
+
+@calling
+def export(
+    call: Call,
+    dataset_id: Dataset,
+    project: Project,
+    to: Annotated[Path | None, typer.Option(help="Folder to write.", show_default="./DATASET_ID")] = None,
+    form: Annotated[
+        ExportFormat,
+        typer.Option("--format", help="jsonl, parquet, or hf: a folder for datasets.load_from_disk."),
+    ] = ExportFormat.JSONL,
+) -> None:
+    """Write a version's rows and manifest to a folder, for other tools. Rows of erased records are left
+    out."""
+    from tunewheel_cli.commands.progress import rows_bar
+    from tunewheel_cli.datasets.exporting import check_folder, write_version
+
+    found = call.client.datasets.show(project, dataset_id)
+    folder = to or Path(found.dataset_id)
+    check_folder(folder)  # only once the id is known, because it may give the folder its name
+    counts = found.counts
+    with rows_bar(silent=call.as_json) as bar:
+        bar.expect(counts.train + counts.holdout + counts.preferences + counts.negatives)
+        rows = write_version(call.client, found, folder, form, on_rows=bar.note)
+    listed = ", ".join(f"{count:,} {name}" for name, count in rows.items())
+    written = {
+        "dataset_id": found.dataset_id, "folder": str(folder.resolve()), "format": form.value, "rows": rows,
+    }  # fmt: skip
+    call.show(written, f"wrote {listed} to {folder}")
+
+
+@calling
+def build(
+    call: Call,
+    project: Project,
+    wait: Annotated[
+        bool, typer.Option(help="First wait until ingest has read all that was published so far.")
+    ] = True,
+    request: Request = None,
+    timeout: Timeout = 120.0,
+) -> None:
+    """Ask for a new dataset version now, whatever the build policy says, and wait until curate has it.
+
+    It holds everything that was published before the command.
+    """
+    accepted = call.writer.datasets.build(project, wait=wait, request=request)
+    command = settle(call, project, accepted, timeout)
+    call.show(
+        command or accepted,
+        f"asked for a dataset of {project}; follow it with `tunewheel watch --project {project}`",
+    )

@@ -1,0 +1,168 @@
+"""The commands about models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tunewheel_cli.calling import Call, Limit, Model, Project, Request, Timeout, calling, settle
+from tunewheel_cli.texts import printable
+
+if TYPE_CHECKING:
+    from tunewheel_contracts.api.models import ModelDetail
+
+
+@calling
+def list_(
+    call: Call,
+    project: Project,
+    stage: Annotated[str | None, typer.Option(help="Only models in this stage, such as production.")] = None,
+    limit: Limit = 50,
+) -> None:
+    """List the registered models of a project, and the stage of each."""
+    from tunewheel_cli.texts import print_page
+
+    print_page(
+        call, call.client.models.list(project, stage=stage, limit=limit), f"{project} has no such model",
+        ("model", "kind", "stage", "answers", "since", "run", "base"),
+        lambda one: (
+            one.model_id, one.kind, one.stage.value,
+            (f"{one.role} {one.percent} %" if one.role else "") + (" pinned" if one.pinned else ""),
+            one.since, one.run_id, f"{one.base.name} at {one.base.revision.removeprefix('sha256:')[:12]}",
+        ),
+        shorten=("base",),
+    )  # fmt: skip
+
+
+@calling
+def show(call: Call, model: Model, project: Project) -> None:
+    """Show a model: its stages, what it was trained on, and its figures."""
+    found = call.client.models.show(project, model)
+    call.show(found, lambda: _print_model(found))
+
+
+def _print_model(found: ModelDetail) -> None:
+    from tunewheel_cli.texts import flat, print_facts
+
+    facts = found.base_facts
+    print_facts(
+        (
+            ("model", found.model_id),
+            ("kind", found.kind),
+            ("stage", found.stage.value),
+            ("answers", f"{found.role} {found.percent} %" if found.role else None),
+            ("pinned", "yes" if found.pinned else None),
+            ("base", f"{found.base.name} at {found.base.revision}"),
+            ("licence", facts and facts.license),
+            ("parameters", facts and facts.parameters),
+            ("context", facts and facts.context_length),
+            ("template", facts and facts.chat_template_sha256),
+            ("run", found.run_id),
+            ("dataset", found.dataset_id),
+            ("evaluation", found.evaluation_id),
+            ("figures", "withheld: a review of answers is open" if found.withheld else None),
+        )
+    )
+    for check in found.checks:
+        print(f"  {check.outcome or ('met' if check.passed else 'missed'):9} {flat(check.reason)}")
+    for step in found.history:
+        print(f"  {flat(step.at)}  {step.stage.value}: {flat(step.reason)}")
+
+
+@calling
+def card(call: Call, model: Model, project: Project) -> None:
+    """Print a model's card: Markdown with metadata in YAML, as the Hugging Face hub has them."""
+    text = call.client.models.card(project, model)
+    call.show({"model_id": model, "card": text}, lambda: print(printable(text), end=""))
+
+
+@calling
+def compare(
+    call: Call,
+    first: Model,
+    second: Annotated[str, typer.Argument(help="The model to compare it with.", show_default=False)],
+    project: Project,
+) -> None:
+    """Show what changed from one model to another: data, recipe, criteria, figures, what serves."""
+    from tunewheel_cli.comparison import print_comparison
+
+    found = call.client.models.compare(project, first, second)
+    call.show(found, lambda: print_comparison(found))
+
+
+Reason = Annotated[str, typer.Option(help="Why; it is kept with the model.", show_default=False)]
+Generation = Annotated[
+    int | None,
+    typer.Option(
+        help="Of the state that you saw: the command is refused once anything else happened.",
+        show_default="of now",
+    ),
+]
+
+
+class Remaining(StrEnum):
+    """The model that answers all traffic after ``stop``."""
+
+    CHAMPION = "champion"
+    BASE = "base"
+
+
+@calling
+def promote(
+    call: Call, model: Model, project: Project, reason: Reason,
+    force: Annotated[
+        bool, typer.Option("--force", help="Even what was not judged, or did not pass.")
+    ] = False,
+    generation: Generation = None, request: Request = None, timeout: Timeout = 30.0,
+) -> None:  # fmt: skip
+    """Put a model into production at once, whomever it was compared with."""
+    more = {"force": force, "generation": generation}
+    _order(call, "promote", model, project, reason, request, timeout, **more)
+
+
+@calling
+def stop(
+    call: Call, project: Project, reason: Reason,
+    to: Annotated[
+        Remaining, typer.Option("--to", help="Who answers everything from now on.")
+    ] = Remaining.CHAMPION,
+    request: Request = None, timeout: Timeout = 30.0,
+) -> None:  # fmt: skip
+    """Send all traffic of a project to its champion or its bare base at once: no trial, no copy, nobody else,
+    until `model unpin`."""
+    _order(call, "stop", to.value, project, reason, request, timeout)
+    call.tell(f"others come back by `tunewheel model unpin {to.value} --project {project} --reason WHY`")
+
+
+def _command(action: str, about: str) -> Callable[..., Any]:
+    def order(
+        call: Call, model: Model, project: Project, reason: Reason, generation: Generation = None,
+        request: Request = None, timeout: Timeout = 30.0,
+    ) -> None:  # fmt: skip
+        _order(call, action, model, project, reason, request, timeout, generation=generation)
+
+    order.__doc__ = about
+    return calling(order)
+
+
+rollback = _command(
+    "rollback",
+    "Take a model out of traffic; from production the champion before it takes over, or the base.",
+)
+pin = _command("pin", "Keep production with the model that is in it: whoever passes waits.")
+unpin = _command("unpin", "Let others into production again; the newest of those who wait goes on.")
+retire = _command("retire", "Take a model out in good order; only a command brings it back.")
+reject = _command("reject", "Take a version out for good.")
+
+
+def _order(
+    call: Call, action: str, model: str, project: str, reason: str, request: str | None, timeout: float,
+    **more: Any,
+) -> None:  # fmt: skip
+    told = {name: value for name, value in more.items() if value not in (None, False)}
+    accepted = getattr(call.writer.models, action)(project, model, reason=reason, request=request, **told)
+    command = settle(call, project, accepted, timeout)
+    call.show(command or accepted, f"{action} of {model} in {project}: {'done' if command else 'asked for'}")

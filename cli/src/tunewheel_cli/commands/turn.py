@@ -1,0 +1,94 @@
+"""The commands about turns of the wheel."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tunewheel_cli.calling import Call, Limit, Project, Unfinished, calling, completing
+
+if TYPE_CHECKING:
+    from tunewheel_contracts.api.turns import TurnDetail
+
+
+@calling
+def list_(
+    call: Call,
+    project: Project,
+    state: Annotated[str | None, typer.Option(help="Only these: in flight, or ended.")] = None,
+    limit: Limit = 50,
+) -> None:
+    """List the turns of the wheel: how far each came, and whether it helped."""
+    from tunewheel_cli.texts import print_page
+
+    print_page(
+        call, call.client.turns.list(project, state=state, limit=limit), f"{project} has no such turn",
+        ("turn", "began", "because of", "is", "ended", "outcome", "run", "model"),
+        lambda one: (
+            one.turn_id, one.began_at, one.reason, one.stage_in_words or one.stage, one.end, one.outcome,
+            one.run_id, one.model_id,
+        ),
+        shorten=("is",),
+    )  # fmt: skip
+
+
+Turn = Annotated[
+    str,
+    typer.Argument(
+        help="A turn: its id, the beginning of it, or latest.", autocompletion=completing("turns", "turn_id")
+    ),
+]
+
+
+@calling
+def show(call: Call, project: Project, turn: Turn = "latest") -> None:
+    """Show how far a turn came, and what it led to."""
+    found = call.client.turns.show(project, turn)
+    call.show(found, lambda: print_turn(found))
+
+
+def print_turn(found: TurnDetail) -> None:
+    """Print a turn's facts, and the monitor's report of its end."""
+    from tunewheel_cli.texts import print_facts
+
+    report = found.completed
+    print_facts(
+        (
+            ("turn", found.turn_id),
+            ("is", found.stage_in_words or found.stage),
+            ("began", found.began_at),
+            ("because of", found.reason),
+            ("asked by", found.asked_by),
+            ("alarms", found.alarm_ids),
+            ("dataset", found.dataset_id),
+            ("run", found.run_id),
+            ("model", found.model_id),
+            ("served", found.served_at),
+            ("ended", found.end),
+            ("outcome", found.outcome),
+            ("because", report and report.reasons),
+            ("to do", report and report.next_step),
+        )
+    )
+
+
+@calling
+def wait(
+    call: Call,
+    project: Project,
+    turn: Turn = "latest",
+    timeout: Annotated[
+        float | None, typer.Option("--timeout", help="Seconds to wait.", show_default="without end", min=0)
+    ] = None,
+) -> None:
+    """Wait until a turn of the wheel has ended, and show what it led to."""
+    from tunewheel_client import Away
+
+    try:
+        found = call.client.turns.wait(project, turn, timeout_seconds=timeout)
+    except Away as error:
+        if error.status is None and call.client.turns.show(project, turn).state != "ended":
+            raise Unfinished(error.message) from error
+        raise
+    call.show(found, lambda: print_turn(found))
