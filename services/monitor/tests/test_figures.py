@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from datetime import timedelta
+from functools import partial
 from typing import Any, get_args
 
 import pytest
@@ -13,16 +14,15 @@ from tunewheel_contracts.events.production import DriftDetected
 from tunewheel_contracts.formats.drift_spec import DetectorName
 from tunewheel_monitor.detectors import Finding
 from tunewheel_monitor.detectors.errors import Errors
-from tunewheel_monitor.figures import POINTS, TOLD_EVERY, judge
+from tunewheel_monitor.figures import POINTS, TOLD_EVERY, tell
 from tunewheel_monitor.fold import Facts, fold
 from tunewheel_monitor.slices import LATELY, MOST_VALUES, OTHER
-from tunewheel_monitor.state import ProjectState
+from tunewheel_monitor.state import ProjectState, Version
 
 from .conftest import START, spec_of
 from .scores import answer, facts, novel, rating
 
 SLOWLY = timedelta(minutes=5)
-WHERE = {"project": "desk", "model_id": "desk-1", "dataset_id": "ds-1"}
 CALM = Finding(
     "errors", "share", 0.01, 0.02, 100, 1.0, 0.001, -0.01, "rise", 0.03, "a budget of 2%", "investigate"
 )
@@ -92,9 +92,12 @@ def test_the_clock_of_one_gateway_that_runs_ahead_silences_nothing() -> None:
 def test_a_series_is_bounded_and_spans_half_a_day_of_dense_traffic_or_each_window_of_sparse_traffic(
     apart: timedelta,
 ) -> None:
-    state, windows = dict[str, Any](), 5_000
-    found = [judge(state, Errors(), CALM, None, at=START + n * apart, **WHERE) for n in range(windows)]
-    series = [one for one in found if one is not None][-1].series
+    told, windows = (
+        partial(tell, ProjectState(), Version("desk-1", "ds-1", 1), Errors(), project="desk"),
+        5_000,
+    )
+    said = [one for n in range(windows) for one in told(at=START + n * apart, finding=CALM)]
+    series = said[-1].data.series
     assert len(series.ended_at) <= POINTS
     assert len(series.items) == len(series.effect) == len(series.p_value) == len(series.ended_at)
     assert series.ended_at == tuple(sorted(series.ended_at))

@@ -115,7 +115,6 @@ async def test_metrics_tell_what_was_scored_folded_and_judged_and_which_alarms_a
         'tunewheel_monitor_looks_total{detector="labels"} 0',
         'tunewheel_monitor_alarms_open{detector="novelty"} 1',
         'tunewheel_monitor_evidence{project="desk",detector="novelty"} 1.0',
-        'tunewheel_monitor_effect{project="desk",detector="errors"} -0.02',
     ):
         assert line in told
     (lag,) = (line for line in told if line.startswith("tunewheel_monitor_fold_lag_seconds "))

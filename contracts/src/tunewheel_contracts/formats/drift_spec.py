@@ -15,22 +15,9 @@ Follows = Annotated[Literal["collect_labels", "retrain", "investigate", "nothing
 """What an alarm leads to: a new version once there are enough labels near it, a new version now, an
 investigation by a person, or nothing."""
 DetectorName = Literal[
-    "novelty",
-    "clusters",
-    "mixture",
-    "documents",
-    "format",
-    "labels",
-    "length",
-    "refusals",
-    "repetition",
-    "invented",
-    "feedback",
-    "corrections",
-    "agreement",
-    "latency",
-    "errors",
-]
+    "novelty", "clusters", "mixture", "documents", "format", "labels", "length", "refusals", "repetition",
+    "invented", "feedback", "corrections", "agreement", "latency", "errors",
+]  # fmt: skip
 """The names of the monitor's detectors."""
 
 
@@ -118,7 +105,3 @@ class DriftSpec(Strict):
     def asks_for(self, detector: str, family: str) -> bool:
         """Return whether a detector is switched on, by its family and its name."""
         return family in self.detectors and detector not in self.disabled
-
-    def floor_of(self, detector: str) -> float | None:
-        """Return the floor that replaces the detector's own; None: there is no other."""
-        return {str(name): floor for name, floor in self.floors.items()}.get(detector)

@@ -11,9 +11,11 @@ from typing import Any
 
 from tunewheel_contracts.events.monitoring import FigureSeries, WindowJudged
 
+from tunewheel_monitor import slices
+from tunewheel_monitor.alarms import Said
 from tunewheel_monitor.detectors import Detector, Finding
+from tunewheel_monitor.state import ProjectState, Version
 
-State = dict[str, Any]
 POINTS = 60
 TOGETHER = timedelta(minutes=24)
 """Points are joined where two of them span no more. So 60 points of dense traffic show half a day or more,
@@ -22,89 +24,71 @@ TOLD_EVERY = timedelta(minutes=1)
 """Figures are told at most so often, by the times of the items, unless the detector's state changes."""
 NEAR = 10.0
 """A p-value of at most so many times the threshold is near an alarm: a tenth of the evidence is there."""
-TOLD = (
-    "items",
-    "statistic_name",
-    "statistic",
-    "usual",
-    "effect",
-    "effect_unit",
-    "floor",
-    "p_value",
-    "threshold",
-    "reference",
-)
-"""The fields of a finding that are told."""
+TOLD = WindowJudged.model_fields.keys() & Finding.__dataclass_fields__.keys() - {"detector"}
+COLUMNS = tuple(FigureSeries.model_fields)
 
 
-def fresh() -> State:
-    return {"windows": 0, "state": "", "told_at": "", "judged_at": "", "last": {}, "points": []}
-
-
-def judge(
-    figures: State,
+def tell(
+    state: ProjectState,
+    version: Version,
     detector: Detector,
-    finding: Finding | None,
-    alarm_id: str | None,
     *,
+    project: str,
     at: datetime,
-    **where: Any,
-) -> WindowJudged | None:
-    """Take the finding of a window that ended, and return the figures to tell. None: they were told just now.
-    ``finding`` None: the detector had nothing to measure, or still learns what is usual. ``where``: project,
-    model, dataset version and slices."""
-    figure = figures.setdefault(detector.name, fresh())
-    figure["judged_at"] = at.isoformat()
+    finding: Finding | None = None,
+    stands: str = "silent",
+) -> list[Said]:
+    """Take the finding of a window that ended, and return the event to publish. ``stands``: the detector's
+    state if there is neither a finding nor an alarm."""
+    figure = state.figures.setdefault(detector.name, {"windows": 0, "state": "", "last": {}, "points": []})
+    alarm = state.alarms.get(detector.name)
+    if alarm is not None:
+        stands = "alarm"
+    elif finding is not None:
+        stands = "near" if finding.p_value <= NEAR * finding.threshold else "calm"
     if finding is not None:
         _take(figure, finding, at)
-    stood, figure["state"] = figure["state"], _state(finding, alarm_id)
-    told_at = datetime.fromisoformat(figure["told_at"]) if figure["told_at"] else None
-    if figure["state"] == stood and told_at is not None and abs(at - told_at) < TOLD_EVERY:
-        return None
+    stood, figure["state"] = figure["state"], stands
+    if stands == stood and (
+        finding is None or abs(at - datetime.fromisoformat(figure["told_at"])) < TOLD_EVERY
+    ):
+        return []
     figure["told_at"] = at.isoformat()
-    return _told(figure, detector, alarm_id=alarm_id, **where)
+    told = WindowJudged(
+        project=project,
+        figure_id=f"{project}/{detector.name}",
+        detector=detector.name,
+        family=detector.family,
+        model_id=version.model_id,
+        dataset_id=version.dataset_id,
+        state=stands,
+        alarm_id=alarm.alarm_id if alarm else None,
+        windows=figure["windows"],
+        judged_at=at,
+        **figure["last"],
+        series=_series(figure["points"]),
+        slices=slices.told(state.slices, detector),
+    )
+    return [Said(told)]
 
 
-def was_judged(figures: State, detector: str) -> bool:
-    return bool(figures.get(detector, fresh())["judged_at"])
-
-
-def rest(figures: State, detector: Detector, stands: str, **where: Any) -> WindowJudged | None:
-    """Return what to tell of a detector that is ``off``, or ``silent`` because its alarm ended without a
-    window. None: that was told, or nothing ever was."""
-    if not was_judged(figures, detector.name) or figures[detector.name]["state"] == stands:
-        return None
-    figures[detector.name]["state"] = stands
-    return _told(figures[detector.name], detector, **where)
-
-
-def measured(figures: State) -> dict[str, tuple[float, float]]:
-    """Return, by detector, the share of the evidence for an alarm that there is, on the scale of its
-    logarithm (0 none, 1 enough), and the effect. Detectors that are off or have measured nothing are left
-    out."""
+def evidence(figures: dict[str, Any]) -> dict[str, float]:
+    """Return, by detector that is on, the share of the evidence for an alarm that there is, on the scale of
+    its logarithm: 0 none, 1 enough."""
     return {
-        name: (max(0.0, min(1.0, log(last["p_value"]) / log(last["threshold"]))), last["effect"])
+        name: max(0.0, min(1.0, log(last["p_value"]) / log(last["threshold"])))
         for name, figure in figures.items()
         if (last := figure["last"]) and figure["state"] != "off"
     }
 
 
-def _state(finding: Finding | None, alarm_id: str | None) -> str:
-    if alarm_id is not None:
-        return "alarm"
-    if finding is None:
-        return "silent"
-    return "near" if finding.p_value <= NEAR * finding.threshold else "calm"
-
-
-def _take(figure: State, finding: Finding, at: datetime) -> None:
+def _take(figure: dict[str, Any], finding: Finding, at: datetime) -> None:
     figure["windows"] += 1
     told = {name: getattr(finding, name) for name in TOLD}
     last = {name: _short(value) if isinstance(value, float) else value for name, value in told.items()}
     figure["last"], points = last, figure["points"]
     ended = max(at.timestamp(), points[-1][0]) if points else at.timestamp()
-    point = [round(ended, 3), last["items"], last["statistic"], last["effect"], last["p_value"]]
-    figure["points"] = _joined([*points, point])
+    figure["points"] = _joined([*points, [round(ended, 3), *(last[name] for name in COLUMNS[1:])]])
 
 
 def _joined(points: list[list[float]]) -> list[list[float]]:
@@ -113,32 +97,16 @@ def _joined(points: list[list[float]]) -> list[list[float]]:
         return points
     for n in range(1, len(points) - 1):
         if points[n + 1][0] - points[n - 1][0] <= TOGETHER.total_seconds():
-            before, after = points[n], points[n + 1]
-            joined = [after[0], before[1] + after[1], after[2], after[3], min(before[4], after[4])]
+            before, (ended, items, *rest, p_value) = points[n : n + 2]
+            joined = [ended, before[1] + items, *rest, min(before[-1], p_value)]
             return [*points[:n], joined, *points[n + 2 :]]
     return points[1:]
 
 
-def _told(figure: State, detector: Detector, *, project: str, **where: Any) -> WindowJudged:
-    ended, items, statistics, effects, p_values = list(zip(*figure["points"], strict=True)) or [()] * 5
-    return WindowJudged(
-        project=project,
-        figure_id=f"{project}/{detector.name}",
-        detector=detector.name,
-        family=detector.family,
-        state=figure["state"],
-        windows=figure["windows"],
-        judged_at=datetime.fromisoformat(figure["judged_at"]),
-        **figure["last"],
-        series=FigureSeries(
-            ended_at=tuple(datetime.fromtimestamp(seconds, UTC) for seconds in ended),
-            items=items,
-            statistic=statistics,
-            effect=effects,
-            p_value=p_values,
-        ),
-        **where,
-    )
+def _series(points: list[list[float]]) -> FigureSeries:
+    columns: dict[str, Any] = dict(zip(COLUMNS, zip(*points, strict=True), strict=False))
+    ended = tuple(datetime.fromtimestamp(seconds, UTC) for seconds in columns.pop("ended_at", ()))
+    return FigureSeries(ended_at=ended, **columns)
 
 
 def _short(number: float) -> float:

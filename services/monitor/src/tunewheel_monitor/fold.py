@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import lru_cache, partial
-from typing import Any
+from itertools import chain
+from typing import Any, cast
 
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.monitoring import DriftResolved, InferenceScored, TurnCompleted
@@ -21,7 +22,7 @@ from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_monitor import figures, slices
 from tunewheel_monitor.alarms import Said, hear, resolve, weigh
 from tunewheel_monitor.coverage import CoverageFacts, Encoding
-from tunewheel_monitor.detectors import DETECTORS, WEIGHTS, Detector, Finding, Opening, State, evidence
+from tunewheel_monitor.detectors import DETECTORS, WEIGHTS, Detector, Opening, State, evidence
 from tunewheel_monitor.detectors.documents import Documents, fits_badly
 from tunewheel_monitor.detectors.novelty import Novelty
 from tunewheel_monitor.knowledge import Production, watches
@@ -90,10 +91,13 @@ def _unwatch(state: ProjectState, project: str, facts: Facts, at: datetime) -> l
     watch = partial(watches, drift, facts.production)
     over = [name for name, alarm in state.alarms.items() if not watch(detector=name, family=alarm.family)]
     said = [resolve(state, version, name, project, "off", at) for name in over]
-    if len(asked_for(drift)) == len(DETECTORS) and watch(detector="", family=DETECTORS[0].family):
-        return said  # the usual case, for every item
-    off = [one for one in DETECTORS if not watch(detector=one.name, family=one.family)]
-    return said + _rested(state, version, project, [(one, "off") for one in off])
+    if len(asked_for(drift)) < len(DETECTORS) or not watch(detector="", family=drift.detectors[0]):
+        told = partial(figures.tell, state, version, project=project, at=at, stands="off")
+        said += chain.from_iterable(
+            told(one) for one in DETECTORS
+            if one.name in state.figures and not watch(detector=one.name, family=one.family)
+        )  # fmt: skip
+    return said
 
 
 def asked_for(drift: DriftSpec) -> tuple[Detector, ...]:
@@ -104,14 +108,6 @@ def asked_for(drift: DriftSpec) -> tuple[Detector, ...]:
 @lru_cache
 def _asked_for(families: tuple[str, ...], disabled: tuple[str, ...]) -> tuple[Detector, ...]:
     return tuple(one for one in DETECTORS if one.family in families and one.name not in disabled)
-
-
-def _rested(
-    state: ProjectState, version: Version, project: str, resting: Sequence[tuple[Detector, str]]
-) -> list[Said]:
-    where = {"project": project, "model_id": version.model_id, "dataset_id": version.dataset_id}
-    told = [figures.rest(state.figures, detector, stands, **where) for detector, stands in resting]
-    return [Said(one) for one in told if one is not None]
 
 
 def _judge(state: ProjectState, project: str, facts: Facts, now: datetime) -> list[Said]:
@@ -233,10 +229,10 @@ def _watch(state: ProjectState, version: Version, item: InferenceScored, facts: 
         _begin(version, window, facts)
     seen = {one.name: one.see(version.detectors[one.name], item) for one in asked_for(facts.spec.drift)}
     slices.count(state.slices, item, [name for name, bad in seen.items() if bad])
-    if over := hear(state, version, item):
-        names = {one.data.detector for one in over if isinstance(one.data, DriftResolved)}
-        silent = [(one, "silent") for one in DETECTORS if one.name in names]
-        said += over + _rested(state, version, item.project, silent)
+    over = hear(state, version, item)
+    ended = {one.data.detector for one in over if isinstance(one.data, DriftResolved)}
+    tell = partial(figures.tell, state, version, project=item.project, at=item.at)
+    said += chain(over, *(tell(one) for one in DETECTORS if one.name in ended))
     window.take(item.completion_id, item.at)
     if window.is_full:
         said += _close(state, version, item, facts)
@@ -248,42 +244,23 @@ def _close(state: ProjectState, version: Version, item: InferenceScored, facts: 
     drift, said, of_ratings = facts.spec.drift, list[Said](), item.of == "rating"
     window = (version.ratings if of_ratings else version.answers).closed()
     state.windows["ratings" if of_ratings else "answers"] += 1
+    tell = partial(figures.tell, state, version, project=item.project, at=item.at)
     for detector in asked_for(drift):
         if (detector.family == "feedback") is not of_ratings:
-            if not of_ratings and not figures.was_judged(state.figures, detector.name):
-                said += _judged(state, version, detector, None, item)  # nobody has rated
+            if not of_ratings and detector.name not in state.figures:
+                said += tell(detector)  # nobody has rated
             continue
-        finding = detector.look(version.detectors[detector.name], drift.floor_of(detector.name))
+        finding = detector.look(version.detectors[detector.name], drift.floors.get(cast(Any, detector.name)))
         state.looks[detector.name] += finding is not None
         told: dict[str, Any] = {"project": item.project, "window": window, "drift": drift, "at": item.at}
         said += weigh(state, version, detector, finding, **told)
-        said += _judged(state, version, detector, finding, item)
+        said += tell(detector, finding=finding)
     slices.fade(state.slices, item.of)
     if of_ratings:
         version.ratings = version.ratings.next()
     else:
         version.answers = version.answers.next()
     return said + _conclude(state, facts, item.at)
-
-
-def _judged(
-    state: ProjectState, version: Version, detector: Detector, finding: Finding | None, item: InferenceScored
-) -> list[Said]:
-    alarm = state.alarms.get(detector.name)
-    told = figures.judge(
-        state.figures,
-        detector,
-        finding,
-        alarm.alarm_id if alarm else None,
-        at=item.at,
-        project=item.project,
-        model_id=version.model_id,
-        dataset_id=version.dataset_id,
-        slices=slices.told(
-            state.slices, "rating" if detector.family == "feedback" else "completion", detector.name
-        ),
-    )
-    return [] if told is None else [Said(told)]
 
 
 def _may_be_shown(version: Version, item: InferenceScored) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from heapq import nlargest
 
 from tunewheel_runtime import metrics
 from tunewheel_runtime.telemetry import Telemetry
@@ -27,12 +27,8 @@ class Metrics(metrics.Metrics):
         super().__init__(telemetry.meter, "monitor", COUNTERS, labels=LABELS)
 
 
-MOST_MEASURED = 50
-"""The most projects whose figures are told: 750 series of each gauge."""
-FIGURES = (
-    ("evidence", "Share of the evidence for an alarm that there is, on a logarithmic scale: 1 is enough"),
-    ("effect", "How far a detector's figure lies above the usual"),
-)
+MOST_MEASURED = 500
+"""The most series of ``evidence``, of a project and a detector each."""
 
 
 class DetectorGauges:
@@ -41,29 +37,17 @@ class DetectorGauges:
 
     def __init__(self, metrics: Metrics, is_here: Callable[[str], bool]) -> None:
         self._is_here = is_here
-        self._alarms: dict[str, Sequence[str]] = {}
-        self._figures: dict[str, Mapping[str, tuple[float, float]]] = {}
+        self.projects: dict[str, tuple[Sequence[str], Mapping[str, float]]] = {}
+        """By project, the detectors with an open alarm, and by detector the share of the evidence."""
+        told = "Share of the evidence for an alarm that there is, on a logarithmic scale: 1 is enough"
         metrics.gauge("alarms.open", "Alarms that are open", self._open, label="detector")
-        for place, (name, text) in enumerate(FIGURES):
-            metrics.gauge(name, text, partial(self._nearest, place), label=("project", "detector"))
-
-    def keep(self, project: str, alarms: Sequence[str], figures: Mapping[str, tuple[float, float]]) -> None:
-        """Keep the detectors with an open alarm, and by detector the share of the evidence and the effect."""
-        self._alarms[project], self._figures[project] = alarms, figures
-
-    def drop(self, project: str) -> None:
-        del self._alarms[project], self._figures[project]
-
-    def clear(self) -> None:
-        self._alarms.clear()
-        self._figures.clear()
+        metrics.gauge("evidence", told, self._evidence, label=("project", "detector"))
 
     def _open(self) -> Mapping[str, float]:
-        own = [names for project, names in list(self._alarms.items()) if self._is_here(project)]
-        return Counter(name for names in own for name in names)
+        here = [alarms for name, (alarms, _) in list(self.projects.items()) if self._is_here(name)]
+        return Counter(name for alarms in here for name in alarms)
 
-    def _nearest(self, place: int) -> Mapping[tuple[str, str], float]:
-        """Return a figure by project and detector, of the projects that are nearest to an alarm."""
-        own = {name: found for name, found in list(self._figures.items()) if found and self._is_here(name)}
-        nearest = sorted(own, key=lambda name: (-max(own[name].values())[0], name))[:MOST_MEASURED]
-        return {(name, detector): told[place] for name in nearest for detector, told in own[name].items()}
+    def _evidence(self) -> Mapping[tuple[str, str], float]:
+        here = {name: found for name, (_, found) in list(self.projects.items()) if self._is_here(name)}
+        every = {(name, detector): share for name, found in here.items() for detector, share in found.items()}
+        return dict(nlargest(MOST_MEASURED, every.items(), key=lambda one: one[1]))

@@ -12,6 +12,7 @@ from typing import Any
 
 from tunewheel_contracts.events.monitoring import FigureSlice, InferenceScored
 
+from tunewheel_monitor.detectors import Detector
 from tunewheel_monitor.detectors.labels import LONGEST
 
 State = dict[str, Any]
@@ -57,13 +58,14 @@ def _faded(bad: Mapping[str, float], kept: float) -> dict[str, float]:
     return {detector: round(kept * count, 3) for detector, count in bad.items() if kept * count >= 0.01}
 
 
-def told(slices: State, of: str, detector: str) -> tuple[FigureSlice, ...]:
+def told(slices: State, detector: Detector) -> tuple[FigureSlice, ...]:
     """Return the slices of a detector with enough items, of the properties that have more than one value.
     While nothing is bad, none are told."""
+    of, name = "rating" if detector.family == "feedback" else "completion", detector.name
     return tuple(
-        FigureSlice(by=by, value=value, items=round(items, 1), share=round(bad.get(detector, 0) / items, 4))
+        FigureSlice(by=by, value=value, items=round(items, 1), share=round(bad.get(name, 0) / items, 4))
         for by, values in slices.get(of, {}).items()
-        if len(values) > 1 and any(detector in bad for _, bad in values.values())
+        if len(values) > 1 and any(name in bad for _, bad in values.values())
         for value, (items, bad) in sorted(values.items(), key=lambda one: (-one[1][0], one[0]))
         if items >= FEWEST_ITEMS
     )

@@ -32,7 +32,7 @@ from tunewheel_monitor.alarms import Said
 from tunewheel_monitor.checkpoints import Checkpoint, Checkpoints
 from tunewheel_monitor.detectors.novelty import Novelty, caution, lacks_encoder
 from tunewheel_monitor.evidence import Evidence, Exhibits
-from tunewheel_monitor.figures import measured
+from tunewheel_monitor.figures import evidence
 from tunewheel_monitor.fold import Facts, fold, follow, tick
 from tunewheel_monitor.knowledge import Knowledge
 from tunewheel_monitor.metrics import DetectorGauges, Metrics
@@ -154,7 +154,7 @@ class Watch:
         for partition, offset in ((d.position.partition, d.position.offset) for d in deliveries):
             if partition not in seen and self._next.get(partition) != offset:
                 self._held.clear()
-                self._detectors.clear()
+                self._detectors.projects.clear()
             seen.add(partition)
 
     async def _take(self, project: str, deliveries: Sequence[Delivery[InferenceScored]]) -> None:
@@ -261,13 +261,13 @@ class Watch:
 
     def _keep(self, held: Checkpoint) -> None:
         self._held[held.project] = held
-        self._detectors.keep(held.project, list(held.state.alarms), measured(held.state.figures))
+        self._detectors.projects[held.project] = list(held.state.alarms), evidence(held.state.figures)
         detectors = held.state.version.detectors if held.state.version else {}
         said = caution(detectors.get(Novelty.name, {}))
         self.log.warn(f"reference of {held.project}", said and f"{held.project}: {said}")
         while len(self._held) > KEPT:
             project, _ = self._held.popitem(last=False)
-            self._detectors.drop(project)
+            del self._detectors.projects[project]
 
     async def _publish(self, held: Checkpoint) -> None:
         await self.log.publish_many(held.events)
