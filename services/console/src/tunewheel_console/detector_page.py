@@ -10,20 +10,18 @@ from tunewheel_runtime.identity.roles import Caller, Role
 
 from tunewheel_console.state import ConsoleState
 
-COLOURS = {"alarm": "negative", "near": "warning", "calm": "positive", "silent": "grey-5", "off": "grey-5"}
+COLOURS = {"alarm": "negative", "near": "warning", "calm": "positive", "silent": "grey-5", "off": "grey-6"}
 """By state, in the order in which detectors are drawn."""
 
 
 async def watched(state: ConsoleState, name: str, caller: Caller) -> list[WindowJudged]:
     """Return the figures of a project's detectors, those with an alarm first, and then the nearest ones."""
-    project = state.projects.get(name)
-    if project is None or not caller.may(Role.VIEWER, name):
-        return []
-    return sorted(state.detectors_of(project), key=_urgency)
+    project = state.projects.get(name) if caller.may(Role.VIEWER, name) else None
+    return sorted(state.detectors_of(project), key=_urgency) if project else []
 
 
 def _urgency(one: WindowJudged) -> tuple[int, float, str]:
-    place = list(COLOURS).index(one.state) if one.state in COLOURS else len(COLOURS)
+    place = [*COLOURS, one.state].index(one.state)
     return place, 1.0 if one.p_value is None else one.p_value / (one.threshold or 1.0), one.detector
 
 
@@ -39,48 +37,51 @@ def draw_detectors(found: list[WindowJudged], root: str) -> None:
 def _draw(one: WindowJudged) -> None:
     with ui.row().classes("w-full items-center"):
         ui.label(one.detector).classes("text-subtitle1").props("role=heading aria-level=2")
-        ui.badge(one.state, color=COLOURS.get(one.state, "grey-5"))
-        ui.space()
+        ui.badge(one.state, color=COLOURS.get(one.state))
         ui.label(f"{one.judged_at:%Y-%m-%d %H:%M:%S} UTC").classes("text-caption text-grey")
-    if one.statistic is None:
-        ui.label("It has measured nothing yet, or still learns what is usual.").classes("text-caption")
-        return
     for line in in_words(one):
         ui.label(line).classes("text-caption")
-    ui.echart(curve(one)).classes("w-full h-32").mark(f"curve-{one.detector}")
+    if one.series.effect:
+        ui.echart(curve(one)).classes("w-full h-32").mark(f"curve-{one.detector}")
 
 
 def in_words(one: WindowJudged) -> list[str]:
     """Return the figures in words, and the slices of each property."""
+    if one.statistic is None:
+        return ["It has measured nothing yet, or still learns what is usual."]
     usual = "" if one.usual is None else f", usually {one.usual:.3g}"
-    lines = [
+    parts = {
+        by: ", ".join(f"{of.value} {of.share:.1%} of {of.items:.0f}" for of in one.slices if of.by == by)
+        for by in dict.fromkeys(of.by for of in one.slices)
+    }
+    return [
         f"{one.statistic_name}: {one.statistic:.3g}{usual}, by {one.reference}",
         f"{one.effect_unit}: {one.effect:.3g}; worth an alarm from {one.floor:.3g} on",
         f"p = {one.p_value:.2g}; sure from {one.threshold:.2g} on; {one.items} items in the window",
+        *(f"by {by}: {told}" for by, told in parts.items()),
     ]
-    for by in dict.fromkeys(part.by for part in one.slices):
-        parts = (f"{p.value} {p.share:.1%} of {p.items:.0f}" for p in one.slices if p.by == by)
-        lines.append(f"by {by}: {', '.join(parts)}")
-    return lines
 
 
 def curve(one: WindowJudged) -> dict[str, Any]:
     """Return the ECharts options of the effect over time, with a line at the floor."""
-    times = (f"{at:%Y-%m-%dT%H:%M:%SZ}" for at in one.series.ended_at)
-    floor = {"yAxis": one.floor, "name": "floor", "label": {"show": False}}
+    points = zip(one.series.ended_at, one.series.effect, strict=True)
+    line = {
+        "type": "line",
+        "name": one.effect_unit,
+        "showSymbol": len(one.series.effect) == 1,
+        "data": [[f"{at:%Y-%m-%dT%H:%M:%SZ}", effect] for at, effect in points],
+        "markLine": {
+            "silent": True,
+            "symbol": "none",
+            "label": {"show": False},
+            "data": [{"yAxis": one.floor}],
+        },
+    }
     return {
         "animation": False,
         "grid": {"left": 48, "right": 8, "top": 8, "bottom": 24},
         "tooltip": {"trigger": "axis"},
         "xAxis": {"type": "time"},
         "yAxis": {"type": "value", "splitNumber": 2},
-        "series": [
-            {
-                "type": "line",
-                "name": one.effect_unit,
-                "showSymbol": len(one.series.effect) == 1,
-                "data": [list(point) for point in zip(times, one.series.effect, strict=True)],
-                "markLine": {"silent": True, "symbol": "none", "data": [floor]},
-            }
-        ],
+        "series": [line],
     }

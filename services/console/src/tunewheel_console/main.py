@@ -50,9 +50,10 @@ from tunewheel_console.traffic import Traffic
 
 TRAFFIC = (topics.RECORD_INGESTED, topics.INFERENCE_COMPLETED, topics.FEEDBACK_RECEIVED)
 """Topics of which only the latest events are read."""
-ASKED_PATH = re.compile(r"/(?P<of>reviews|labels)(/(?P<project>[^/]+)/(?P<id>[^/]+))?/?$")
-"""The paths of pages for reviews and for requests for labels, after any prefix that a proxy adds."""
-DETECTORS_PATH = re.compile(r"/detectors/(?P<project>[^/]+)/?$")
+ASKED_PATH = re.compile(
+    r"/((?P<of>reviews|labels)(/(?P<project>[^/]+)/(?P<id>[^/]+))?|detectors/(?P<watched>[^/]+))/?$"
+)
+"""The paths of pages for reviews, requests for labels and detectors, after any prefix that a proxy adds."""
 REFRESH_SECONDS = 5.0
 """The longest time to read the log to its end, for example before a review is submitted."""
 PAGE_SOCKET = "/_nicegui_ws/"
@@ -166,13 +167,11 @@ def make_web(
         frame = {"csrf": session.csrf if session else None, "root": root_of(request.url.path)}
         caller, who = caller_of(request), partial(sessions.identify, request)
         fresh: dict[str, Any] = {"refresh_seconds": settings.refresh_seconds}
-        asked, detectors = ASKED_PATH.search(request.url.path), DETECTORS_PATH.search(request.url.path)
-        if detectors is not None:
-            page = Listing(
-                partial(watched, state, detectors["project"]), draw_detectors, caller, who, **fresh
-            )
-        elif asked is None:
+        asked = ASKED_PATH.search(request.url.path)
+        if asked is None:
             page = Page(state, actions, caller, who, **fresh)
+        elif asked["watched"]:
+            page = Listing(partial(watched, state, asked["watched"]), draw_detectors, caller, who, **fresh)
         elif asked["id"] is None and asked["of"] == "reviews":
             reviews = partial(review_lines, state)
             page = queue_list(reviews, REVIEW_TITLES, caller, who, **fresh)
