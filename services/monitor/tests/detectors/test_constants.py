@@ -8,7 +8,8 @@ from typing import Any, get_args
 
 import pytest
 from tunewheel_contracts.formats.drift_spec import DetectorName
-from tunewheel_monitor.detectors import DETECTORS, Detector, evidence
+from tunewheel_monitor.detectors import DETECTORS, Detector, evidence, points
+from tunewheel_monitor.detectors.novelty import Novelty
 from tunewheel_monitor.detectors.rates import Rise
 from tunewheel_monitor.detectors.ratings import Votes
 
@@ -19,6 +20,7 @@ def constant(detector: Detector, *names: str) -> Any:
     """Return the first of these constants in the detector's module or in those of its base classes; None:
     there is none."""
     modules = [vars(sys.modules[kind.__module__]) for kind in type(detector).__mro__]
+    modules += [vars(points)] if isinstance(detector, Novelty) else []
     return next((module[name] for module in modules for name in names if name in module), None)
 
 
