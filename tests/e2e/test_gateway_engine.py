@@ -113,7 +113,8 @@ async def test_both_protocols_give_the_same_words(
     async with Bus(module_kafka) as bus:
         await bus.publish(declared(project), desired(project, 1, (adapter, 100), base=engine.base))
         for protocol in ("openai", "tgi"):
-            service = in_front_of(engine, folder, module_kafka, engine_protocol=protocol)
+            settings = {"engine_protocol": protocol, "confidence_share": 1.0}
+            service = in_front_of(engine, folder, module_kafka, **settings)
             async with running(service), client_of(service) as client:
                 await answered_by(client, project, adapter.model_id)
                 tuned, base = await said(client, project), await said(client, f"{project}/base")
@@ -129,12 +130,17 @@ async def test_both_protocols_give_the_same_words(
         assert words["openai"] == words["tgi"]
         assert words["openai"]["tuned"] != words["openai"]["base"]
         logged: set[str] = set()
+        sure: list[float] = []
 
-        def both_are_logged(event: Envelope[InferenceCompleted]) -> bool:
+        def all_are_logged(event: Envelope[InferenceCompleted]) -> bool:
             logged.add(event.data.output if event.project == project else "")
-            return logged >= set(words["openai"].values())
+            if event.data.output == words["openai"]["tuned"] and event.data.confidence is not None:
+                sure.append(event.data.confidence.total)
+            return logged >= set(words["openai"].values()) and len(sure) >= 4
 
-        await bus.collect(topics.INFERENCE_COMPLETED, 1, where=both_are_logged)
+        await bus.collect(topics.INFERENCE_COMPLETED, 1, where=all_are_logged)
+        assert sure == pytest.approx([sure[0]] * len(sure), abs=1e-3)
+        assert sure[0] < 0
 
 
 @pytest.fixture

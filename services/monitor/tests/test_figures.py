@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from typing import Any, get_args
@@ -11,6 +12,7 @@ from typing import Any, get_args
 import pytest
 from tunewheel_contracts.events.monitoring import DriftResolved, InferenceScored, WindowJudged
 from tunewheel_contracts.events.production import DriftDetected
+from tunewheel_contracts.formats.confidence import Calibration
 from tunewheel_contracts.formats.drift_spec import DetectorName
 from tunewheel_monitor.detectors import Finding
 from tunewheel_monitor.detectors.errors import Errors
@@ -212,3 +214,17 @@ def test_figures_name_no_completion() -> None:
     state = ProjectState()
     run([novel(n, format_valid=False, client="web") for n in range(60)], None, state)
     assert "c-000" not in json.dumps([state.figures, state.slices])
+
+
+def test_the_estimated_accuracy_is_told_with_its_interval() -> None:
+    known = drift(detectors=["format"])
+    curve = Calibration(rows=300, intercept=0.0, slope=1.0, covariance=(0.04, 0.0, 0.01), spread=0.1)
+    items = [slow(n, measures={"confidence": 0.8}, label=f"label-{n % 7}") for n in range(160)]
+    last = figures(run(items, replace(known, calibration=curve)), "confidence")[-1]
+    assert (last.statistic_name, last.statistic, last.usual) == ("estimated accuracy", 0.8, 0.8)
+    assert last.low is not None
+    assert last.high is not None
+    assert 0.65 < last.low < 0.8 < last.high < 0.95
+    assert "300 held-out rows" in last.reference
+    unknown = figures(run(items, known), "confidence")
+    assert {one.state for one in unknown} == {"silent"}

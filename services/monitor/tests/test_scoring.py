@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import base64
+from math import exp
+from pathlib import Path
 from typing import Any
 
 import pytest
-from tunewheel_contracts.event import new_event
+from tunewheel_contracts.event import decode_data, new_event
+from tunewheel_contracts.events.evaluation import EvalPassed
 from tunewheel_contracts.events.lifecycle import Stage
 from tunewheel_contracts.events.monitoring import InferenceScored
 from tunewheel_contracts.events.upstream import ErasureRequested
+from tunewheel_contracts.formats.confidence import Confidence
 from tunewheel_contracts.formats.index import RetrievalUse
 from tunewheel_contracts.formats.serving import RouteRole
 from tunewheel_embedding.static import unit_length
@@ -263,3 +267,27 @@ async def test_a_copy_or_a_pinned_answer_takes_no_place_in_the_sample(desk: Any,
     await desk.references.encoded()
     (pinned,) = await scores(desk, desk.traffic.completion(BIKES[0], pinned=True))
     assert pinned.encoded is None
+
+
+@pytest.mark.parametrize(("label", "measured"), [(-0.5, exp(-0.5)), (None, 0.0)])
+async def test_the_probability_of_the_label_is_scored_where_it_was_measured(
+    desk: Any, label: float | None, measured: float
+) -> None:
+    await in_production(desk)
+    told = Confidence(tokens=3, total=-1.5, least=-0.9, label=label)
+    sure, unsampled = await scores(
+        desk, *(desk.traffic.completion("q", confidence=one) for one in (told, None))
+    )
+    assert sure.measures == {"confidence": pytest.approx(measured)}
+    assert unsampled.measures == {}
+
+
+async def test_the_calibration_of_a_model_comes_from_the_verdict_that_passed_it(desk: Any) -> None:
+    path = Path(__file__).parents[3] / "contracts/examples/eval.passed/valid/first.json"
+    passed = decode_data(EvalPassed, path.read_bytes())
+    desk.knowledge.apply(new_event(passed, source="/test", time=START, correlation_id="turn"))
+    (candidate,) = (one for one in passed.contestants if one.role == "candidate")
+    known = desk.knowledge.calibration("helpdesk", passed.adapter.model_id)
+    assert known == candidate.calibration
+    assert known is not None
+    assert desk.knowledge.calibration("helpdesk", "another") is None

@@ -200,6 +200,9 @@ class WindowJudged(Event):
     """The p-value below which an alarm is raised."""
     reference: str = ""
     """The standard of the comparison, in words."""
+    low: Annotated[FiniteFloat | None, Field(exclude_if=lambda end: end is None)] = None
+    high: Annotated[FiniteFloat | None, Field(exclude_if=lambda end: end is None)] = None
+    """Interval of a statistic that is an estimate: it contains the true value with probability .95."""
     series: FigureSeries = FigureSeries()
     slices: Annotated[tuple[FigureSlice, ...], Field(max_length=48, exclude_if=operator.not_)] = ()
 

@@ -16,7 +16,7 @@ Follows = Annotated[Literal["collect_labels", "retrain", "investigate", "nothing
 investigation by a person, or nothing."""
 DetectorName = Literal[
     "novelty", "clusters", "mixture", "documents", "format", "labels", "length", "refusals", "repetition",
-    "invented", "feedback", "corrections", "agreement", "latency", "errors",
+    "invented", "feedback", "corrections", "agreement", "latency", "errors", "confidence",
 ]  # fmt: skip
 """The names of the monitor's detectors."""
 

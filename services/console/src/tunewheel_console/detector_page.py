@@ -50,12 +50,13 @@ def in_words(one: WindowJudged) -> list[str]:
     if one.statistic is None:
         return ["It has measured nothing yet, or still learns what is usual."]
     usual = "" if one.usual is None else f", usually {one.usual:.3g}"
+    between = "" if one.low is None or one.high is None else f" ({one.low:.3g} to {one.high:.3g})"
     parts = {
         by: ", ".join(f"{of.value} {of.share:.1%} of {of.items:.0f}" for of in one.slices if of.by == by)
         for by in dict.fromkeys(of.by for of in one.slices)
     }
     return [
-        f"{one.statistic_name}: {one.statistic:.3g}{usual}, by {one.reference}",
+        f"{one.statistic_name}: {one.statistic:.3g}{between}{usual}, by {one.reference}",
         f"{one.effect_unit}: {one.effect:.3g}; worth an alarm from {one.floor:.3g} on",
         f"p = {one.p_value:.2g}; sure from {one.threshold:.2g} on; {one.items} items in the window",
         *(f"by {by}: {told}" for by, told in parts.items()),

@@ -15,6 +15,7 @@ from typing import Any, cast
 
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.monitoring import DriftResolved, InferenceScored, TurnCompleted
+from tunewheel_contracts.formats.confidence import Calibration
 from tunewheel_contracts.formats.drift_spec import DriftSpec
 from tunewheel_contracts.formats.serving import RouteRole
 from tunewheel_contracts.formats.spec import ProjectSpec
@@ -49,6 +50,8 @@ class Facts:
     encoding: Encoding | None = None
     holdout: tuple[int, int] | None = None
     """(invalid, all) answers in its evaluation."""
+    calibration: Calibration | None = None
+    """How often its labels are right, by its confidence in them."""
     steps: Sequence[Envelope[Any]] = ()
     """The latest stage changes of models that are on trial, in production, or just left production."""
     turns: Sequence[OpenTurn] = ()
@@ -168,16 +171,18 @@ def _opening(facts: Facts, dataset_id: str, predecessor: State | None = None) ->
         dataset_id=dataset_id,
         coverage=facts.coverage,
         holdout=facts.holdout,
+        calibration=facts.calibration,
         predecessor=predecessor,
         weights=WEIGHTS,
     )
 
 
 def _told_of(version: Version, facts: Facts) -> Facts:
-    """Return ``facts``, without coverage and holdout if these belong to another model than ``version``."""
+    """Return ``facts``, without those of the dataset and the evaluation if these belong to another model than
+    ``version``."""
     now = facts.production
     known = now is not None and now.model_id == version.model_id
-    return facts if known else replace(facts, coverage=None, encoding=None, holdout=None)
+    return facts if known else replace(facts, coverage=None, encoding=None, holdout=None, calibration=None)
 
 
 def _begin(version: Version, window: OpenWindow, facts: Facts) -> None:

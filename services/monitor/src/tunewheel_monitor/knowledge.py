@@ -15,6 +15,7 @@ from tunewheel_contracts.events.lifecycle import ServingDesired, Stage
 from tunewheel_contracts.events.monitoring import InferenceScored
 from tunewheel_contracts.events.production import InferenceCompleted, RolloutJudged
 from tunewheel_contracts.events.upstream import ProjectDeclared
+from tunewheel_contracts.formats.confidence import Calibration
 from tunewheel_contracts.formats.drift_spec import DriftSpec
 from tunewheel_contracts.formats.scorecard import Role
 from tunewheel_contracts.formats.serving import RouteRole
@@ -74,6 +75,7 @@ class Knowledge:
         self._desired = desired
         self._judged: set[tuple[str, str, str]] = set()
         self._holdouts: dict[tuple[str, str], tuple[int, int]] = {}
+        self._calibrations: dict[tuple[str, str], Calibration] = {}
         self._unknown: dict[tuple[str, str, str], None] = {}
 
     def apply(self, envelope: Envelope[Any]) -> None:
@@ -145,6 +147,10 @@ class Knowledge:
         """Return (invalid, total) answers of the model on its holdout; None: they were not measured."""
         return self._holdouts.get((project, model_id))
 
+    def calibration(self, project: str, model_id: str) -> Calibration | None:
+        """Return how often the model's labels are right by its confidence; None: that was not measured."""
+        return self._calibrations.get((project, model_id))
+
     def steps(self, project: str, watched: Collection[str]) -> list[Envelope[Any]]:
         """Return the latest stage changes of the models on trial, in production, or ``watched``; oldest
         first."""
@@ -192,8 +198,10 @@ class Knowledge:
 
     def _measure(self, data: EvalPassed) -> None:
         for contestant in data.contestants:
-            metrics = contestant.metrics
+            metrics, model = contestant.metrics, (data.project, data.adapter.model_id)
             if contestant.role is Role.CANDIDATE and {"valid_output", "examples"} <= metrics.keys():
                 total = round(metrics["examples"])
                 valid = round(metrics["valid_output"] * total)
-                self._holdouts[data.project, data.adapter.model_id] = (total - valid, total)
+                self._holdouts[model] = (total - valid, total)
+                if contestant.calibration is not None:
+                    self._calibrations[model] = contestant.calibration

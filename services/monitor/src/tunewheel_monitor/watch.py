@@ -206,6 +206,7 @@ class Watch:
             coverage=reference.coverage.facts if reference else None,
             encoding=reference.encoding if reference else None,
             holdout=self.knowledge.holdout(project, production.model_id) if production else None,
+            calibration=self.knowledge.calibration(project, production.model_id) if production else None,
             steps=self.knowledge.steps(project, watched),
             turns=self.knowledge.turns.open(project),
         )

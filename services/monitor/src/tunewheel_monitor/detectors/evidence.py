@@ -60,7 +60,7 @@ def bet(evidence: State, e_value: float) -> None:
         wealth[index] = min(most, (wealth[index] + stake) * (1.0 - share + share * e_value))
 
 
-def lengthen(state: State, bad: int, seen: int, found: float) -> tuple[float, float]:
+def lengthen(state: State, bad: float, seen: int, found: float) -> tuple[float, float]:
     """Return (bad, all) over the stretch of windows on which the evidence rests, including the window that
     ends. The size of a change is measured over it.
 

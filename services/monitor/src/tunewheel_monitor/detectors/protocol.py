@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol
 
 from tunewheel_contracts.events.monitoring import InferenceScored
 from tunewheel_contracts.events.production import DriftCluster, InferenceCompleted
+from tunewheel_contracts.formats.confidence import Calibration
 from tunewheel_contracts.formats.drift_spec import DriftSpec
 
 from tunewheel_monitor.coverage import CoverageFacts
@@ -56,6 +57,9 @@ class Finding:
     asking: State | None = None
     """The pool from which the questions are chosen that people are asked about (``picking.py``). None: those
     of ``completion_ids``."""
+    low: float | None = None
+    high: float | None = None
+    """The interval of a statistic that is an estimate."""
 
     @property
     def drifted(self) -> bool:
@@ -73,6 +77,8 @@ class Opening:
     """The figures of the dataset's questions. None: the dataset cannot serve as a reference."""
     holdout: tuple[int, int] | None = None
     """(invalid, all) answers in the version's evaluation."""
+    calibration: Calibration | None = None
+    """How often the version's labels are right, by its confidence in them; None: that was not measured."""
     predecessor: State | None = None
     """The same detector's state at the end of the previous version. None: this is the first version."""
     weights: float = 1.0

@@ -26,6 +26,7 @@ ENOUGH = 500
 """A baseline with fewer items is extended by the version's first healthy windows."""
 HEALTHY = 0.2
 """The p-value from which a window counts as healthy."""
+PROBABLY = 0.5
 SHOWN = 10
 """How many bad items a finding names."""
 SHOWN_TO_LABEL = 60
@@ -52,8 +53,9 @@ class Rise(ABC):
     """A rate within so many standard errors of the baseline is no evidence."""
 
     @abstractmethod
-    def bad(self, state: State, item: InferenceScored) -> bool | None:
-        """Return whether ``item`` is bad; None: this detector does not measure it."""
+    def bad(self, state: State, item: InferenceScored) -> float | None:
+        """Return whether ``item`` is bad, or the probability of that; None: this detector does not measure
+        it."""
 
     @property
     def shown(self) -> int:
@@ -85,13 +87,13 @@ class Rise(ABC):
         if bad is None or not self.admits(state, item):
             return None
         self.count(state, bad, completion_id=item.completion_id)
-        return bad
+        return bad >= PROBABLY
 
     def admits(self, state: State, item: InferenceScored) -> bool:
         """Return whether a measured item counts: its user must not have reached the limit."""
         return admitted(state["votes"], item.user, state["most"])
 
-    def count(self, state: State, bad: bool, *, completion_id: str) -> None:
+    def count(self, state: State, bad: float, *, completion_id: str) -> None:
         baseline = state["baseline"]
         if self.budget is None and baseline[1] < FEWEST:
             baseline[0] += bad
@@ -100,7 +102,7 @@ class Rise(ABC):
         state["window"][0] += bad
         state["window"][1] += 1
         evidence.bet(state["evidence"], bad / self.limit(state))
-        if bad:
+        if bad >= PROBABLY:
             state["ids"] = [completion_id, *state["ids"][: self.shown - 1]]
 
     def limit(self, state: State) -> float:
@@ -118,7 +120,7 @@ class Rise(ABC):
         """Return the standard of the comparison, in words."""
         return f"{self.standard}: {self.usual(state):.1%}, by {state['baseline'][1]:.0f} items"
 
-    def _remember(self, state: State, bad: int, seen: int) -> None:
+    def _remember(self, state: State, bad: float, seen: int) -> None:
         """Add a healthy window to the baseline of the next version, and to this version's baseline if it is
         small."""
         state["healthy"] = recalled(state["healthy"], bad, seen, MOST)
@@ -164,7 +166,7 @@ def inherited(predecessor: State | None) -> tuple[float, float]:
     return bad, total
 
 
-def recalled(before: list[float], bad: int, seen: int, memory: float) -> list[float]:
+def recalled(before: list[float], bad: float, seen: int, memory: float) -> list[float]:
     """Return (bad, all) with a window's items added. Older items fade, so that about ``memory`` items
     count."""
     kept = memory / (memory + seen)
