@@ -96,7 +96,7 @@ def test_a_new_detector_is_one_file_and_takes_its_share_from_all_alike(
     rates = [one for one in found if one.name in {"format", "latency", "silence"}]
     assert [one.name for one in rates] == ["silence", "format", "latency"]
     for one in rates:
-        assert threshold(one, weights) == pytest.approx(threshold(one, WEIGHTS) / 1.25)
+        assert threshold(one, weights) == pytest.approx(threshold(one, WEIGHTS) * WEIGHTS / weights)
 
 
 def test_an_opened_state_follows_the_share_that_a_new_detector_leaves():
