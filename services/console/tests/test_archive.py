@@ -117,14 +117,12 @@ async def stopped(topics: Topics, store: ObjectStore) -> Console:
 def told(state: ConsoleState, name: str = "desk") -> tuple[Any, ...]:
     project = state.projects[name]
     runs = [(run.run_id, run.state, run.verdict, run.curve()) for run in project.runs.values()]
-    return (
-        summary_of(project),
-        audit_of(project.commands),
-        runs,
-        project.stages,
-        project.spec,
-        project.desired,
-    )
+    audit = in_turn(audit_of(project.commands))
+    return summary_of(project), audit, runs, project.stages, project.spec, project.desired
+
+
+def in_turn(audit: Iterable[Any]) -> list[Any]:
+    return sorted(audit, key=lambda one: one.command_id)
 
 
 def folded(events: Iterable[Envelope[Any]]) -> ConsoleState:
@@ -157,7 +155,7 @@ async def test_a_start_from_the_checkpoint_decodes_nothing_and_tells_the_same(
     assert again.state.projects == {}
     for name in ("desk", "other"):
         rest = again.state.projects.resting[name]
-        assert (rest.summary, rest.audit) == told(whole, name)[:2]
+        assert (rest.summary, in_turn(rest.audit)) == told(whole, name)[:2]
         assert told(again.state, name) == told(whole, name), "when somebody asks for it"
     assert again.state.projects.resting == {}
     await again.archive.stop()
