@@ -136,6 +136,7 @@ async def first_start(projects: int, runs: int, store: str) -> dict[str, float]:
     began = time.process_time()
     await archive.start()
     ready = seconds + time.process_time() - began
+    await archive.write()
     await archive.stop()
     files = sum(file.stat().st_size for file in Path(urlsplit(store).path).rglob("*") if file.is_file())
     return {"events": events, "read_seconds": seconds, "ready_seconds": ready, "mebibytes": mebibytes(),

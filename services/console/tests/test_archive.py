@@ -182,7 +182,7 @@ async def test_what_comes_after_the_checkpoint_counts(two: Any, store: Any, writ
 async def test_random_logs_cut_at_random_places_say_what_the_whole_log_says(seed: int, store: Any, room: Any):
     dice, events = random.Random(seed), random_log(seed).in_some_order(seed)
     first, second = sorted(dice.sample(range(len(events)), 2))
-    room(dice.choice([0, 100_000]))
+    room(dice.choice([0, 200_000]))
     topics = Topics(*events[:first])
     await stopped(topics, store)
     topics.add(*events[first:second])

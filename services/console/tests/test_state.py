@@ -188,3 +188,17 @@ def test_a_copy_of_an_earlier_command_changes_nothing(state: Any, desk: Any):
     for event in (desk.started(), pause, resume, copy):
         state.apply(event)
     assert not state.projects["desk"].runs["run-1"].paused
+
+
+def test_events_share_the_names_of_their_fields_and_stay_what_they_are(state: Any, make_desk: Any):
+    events = [event for name in ("desk", "other") for event in make_desk(name).turn()]
+    before = [(event.to_kafka(), event.data.model_dump(exclude_unset=True)) for event in events]
+    for event in events:
+        state.apply(event)
+    assert [(event.to_kafka(), event.data.model_dump(exclude_unset=True)) for event in events] == before
+    one, other = (next(e.data for e in state.projects[n].datasets.values()) for n in ("desk", "other"))
+    assert one.model_fields_set is other.model_fields_set
+    assert one.manifest.model_fields_set is other.manifest.model_fields_set
+    names = {*one.model_fields_set}
+    changed = one.model_copy(update={"awaits_index": True})
+    assert (one.model_fields_set, changed.model_fields_set) == (names, names | {"awaits_index"})

@@ -29,7 +29,7 @@ from tunewheel_console.project import Project
 from tunewheel_console.state import ConsoleState, Rest
 
 log = structlog.get_logger(__name__)
-MOST_IN_MEMORY = 100_000
+MOST_IN_MEMORY = 200_000
 """Of so many records projects stay in memory: they take 400 MB. More do if they are in use."""
 IN_USE_SECONDS = 600.0
 """A project stays in memory for so long after the last request or event."""
@@ -39,6 +39,8 @@ LOOKS = 120
 """After so many of them what was read is written to the store."""
 SLICE = 20
 """So many records are folded before other tasks have a turn."""
+ASIDE_SECONDS = 0.02
+"""How long work in the background waits after each turn while somebody waits for another project."""
 
 
 class ForeignLog(TransientError):
@@ -69,6 +71,7 @@ class Archive:
         self._failed = failed
         self._is_trusted = True
         self._task: asyncio.Task[None] | None = None
+        self._urgent = 0
         self._forget()
         state.projects.fold, state.projects.open = self._fold, self.open
 
@@ -187,7 +190,7 @@ class Archive:
     async def _open_each(self, is_meant: Callable[[str, Rest], bool]) -> None:
         for name, rest in list(self._state.projects.resting.items()):
             if is_meant(name, rest):
-                await self.open(name)
+                await self.open(name, is_urgent=False)
                 self._make_room()
         self._make_room()
 
@@ -195,12 +198,16 @@ class Archive:
         if not task.cancelled() and (error := task.exception()) is not None:
             self._failed(error)
 
-    async def open(self, name: str) -> None:
-        """Fold a project, and let other tasks have their turns meanwhile."""
-        with uncollected():
-            for number, _ in enumerate(self._folding(name)):
-                if number % SLICE == 0:
-                    await asyncio.sleep(0)
+    async def open(self, name: str, *, is_urgent: bool = True) -> None:
+        """Fold a project, and let other tasks have their turns meanwhile, the urgent ones most of them."""
+        self._urgent += is_urgent
+        try:
+            with uncollected():
+                for number, _ in enumerate(self._folding(name)):
+                    if number % SLICE == 0:
+                        await asyncio.sleep(0 if is_urgent or not self._urgent else ASIDE_SECONDS)
+        finally:
+            self._urgent -= is_urgent
 
     def _fold(self, name: str) -> None:
         with uncollected():
