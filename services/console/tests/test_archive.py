@@ -98,10 +98,10 @@ def room(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 
 
 async def settled(console: Console) -> None:
-    """Let the console's background work come to its first write."""
-    task, before = console.archive._task, None
-    while before is not (before := console.archive._written) or before is None:
-        assert task is None or not task.done() or task.exception() is None
+    """Let the console's background work fold what is behind, and write."""
+    archive, resting = console.archive, console.state.projects.resting
+    while archive._written is None or archive._writing.locked() or any(r.is_behind for r in resting.values()):
+        assert archive._task is None or not archive._task.done() or archive._task.exception() is None
         await asyncio.sleep(0.01)
 
 

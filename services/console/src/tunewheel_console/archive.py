@@ -7,6 +7,7 @@ without decoding them. So the start takes little time and memory, whatever the n
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Iterator
@@ -21,11 +22,9 @@ from tunewheel_runtime.service import uncollected
 from tunewheel_runtime.view import LogReader
 
 from tunewheel_console.checkpoint import Begins, Checkpoint, Index, Kept, begins_elsewhere, file_of
-from tunewheel_console.control.audit import audit_of
-from tunewheel_console.control.projects import summary_of
+from tunewheel_console.control.projects import is_asked, rest_of, summary_of
 from tunewheel_console.feed import HELD
 from tunewheel_console.packed import Packed, in_log_order, project_in
-from tunewheel_console.project import Project
 from tunewheel_console.state import ConsoleState, Rest
 
 log = structlog.get_logger(__name__)
@@ -37,6 +36,8 @@ LOOK_SECONDS = 5.0
 """How often projects are looked for that a dead letter has changed."""
 LOOKS = 120
 """After so many of them what was read is written to the store."""
+STOP_SECONDS = 10.0
+"""How long the end of the process waits for a write."""
 SLICE = 20
 """So many records are folded before other tasks have a turn."""
 ASIDE_SECONDS = 0.02
@@ -71,6 +72,7 @@ class Archive:
         self._failed = failed
         self._is_trusted = True
         self._task: asyncio.Task[None] | None = None
+        self._writing = asyncio.Lock()
         self._urgent = 0
         self._forget()
         state.projects.fold, state.projects.open = self._fold, self.open
@@ -171,6 +173,9 @@ class Archive:
         """End the work in the background. Nothing is written: what the next start reads of the log itself is
         what it can tell to readers of events that come again."""
         if self._task is not None:
+            with contextlib.suppress(TimeoutError):  # a request that is cut off may abort the process's end
+                async with asyncio.timeout(STOP_SECONDS), self._writing:
+                    pass
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
@@ -249,24 +254,25 @@ class Archive:
         for name in sorted(projects, key=lambda name: projects.asked.get(name, since)):
             if weight <= MOST_IN_MEMORY or projects.asked.get(name, since) > since:
                 return
-            if name in self._packed and not _is_asked(projects[name]):
+            if name in self._packed and not is_asked(projects[name]):
                 weight -= self._weight(name)
-                projects.resting[name] = _rest_of(projects.pop(name))
+                projects.resting[name] = rest_of(projects.pop(name))
                 projects.asked.pop(name, None)
 
     async def write(self) -> None:
         """Write what was read to the store, unless nothing is new. A store that is away is logged."""
-        try:
-            if begins_elsewhere(self._begins, await self._look()):
-                log.warning("log_was_cut", consequence="the next start reads it from its beginning")
-                await self._checkpoint.remove()
-                return
-            index, files = self._snapshot(await self._checkpoint.paths())
-            if index != self._written:
-                await self._checkpoint.write(index, files)
-                self._written = index
-        except TransientError as error:
-            log.warning("checkpoint_not_written", error=str(error))
+        async with self._writing:
+            try:
+                if begins_elsewhere(self._begins, await self._look()):
+                    log.warning("log_was_cut", consequence="the next start reads it from its beginning")
+                    await self._checkpoint.remove()
+                    return
+                index, files = self._snapshot(await self._checkpoint.paths())
+                if index != self._written:
+                    await self._checkpoint.write(index, files)
+                    self._written = index
+            except TransientError as error:
+                log.warning("checkpoint_not_written", error=str(error))
 
     def _snapshot(self, present: set[str]) -> tuple[Index, dict[str, bytes]]:
         """Return the index of what was read, and the files that are not in the store as they are now."""
@@ -275,7 +281,7 @@ class Archive:
             rest = state.projects.resting.get(name)
             if rest is None and name not in state.projects:
                 continue  # none of its records is an event
-            rest = rest or _rest_of(state.projects[name])
+            rest = rest or rest_of(state.projects[name])
             before = self._written.projects.get(name) if self._written else None
             file = before.file if before is not None and before.records == packed.count else None
             if file is None or file.path not in present:
@@ -287,15 +293,3 @@ class Archive:
             rules=self._rules, begins=self._begins, last=dict(self._last), refused=refused, projects=kept
         )
         return index, files
-
-
-def _is_asked(project: Project) -> bool:
-    """Return whether people are asked for something. Such a project stays in memory."""
-    return bool(project.reviews.waiting or project.labels.waiting or project.pending_reviews)
-
-
-def _rest_of(project: Project) -> Rest:
-    return Rest(
-        summary=summary_of(project), audit=audit_of(project.commands), is_asked=_is_asked(project),
-        is_behind=False,
-    )  # fmt: skip

@@ -15,11 +15,12 @@ from tunewheel_wheel.report import next_steps, report
 from tunewheel_wheel.summary import counts_of, last_in_words, latest_of, place_in_words
 
 from tunewheel_console.control.alarms import alarm_summary
+from tunewheel_console.control.audit import audit_of
 from tunewheel_console.control.paging import NEVER, Paged, page_of
 from tunewheel_console.control.resolving import project_of
 from tunewheel_console.control.turns import turn_summary
 from tunewheel_console.project import Project
-from tunewheel_console.state import ConsoleState
+from tunewheel_console.state import ConsoleState, Rest
 
 
 def add_projects(web: FastAPI, state: ConsoleState) -> None:
@@ -90,3 +91,15 @@ def _detail(project: Project, now: datetime) -> ProjectDetail:
 
 def _place(one: ProjectSummary) -> tuple[datetime, str]:
     return one.since or NEVER, one.project
+
+
+def is_asked(project: Project) -> bool:
+    """Return whether people are asked for something. Such a project stays in memory."""
+    return bool(project.reviews.waiting or project.labels.waiting or project.pending_reviews)
+
+
+def rest_of(project: Project) -> Rest:
+    return Rest(
+        summary=summary_of(project), audit=audit_of(project.commands), is_asked=is_asked(project),
+        is_behind=False,
+    )  # fmt: skip
