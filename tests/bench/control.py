@@ -46,6 +46,8 @@ from tunewheel_testing import desk
 from tunewheel_testing.adapters import BASE, SHA, artifact
 
 NAME = "project-000"
+EXIT_SECONDS = 0.5
+"""A process that ends right after a request to the store is aborted: a thread of obstore still runs."""
 IDS = {"ce_id", "ce_causationid", "ce_correlationid"}
 """The headers that name events: each project has events of its own."""
 LISTS = ("runs", "evaluations", "models", "turns", "alarms")
@@ -231,10 +233,12 @@ def main() -> None:
     chosen = parser.parse_args()
     if chosen.first:
         print(json.dumps(asyncio.run(first_start(chosen.projects, chosen.runs, chosen.first))))
+        time.sleep(EXIT_SECONDS)
         return
     if chosen.later:
         found = asyncio.run(later_start(chosen.projects, chosen.runs, chosen.later, chosen.times))
         print(json.dumps(found))
+        time.sleep(EXIT_SECONDS)
         return
     arguments = ("--projects", chosen.projects, "--runs", chosen.runs, "--times", chosen.times)
     with tempfile.TemporaryDirectory() as folder:
