@@ -14,21 +14,36 @@ from tunewheel_contracts.formats.spec import TaskSpec
 from tunewheel_outputs.labels import label_of, label_text
 
 
-def confidence_of(tokens: Sequence[tuple[bytes, float]], task: TaskSpec | None) -> Confidence | None:
-    """Return the confidence in an answer; None: it has no token.
+def confidence_of(
+    answer: str, tokens: Sequence[tuple[bytes, float]], task: TaskSpec | None
+) -> Confidence | None:
+    """Return the confidence in ``answer``; None: the tokens are not those of its text.
 
-    ``tokens``: the UTF-8 bytes of each token and its log-probability in nats, without the end token.
+    ``tokens``: the UTF-8 bytes of each token and its log-probability in nats. Tokens after the answer are
+    left out, such as the end token or a stop string: some engines write them. White space is not compared:
+    some engines drop it where a token begins.
     """
-    if not tokens:
+    solid, said = _solid(answer), b"".join(_solid(piece) for piece, _ in tokens)
+    if not solid or not said.startswith(solid):
         return None
-    values = [min(value, 0.0) for _, value in tokens]  # an engine may round to a little above 0
-    found = None if task is None else label_span(b"".join(piece for piece, _ in tokens), task)
+    span = None if task is None else label_span(answer, task)
+    values: list[float] = []
+    at, label = 0, 0.0
+    for piece, value in tokens:
+        if at >= len(solid):
+            break
+        values.append(min(value, 0.0))  # an engine may round to a little above 0
+        end = at + len(_solid(piece))
+        if span is not None and at < span[1] and end > span[0]:
+            label += values[-1]
+        at = end
     return Confidence(
-        tokens=len(tokens),
-        total=sum(values),
-        least=min(values),
-        label=None if found is None else _within(tokens, values, *found),
+        tokens=len(values), total=sum(values), least=min(values), label=None if span is None else label
     )
+
+
+def _solid(text: str | bytes) -> bytes:
+    return b"".join((text if isinstance(text, bytes) else text.encode()).split())
 
 
 def label_probability(found: Confidence | None) -> float | None:
@@ -46,40 +61,22 @@ def logit(share: float) -> float:
     return log(share / (1 - share))
 
 
-def _within(tokens: Sequence[tuple[bytes, float]], values: Sequence[float], start: int, end: int) -> float:
-    """Return the sum over the tokens that overlap the bytes from ``start`` to ``end``."""
-    total, at = 0.0, 0
-    for (piece, _), value in zip(tokens, values, strict=True):
-        if at < end and at + len(piece) > start:
-            total += value
-        at += len(piece)
-    return total
-
-
-def label_span(answer: bytes, task: TaskSpec) -> tuple[int, int] | None:
-    """Return where the label stands in ``answer``: the positions of its first byte, and after its last one.
-    None: the answer has no label (``label_of``)."""
-    try:
-        text = answer.decode()
-    except UnicodeDecodeError:
-        return None
-    label = label_of(text, task)
+def label_span(answer: str, task: TaskSpec) -> tuple[int, int] | None:
+    """Return where the label stands in ``answer``: before its first byte, and after its last one, in UTF-8
+    without white space. None: the answer has no label (``label_of``)."""
+    label = label_of(answer, task)
     if label is None:
         return None
     if task.label_field is None:
-        start = text.index(label)
-        return _in_bytes(text, start, start + len(label))
+        start = answer.index(label)
+        return len(_solid(answer[:start])), len(_solid(answer[: start + len(label)]))
     decoder, found = json.JSONDecoder(), None
     # JSON may write the field's name with escapes; answers do not, and such an answer has no span
-    for key in re.finditer(rf"{re.escape(json.dumps(task.label_field, ensure_ascii=False))}\s*:\s*", text):
+    for key in re.finditer(rf"{re.escape(json.dumps(task.label_field, ensure_ascii=False))}\s*:\s*", answer):
         try:
-            value, end = decoder.raw_decode(text, key.end())
+            value, end = decoder.raw_decode(answer, key.end())
         except ValueError:
             continue  # within a string that looks like JSON
         if label_text(value) == label:
-            found = _in_bytes(text, key.end(), end)
+            found = len(_solid(answer[: key.end()])), len(_solid(answer[:end]))
     return found
-
-
-def _in_bytes(text: str, start: int, end: int) -> tuple[int, int]:
-    return len(text[:start].encode()), len(text[:end].encode())

@@ -24,11 +24,6 @@ class Confidence(Frozen):
     label: Annotated[LogProbability | None, Field(exclude_if=lambda found: found is None)] = None
     """Of the tokens of the answer's label. None: the task has no labels, or the answer has none."""
 
-    @property
-    def mean(self) -> float:
-        """The mean over the tokens."""
-        return self.total / self.tokens
-
 
 class Calibration(Frozen):
     """How often a label is right of which the model's own probability is p: with the probability

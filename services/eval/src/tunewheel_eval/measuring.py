@@ -262,8 +262,8 @@ class _Work:
     def _sure(self, answer: Answer) -> float | None:
         if not self._weighs_labels:
             return None
-        found = confidence_of([(text.encode(), value) for text, value in answer.scored], self._job.task)
-        return label_probability(found) or 0.0
+        scored = [(text.encode(), value) for text, value in answer.scored]
+        return label_probability(confidence_of(answer.text, scored, self._job.task)) or 0.0
 
     def _repeat_row(self, prompt: Prompt, answer: Answer) -> Row:
         of = self._of(self._repeats[prompt.key][0])

@@ -115,7 +115,7 @@ class Recorder:
                 (bytes(text) if isinstance(text, list) else str(text or "").encode(), value)
                 for text, value in exchange.scored
             ]
-            return confidence_of(tokens, spec.task if spec else None)
+            return confidence_of(exchange.output, tokens, spec.task if spec else None)
         except Exception:  # The completion must be logged, whatever an engine writes as a token.
             log.exception("confidence_not_read", completion_id=exchange.completion_id)
             return None
