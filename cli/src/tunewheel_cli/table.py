@@ -77,7 +77,7 @@ PANELS: dict[str, tuple[Entry, ...]] = {
         Entry("turn wait", "Wait until a turn has ended.", "turn:wait"),
         Entry("alarm list", "List alarms: production differs from the data.", "alarm:list_"),
         Entry("alarm show", "Show an alarm, and the questions behind it.", "alarm:show"),
-        Entry("detector list", "List what each detector measures now.", "detector_list:command"),
+        Entry("detector list", "List what each detector measures now.", "detector:list_"),
         Entry("label list", "List requests for answers.", "label:list_"),
         Entry("label show", "Show a prompt that waits for an answer.", "label:show"),
         Entry("label answer", "Answer a prompt.", "label:answer"),

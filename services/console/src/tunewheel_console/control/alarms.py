@@ -1,4 +1,4 @@
-"""``GET /v1/projects/{project}/alarms`` and one alarm."""
+"""``GET /v1/projects/{project}/alarms``, one alarm, and ``GET /v1/projects/{project}/detectors``."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from fastapi import FastAPI, Query
 from tunewheel_contracts.api.alarms import AlarmDetail, AlarmSummary
 from tunewheel_contracts.api.paging import Page
+from tunewheel_contracts.events.monitoring import WindowJudged
 from tunewheel_contracts.events.production import DriftDetected
 from tunewheel_runtime.identity.guard import needs
 from tunewheel_runtime.identity.roles import Role
@@ -21,7 +22,7 @@ AlarmState = Literal["open", "resolved"]
 
 
 def add_alarms(web: FastAPI, state: ConsoleState) -> None:
-    """Add the routes of alarms."""
+    """Add the routes of alarms and of detectors."""
 
     @web.get("/v1/projects/{project}/alarms")
     @needs(Role.VIEWER)
@@ -48,6 +49,14 @@ def add_alarms(web: FastAPI, state: ConsoleState) -> None:
         alarms = view.wheel.facts.alarms
         newest = sorted(alarms, key=lambda name: (alarms[name].time, name), reverse=True)
         return _detail(view, resolve(alarm_id, newest, field="alarm_id", project=project))
+
+    @web.get("/v1/projects/{project}/detectors")
+    @needs(Role.VIEWER)
+    async def list_detectors(project: str, asked: Paged) -> Page[WindowJudged]:
+        """The newest figures of each detector, alarm or not, with those of the windows before. The detector
+        that was judged last comes first."""
+        found = state.detectors_of(project_of(state, project))
+        return page_of(found, asked, place=lambda one: (one.judged_at, one.detector), answer=lambda one: one)
 
 
 def alarm_summary(project: Project, name: str, still: dict[str, Any]) -> AlarmSummary:

@@ -17,7 +17,6 @@ from tunewheel_console.control.audit import add_audit
 from tunewheel_console.control.commands import add_commands
 from tunewheel_console.control.datasets import add_datasets
 from tunewheel_console.control.declarations import add_declarations
-from tunewheel_console.control.detectors import add_detectors
 from tunewheel_console.control.erasures import add_erasures
 from tunewheel_console.control.errors import REFUSALS
 from tunewheel_console.control.evaluations import add_evaluations
@@ -85,7 +84,6 @@ def add_control(web: FastAPI, state: ConsoleState, sources: Sources, identify: I
     add_models(web, state)
     add_turns(web, state)
     add_alarms(web, state)
-    add_detectors(web, state)
     add_registry(web, state, sources.registry)
     add_events(web, state, sources.feed, identify)
     add_services(web, sources.letters, sources.lags)

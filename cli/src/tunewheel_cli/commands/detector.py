@@ -1,4 +1,4 @@
-"""detector list."""
+"""The command about detectors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ CURVE = 24
 
 
 @calling
-def command(call: Call, project: Project, limit: Limit = 50) -> None:
+def list_(call: Call, project: Project, limit: Limit = 50) -> None:
     """List the detectors of a project: what each measures now, and how near an alarm is.
 
     The curve shows the effect in the latest windows, from none to the floor, from which on it is worth an
