@@ -238,7 +238,9 @@ class World:
 
     def judge(self, version: Version) -> None:
         topics = ("eval.passed", "eval.passed", "eval.passed", "eval.failed", *["eval.undecided"] * 2)
-        topic = self.dice.choice((*topics, "review.requested"))
+        self.give_verdict(version, self.dice.choice((*topics, "review.requested")))
+
+    def give_verdict(self, version: Version, topic: str) -> None:
         more = self._undecided() if topic == "eval.undecided" else {}
         event = self.story.judge(
             topic, version.dataset_id, evaluation_id=f"e-{len(self.story.events)}",
@@ -270,7 +272,11 @@ class World:
         if model.is_doubted and self.dice.random() < 0.4:
             by = "deadline"
         ends = guards or by == "deadline"
-        verdict = "failed" if ends else self.dice.choice(("passed", "passed", "failed"))
+        self.give_judgement(
+            model, stage, "failed" if ends else self.dice.choice(("passed", "passed", "failed")), by
+        )
+
+    def give_judgement(self, model: Any, stage: str, verdict: str, by: str) -> None:
         self.inbox.append(
             self.story.say(
                 "rollout.judged",

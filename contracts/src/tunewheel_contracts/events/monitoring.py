@@ -333,8 +333,8 @@ class TurnDecided(Event):
     project: Slug
     step: str
     """``a turn is due``, ``waits for labels``, ``waits for the turn in flight``, ``waits until the alarm
-    lasts``, ``cools down``, ``the budget is spent``, ``waits for approval``, ``the turn tells
-    nothing``, ``was tried already``, ``a person should look``, ``nothing follows`` or ``no alarm is
+    lasts``, ``cools down``, ``the budget is spent``, ``waits for approval``, ``a service
+    needs a person``, ``was tried already``, ``a person should look``, ``nothing follows`` or ``no alarm is
     open``."""
     evidence: str = ""
     """The reasons, in words."""

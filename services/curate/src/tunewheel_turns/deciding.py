@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from itertools import takewhile
 
 from tunewheel_contracts.events.data import BuildReason
 from tunewheel_planner.spending import Cost, next_month, spent_in_month
@@ -20,21 +19,20 @@ from tunewheel_turns.readiness import (
     RETRIES,
     answers_to,
     collects_labels,
+    failed_in_a_row,
     follows,
     is_drift,
     is_ready,
     labels_needed,
     lasts_from,
-    silent_turn,
+    needs_a_person,
     to_mend,
 )
 from tunewheel_turns.state import (
-    MACHINERY,
     Alarm,
     State,
     ended_at,
     name_of,
-    outcome,
     outcome_of,
     over_at,
     serves_against_alarms,
@@ -67,7 +65,7 @@ class Step(StrEnum):
     IN_FLIGHT = "waits for the turn in flight"
     SETTLING = "waits until the alarm lasts"
     LABELS = "waits for labels"
-    SILENT = "the turn tells nothing"
+    BROKEN = "a service needs a person"
     TRIED = "was tried already"
     COOLDOWN = "cools down"
     BUDGET = "the budget is spent"
@@ -150,7 +148,7 @@ def hold(state: State, reason: BuildReason, now: datetime) -> str | None:
 def waits_for(state: State, decision: Decision, alarm: Alarm, now: datetime) -> str | None:
     """Return who or what ends the wait of an open alarm, as in ``AlarmAnswer``."""
     what, step = follows(state.drift.turns, alarm), decision.step
-    if step is Step.NOTHING or what == "nothing":
+    if step is Step.NOTHING or what == "nothing" or answers_to(state, alarm).in_scope == 0:
         return None
     if what == "investigate":
         return "operator"
@@ -159,7 +157,7 @@ def waits_for(state: State, decision: Decision, alarm: Alarm, now: datetime) -> 
     if step is Step.SETTLING or now < lasts_from(state.drift.turns, alarm):
         return "clock"
     if not is_ready(state, alarm):
-        lacks_labels = collects_labels(state, alarm) and silent_turn(state, alarm) is None
+        lacks_labels = collects_labels(state, alarm) and not needs_a_person(state, alarm)
         return "annotators" if lacks_labels else "operator"
     by_step = {Step.LABELS: "annotators", Step.COOLDOWN: "clock", Step.TURN: "curate"}
     return by_step.get(step, "operator")
@@ -215,7 +213,7 @@ def _gated(state: State, ready: Sequence[Alarm], now: datetime) -> Decision:
 
 def _retry_at(state: State, alarm: Alarm) -> datetime | None:
     """Return when the machinery may try the turn of ``alarm`` again; None: it did not fail the last one."""
-    failed = list(takewhile(lambda turn: outcome(turn) in MACHINERY, reversed(state.turns_for(alarm))))
+    failed = failed_in_a_row(state, alarm)
     if not failed or (end := ended_at(failed[0])) is None:
         return None
     return end + RETRY_AFTER * 2 ** (min(len(failed), 1 + RETRIES) - 1)
@@ -231,12 +229,10 @@ def _labels_may_come(state: State, alarms: Sequence[Alarm], now: datetime) -> bo
 
 
 def _missing(state: State, alarms: Sequence[Alarm]) -> Decision:
-    """Return what ``alarms`` wait for: a service that tells nothing, labels, or a change since the last
+    """Return what ``alarms`` wait for: a service that does not work, labels, or a change since the last
     try."""
-    silent = [alarm for alarm in alarms if silent_turn(state, alarm) is not None]
-    if silent:
-        evidence = "; ".join(_reason(state, alarm) for alarm in silent)
-        return Decision(Step.SILENT, evidence, _names(silent))
+    if broken := [alarm for alarm in alarms if needs_a_person(state, alarm)]:
+        return Decision(Step.BROKEN, "; ".join(_reason(state, alarm) for alarm in broken), _names(broken))
     waiting = [alarm for alarm in alarms if collects_labels(state, alarm)]
     if waiting:
         return Decision(Step.LABELS, "; ".join(_reason(state, alarm) for alarm in waiting), _names(waiting))

@@ -32,8 +32,7 @@ NEXT_STEPS = {
     "a version.",
     Step.LABELS: "Answer the questions that wait: `tunewheel label list --project {project}`, or the "
     "console's page Labels.",
-    Step.SILENT: "See whether the services that have the turn run (`tunewheel doctor`); "
-    f"then {BUILD} asks for a version.",
+    Step.BROKEN: f"Mend the service that has the turn (`tunewheel doctor`); then {BUILD} asks for a version.",
     Step.TRIED: f"Change the spec or publish other records; {BUILD} tries the same again.",
     Step.BUDGET: f"Raise `drift.turns.budget` in the spec, or run {BUILD}.",
     Step.APPROVAL: f"Approve of the turn: run {BUILD}, or press Build in the console.",

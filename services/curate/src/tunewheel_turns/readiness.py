@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from itertools import takewhile
 from math import ceil
 
 from tunewheel_contracts.events.data import BuildReason
@@ -13,8 +14,8 @@ from tunewheel_wheel.turn import Turn
 from tunewheel_turns.state import GOOD, MACHINERY, Alarm, Labels, State, outcome
 
 RETRIES = 3
-"""How many turns of an alarm the machinery may fail without using up labels or the try. Every further failure
-counts as a try: a fault that comes back must not cost GPU hours for ever."""
+"""How many turns of an alarm are tried again by themselves after the machinery failed them in a row. Then a
+person must look: a fault that comes back must not cost GPU hours for ever."""
 ONE_SIDED = 2
 """A turn whose labels are all about some of the clusters waits for the others, until it has this many times
 the labels that it needs."""
@@ -56,7 +57,7 @@ def lasts_from(policy: TurnPolicy, alarm: Alarm) -> datetime:
 
 def is_ready(state: State, alarm: Alarm) -> bool:
     """Return whether an alarm of ``to_mend`` lacks nothing for its next turn."""
-    if silent_turn(state, alarm) is not None:
+    if needs_a_person(state, alarm):
         return False
     if collects_labels(state, alarm):
         labels, needed = state.labelled.get(alarm.name, 0), labels_needed(state, alarm)
@@ -82,26 +83,31 @@ def labels_needed(state: State, alarm: Alarm) -> int:
     return ceil(whole * answers_to(state, alarm).in_scope)
 
 
-def silent_turn(state: State, alarm: Alarm) -> Turn | None:
-    """Return the latest turn of ``alarm`` if it has no outcome. Once it is not in flight any more, the
-    service that has it is gone: another turn would wait for the same service, so a person must look."""
-    turns = state.turns_for(alarm)
-    return turns[-1] if turns and not outcome(turns[-1]) else None
+def needs_a_person(state: State, alarm: Alarm) -> bool:
+    """Return whether a service must be mended before another turn of ``alarm``: the latest one has no outcome
+    although it is not in flight any more, so another turn would wait for the same service; or the machinery
+    failed as often as it is retried, with the same training spec."""
+    turns, failed = state.turns_for(alarm), failed_in_a_row(state, alarm)
+    if turns and not outcome(turns[-1]):
+        return True
+    return len(failed) > RETRIES and not _trains_otherwise(state, turns)
+
+
+def failed_in_a_row(state: State, alarm: Alarm) -> list[Turn]:
+    """Return the latest turns of ``alarm`` that all failed by the machinery, latest first."""
+    return list(takewhile(lambda turn: outcome(turn) in MACHINERY, reversed(state.turns_for(alarm))))
 
 
 def _tries(state: State, alarm: Alarm) -> list[Turn]:
-    """Return the turns of ``alarm`` that got a verdict about the data; and of the turns that the machinery
-    failed those beyond ``RETRIES``."""
-    turns = [turn for turn in state.turns_for(alarm) if outcome(turn)]
-    free = [turn for turn in turns if outcome(turn) in MACHINERY][:RETRIES]
-    return [turn for turn in turns if turn not in free]
+    """Return the turns of ``alarm`` that got a verdict about the data."""
+    return [turn for turn in state.turns_for(alarm) if outcome(turn) and outcome(turn) not in MACHINERY]
 
 
 def _trains_otherwise(state: State, tried: Sequence[Turn]) -> bool:
     """Return whether the training spec changed since the last of ``tried``."""
     answer = (tried[-1].version or tried[-1].course.event).data
     if (training := getattr(answer, "training_sha256", None)) is None:  # events of earlier releases
-        return getattr(answer, "spec_sha256", None) != state.spec_sha256
+        return getattr(answer, "spec_sha256", state.spec_sha256) != state.spec_sha256
     return training != state.training_sha256
 
 

@@ -280,11 +280,12 @@ def test_a_failure_of_the_machinery_uses_up_neither_labels_nor_the_try(
     lose(desk, desk.begin(), how, "ds-last")
     desk.now += timedelta(days=20)
     stands = desk.decide()
-    if how == "dead letter":
-        assert stands.step is Step.TURN, "no machine was paid for it"
-    else:
-        assert stands.step is (Step.LABELS if alarm else Step.TRIED)
-        assert ("25 of 40 labels" in stands.evidence) == bool(alarm)
+    assert stands.step is Step.BROKEN
+    assert ("25 of 20 labels" in stands.evidence) == bool(alarm)
+    desk.spec = edited(desk.spec, "train", {"epochs": 3})
+    assert desk.decide().step is (Step.BROKEN if how == "dead letter" else Step.TURN)
+    end_badly(desk, desk.ask(BuildReason.COMMAND, alarm_ids=("alarm-1",)), "failed", "ds-told")
+    assert desk.decide().step is (Step.LABELS if alarm else Step.TRIED), "a person had it mended"
 
 
 def test_a_retry_keeps_to_the_budget_and_a_verdict_ends_the_row_of_failures(log: Make) -> None:

@@ -98,7 +98,7 @@ def test_a_turn_that_tells_nothing_any_more_is_shown_to_a_person_and_tried_by_no
     desk.version(desk.begin(), "ds-1")
     desk.train("ds-1")
     silent = told(desk, desk.state().stale)
-    assert (silent.step, silent.alarms[0].waits_for) == (Step.SILENT, "operator")
+    assert (silent.step, silent.alarms[0].waits_for) == (Step.BROKEN, "operator")
     assert "ds-1 is training and has no event since" in silent.evidence
     assert silent.alarms[0].tried == (desk.turn_ids["ds-1"],)
     desk.now += desk.state().stale
