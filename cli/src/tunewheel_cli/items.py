@@ -31,6 +31,8 @@ def labels_so_far(progress: Any) -> str:
     return (
         f"{progress.answered} answered of {progress.wanted} wanted, {progress.prompts} prompts"
         + (f", {progress.out_of_scope} out of scope" if progress.out_of_scope else "")
+        + (f", about {progress.minutes:g} minutes" if progress.minutes and not progress.outcome else "")
+        + (f", {progress.dollars:g} dollars" if progress.dollars and not progress.outcome else "")
         + (f" (ended: {flat(progress.outcome)})" if progress.outcome else "")
         + (f"; next is {following}" if following else "")
     )

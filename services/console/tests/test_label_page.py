@@ -99,6 +99,7 @@ async def test_three_prompts_are_answered_by_the_form(user: User, tab: Tab, log:
     said = {one.example_id: one for one in published}
     assert {name: one.output for name, one in said.items()} == {
         "cmpl-0": {"category": "solar", "days": 3}, "cmpl-1": {"category": "battery"},
+        "cmpl-2": "",
     }  # fmt: skip
     assert {one.validated_by for one in said.values()} == {"ann"}
 

@@ -8,6 +8,18 @@ from tunewheel_contracts.fields import Frozen, Timestamp
 from tunewheel_contracts.formats.dataset import ChatMessage
 
 
+class LabelTopic(Frozen):
+    """Prompts about the same thing."""
+
+    cluster_id: str
+    prompts: int
+    size: int
+    """How many production questions were about it."""
+    lacking: int | None = None
+    """How many answers it needs yet; 0: it is settled, and its other prompts need no answer. None: it is too
+    small to need its own, or nothing was decided yet."""
+
+
 class LabelRequest(Frozen):
     request_id: str
     alarm_id: str
@@ -21,6 +33,14 @@ class LabelRequest(Frozen):
     prompts: int
     answered: int = 0
     out_of_scope: int = 0
+    minutes: float = 0.0
+    """How long people take for the answers that are still wanted, by ``drift.labels.seconds``."""
+    dollars: float = 0.0
+    """What these answers cost, by ``drift.labels.dollars``."""
+    share: float | None = None
+    """The share of production's questions that the prompts are about: answers can improve no more than these.
+    None: it was not counted."""
+    clusters: tuple[LabelTopic, ...] = ()
 
 
 class LabelRequests(Frozen):
@@ -31,6 +51,11 @@ class LabelRequests(Frozen):
 class LabelItemState(Frozen):
     number: int
     state: str
+    """``open``, ``answered``, ``out_of_scope``, ``settled``: its topic has enough answers; or ``erased``."""
+    people: tuple[str, ...] = ()
+    """Who is to answer it, by ``drift.labels.assignees``."""
+    opinions: int = 0
+    """How many people have said their opinion, where ``drift.labels.second_opinion`` asks for two."""
 
 
 class LabelField(Frozen, extra="allow"):

@@ -286,6 +286,12 @@ class LabelsRequested(Event):
     """Number of production questions over which the sizes of ``clusters`` were counted."""
 
     @property
+    def share(self) -> float | None:
+        """The share of production's questions that the prompts are about: answers can improve no more. None:
+        it was not counted."""
+        return min(1.0, sum(one.size for one in self.clusters) / self.questions) if self.questions else None
+
+    @property
     def prompt_files(self) -> tuple[str, ...]:
         """All files with prompts, in the order of their revisions."""
         return (*((self.prompts,) if self.prompts else ()), *self.more_prompts)

@@ -75,6 +75,21 @@ class LabelsSpec(Strict):
     """true: an answer counts once two people have given the same label; of two different labels a third
     person's decides. The task needs ``label_field``."""
 
+    def minutes(self, answers: int) -> float:
+        """Return how long people take for so many answers."""
+        return round(answers * self.seconds * (1 + self.second_opinion) / 60, 1)
+
+    def cost(self, answers: int) -> float:
+        """Return what so many answers cost, in dollars."""
+        return round(answers * self.dollars * (1 + self.second_opinion), 2)
+
+    def people_for(self, number: int) -> tuple[str, ...]:
+        """Return who is to answer the prompt ``number`` of a request, from 1: two people for a second
+        opinion, none without ``assignees``."""
+        people = self.assignees
+        wanted = min(len(people), 1 + self.second_opinion)
+        return tuple(people[(number - 1 + n) % len(people)] for n in range(wanted))
+
 
 class DriftSpec(Strict):
     enabled: bool = True

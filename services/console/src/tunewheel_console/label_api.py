@@ -18,7 +18,8 @@ from tunewheel_runtime.identity.roles import Role
 from tunewheel_runtime.refusals import Refused
 
 from tunewheel_console.label_form import fields_of
-from tunewheel_console.labelling import Labelling, LabelQueue
+from tunewheel_console.label_queue import LabelQueue
+from tunewheel_console.labelling import Labelling
 from tunewheel_console.refusals import reviewer_of
 from tunewheel_console.state import ConsoleState
 
@@ -54,9 +55,7 @@ def add_label_routes(api: FastAPI, state: ConsoleState, labelling: Labelling) ->
         view = state.projects.get(project)
         found = list(view.labels.by_id.values()) if view else []
         listed = [
-            told_of(one, view.labels.outcome_of(one.data.request_id) if view else None)
-            | counted(await labelling.done(one.data))
-            for one in found
+            told_of(one, labelling) | so_far(one, labelling, await labelling.done(one.data)) for one in found
         ]
         return {"project": project, "requests": listed}
 
@@ -67,8 +66,18 @@ def add_label_routes(api: FastAPI, state: ConsoleState, labelling: Labelling) ->
         queue = await labelling.open(project, request_id)
         fields = fields_of(labelling.task_of(project))
         states = [queue.state_of(item) for item in queue.items]
-        return progress(queue) | {
-            "items": [{"number": n, "state": found} for n, found in enumerate(states, 1)],
+        items = [
+            {
+                "number": n,
+                "state": found,
+                "people": list(queue.spec.people_for(n)),
+                "opinions": len(queue.labels_of(queue.items[n - 1])),
+            }
+            for n, found in enumerate(states, 1)
+        ]
+        person = caller_of(request).principal
+        return progress(queue, labelling, person.name if person else None) | {
+            "items": items,
             "fields": [field.model_dump(mode="json") for field in fields],
         }
 
@@ -102,15 +111,18 @@ def add_label_routes(api: FastAPI, state: ConsoleState, labelling: Labelling) ->
         person = reviewer_of(caller, reviewer)
         queue = await labelling.open(project, request_id)
         if body.out_of_scope:
-            queue = await labelling.leave_out(queue, number, person=person)
+            queue = await labelling.leave_out(queue, number, person=person, caller=caller)
         else:
             queue = await labelling.answer(queue, number, _text(body.output), person=person, caller=caller)
-        return progress(queue) | {"number": number, "next": queue.next_after(number)}
+        following = queue.next_after(number, person)
+        return progress(queue, labelling) | {"number": number, "next": following}
 
 
-def told_of(request: Envelope[LabelsRequested], outcome: str | None) -> dict[str, Any]:
+def told_of(request: Envelope[LabelsRequested], labelling: Labelling) -> dict[str, Any]:
     """Return a request without its prompts."""
     asked = request.data
+    labels = labelling.state.projects[asked.project].labels
+    lacking, outcome = labels.lacking(asked.request_id), labels.outcome_of(asked.request_id)
     return {
         "request_id": asked.request_id,
         "alarm_id": asked.alarm_id,
@@ -121,17 +133,37 @@ def told_of(request: Envelope[LabelsRequested], outcome: str | None) -> dict[str
         "keywords": list(asked.keywords),
         "wanted": asked.wanted,
         "prompts": len(asked.completion_ids),
+        "share": asked.share,
+        "clusters": [
+            {
+                "cluster_id": one.cluster_id,
+                "prompts": len(one.completion_ids),
+                "size": one.size,
+                "lacking": lacking.get(one.cluster_id),
+            }
+            for one in asked.clusters
+        ],
     }
 
 
-def counted(counts: Mapping[str, int]) -> dict[str, int]:
-    return {state: counts.get(state, 0) for state in ("answered", "out_of_scope")}
+def so_far(
+    request: Envelope[LabelsRequested], labelling: Labelling, counts: Mapping[str, int]
+) -> dict[str, float]:
+    """Return how many prompts are done, and what the wanted answers still cost."""
+    asked, answered = request.data, counts.get("answered", 0)
+    spec, left = labelling.spec_of(asked.project).drift.labels, max(0, asked.wanted - answered)
+    return {
+        "answered": answered,
+        "out_of_scope": counts.get("out_of_scope", 0),
+        "minutes": spec.minutes(left),
+        "dollars": spec.cost(left),
+    }
 
 
-def progress(queue: LabelQueue) -> dict[str, Any]:
-    """Return the progress of a request."""
-    figures = told_of(queue.request, queue.outcome) | counted(queue.counts)
-    return figures | {"prompts": len(queue.items), "next": queue.next_after(0)}
+def progress(queue: LabelQueue, labelling: Labelling, person: str | None = None) -> dict[str, Any]:
+    """Return the progress of a request, with the next prompt for ``person``."""
+    figures = told_of(queue.request, labelling) | so_far(queue.request, labelling, queue.counts)
+    return figures | {"prompts": len(queue.items), "next": queue.next_after(0, person)}
 
 
 def _text(output: dict[str, Any] | str | None) -> str:

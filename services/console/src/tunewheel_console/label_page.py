@@ -15,7 +15,8 @@ from tunewheel_contracts.formats.label_prompts import LabelPrompt
 from tunewheel_runtime.identity.roles import Caller, NotAuthenticated, Role
 
 from tunewheel_console.label_form import FormField, answer_of, fields_of
-from tunewheel_console.labelling import Labelling, LabelQueue
+from tunewheel_console.label_queue import LabelQueue, cost_text
+from tunewheel_console.labelling import Labelling
 from tunewheel_console.page import RELOAD_WHEN_LOGGED_OUT, Who
 from tunewheel_console.refusals import NOT_KEPT, reason_of, reviewer_of
 from tunewheel_console.review_drawing import draw_header, draw_name_form, draw_text
@@ -75,7 +76,11 @@ class LabelPage:
         except NOT_KEPT as error:
             self._told.set_text(reason_of(error))
         else:
-            self._draw(queue, queue.next_after(0))
+            self._draw(queue, queue.next_after(0, self._person))
+
+    @property
+    def _person(self) -> str | None:
+        return self._caller.principal.name if self._caller.principal else self._name_given
 
     async def _opened(self) -> LabelQueue:
         self._caller.require(Role.REVIEWER, self._project)
@@ -108,7 +113,7 @@ class LabelPage:
                 ui.notify(f"not saved: {reason_of(error)}", type="negative")
                 return
             ui.notify(done, type="positive")
-            self._draw(queue, queue.next_after(number))
+            self._draw(queue, queue.next_after(number, self._person))
 
     async def _publish(self, number: int) -> None:
         values = {name: value() for name, value in self._values.items()}
@@ -121,7 +126,7 @@ class LabelPage:
 
     async def _leave_out(self, number: int) -> None:
         async def leave_out(queue: LabelQueue, person: str) -> LabelQueue:
-            return await self._labelling.leave_out(queue, number, person=person)
+            return await self._labelling.leave_out(queue, number, person=person, caller=self._caller)
 
         await self._act(number, leave_out, done="noted as out of scope")
 
@@ -140,6 +145,7 @@ class LabelPage:
         self._queue, self._number, self._values = queue, number or 0, {}
         asked, counts = queue.request.data, queue.counts
         far = f"{counts['answered']} answered of {asked.wanted} wanted, {counts['open']} open"
+        far += cost_text(queue.spec, asked.wanted - counts["answered"])
         over = f"; nobody needs them any more: {queue.outcome}" if queue.outcome else ""
         self._told.set_text(f"{', '.join(asked.keywords) or asked.request_id}: {far}{over}")
         self._shown.clear()
@@ -159,7 +165,7 @@ class LabelPage:
                 draw_text("Model's answer", item.output, height="30vh")
             for field in fields_of(self._labelling.task_of(self._project)):
                 self._values[field.name] = _draw_field(field)
-            following = self._queue.next_after(number) if self._queue else None
+            following = self._queue.next_after(number, self._person) if self._queue else None
             with ui.row().classes("w-full justify-between"):
                 ui.button("Publish", on_click=partial(self._publish, number)).mark("publish")
                 ui.button("Out of scope", on_click=partial(self._leave_out, number)).props("outline")

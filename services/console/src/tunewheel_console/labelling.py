@@ -19,71 +19,17 @@ from tunewheel_contracts.errors import first_complaint
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.monitoring import LabelsRequested
 from tunewheel_contracts.events.upstream import ExamplePublished
-from tunewheel_contracts.fields import Frozen, SourceId, Timestamp
-from tunewheel_contracts.formats.label_prompts import LABEL_REQUEST, LabelPrompt, LabelPrompts
-from tunewheel_contracts.formats.spec import TaskSpec
+from tunewheel_contracts.formats.label_prompts import LABEL_REQUEST, OUT_OF_SCOPE, LabelPrompt, LabelPrompts
+from tunewheel_contracts.formats.spec import ProjectSpec, TaskSpec
 from tunewheel_contracts.identity import content_sha256
 from tunewheel_runtime.identity.roles import Caller
 from tunewheel_runtime.refusals import Refused
 from tunewheel_runtime.store import ObjectStore
 
 from tunewheel_console.actions import Actions
+from tunewheel_console.label_queue import LabelQueue, Mark, Opinion
 from tunewheel_console.project import Project
 from tunewheel_console.state import ConsoleState
-
-State = Literal["open", "answered", "out_of_scope", "erased"]
-
-
-class Mark(Frozen):
-    """The latest state of one prompt: ``labels/<project>/<request_id>/<hash of the completion>.json``."""
-
-    completion_id: SourceId
-    state: Literal["answered", "out_of_scope"]
-    by: SourceId
-    at: Timestamp
-
-
-@dataclass(frozen=True, slots=True)
-class LabelQueue:
-    """One request with its prompts, numbered from 1. A later revision appends prompts. An erased prompt
-    leaves a gap in the numbers."""
-
-    request: Envelope[LabelsRequested]
-    items: tuple[LabelPrompt, ...]
-    marks: dict[str, Mark]
-    """The marks by completion id."""
-    answered: frozenset[str]
-    """Completions that experts answered elsewhere."""
-    outcome: str | None
-    """Why the labels are not needed any more; None while they are needed."""
-
-    def state_of(self, item: LabelPrompt) -> State:
-        if item.is_erased:
-            return "erased"
-        mark = self.marks.get(item.completion_id)
-        if mark is not None:
-            return mark.state
-        return "answered" if item.completion_id in self.answered else "open"
-
-    @property
-    def counts(self) -> Counter[str]:
-        """Return the number of prompts in each state."""
-        return Counter[str](self.state_of(item) for item in self.items)
-
-    def next_after(self, number: int) -> int | None:
-        """Return the next open prompt after ``number``, continuing from the beginning; None: all are done."""
-        numbers = [n for n, item in enumerate(self.items, 1) if self.state_of(item) == "open"]
-        return next((n for n in numbers if n > number), numbers[0] if numbers else None)
-
-    def item(self, number: int) -> LabelPrompt:
-        """Return a prompt. Raises Refused if the number does not exist or its text was erased."""
-        if not 1 <= number <= len(self.items):
-            reason = f"{number} does not exist; there are 1 to {len(self.items)}"
-            raise Refused(HTTPStatus.NOT_FOUND, "item", reason)
-        item = self.items[number - 1]
-        if item.is_erased:
-            raise Refused(HTTPStatus.GONE, "item", f"{number} was erased; go on with the next")
-        return item
 
 
 @dataclass
@@ -99,10 +45,14 @@ class Labelling:
     def task_of(self, project: str) -> TaskSpec:
         """Return the task, which defines the form of answers. Raises Refused if the project is not
         declared."""
+        return self.spec_of(project).task
+
+    def spec_of(self, project: str) -> ProjectSpec:
+        """Return the project's spec. Raises Refused if the project is not declared."""
         view = self.state.projects.get(project)
         if view is None or view.spec is None:
             raise Refused(HTTPStatus.CONFLICT, "project", f"{project} is not declared; declare its spec")
-        return view.spec.task
+        return view.spec
 
     async def open(self, project: str, request_id: str) -> LabelQueue:
         """Read a request with its prompts and their states.
@@ -123,15 +73,22 @@ class Labelling:
             items=await self._read_prompts(request.data),
             marks=await self._marks(project, request_id),
             answered=frozenset(view.labels.answered),
+            outside=frozenset(view.labels.outside),
+            opinions=await self._opinions(project, request_id),
+            settled=view.labels.settled(request_id),
+            spec=self.spec_of(project).drift.labels,
             outcome=view.labels.outcome_of(request_id),
         )
 
     async def done(self, asked: LabelsRequested) -> Counter[str]:
         """Return how many prompts of a request were answered or left out, without reading the prompts."""
         marks = await self._marks(asked.project, asked.request_id)
-        elsewhere = self.state.projects[asked.project].labels.answered - marks.keys()
-        done = Counter[str](mark.state for mark in marks.values())
-        done["answered"] += len(elsewhere.intersection(asked.completion_ids))
+        labels, done = (
+            self.state.projects[asked.project].labels,
+            Counter(mark.state for mark in marks.values()),
+        )
+        for state, elsewhere in (("answered", labels.answered), ("out_of_scope", labels.outside)):
+            done[state] += len((elsewhere - marks.keys()).intersection(asked.completion_ids))
         return done
 
     async def answer(
@@ -146,26 +103,50 @@ class Labelling:
             prompt. TransientError: the broker or the store is away; try again.
         """
         from tunewheel_outputs.complaints import answer_complaint
+        from tunewheel_outputs.labels import label_of
         from tunewheel_outputs.texts import said_before
 
         item, asked = queue.item(number), queue.request.data
         task = self.task_of(asked.project)
         if (complaint := answer_complaint(task, output, said_before(item.messages))) is not None:
             raise Refused(HTTPStatus.UNPROCESSABLE_ENTITY, *complaint)
-        example = label_example(
-            asked, item, _as_answer(task, output), person=person, at=datetime.now(UTC), caller=caller
-        )
-        await self.actions.answer(queue.request, example)
-        return await self._marked(queue, item, "answered", person)
+        label = label_of(output, task)
+        return await self._said(queue, item, _as_answer(task, output), label or output, person, caller)
 
-    async def leave_out(self, queue: LabelQueue, number: int, *, person: str) -> LabelQueue:
-        """Mark a prompt as out of the task's scope, so that it needs no answer. Nothing is published.
+    async def leave_out(self, queue: LabelQueue, number: int, *, person: str, caller: Caller) -> LabelQueue:
+        """Publish that a prompt is out of the task's scope: an example without an answer, on which nothing is
+        trained.
 
         Raises:
             Refused: there is no such prompt.
-            TransientError: the store is away.
+            TransientError: the broker or the store is away.
         """
-        return await self._marked(queue, queue.item(number), "out_of_scope", person)
+        return await self._said(queue, queue.item(number), None, OUT_OF_SCOPE, person, caller)
+
+    async def _said(
+        self,
+        queue: LabelQueue,
+        item: LabelPrompt,
+        output: Mapping[str, Any] | str | None,
+        label: str,
+        person: str,
+        caller: Caller,
+    ) -> LabelQueue:
+        """Publish an answer, where a second opinion is asked for only once two people have given the same
+        label. ``output`` None: out of scope. Two who answer at the same time both see both opinions."""
+        asked = queue.request.data
+        if queue.spec.second_opinion:
+            own = Opinion(completion_id=item.completion_id, by=person, label=content_sha256(label.encode()))
+            name = content_sha256([item.completion_id, person])[:32]
+            path = f"{_opinions(asked.project, asked.request_id)}/{name}.json"
+            await self.store.replace(path, own.model_dump_json().encode())
+            queue = replace(queue, opinions=await self._opinions(asked.project, asked.request_id))
+            if list(queue.labels_of(item).values()).count(own.label) < 2:
+                return queue
+        at = datetime.now(UTC)
+        example = label_example(asked, item, output, person=person, at=at, caller=caller)
+        await self.actions.answer(queue.request, example)
+        return await self._marked(queue, item, "out_of_scope" if output is None else "answered", person)
 
     def _find(self, project: str, request_id: str) -> tuple[Project, Envelope[LabelsRequested]] | None:
         view = self.state.projects.get(project)
@@ -190,6 +171,12 @@ class Labelling:
         marks = (Mark.model_validate_json(note) for note in notes.values())
         return {mark.completion_id: mark for mark in marks}
 
+    async def _opinions(self, project: str, request_id: str) -> tuple[Opinion, ...]:
+        if not self.spec_of(project).drift.labels.second_opinion:
+            return ()
+        notes = await self.store.read_folder(_opinions(project, request_id))
+        return tuple(Opinion.model_validate_json(notes[name]) for name in sorted(notes))
+
     async def _marked(
         self, queue: LabelQueue, item: LabelPrompt, state: Literal["answered", "out_of_scope"], person: str
     ) -> LabelQueue:
@@ -204,13 +191,14 @@ class Labelling:
 def label_example(
     asked: LabelsRequested,
     item: LabelPrompt,
-    output: Mapping[str, Any] | str,
+    output: Mapping[str, Any] | str | None,
     *,
     person: str,
     at: datetime,
     caller: Caller,
 ) -> ExamplePublished:
-    """Return an example with ``output`` as the answer that ``person`` gives to a prompt.
+    """Return an example with ``output`` as the answer that ``person`` gives to a prompt. None: the prompt is
+    out of scope.
 
     Raises:
         ValidationError: the conversation does not end with a question, or a text is too long.
@@ -221,11 +209,11 @@ def label_example(
         example_id=item.completion_id,
         input=turns[-1].content if turns and turns[-1].role == "user" else "",
         messages=turns[:-1],
-        output=dict(output) if isinstance(output, Mapping) else output,
+        output=dict(output) if isinstance(output, Mapping) else output or "",
         group=item.customer,
         validated_by=person,
         validated_at=at,
-        attributes={LABEL_REQUEST: asked.request_id},
+        attributes={LABEL_REQUEST: asked.request_id} | ({OUT_OF_SCOPE: "true"} if output is None else {}),
         principal=caller.principal,
     )
 
@@ -238,3 +226,7 @@ def _as_answer(task: TaskSpec, output: str) -> dict[str, Any] | str:
 
 def _folder(project: str, request_id: str) -> str:
     return f"labels/{project}/{request_id}"
+
+
+def _opinions(project: str, request_id: str) -> str:
+    return f"{_folder(project, request_id)}.opinions"

@@ -10,6 +10,7 @@ from nicegui import ui
 from tunewheel_contracts.errors import TransientError
 from tunewheel_runtime.identity.roles import Caller, NotAuthenticated, Role
 
+from tunewheel_console.label_queue import cost_text
 from tunewheel_console.labelling import Labelling
 from tunewheel_console.page import RELOAD_WHEN_LOGGED_OUT, Who
 from tunewheel_console.queues import Review
@@ -116,6 +117,9 @@ async def label_lines(state: ConsoleState, labelling: Labelling, caller: Caller)
             done = await labelling.done(asked)
             progress = f"{done['answered']} answered of {asked.wanted} wanted"
             progress += f", {done['out_of_scope']} out of scope" if done["out_of_scope"] else ""
+            if outcome is None:
+                left = asked.wanted - done["answered"]
+                progress += cost_text(labelling.spec_of(project.name).drift.labels, left)
             lines.append(
                 Line(
                     name=f"{project.name}: {', '.join(asked.keywords) or name}",

@@ -215,6 +215,8 @@ class LabelRequests:
     answered: set[str] = field(default_factory=set[str])
     """Completions that an expert has answered, here or elsewhere, according to the latest records. Older
     records are not read."""
+    outside: set[str] = field(default_factory=set[str])
+    """The same for completions that an expert has called out of scope."""
     _resolved: dict[str, str] = field(default_factory=dict[str, str])
     """By alarm, why it was resolved."""
     _decided: Envelope[TurnDecided] | None = None
@@ -231,7 +233,13 @@ class LabelRequests:
                 self._decided = envelope
                 self._count_wanted()
             case RecordIngested() as data if data.trust is Trust.EXPERT and self._is_wanted(data.source_id):
-                self.answered.add(data.source_id)
+                told, other = (
+                    (self.answered, self.outside)
+                    if data.output is not None
+                    else (self.outside, self.answered)
+                )
+                told.add(data.source_id)
+                other.discard(data.source_id)
             case DriftResolved() as data:
                 self._resolved[data.alarm_id] = data.reason
             case _:
@@ -247,6 +255,20 @@ class LabelRequests:
 
     def _is_wanted(self, completion_id: str) -> bool:
         return any(completion_id in one.data.completion_ids for one in self.by_id.values())
+
+    def lacking(self, request_id: str) -> dict[str, int]:
+        """Return how many answers each topic of a request needs yet, by the latest decision."""
+        alarms = self._decided.data.alarms if self._decided is not None else ()
+        own = self.by_id[request_id].data.alarm_id
+        return next((dict(one.lacking) for one in alarms if one.alarm_id == own), {})
+
+    def settled(self, request_id: str) -> frozenset[str]:
+        """Return the prompts of a request whose topics have enough answers."""
+        lacking = self.lacking(request_id)
+        topics = self.by_id[request_id].data.clusters
+        return frozenset(
+            name for one in topics if lacking.get(one.cluster_id) == 0 for name in one.completion_ids
+        )
 
     def outcome_of(self, request_id: str) -> str | None:
         """Return why a request needs no labels any more; None while it waits."""

@@ -19,6 +19,7 @@ from tunewheel_contracts.events.monitoring import LabelsRequested
 from tunewheel_contracts.events.upstream import ExamplePublished, ProjectDeclared
 from tunewheel_contracts.formats.allowed_sources import AllowedSources
 from tunewheel_contracts.formats.dataset import ChatMessage
+from tunewheel_contracts.formats.drift_spec import LabelsSpec
 from tunewheel_contracts.formats.label_prompts import LabelPrompt, LabelPrompts
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_curate.labelling.requests import LabelsWanted, notice_of
@@ -269,11 +270,11 @@ async def test_the_webhook_is_told_of_ids_and_counts_and_the_teacher_asked(desk:
     assert (url, body["type"], body["id"]) == ("https://hooks.example/", "labels.waiting", event.id)
     assert body["data"] == {
         "project": "shop", "request_id": "alarm-1", "alarm_id": "alarm-1", "wanted": 2, "prompts": 3,
-        "url": "https://console/labels/shop/alarm-1",
+        "minutes": 1.0, "dollars": 0.0, "assignees": [], "url": "https://console/labels/shop/alarm-1",
     }  # fmt: skip
     assert len(desk.published) == 2
     await LabelsWanted(Projects(None), taught, Settings()).pass_on(event, desk.lease)  # type: ignore[arg-type]
-    assert notice_of(event, page=None).field == "drift.labels.webhook"
+    assert notice_of(event, LabelsSpec(), page=None).field == "drift.labels.webhook"
 
 
 def test_a_quota_without_a_teacher_is_refused(spec: Any) -> None:

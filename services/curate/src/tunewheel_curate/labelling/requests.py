@@ -5,6 +5,7 @@ from __future__ import annotations
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.monitoring import LabelsRequested
 from tunewheel_contracts.events.upstream import ProjectDeclared
+from tunewheel_contracts.formats.drift_spec import LabelsSpec
 from tunewheel_runtime.jobs import Lease
 from tunewheel_runtime.view import View
 from tunewheel_runtime.webhooks import Notice, Webhook, WebhookSettings
@@ -37,11 +38,12 @@ class LabelsWanted:
         spec = declared.data.spec
         if spec.drift.labels.webhook is not None:
             page = self._settings.page(f"labels/{event.project}/{event.data.request_id}")
-            await self._webhook.tell_under(lease, notice_of(event, page=page), spec.drift.labels.webhook)
+            notice = notice_of(event, spec.drift.labels, page=page)
+            await self._webhook.tell_under(lease, notice, spec.drift.labels.webhook)
         await self._taught.answer(event, spec, lease)
 
 
-def notice_of(event: Envelope[LabelsRequested], *, page: str | None) -> Notice:
+def notice_of(event: Envelope[LabelsRequested], spec: LabelsSpec, *, page: str | None) -> Notice:
     """Return the notice about ``event``, without any customer's text. ``page``: the URL where people
     answer."""
     asked = event.data
@@ -51,6 +53,10 @@ def notice_of(event: Envelope[LabelsRequested], *, page: str | None) -> Notice:
         "alarm_id": asked.alarm_id,
         "wanted": asked.wanted,
         "prompts": len(asked.completion_ids),
+        "minutes": spec.minutes(asked.wanted),
+        "dollars": spec.cost(asked.wanted),
+        "share": asked.share,
+        "assignees": list(spec.assignees),
         "url": page,
     }
     return Notice(event=event, type=TYPE, subject=asked.request_id, field=FIELD, data=data)

@@ -1,0 +1,107 @@
+"""One request for labels with its prompts, and what people have said of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Literal
+
+from tunewheel_contracts.event import Envelope
+from tunewheel_contracts.events.monitoring import LabelsRequested
+from tunewheel_contracts.fields import Frozen, Sha256, SourceId, Timestamp
+from tunewheel_contracts.formats.drift_spec import LabelsSpec
+from tunewheel_contracts.formats.label_prompts import LabelPrompt
+from tunewheel_runtime.refusals import Refused
+
+State = Literal["open", "answered", "out_of_scope", "settled", "erased"]
+
+
+class Mark(Frozen):
+    """The latest state of one prompt: ``labels/<project>/<request_id>/<hash of the completion>.json``."""
+
+    completion_id: SourceId
+    state: Literal["answered", "out_of_scope"]
+    by: SourceId
+    at: Timestamp
+
+
+class Opinion(Frozen):
+    """One person's answer to a prompt that needs two:
+    ``labels/<project>/<request_id>.opinions/<hash of completion and person>.json``."""
+
+    completion_id: SourceId
+    by: SourceId
+    label: Sha256
+    """Hash of the label, or of "out of scope"."""
+
+
+@dataclass(frozen=True, slots=True)
+class LabelQueue:
+    """One request with its prompts, numbered from 1. A later revision appends prompts. An erased prompt
+    leaves a gap in the numbers."""
+
+    request: Envelope[LabelsRequested]
+    items: tuple[LabelPrompt, ...]
+    marks: dict[str, Mark]
+    """The marks by completion id."""
+    answered: frozenset[str]
+    """Completions that experts answered elsewhere."""
+    outside: frozenset[str]
+    """Completions that experts called out of scope elsewhere."""
+    opinions: tuple[Opinion, ...]
+    settled: frozenset[str]
+    """Completions of topics that have enough answers."""
+    spec: LabelsSpec
+    outcome: str | None
+    """Why the labels are not needed any more; None while they are needed."""
+
+    def state_of(self, item: LabelPrompt) -> State:
+        if item.is_erased:
+            return "erased"
+        mark = self.marks.get(item.completion_id)
+        if mark is not None:
+            return mark.state
+        if item.completion_id in self.answered:
+            return "answered"
+        if item.completion_id in self.outside:
+            return "out_of_scope"
+        return "settled" if item.completion_id in self.settled else "open"
+
+    def labels_of(self, item: LabelPrompt) -> dict[str, str]:
+        """Return the hash of the label that each person gave to a prompt."""
+        return {one.by: one.label for one in self.opinions if one.completion_id == item.completion_id}
+
+    @property
+    def counts(self) -> Counter[str]:
+        """Return the number of prompts in each state."""
+        return Counter[str](self.state_of(item) for item in self.items)
+
+    def next_after(self, number: int, person: str | None = None) -> int | None:
+        """Return the next open prompt after ``number``, continuing from the beginning: first those that are
+        assigned to ``person``, and none that has the person's opinion. None: all are done."""
+        numbers = [
+            n
+            for n, item in enumerate(self.items, 1)
+            if self.state_of(item) == "open" and person not in self.labels_of(item)
+        ]
+        own = [n for n in numbers if person in self.spec.people_for(n)] or numbers
+        return next((n for n in own if n > number), own[0] if own else None)
+
+    def item(self, number: int) -> LabelPrompt:
+        """Return a prompt. Raises Refused if the number does not exist or its text was erased."""
+        if not 1 <= number <= len(self.items):
+            reason = f"{number} does not exist; there are 1 to {len(self.items)}"
+            raise Refused(HTTPStatus.NOT_FOUND, "item", reason)
+        item = self.items[number - 1]
+        if item.is_erased:
+            raise Refused(HTTPStatus.GONE, "item", f"{number} was erased; go on with the next")
+        return item
+
+
+def cost_text(spec: LabelsSpec, answers: int) -> str:
+    """Return how long so many answers take, and what they cost, in words."""
+    if answers <= 0:
+        return ""
+    cost = f", {spec.cost(answers):g} dollars" if spec.dollars else ""
+    return f"; about {spec.minutes(answers):g} minutes{cost}"

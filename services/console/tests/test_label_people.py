@@ -1,0 +1,136 @@
+"""Requests for labels: their cost, who is to answer, second opinions, topics, prompts out of scope."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from tunewheel_contracts.events.data import RecordIngested, Trust
+from tunewheel_contracts.events.monitoring import AlarmAnswer, LabelCluster, TurnDecided
+from tunewheel_contracts.formats.drift_spec import LabelsSpec
+from tunewheel_runtime.store import ObjectStore
+
+from .test_labelling import PLACE, REQUEST, SCHEMA, published, put
+
+BELL, HORN = {"category": "battery"}, {"category": "solar"}
+TOPICS = (
+    LabelCluster(cluster_id="c-1", completion_ids=("cmpl-0", "cmpl-1", "cmpl-2"), size=30),
+    LabelCluster(cluster_id="c-2", completion_ids=("cmpl-3",), size=1),
+)
+
+
+@pytest.fixture
+async def labels(console: Any, desk: Any, store: ObjectStore, request: pytest.FixtureRequest) -> Any:
+    """A console with four prompts to be answered, under the ``drift.labels`` of the test's parameter."""
+    declared = desk.declared(output_schema=SCHEMA, label_field="category")
+    drift = declared.data.spec.drift.model_copy(update={"labels": LabelsSpec(**request.param)})
+    told = declared.data.spec.model_copy(update={"drift": drift})
+    asked = await desk.stored_labels(store, prompts=4)
+    grown = asked.data.model_copy(update={"clusters": TOPICS, "questions": 100})
+    console.log.events += [desk.say("project.declared", spec=told), desk.event(grown)]
+    await console.refresh()
+    return console
+
+
+def under(**labels: Any) -> Any:
+    return pytest.mark.parametrize("labels", [labels], indirect=True)
+
+
+async def told(labels: Any, person: str = "ann") -> dict[str, Any]:
+    async with labels.client(person) as client:
+        return (await client.get(REQUEST)).json()
+
+
+async def say(labels: Any, person: str, number: int, output: Any) -> dict[str, Any]:
+    body = {"out_of_scope": True} if output is None else {"output": output}
+    async with labels.client(person) as client:
+        return (await put(client, number, **body)).json()
+
+
+@under(seconds=90, dollars=0.5)
+async def test_a_request_says_what_answers_take_and_which_traffic_they_are_about(
+    labels: Any,
+) -> None:
+    async with labels.client("ann") as client:
+        (listed,) = (await client.get(PLACE)).json()["requests"]
+    assert (listed["wanted"], listed["minutes"], listed["dollars"], listed["share"]) == (2, 3.0, 1.0, 0.31)
+    after = await say(labels, "ann", 1, HORN)
+    assert (after["minutes"], after["dollars"]) == (1.5, 0.5)
+    await say(labels, "ann", 2, HORN)
+    assert (await say(labels, "ann", 3, HORN))["minutes"] == 0
+
+
+@under()
+async def test_out_of_scope_is_an_example_without_an_answer(labels: Any) -> None:
+    await say(labels, "ann", 1, None)
+    (event,) = published(labels.log)
+    assert (event.data.example_id, event.data.output, event.data.validated_by) == ("cmpl-0", "", "ann")
+    assert event.data.attributes == {"label_request": "alarm-1", "out_of_scope": "true"}
+
+
+@under()
+async def test_what_experts_said_elsewhere_counts_and_the_newest_holds(labels: Any, desk: Any) -> None:
+    def record(output: str | None, completion: str) -> Any:
+        named = {"record_id": f"rec-{completion}-{output}", "source_id": completion, "source_event_id": "e"}
+        told = {"project": "desk", "kind": "example", "input": "q", "group": "g", "trust": Trust.EXPERT}
+        return desk.event(RecordIngested.model_validate(named | told | {"output": output}))
+
+    labels.state.apply(record('{"category": "solar"}', "cmpl-0"))
+    labels.state.apply(record(None, "cmpl-1"))
+    labels.state.apply(record(None, "cmpl-0"))
+    states = [one["state"] for one in (await told(labels))["items"]]
+    assert states == ["out_of_scope", "out_of_scope", "open", "open"]
+
+
+@under(assignees=("ann", "bob"))
+async def test_everybody_gets_their_own_prompts_first_and_then_the_others(labels: Any) -> None:
+    found = await told(labels, "bob")
+    assert [one["people"] for one in found["items"]] == [["ann"], ["bob"], ["ann"], ["bob"]]
+    assert found["next"] == 2
+    assert (await say(labels, "bob", 2, HORN))["next"] == 4
+    assert (await say(labels, "bob", 4, HORN))["next"] == 1
+    assert (await told(labels, "eve"))["next"] == 1
+
+
+@under(second_opinion=True, assignees=("ann", "bob", "eve"), seconds=30)
+async def test_an_answer_that_needs_a_second_opinion_counts_once_two_people_agree(labels: Any) -> None:
+    found = await told(labels)
+    assert [one["people"] for one in found["items"]][:2] == [["ann", "bob"], ["bob", "eve"]]
+    assert found["minutes"] == 2.0
+    assert (await say(labels, "ann", 1, HORN))["answered"] == 0
+    assert (await say(labels, "ann", 1, HORN))["answered"] == 0, "the same person twice is one opinion"
+    assert published(labels.log) == []
+    assert (await told(labels))["items"][0]["opinions"] == 1
+    assert (await told(labels))["next"] != 1, "nobody is asked twice"
+    assert (await say(labels, "bob", 1, HORN | {"reply": "other words"}))["answered"] == 1
+    (event,) = published(labels.log)
+    assert (event.data.output["category"], event.data.validated_by) == ("solar", "bob")
+
+
+@under(second_opinion=True)
+async def test_of_two_different_labels_a_third_decides(labels: Any) -> None:
+    await say(labels, "ann", 1, HORN)
+    assert (await say(labels, "bob", 1, BELL))["answered"] == 0
+    assert (await say(labels, "eve", 1, BELL))["answered"] == 1
+    assert [event.data.output for event in published(labels.log)] == [BELL]
+
+
+@under(second_opinion=True)
+async def test_out_of_scope_needs_two_people_too_and_a_changed_mind_replaces_the_first(labels: Any) -> None:
+    await say(labels, "ann", 1, HORN)
+    await say(labels, "bob", 1, None)
+    assert (await say(labels, "ann", 1, None))["out_of_scope"] == 1
+
+
+@under()
+async def test_prompts_of_a_settled_topic_are_not_offered_any_more(labels: Any, desk: Any) -> None:
+    waits = AlarmAnswer(
+        alarm_id="alarm-1", detector="novelty", follows="collect_labels", labels=1, labels_needed=4,
+        lacking={"c-1": 0},
+    )  # fmt: skip
+    await say(labels, "ann", 1, HORN)
+    labels.state.apply(desk.event(TurnDecided(project="desk", step="waits for labels", alarms=(waits,))))
+    found = await told(labels)
+    assert [one["state"] for one in found["items"]] == ["answered", "settled", "settled", "open"]
+    assert (found["next"], [one["lacking"] for one in found["clusters"]]) == (4, [0, None])
+    assert (await say(labels, "ann", 2, HORN))["answered"] == 2
