@@ -71,7 +71,11 @@ async def test_out_of_scope_is_an_example_without_an_answer(labels: Any) -> None
 @under()
 async def test_what_experts_said_elsewhere_counts_and_the_newest_holds(labels: Any, desk: Any) -> None:
     def record(output: str | None, completion: str) -> Any:
-        named = {"record_id": f"rec-{completion}-{output}", "source_id": completion, "source_event_id": "e"}
+        named = {
+            "record_id": f"rec-{completion}-{output is None}".lower(),
+            "source_id": completion,
+            "source_event_id": "e",
+        }
         told = {"project": "desk", "kind": "example", "input": "q", "group": "g", "trust": Trust.EXPERT}
         return desk.event(RecordIngested.model_validate(named | told | {"output": output}))
 
