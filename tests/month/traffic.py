@@ -58,6 +58,8 @@ class Traffic:
     """Draws questions and scores their answers. Everything comes from one generator, in the order of time."""
 
     seed: int = 16
+    reworded: float = 0.0
+    """The share of a dataset's questions that it also holds in other words."""
     asked: dict[str, int] = field(default_factory=dict[str, int])
     """The intent of each question."""
 
@@ -72,7 +74,13 @@ class Traffic:
     def train(self, model_id: str, dataset_id: str, intents: Sequence[int]) -> Model:
         """Return a version trained on forty questions of each of ``intents``."""
         drawn = np.repeat(np.array(intents), 40)
-        return Model(model_id, dataset_id, frozenset(intents), Coverage.fit(self._vectors(drawn)))
+        questions = self._vectors(drawn)
+        again = (
+            questions[self._rng.random(len(questions)) < self.reworded] if self.reworded else questions[:0]
+        )
+        reworded = again + 0.03 * self._rng.normal(size=again.shape)
+        coverage = Coverage.fit(np.concatenate([questions, reworded]))
+        return Model(model_id, dataset_id, frozenset(intents), coverage)
 
     def hour(
         self,

@@ -14,7 +14,7 @@ from typing import Any
 from tunewheel_contracts.event import Envelope, Event, new_event
 from tunewheel_contracts.events.data import DatasetRequested, DatasetVersioned
 from tunewheel_contracts.events.lifecycle import ModelPromoted, ModelRolledback, Stage
-from tunewheel_contracts.events.monitoring import LabelsRequested
+from tunewheel_contracts.events.monitoring import LabelsRequested, TurnDecided
 from tunewheel_contracts.events.production import RolloutJudged
 from tunewheel_contracts.topics import BY_NAME
 from tunewheel_monitor.fold import Facts, fold, follow, tick
@@ -24,6 +24,7 @@ from tunewheel_monitor.turns.facts import TurnLog
 from tunewheel_testing.adapters import BASE, SHA, adapter_of, artifact
 from tunewheel_testing.specs import spec_of
 from tunewheel_turns.deciding import Step, decide
+from tunewheel_turns.dispatch import tell
 from tunewheel_turns.facts import TurnFacts
 
 from .traffic import DAYS, INTENTS, NEW, START, Model, Traffic
@@ -40,11 +41,18 @@ class Month:
     """Runs the month; ``told`` is its log."""
 
     traffic: Traffic = field(default_factory=Traffic)
+    days: int = DAYS
+    experts_from: datetime = START
+    """Nobody labels earlier."""
+    lost_runs: int = 0
+    """So many runs lose their GPU, the first ones."""
     told: list[Envelope[Any]] = field(default_factory=list[Any])
-    votes: list[list[int]] = field(default_factory=lambda: [[0, 0] for _ in range(DAYS + 1)])
+    votes: list[list[int]] = field(default_factory=lambda: [[0, 0] for _ in range(2 * DAYS)])
     """By day: thumbs down, all thumbs, as they came."""
     waited: set[Step] = field(default_factory=set[Step])
     """What curate waited for on the way."""
+    decided: list[TurnDecided] = field(default_factory=list[TurnDecided])
+    """What curate decided, hour by hour."""
 
     def __post_init__(self) -> None:
         self._now = START
@@ -61,7 +69,7 @@ class Month:
 
     def run(self) -> None:
         """Go through the month hour by hour."""
-        while self._now < START + timedelta(days=DAYS):
+        while self._now < START + timedelta(days=self.days):
             follow(self._state, facts := self._known())
             for item in self.traffic.hour(
                 self._now,
@@ -98,7 +106,8 @@ class Month:
         self._facts.apply(event)
         match data:
             case LabelsRequested():
-                self._later(_next_working_morning(event.time), lambda: self._experts_answer(data))
+                when = _next_working_morning(max(event.time, self.experts_from))
+                self._later(when, lambda: self._experts_answer(data))
             case RolloutJudged():
                 self._later(self._now, lambda: self._judged(event))
             case _:
@@ -126,13 +135,15 @@ class Month:
 
     def _experts_answer(self, wanted: LabelsRequested) -> None:
         """Experts answer the prompts that have an answer, those of the new intent; to spam there is none."""
-        asked = [self.traffic.asked[name] for name in wanted.completion_ids]
+        asked = [self.traffic.asked.get(name) for name in wanted.completion_ids]
         if asked.count(NEW) > len(asked) / 2:
             self._labelled[wanted.alarm_id] = asked.count(NEW)
 
     def _decide(self) -> None:
-        decision = decide(self._facts.state(SPEC, self._labelled), self._now)
+        state = self._facts.state(SPEC, self._labelled)
+        decision = decide(state, self._now)
         self.waited.add(decision.step)
+        self.decided.append(tell(state, decision, "desk", self._now))
         if decision.step is Step.TURN:
             told = {"request": decision.request, "alarm_ids": decision.alarms}
             upto = {"0": len(self.told)}
@@ -157,6 +168,14 @@ class Month:
         run = {"run_id": f"run-{model.model_id}", "dataset_id": model.dataset_id}
         made = run | {"dataset": REF, "adapter": adapter_of(model.model_id), "criteria_sha256": SHA}
         self.say("train.started", version, **run, base=BASE, method="lora", total_steps=9)
+
+        def lost() -> None:
+            self.say("train.failed", version, **run, field="device", reason="the GPU was lost", completed=0.5)
+
+        if self.lost_runs:
+            self.lost_runs -= 1
+            self._later(self._now + HOUR, lost)
+            return
 
         def done() -> None:
             costs = {"final_loss": 1.0, "tokens": 9, "wall_seconds": 7_200.0}
