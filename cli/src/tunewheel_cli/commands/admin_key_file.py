@@ -78,12 +78,19 @@ def command(
 def _list(reach: Reach, path: Path) -> None:
     from tunewheel_runtime.identity import key_file
 
-    from tunewheel_cli.commands.tables import print_keys
+    from tunewheel_cli.texts import print_table
 
     with _as_options():
         keys = key_file.read(path).keys
     entries = [_as_json(name, entry) for name, entry in keys.items()]
-    reach.show({"file": path, "keys": entries}, lambda: print_keys(keys))
+    rows = [
+        (name, one.roles, "all" if one.projects is None else one.projects, one.groups, len(one.sha256))
+        for name, one in keys.items()
+    ]
+    reach.show(
+        {"file": path, "keys": entries},
+        lambda: print_table(("name", "roles", "projects", "groups", "keys"), rows),
+    )
 
 
 def _rotate(reach: Reach, path: Path, name: str, *, keep_old: bool) -> str:

@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from tunewheel_cli.datasets.statistics import Measured
     from tunewheel_cli.planning import Planned
 
-_WIDEST = 300
-"""A width, in columns, that every table of plans fits."""
-
 
 @dataclass(frozen=True, slots=True)
 class Shown:
@@ -93,23 +90,11 @@ def show(shown: Shown) -> None:
 
 
 def _show_rows(shown: Shown, console: Console) -> None:
-    from rich.console import Console
-    from rich.measure import Measurement
-    from rich.table import Table
+    from tunewheel_cli.texts import print_table
 
     rows, measured = shown.rows, shown.measured
-    table = Table(
-        "model", "size", "method", "device", "needs", "of", "batch", "tok/s", "time", "dollars", "",
-        box=None, pad_edge=False,
-    )  # fmt: skip
-    for row in rows:
-        table.add_row(*_cells(row))
-    # Print the whole width even on a narrow terminal or to a file: a figure that is cut off would be wrong.
-    needed = Measurement.get(console, console.options.update(width=_WIDEST), table).maximum
-    wide = Console(highlight=False, width=max(needed, console.width))
-    with wide.capture() as held:
-        wide.print(table)
-    print("\n".join(line.rstrip() for line in held.get().splitlines()))
+    heads = ("model", "size", "method", "device", "needs", "of", "batch", "tok/s", "time", "dollars", "")
+    print_table(heads, map(_cells, rows))
     console.print(
         "\nGB at the peak; * activations are recomputed. Ranges hold four runs of five. Prices are assumed "
         f"as of {shown.priced}; --devices FILE gives yours."
@@ -151,13 +136,12 @@ def _serving(row: Planned) -> str:
 
 def _cells(row: Planned) -> list[str]:
     plan = row.plan
-    colour = "green" if plan.fits else "red"
     cost = [_range(plan.tokens_per_second, ",.0f"), duration(plan.hours)] if plan.fits else ["", ""]
     dollars = _range(plan.dollars, ".2f") if plan.fits and plan.dollars else ""
     micro = f"{plan.micro_batch_size}{'*' if plan.gradient_checkpointing else ''}"
     return [
         row.model.rpartition("/")[2], f"{row.parameters / 1e9:.2f}B", plan.method.value, plan.device,
-        f"[{colour}]{plan.peak_bytes / 1e9:.1f}[/]", f"{plan.available_bytes / 1e9:.0f}", micro, *cost,
+        f"{plan.peak_bytes / 1e9:.1f}", f"{plan.available_bytes / 1e9:.0f}", micro, *cost,
         dollars, plan.advice.rpartition(": ")[2],
     ]  # fmt: skip
 

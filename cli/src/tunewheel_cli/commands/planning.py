@@ -200,12 +200,12 @@ def _models(name: str | None, *, must: bool) -> tuple[dict[str, ModelShape], str
 def _power(call: Call, planned: ProjectSpec, manifest: DatasetManifest | None) -> Power:
     from tunewheel_client import NotFound
 
-    from tunewheel_cli.datasets.statistics import rows_of
+    from tunewheel_cli.datasets.exporting import rows_of
     from tunewheel_cli.power_tables import find_power
 
     if manifest is None:
         return find_power(planned, silent=call.as_json)
-    sizes = Counter(row["group"] for row in rows_of(call.client, manifest, "holdout"))
+    sizes = Counter(row.group for row in rows_of(call.client, manifest, "holdout"))
     try:
         card = call.client.evaluations.show(manifest.project, "latest").scorecard
     except NotFound:

@@ -160,40 +160,14 @@ def reading_bar(paths: Iterable[Path], *, silent: bool) -> Iterator[Callable[[in
         yield note
 
 
-class Rows:
-    """One bar for the rows of several files."""
-
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-        self._task = progress.add_task("reading", total=None)
-
-    def expect(self, rows: int) -> None:
-        """Set the total number of rows."""
-        self._progress.update(self._task, total=rows)
-
-    def note(self, name: str, rows: int) -> None:
-        """Show that one file with ``rows`` was written."""
-        self._progress.update(self._task, advance=rows, description=f"wrote {name}")
-
-
-@contextmanager
-def rows_bar(*, silent: bool) -> Iterator[Rows]:
-    """Show a bar of rows."""
-    with _named(TimeRemainingColumn(), silent=silent) as progress:
-        yield Rows(progress)
-
-
 @contextmanager
 def steps_bar(*, silent: bool) -> Iterator[Callable[[str, int, int], None]]:
     """Show a bar of named steps. Call the result with a step's name, its position, and the number of
     steps."""
-    with _named(TimeElapsedColumn(), silent=silent) as progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with _bar(*columns, silent=silent) as progress:
         task = progress.add_task("starting", total=None)
         yield lambda step, done, of: progress.update(task, completed=done, total=of, description=step)
-
-
-def _named(time: ProgressColumn, *, silent: bool) -> Progress:
-    return _bar(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), time, silent=silent)
 
 
 def _bar(*columns: ProgressColumn, silent: bool) -> Progress:

@@ -67,7 +67,7 @@ def acls(
     Nothing is asked of a Kafka, and nothing is changed there.
     """
     from tunewheel_cli.acls import PRINCIPALS, commands, least_acls, principal
-    from tunewheel_cli.commands.tables import print_acls
+    from tunewheel_cli.texts import print_table
 
     kafka = reach.connection.settings(reach.var)
     found = least_acls(names or tuple(PRINCIPALS), prefix=kafka.topic_prefix)
@@ -80,4 +80,7 @@ def acls(
         lines = commands(found, template=principals, bootstrap_servers=kafka.bootstrap_servers)
         print("\n".join(lines))
     else:
-        print_acls(found, named)
+        for name, called in named.items():
+            print(f"{called}  {PRINCIPALS[name]}")
+            rows = [(acl.kind, acl.resource, acl.operations) for acl in found if acl.name == name]
+            print_table(("kind", "name", "operations"), rows)

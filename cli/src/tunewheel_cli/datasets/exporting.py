@@ -13,8 +13,11 @@ from tunewheel_contracts.errors import TunewheelError
 if TYPE_CHECKING:
     from tunewheel_client import Client
     from tunewheel_contracts.api.datasets import DatasetDetail, Row
+    from tunewheel_contracts.formats.dataset import DatasetManifest
+
 
 PAGE_ROWS = 1_000
+SPLITS = ("train", "holdout", "preferences", "negatives")
 
 
 class ExportFormat(StrEnum):
@@ -47,27 +50,21 @@ def write_version(
     folder: Path,
     form: ExportFormat,
     *,
-    on_rows: Callable[[str, int], None],
+    on_step: Callable[[str, int, int], None],
 ) -> dict[str, int]:
     """Write the rows of each split and the manifest to ``folder``; return the number of rows by split.
 
-    ``on_rows`` is called with a split's name and its number of rows after they were read. ``hf`` writes a
+    ``on_step`` is called with each split's name, its place and the number of splits. ``hf`` writes a
     folder for ``datasets.load_from_disk``; splits with other columns than examples get folders of their own.
 
     Raises:
         FolderUnusable: the folder cannot be written, or the disk is full.
     """
     splits: dict[str, list[dict[str, Any]]] = {}
-    for name in ("train", "holdout", "preferences", "negatives"):
-        if getattr(found.manifest, name) is not None:
-            splits[name] = [
-                _as_written(row, name)
-                for row in client.each(
-                    client.datasets.rows, found.project, found.dataset_id, split=name, limit=PAGE_ROWS
-                )
-                if not row.erased
-            ]
-            on_rows(name, len(splits[name]))
+    names = [name for name in SPLITS if getattr(found.manifest, name) is not None]
+    for place, name in enumerate(names):
+        on_step(f"read {name}", place, len(names))
+        splits[name] = [_as_written(row, name) for row in rows_of(client, found.manifest, name)]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if form is ExportFormat.HF:
@@ -82,6 +79,15 @@ def write_version(
             f"--to: {folder} cannot be written ({reason}); make room, or name another folder"
         ) from error
     return {name: len(rows) for name, rows in splits.items()}
+
+
+def rows_of(client: Client, manifest: DatasetManifest, split: str) -> list[Row]:
+    """Return the rows of a split without those of erased records; none if the version has no such split."""
+    if getattr(manifest, split) is None:
+        return []
+    named: Any = {"split": split, "limit": PAGE_ROWS}
+    told = client.each(client.datasets.rows, manifest.project, manifest.dataset_id, **named)
+    return [row for row in told if not row.erased]
 
 
 def _as_written(row: Row, split: str) -> dict[str, Any]:

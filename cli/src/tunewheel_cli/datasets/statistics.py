@@ -9,12 +9,14 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from tunewheel_contracts.errors import InvalidSpec, TunewheelError
 from tunewheel_contracts.formats.dataset import DatasetManifest, ExampleFormat
 from tunewheel_contracts.formats.recipe import PreferenceSpec
 from tunewheel_planner.plan import DatasetStats
+
+from tunewheel_cli.datasets.exporting import rows_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -27,8 +29,6 @@ AROUND = 5
 """Tokens that a chat template adds to each message."""
 MOST_COUNTED = 2_000
 """The most conversations that are tokenised. Of more, every n-th counts n times. One takes a millisecond."""
-PAGE_ROWS = 1_000
-Split = Literal["train", "holdout", "preferences", "negatives"]
 LONGEST = 20
 """The longest conversation in tokens is searched among so many of the longest in characters."""
 
@@ -55,7 +55,7 @@ def training_stats(
         InvalidSpec: there are no such rows.
         ClientError: the wheel does not give them.
     """
-    rows = rows_of(client, manifest, "train")
+    rows = _read(client, manifest, "train")
     if not rows:
         raise InvalidSpec(field="dataset", reason="has no rows to train on; build the dataset again")
     answers, items = _answers(client, manifest, preference, rows)
@@ -71,14 +71,8 @@ def training_stats(
     return Measured(stats, name, reason, pairs)
 
 
-def rows_of(client: Client, manifest: DatasetManifest, split: Split) -> list[dict[str, Any]]:
-    """Return the rows of a split, as the API tells them; none if the version has no such split."""
-    if getattr(manifest, split) is None:
-        return []
-    told = client.each(
-        client.datasets.rows, manifest.project, manifest.dataset_id, split=split, limit=PAGE_ROWS
-    )
-    return [row.model_dump(mode="json") for row in told if not row.erased]
+def _read(client: Client, manifest: DatasetManifest, split: str) -> list[dict[str, Any]]:
+    return [row.model_dump(mode="json") for row in rows_of(client, manifest, split)]
 
 
 def _answers(
@@ -91,13 +85,13 @@ def _answers(
     uses single answers. If it has no pairs, the examples are its better answers."""
     if preference is None:
         return [], 0
-    pairs = rows_of(client, manifest, "preferences")
+    pairs = _read(client, manifest, "preferences")
     found: list[Mapping[str, Any]] = [
         _conversation(row, side) for row in pairs for side in ("chosen", "rejected")
     ]
     if not preference.method.traits.unpaired or manifest.negatives is None:
         return found, len(pairs)
-    single = [_conversation(row, "rejected") for row in rows_of(client, manifest, "negatives")]
+    single = [_conversation(row, "rejected") for row in _read(client, manifest, "negatives")]
     found += single if pairs else [*single, *examples]
     return found, len(found) - len(pairs)
 
