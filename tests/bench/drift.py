@@ -23,6 +23,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 os.environ["OPENBLAS_NUM_THREADS"] = "1"  # before numpy: the processes would fight for the cores
@@ -39,6 +40,7 @@ from questions import (
     Rng,
     Scene,
     bursts,
+    encode,
     evenly,
     load,
     scene,
@@ -47,8 +49,10 @@ from questions import (
     zipf,
 )
 from report import BENCH_DIR, write_report
+from scipy.stats import chi2
 from simulated_answers import SHIFTS, answered, answers_power, thumbs
-from tunewheel_monitor.detectors import DETECTORS, HORIZON, WEIGHTS, Opening
+from tunewheel_monitor.detectors import DETECTORS, HORIZON, WEIGHTS, Detector, Opening, State
+from tunewheel_monitor.detectors.novelty import Novelty
 
 PROMPTS = 600
 CALM = 2_000
@@ -70,11 +74,15 @@ def main() -> None:
     parser.add_argument("--references", type=int, nargs="+", default=[1_000, 8_000])
     parser.add_argument("--windows", type=int, default=10_000, help="of known traffic")
     parser.add_argument("--ratings", type=int, default=10_000, help="runs of ratings that do not change")
+    parser.add_argument("--static", action="store_true", help="without the sentence encoder")
     parser.add_argument("--jobs", type=int, default=2, help="processes")
     given = parser.parse_args()
     if not (DATA / "banking77").is_dir():
         sys.exit(f"{DATA / 'banking77'} is missing: the benchmark needs it there")
     questions, per_second = load()
+    encoded_per_second = 0.0
+    if not given.static:
+        questions, encoded_per_second = encode(questions)
     found: dict[str, Any] = {}
     harm: dict[str, list[bool]] = defaultdict(list)
     lines: dict[str, list[float]] = {}
@@ -122,6 +130,7 @@ def main() -> None:
         ratios={},
         alarm_meant_harm={name: summary(cases) for name, cases in harm.items()},
         texts_embedded_per_second=round(per_second),
+        texts_encoded_per_second=round(encoded_per_second),
         microseconds_per_item=cost(questions, np.random.default_rng(17)) if "cost" in given.only else {},
         shares_of_false_alarms=shares() if "shares" in given.only else {},
         drift_p_value=DRIFT.p_value,
@@ -166,7 +175,7 @@ def _power(
     prompt on, and whether answers were worse."""
     rng = np.random.default_rng((17, size, *group, draw))
     drawn = scene(_shared[0], size, group, rng)
-    calm = {detector.name: detector.open(opening(drawn)) for detector in INPUT}
+    calm = opened(INPUT, drawn)
     alarms_in(INPUT, calm, (drawn.items[n] for n in shifted(drawn, CALM, group[0], 0.0, rng)))
     found: dict[tuple[int, float], tuple[dict[str, int], dict[str, int], bool]] = {}
     for new in group:
@@ -174,7 +183,7 @@ def _power(
             stream = shifted(drawn, PROMPTS, new, shift, rng)
             found[new, shift] = (
                 alarms_in(INPUT, copy.deepcopy(calm), (drawn.items[n] for n in stream)),
-                first_alarms(INPUT, opening(drawn), (drawn.items[n] for n in stream)),
+                alarms_in(INPUT, opened(INPUT, drawn), (drawn.items[n] for n in stream)),
                 worse(drawn, stream),
             )
     return found
@@ -182,6 +191,15 @@ def _power(
 
 def opening(drawn: Scene) -> Opening:
     return Opening(drift=DRIFT, weights=WEIGHTS, dataset_id="ds-1", coverage=drawn.coverage.facts)
+
+
+def opened(detectors: Sequence[Detector], drawn: Scene) -> dict[str, State]:
+    """Return the detectors' states at the first prompt of a version, whose dataset is encoded already."""
+    states = {detector.name: detector.open(opening(drawn)) for detector in detectors}
+    if drawn.encoding is not None:
+        by_encoder = replace(opening(drawn), coverage=drawn.encoding.coverage.facts)
+        Novelty().encode(states[Novelty.name], drawn.encoding.encoder, by_encoder)
+    return states
 
 
 def false_alarms(pool: Any, sizes: Sequence[int], windows: int) -> dict[str, Any]:
@@ -205,15 +223,22 @@ def false_alarms(pool: Any, sizes: Sequence[int], windows: int) -> dict[str, Any
     every = sum(sum(by.values()) for by in by_size)
     total = sum(one["windows"] for one in found.values())
     found["windows"], found["false alarms in 10,000 windows"] = total, round(every / total * 10_000, 2)
+    found["its interval, 95 %"] = [round(end / total * 10_000, 1) for end in ends_of(every)]
     say("known traffic", found["false alarms in 10,000 windows"])
     return found
+
+
+def ends_of(count: int) -> tuple[float, float]:
+    """Return the ends of the exact 95 % interval of a Poisson mean (Garwood, 1936)."""
+    low = float(chi2.ppf(0.025, 2 * count)) / 2 if count else 0.0
+    return low, float(chi2.ppf(0.975, 2 * count + 2)) / 2
 
 
 def _false_alarms(kind: str, length: int, size: int, run: int) -> tuple[dict[str, int], dict[str, int]]:
     rng = np.random.default_rng((19, list(KINDS).index(kind), size, run))
     drawn = scene(_shared[0], size, EIGHT, rng)
     items = [drawn.items[n] for n in KINDS[kind](drawn, length * WINDOW, rng)]
-    states = {detector.name: detector.open(opening(drawn)) for detector in DETECTORS}
+    states = opened(DETECTORS, drawn)
     counts: dict[str, int] = {}
     near: dict[str, int] = {}
     alarms_in(DETECTORS, states, answered(rng, items), counts, near)
@@ -226,7 +251,7 @@ def _turned_over(seed: int, size: int, draw: int) -> tuple[dict[str, int], bool]
     rng = np.random.default_rng((seed, size, draw))
     drawn = scene(_shared[0], size, EIGHT, rng)
     after = zipf(drawn, PROMPTS, rng)
-    states = {detector.name: detector.open(opening(drawn)) for detector in INPUT}
+    states = opened(INPUT, drawn)
     alarms_in(INPUT, states, (drawn.items[n] for n in zipf(drawn, 2_000, rng)))
     return alarms_in(INPUT, states, (drawn.items[n] for n in after)), worse(drawn, after)
 
@@ -234,14 +259,16 @@ def _turned_over(seed: int, size: int, draw: int) -> tuple[dict[str, int], bool]
 def _bursts(size: int, draw: int) -> dict[str, int]:
     rng = np.random.default_rng((23, size, draw))
     drawn = scene(_shared[0], size, EIGHT, rng)
-    return first_alarms(INPUT, opening(drawn), (drawn.items[n] for n in bursts(drawn, PROMPTS, rng)))
+    stream = bursts(drawn, PROMPTS, rng)
+    return alarms_in(INPUT, opened(INPUT, drawn), (drawn.items[n] for n in stream))
 
 
 def _reworded(size: int, share: float, dropped: float, draw: int) -> dict[str, int]:
     """Return what speaks in 2,000 known prompts if the reference holds rewordings of its own questions."""
     rng = np.random.default_rng((29, size, round(100 * share), round(100 * dropped), draw))
     drawn = scene(_shared[0], size, EIGHT, rng, share=share, dropped=dropped)
-    return first_alarms(INPUT, opening(drawn), (drawn.items[n] for n in rng.permutation(drawn.known)[:CALM]))
+    stream = rng.permutation(drawn.known)[:CALM]
+    return alarms_in(INPUT, opened(INPUT, drawn), (drawn.items[n] for n in stream))
 
 
 def shares() -> dict[str, dict[str, float]]:

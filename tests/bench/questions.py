@@ -10,16 +10,17 @@ import csv
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tunewheel_contracts.events.monitoring import InferenceScored
+from tunewheel_contracts.events.monitoring import Encoded, InferenceScored
 from tunewheel_contracts.formats.serving import RouteRole
+from tunewheel_embedding.sentence import SentenceEmbedder
 from tunewheel_embedding.static import StaticEmbedder, Vectors, unit_length
-from tunewheel_monitor.coverage import LEVELS, ODD, Coverage
+from tunewheel_monitor.coverage import LEVELS, ODD, Coverage, Encoding
 from tunewheel_monitor.detectors.picking import encoded
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -44,6 +45,8 @@ class Questions:
     """(prompts,): of banking77's own test split."""
     hotels: Any
     """(prompts,): of nlupp."""
+    encoded: Vectors | None = None
+    """By the sentence encoder; None: static vectors judge alone."""
 
 
 @dataclass
@@ -64,6 +67,18 @@ class Scene:
     """The reference's questions, as rows of ``Questions``."""
     rows: Any
     """By item: its row of ``Questions``."""
+    encoding: Encoding | None = None
+
+
+ENCODER = SentenceEmbedder()
+
+
+def encode(questions: Questions) -> tuple[Questions, float]:
+    """Return the questions with the encoder's vectors too, and how many it encoded in a second."""
+    ENCODER.units(["warm up"])
+    started = time.perf_counter()
+    vectors = ENCODER.units(questions.texts)
+    return replace(questions, encoded=vectors), len(vectors) / (time.perf_counter() - started)
 
 
 def load() -> tuple[Questions, float]:
@@ -103,13 +118,18 @@ def scene(
     again = pool[: round(size * share / (1 + share))]
     if len(again):
         pool = np.concatenate([pool[: size - len(again)], again, pool[size:]])
-    chosen, vectors = pool[:size], questions.vectors[pool[:size]]
+    chosen, vectors, hello = pool[:size], questions.vectors[pool[:size]], list[str]()
     if len(again):
         words = [questions.texts[n].split() for n in again]
         kept = [" ".join(word for word in some if rng.random() >= dropped) or some[0] for some in words]
         hello = [("Hello, " if rng.random() < 0.5 else "") + text for text in kept]
         vectors = np.concatenate([vectors[: size - len(again)], StaticEmbedder().embed(hello)])
     coverage = Coverage.fit(vectors, questions.intents[chosen].tolist())
+    encoding = None
+    if questions.encoded is not None:
+        sharp = questions.encoded[chosen[: size - len(again)]]
+        sharp = np.concatenate([sharp, ENCODER.units(hello)]) if hello else sharp
+        encoding = Encoding("encoder", Coverage.fit(sharp, questions.intents[chosen].tolist()))
     known = np.concatenate([np.where(is_known & questions.held_out)[0], pool[size:][:MOST_SPARE]])
     asked = np.concatenate([known, np.where(~is_known)[0]])
     scores, units = coverage.score(questions.vectors[asked]), unit_length(questions.vectors[asked])
@@ -124,12 +144,18 @@ def scene(
         )
         for n in range(len(asked))
     ]  # fmt: skip
+    if encoding is not None and questions.encoded is not None:
+        found = encoding.coverage.score(questions.encoded[asked])
+        figures = zip(found.cell.tolist(), found.novelty.tolist(), found.novel.tolist(), strict=True)
+        told = [Encoded(encoder=encoding.encoder, cell=c, novelty=d, novel=o) for c, d, o in figures]
+        items = [item.model_copy(update={"encoded": one}) for item, one in zip(items, told, strict=True)]
     intents = questions.intents[asked]
     new = {
         count: np.where(np.isin(intents, fresh[:count]) if count else questions.hotels[asked])[0]
         for count in group
     }
-    return Scene(coverage, np.arange(len(known)), new, items, intents, labels == intents, chosen, asked)
+    right = labels == intents
+    return Scene(coverage, np.arange(len(known)), new, items, intents, right, chosen, asked, encoding)
 
 
 def shifted(drawn: Scene, count: int, new: int, shift: float, rng: Rng) -> Stream:
@@ -195,5 +221,5 @@ def of_intents(by_intent: Sequence[Any], shares: Any, count: int, rng: Rng) -> l
 
 
 KINDS: dict[str, Callable[[Scene, int, Rng], Stream]] = {
-    "even": evenly, "Zipf": zipf, "Zipf, reordered slowly": reordered,
+    "even": evenly, "Zipf": zipf, "Zipf, reordered slowly": reordered, "bursts": bursts,
 }  # fmt: skip
