@@ -52,9 +52,9 @@ def follow(state: State, opened: State) -> None:
             mine.update({name: new[name] for name in names if name in new})
 
 
-def bet(evidence: State, e_value: float) -> None:
-    """Update the evidence with an item's e-value."""
-    most, stake = CEILING / evidence["threshold"], evidence["stake"]
+def bet(evidence: State, e_value: float, ceiling: float = CEILING) -> None:
+    """Update the evidence with an item's e-value. It is capped at ``ceiling`` times what an alarm needs."""
+    most, stake = ceiling / evidence["threshold"], evidence["stake"]
     wealth: list[float] = evidence["wealth"]
     for index, share in enumerate(BETS):
         wealth[index] = min(most, (wealth[index] + stake) * (1.0 - share + share * e_value))

@@ -12,7 +12,7 @@ explain is evidence. Then, if the 500 lie farther than the dataset says, their d
 
 A sentence encoder measures novelty better, and is too slow for all traffic. So it scores a sample
 (``sample.py``), and the detector gathers its evidence apart, from the encoder's own distances, regions and
-usual points. The weighted sum of both is the evidence that counts: a mean of e-detectors is one, so they
+usual points. The weighted mean of both is the evidence that counts: a mean of e-detectors is one, so they
 share one risk. Windows of the encoder's part are as many encoded questions.
 
 Each region's usual points have a standard error. Errors of many regions cancel out. So the margin is the
@@ -35,6 +35,7 @@ from tunewheel_monitor.coverage import LEVELS, ODD
 from tunewheel_monitor.detectors import evidence, picking
 from tunewheel_monitor.detectors.documents import CALIBRATION
 from tunewheel_monitor.detectors.points import (
+    CAUTION,
     ENCODED_BURST,
     ENCODED_PAIRS,
     NOVEL,
@@ -46,9 +47,8 @@ from tunewheel_monitor.detectors.points import (
 )
 from tunewheel_monitor.detectors.protocol import Finding, Opening, State
 
-ENCODED, STATIC = 0.4, 0.1
-"""The weights of the evidence from encoded questions and from all, where there is an encoder. They leave half
-of the risk unspent: that costs no power, and prevents false alarms about bursts of known questions."""
+ENCODED = 0.8
+"""The weight of the evidence from encoded questions, where there is an encoder."""
 _ODD = LEVELS.index(ODD)
 
 
@@ -108,7 +108,7 @@ class Novelty:
             usual=told["usual"],
             items=items,
             p_value=p_value,
-            threshold=state["evidence"]["threshold"],
+            threshold=state["evidence"]["threshold"] / (CAUTION if part else 1.0),
             effect=novel / seen - told["usual"],
             effect_unit="rise of the share of novel questions",
             floor=self.floor if floor is None else floor,
@@ -133,15 +133,15 @@ def lacks_encoder(state: State, items: Iterable[InferenceScored]) -> bool:
 def leading(state: State) -> State:
     """Return the state of the measure that has most of the evidence."""
     part = state.get("encoded")
-    leads = part and ENCODED * strength(part) > STATIC * strength(state)
+    leads = part and ENCODED * strength(part) > (1 - ENCODED) * strength(state)
     return part if part and leads and any((*part["window"], *part["recent"])) else state
 
 
 def p_of(state: State) -> float:
-    """Return 1 / the evidence, at most 1. The weighted sum of both measures' evidence is evidence too, so
-    they share one risk."""
+    """Return 1 / the evidence, at most 1. A mean of the evidence of both measures is evidence too, so they
+    share one risk."""
     part = state.get("encoded")
-    mean = ENCODED * strength(part) + STATIC * strength(state) if part else strength(state)
+    mean = ENCODED * strength(part) + (1 - ENCODED) * strength(state) if part else strength(state)
     return min(1.0, 1.0 / mean) if mean > 0 else 1.0
 
 

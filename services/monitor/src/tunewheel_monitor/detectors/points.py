@@ -53,6 +53,9 @@ rise: six, and three times as many as lately. So a burst of known questions rais
 usual points are poorly known."""
 ENCODED_BURST = [1, 60]
 """The same where a sentence encoder judges too: to it new topics lie in more regions."""
+CAUTION = 2.0
+"""Where there is a sentence encoder, evidence must be so many times as strong as the risk asks: that costs
+no power."""
 NOVEL = LEVELS.index(NOVEL_QUANTILE)
 
 
@@ -95,7 +98,8 @@ def take(state: State, item: InferenceScored, cell: int, novelty: float) -> int 
     lately = state["lately"].setdefault(str(cell), [0.0, 0])
     lately[0], lately[1] = round(lately[0] + points, 3), lately[1] + 1
     e_value = points / (usual(state, cell) * state.get("doubt", 1.0))
-    evidence.bet(state["evidence"], min(1.0, e_value) if lately[1] > allowed(state, cell) else e_value)
+    e_value = min(1.0, e_value) if lately[1] > allowed(state, cell) else e_value
+    evidence.bet(state["evidence"], e_value, CAUTION * evidence.CEILING)
     state["window"][0] += level > NOVEL
     state["window"][1] += 1
     return level
