@@ -37,10 +37,11 @@ from tunewheel_monitor.detectors.documents import CALIBRATION
 from tunewheel_monitor.detectors.points import (
     CAUTION,
     ENCODED_BURST,
+    ENCODED_DOUBT,
     ENCODED_PAIRS,
     NOVEL,
-    PAIRS,
     close,
+    doubt_of,
     opened,
     strength,
     take,
@@ -62,14 +63,15 @@ class Novelty:
     def open(self, opening: Opening) -> State:
         if opening.coverage is None:
             return {}
-        judged = opened(opening, opening.coverage, self.weight, usual_pairs=PAIRS)
+        judged = opened(opening, opening.coverage, self.weight, doubt=doubt_of(opening.coverage))
         return judged | {"asking": picking.fresh()}
 
     def encode(self, state: State, encoder: str, opening: Opening) -> None:
         """Let ``state`` judge the questions that ``encoder`` scored too, from now on. ``opening``: with the
         figures of the dataset's questions by that encoder."""
         if "mixture" in state and opening.coverage is not None and encoder_of(state) != encoder:
-            part = opened(opening, opening.coverage, self.weight, usual_pairs=ENCODED_PAIRS)
+            doubt = doubt_of(opening.coverage, ENCODED_PAIRS, ENCODED_DOUBT)
+            part = opened(opening, opening.coverage, self.weight, doubt=doubt)
             state["encoded"] = part | {"encoder": encoder, "burst": ENCODED_BURST}
             state["burst"] = ENCODED_BURST
 

@@ -44,7 +44,9 @@ DOUBT = 8.0
 """The most by which rewordings raise the points of known questions, for each share of pairs beyond the usual
 one. Measured with rewordings of a quarter, half and all questions."""
 ENCODED_PAIRS = 0.13
-"""The same as ``PAIRS``, for the distances of the sentence encoder."""
+ENCODED_DOUBT = 2.0
+"""The same for the distances of the sentence encoder, to which rewordings raise the points of known questions
+hardly."""
 SPARE = 0.025
 """How far ``PAIRS`` lies above the pairs of raw questions."""
 BURST = [2, 100]
@@ -59,9 +61,8 @@ no power."""
 NOVEL = LEVELS.index(NOVEL_QUANTILE)
 
 
-def opened(opening: Opening, facts: CoverageFacts, weight: float, *, usual_pairs: float) -> State:
-    """Return the initial state of one measure of novelty. ``usual_pairs``: see ``PAIRS``."""
-    doubt = doubt_of(facts, usual_pairs)
+def opened(opening: Opening, facts: CoverageFacts, weight: float, *, doubt: float) -> State:
+    """Return the initial state of one measure of novelty. ``doubt``: that of ``doubt_of``."""
     return {
         "evidence": evidence.opened(opening, weight),
         "dataset_id": opening.dataset_id,
@@ -118,11 +119,11 @@ def strength(state: State) -> float:
     return sum(state["evidence"]["wealth"]) / len(evidence.BETS)
 
 
-def doubt_of(facts: CoverageFacts, usual: float = PAIRS) -> float:
+def doubt_of(facts: CoverageFacts, usual: float = PAIRS, each: float = DOUBT) -> float:
     """Return the factor by which the dataset's own rewordings may raise the points of known questions; 1: its
     pairs are as rare as those of raw questions, of which ``usual`` lie in pairs."""
     natural = usual * (facts.texts / 1_000) ** 0.2
-    return 1.0 if facts.pairs <= natural else 1.0 + DOUBT * (facts.pairs - natural + SPARE)
+    return 1.0 if facts.pairs <= natural else 1.0 + each * (facts.pairs - natural + SPARE)
 
 
 def usual(state: State, cell: int) -> float:
