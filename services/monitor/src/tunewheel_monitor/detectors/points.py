@@ -44,9 +44,9 @@ DOUBT = 8.0
 """The most by which rewordings raise the points of known questions, for each share of pairs beyond the usual
 one. Measured with rewordings of a quarter, half and all questions."""
 ENCODED_PAIRS = 0.13
-ENCODED_DOUBT = 2.0
-"""The same for the distances of the sentence encoder, to which rewordings raise the points of known questions
-hardly."""
+ENCODED_DOUBT = 1.5
+"""The same for the distances of the sentence encoder. To it, few rewordings hardly raise the points of known
+questions. If nearly all questions are copies, they raise them as much as to static vectors."""
 SPARE = 0.025
 """How far ``PAIRS`` lies above the pairs of raw questions."""
 BURST = [2, 100]
@@ -123,7 +123,8 @@ def doubt_of(facts: CoverageFacts, usual: float = PAIRS, each: float = DOUBT) ->
     """Return the factor by which the dataset's own rewordings may raise the points of known questions; 1: its
     pairs are as rare as those of raw questions, of which ``usual`` lie in pairs."""
     natural = usual * (facts.texts / 1_000) ** 0.2
-    return 1.0 if facts.pairs <= natural else 1.0 + each * (facts.pairs - natural + SPARE)
+    more = facts.pairs - natural + SPARE
+    return 1.0 if facts.pairs <= natural else 1.0 + each * more + (DOUBT - each) * more * more
 
 
 def usual(state: State, cell: int) -> float:
