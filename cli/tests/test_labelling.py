@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -102,3 +103,56 @@ def test_a_refusal_is_told_in_the_consoles_words(status: int, body: Any, code: E
     result = run(lambda *_: (status, body), "answer", "alarm-1", "3", "x", "--json")
     assert result.exit_code == code
     assert told in json.loads(result.stdout)["error"]
+
+
+def test_open_prompts_go_to_label_studio_and_come_back_as_answers(tmp_path: Path) -> None:
+    states = [{"number": 3, "state": "answered"}, {"number": 4, "state": "open"}]
+    sent: list[Any] = []
+
+    def console(method: str, path: str, body: Any) -> tuple[int, Any]:
+        if method == "PUT":
+            sent.append((path, body))
+            return 200, PROGRESS
+        return 200, ITEM if "items" in path else PROGRESS | {"items": states}
+
+    told = json.loads(run(console, "export", "alarm-1", "--to", str(tmp_path), "--json").stdout)
+    assert told["prompts"] == 1
+    assert "<Choices" in Path(told["config"]).read_text()
+    (task,) = json.loads(Path(told["tasks"]).read_text())
+    said = {"from_name": "category", "to_name": "conversation", "value": {"choices": ["solar"]}}
+    export = tmp_path / "back.json"
+    export.write_text(json.dumps([task | {"annotations": [{"completed_by": "ann", "result": [said]}]}]))
+    assert json.loads(run(console, "import", str(export), "--json").stdout) == {"answers": 1, "refused": []}
+    assert sent == [(f"{PLACE}/alarm-1/items/4/answer?reviewer=ann", {"output": {"category": "solar"}})]
+
+
+def test_where_callers_are_known_an_import_answers_in_the_callers_name_and_tells_what_was_refused(
+    tmp_path: Path,
+) -> None:
+    data = {"request_id": "alarm-1", "number": 4}
+    said = {"from_name": "category", "to_name": "conversation", "value": {"choices": ["solar"]}}
+    task = {"data": data, "annotations": [{"completed_by": "ann", "result": [said]}]}
+    export = tmp_path / "back.json"
+    export.write_text(json.dumps([task, task | {"data": data | {"number": 5}}]))
+
+    def console(method: str, path: str, _: Any) -> tuple[int, Any]:
+        if "reviewer" in path:
+            return 422, {"error": {"message": "reviewer: is not yours", "param": "reviewer"}}
+        if "/5/" in path:
+            return 422, {"error": {"message": "output.days: is missing", "param": "output.days"}}
+        return 200, PROGRESS
+
+    result = run(console, "import", str(export))
+    assert result.exit_code == Exit.REFUSED
+    assert "1 answers were published" in result.stdout
+    assert "alarm-1 item 5: " in result.stderr
+
+
+@pytest.mark.parametrize("content", [None, "no JSON", "{}"])
+def test_a_file_that_is_no_export_is_refused(tmp_path: Path, content: str | None) -> None:
+    export = tmp_path / "back.json"
+    if content is not None:
+        export.write_text(content)
+    result = run(lambda *_: (200, PROGRESS), "import", str(export))
+    assert result.exit_code == Exit.FAILED
+    assert "JSON" in result.stderr

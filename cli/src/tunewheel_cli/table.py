@@ -81,6 +81,8 @@ PANELS: dict[str, tuple[Entry, ...]] = {
         Entry("label list", "List requests for answers.", "label:list_"),
         Entry("label show", "Show a prompt that waits for an answer.", "label:show"),
         Entry("label answer", "Answer a prompt.", "label:answer"),
+        Entry("label export", "Write the open prompts of a request for Label Studio.", "label:export"),
+        Entry("label import", "Publish the annotations of a Label Studio export.", "label:import_"),
         Entry("review list", "List reviews of answers.", "review:list_"),
         Entry("review show", "Show two answers to compare.", "review:show"),
         Entry("review answer", "Say which answer is better.", "review:answer"),
