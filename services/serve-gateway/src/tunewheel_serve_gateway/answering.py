@@ -20,6 +20,7 @@ from tunewheel_serve_gateway.completions.exchange import Exchange
 from tunewheel_serve_gateway.completions.ids import CompletionIds
 from tunewheel_serve_gateway.completions.overrides import overrides_of
 from tunewheel_serve_gateway.errors import BadRequest, Headers, Unavailable, UnknownModel
+from tunewheel_serve_gateway.logprobs import LogprobSample
 from tunewheel_serve_gateway.outcomes import Outcomes
 from tunewheel_serve_gateway.reconcile import Reconciler
 from tunewheel_serve_gateway.retrieval.retrieved import cite
@@ -27,7 +28,6 @@ from tunewheel_serve_gateway.retrieval.retriever import Retriever
 from tunewheel_serve_gateway.routing import Target, sticky_draw
 from tunewheel_serve_gateway.settings import Settings
 from tunewheel_serve_gateway.upstream import asking
-from tunewheel_serve_gateway.upstream.logprobs import LogprobSample
 from tunewheel_serve_gateway.upstream.pool import Pool
 from tunewheel_serve_gateway.upstream.protocol import AT_HAND, TOO_LONG, Chunk, ModelNotLoaded, UpstreamError
 from tunewheel_serve_gateway.upstream.sse import DONE, as_event

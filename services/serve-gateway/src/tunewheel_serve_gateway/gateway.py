@@ -34,6 +34,7 @@ from tunewheel_serve_gateway.errors import Unavailable
 from tunewheel_serve_gateway.feedback import as_allowed
 from tunewheel_serve_gateway.limits.admitting import make_admission
 from tunewheel_serve_gateway.limits.in_flight import InFlight
+from tunewheel_serve_gateway.logprobs import LogprobSample
 from tunewheel_serve_gateway.metrics import Metrics
 from tunewheel_serve_gateway.outcomes import Outcomes
 from tunewheel_serve_gateway.reconcile import Reconciler
@@ -42,7 +43,6 @@ from tunewheel_serve_gateway.routing import RouteTable
 from tunewheel_serve_gateway.settings import Settings
 from tunewheel_serve_gateway.snapshot import Snapshot
 from tunewheel_serve_gateway.status import status_of
-from tunewheel_serve_gateway.upstream.logprobs import LogprobSample
 from tunewheel_serve_gateway.upstream.pool import make_pool
 
 log = structlog.get_logger(__name__)
