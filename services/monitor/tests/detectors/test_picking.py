@@ -110,11 +110,3 @@ def test_few_questions_and_equal_ones_are_chosen_too():
     for n in range(2):
         note(state, f"q-{n}", encode(np.eye(8)[n]))
     assert set(pick(state, most=5).completion_ids) == {"q-0", "q-1"}
-
-
-def test_vectors_of_another_encoder_replace_the_pool_and_have_no_centre_for_others():
-    state = fresh()
-    note(state, "static", encode(np.eye(8)[0]))
-    note(state, "encoded", encode(np.eye(4)[0]), "minilm")
-    (cluster,) = pick(state, most=5).clusters
-    assert (cluster.completion_ids, cluster.centre) == (("encoded",), "")

@@ -47,14 +47,11 @@ class Picked:
 def fresh() -> dict[str, Any]:
     """Return an empty pool. ``pool``: by completion, the vector, how often the text came, and its number
     among all questions."""
-    return {"space": "", "seen": 0, "pool": {}}
+    return {"seen": 0, "pool": {}}
 
 
-def note(state: dict[str, Any], completion_id: str, vector: str, space: str = "") -> None:
-    """Add an odd question. ``space`` is the encoder of ``vector``; empty: the static embedding. Questions in
-    another space are dropped."""
-    if state["space"] != space:
-        state.update(space=space, pool={})
+def note(state: dict[str, Any], completion_id: str, vector: str) -> None:
+    """Add an odd question."""
     pool = state["pool"]
     for entry in pool.values():
         if entry[0] == vector:
@@ -90,7 +87,7 @@ def pick(
     for unit, (_, count, _) in zip(units, pool.values(), strict=True):
         if (place := _nearest(unit, centres)) is not None:
             groups[place].size += count
-    described = sorted((one.described(None if state["space"] else raw) for one in groups), key=_largest_first)
+    described = sorted((one.described(raw) for one in groups), key=_largest_first)
     since = min(before for _, _, before in pool.values())
     return Picked(tuple(names[n] for n in taken), tuple(described[:MOST_CLUSTERS]), state["seen"] + 1 - since)
 
@@ -111,14 +108,13 @@ class _Group:
     def centre(self, units: Vectors) -> Vectors:
         return unit_length(units[self.rows].sum(axis=0, keepdims=True))[0]
 
-    def described(self, raw: Vectors | None) -> LabelCluster:
-        """Return the cluster. ``raw`` None: the vectors are no static embeddings, so nobody else can use
-        them."""
+    def described(self, raw: Vectors) -> LabelCluster:
+        """Return the cluster. ``raw``: the pool's unit vectors."""
         ids = (*(self.before.completion_ids if self.before else ()), *self.added)
         size = max(self.size, len(ids), self.before.size if self.before else 0)
         name = self.before.cluster_id if self.before else name_of(ids[0])
         told: dict[str, Any] = {"cluster_id": name, "completion_ids": ids, "size": size}
-        if raw is None or not self.rows:
+        if not self.rows:
             return (self.before or LabelCluster(**told)).model_copy(update=told)
         centre = self.centre(raw)
         radius = round(1.0 - float((raw[self.rows] @ centre).min()), 4)
