@@ -16,7 +16,7 @@ from tunewheel_monitor.state import ERASED, Alarm, ProjectState
 Places = tuple[tuple[str, tuple[Any, ...]], ...]
 """By completion, the log position of its texts."""
 MOST_SHOWN = 200
-AT_ONCE = 10
+AT_ONCE = 20
 """How many prompts are chosen from a detector's pool at once. Later prompts are chosen better, because more
 traffic shows what the topics are."""
 FEWEST_MORE = 10
