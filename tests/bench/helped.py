@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from report import write_report
 from tunewheel_contracts.formats.scorecard import RequestedRows
-from tunewheel_curate.holdout.stratification import Unit, choose_holdout
+from tunewheel_curate.holdout.stratification import Unit, choose_of_request
 from tunewheel_monitor.turns.conclusion import CANARY, changes, judged, paired
 from tunewheel_monitor.turns.counting import Counts
 from tunewheel_verdicts.proportions import clopper_pearson
@@ -49,17 +49,14 @@ def main() -> None:
 
 
 def held_out(labels: int) -> int:
-    """Return how many customers' prompts are held out of ``labels`` answers over eight new labels, beside
-    1,000 examples."""
-    known = [Unit(f"known-{n}", {f"label {n % 77}": 1}) for n in range(1_000)]
+    """Return how many customers' prompts are held out of ``labels`` answers over eight new labels."""
     asked = [(f"new {n % 8}", n - n % 10 if n % 10 == 1 else n) for n in range(labels)]
     units = [
-        Unit(f"customer-{one}", Counter(names), requested=Counter((name, "labels-1") for name in names))
+        Unit(f"customer-{one}", Counter(names))
         for one in {customer for _, customer in asked}
         if (names := [label for label, customer in asked if customer == one])
     ]
-    chosen = choose_holdout([*known, *units], fraction=0.1)
-    return sum(unit.name in chosen for unit in units)
+    return len(choose_of_request(units, fraction=0.1))
 
 
 def outcomes(before: float, after: float, prompts: int, draws: int) -> dict[str, list[float]]:

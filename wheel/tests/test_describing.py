@@ -8,7 +8,7 @@ import pytest
 from tunewheel_contracts.event import new_event
 from tunewheel_contracts.events.training import TrainFailed, TrainPlanned, TrainProgressed
 from tunewheel_contracts.formats.plan import ValidationPlan
-from tunewheel_contracts.topics import TOPICS, TopicSpec
+from tunewheel_contracts.topics import BY_NAME, TOPICS, TopicSpec
 from tunewheel_testing.story import EXAMPLES
 from tunewheel_wheel.describing import describe
 
@@ -58,3 +58,10 @@ def test_a_plan_says_what_validating_takes() -> None:
     plan = event.plan.model_copy(update={"validation": held})
     said = describe(new_event(event.model_copy(update={"plan": plan}), source="/t"))
     assert ", 95 examples validated every 140 steps (4.4% of training)" in said
+
+
+@pytest.mark.parametrize("topic", ["turn.completed", "turn.completed.v2"])
+def test_the_end_of_a_turn_is_told_with_its_reasons_and_the_next_step(topic: str) -> None:
+    told = json.loads((EXAMPLES / topic / "valid" / "completed.json").read_text("utf-8"))
+    event = BY_NAME[topic].event.model_validate(told | {"reasons": ["5 of 9"], "next_step": "Rate answers."})
+    assert describe(new_event(event, source="/t")) == "turn-1: helped, 5 of 9. Rate answers."

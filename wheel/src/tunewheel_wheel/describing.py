@@ -147,6 +147,13 @@ def _validation(planned: ValidationPlan | None) -> str:
     )
 
 
+def _completed(event: monitoring.TurnCompleted) -> str:
+    return (
+        f"{event.turn_id}: {event.outcome}{_because('; '.join(event.reasons))}"
+        f"{f'. {event.next_step}' if event.next_step else ''}"
+    )
+
+
 def _because(reason: str) -> str:
     return f", {_excerpt(reason)}" if reason else ""
 
@@ -202,9 +209,8 @@ _WORDS: dict[type, Callable[[Any], str]] = {
         f"{e.request_id}: {e.wanted} trusted answers wanted about {', '.join(e.keywords) or 'what drifted'}; "
         f"{len(e.completion_ids)} prompts wait"
     ),
-    monitoring.TurnCompleted: lambda e: (
-        f"{e.turn_id}: {e.outcome}{_because('; '.join(e.reasons))}{f'. {e.next_step}' if e.next_step else ''}"
-    ),
+    monitoring.TurnCompleted: _completed,
+    monitoring.TurnCompletedV2: _completed,
     retrieval.IndexVersioned: lambda e: (
         f"{e.index_id}: {e.changed} documents changed; it holds {e.counts.documents}, as "
         f"{e.counts.passages} passages"

@@ -50,6 +50,27 @@ def test_every_label_has_its_share_of_the_holdout() -> None:
     assert counts == {"bell": 14, "horn": 13, "lock": 3}
 
 
+@pytest.mark.parametrize("labels", [8, 60], ids=["new labels", "one prompt for each label"])
+def test_answers_to_requests_are_held_out_by_their_request_and_the_others_as_ever(labels: int) -> None:
+    known = [(f"g{n}", f"known-{n % 60}") for n in range(600)]
+    asked = [(f"a{n}", f"{'new' if labels == 8 else 'known'}-{n % labels}") for n in range(60)]
+    other = [(f"b{n}", "new-0") for n in range(9)]
+    frame = examples(*known, *asked, *other)
+    requests = [*[None] * 600, *["labels-1"] * 60, *["labels-2"] * 9]
+    split = split_examples(frame, [], holdout=0.1, requests=requests)
+    of = [sum(group[0] == pool for group in split.holdout["group"]) for pool in "gab"]
+    assert of[1:] == [20, 3]
+    plain = split_examples(examples(*known), [], holdout=0.1)
+    assert [name for name in split.holdout["group"] if name[0] == "g"] == plain.holdout["group"].to_list()
+    assert set(split.train["label"]) == set(frame["label"])
+
+
+def test_many_requests_take_no_longer_than_many_examples() -> None:
+    rows = many(4_000)
+    split = split_examples(examples(*rows), [], holdout=0.1, requests=[f"labels-{n}" for n in range(4_000)])
+    assert split.train.height + split.holdout.height == 4_000
+
+
 def test_similar_texts_stay_on_one_side() -> None:
     frame = examples(*[(f"g{number}", "bell") for number in range(60)])
     pairs = [SimilarPair(number, number + 1, 0.7) for number in range(0, 60, 2)]

@@ -8,7 +8,14 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tunewheel_curate.holdout.stratification import AT_MOST, Request, Side, Unit, choose_holdout, goals_of
+from tunewheel_curate.holdout.stratification import (
+    AT_MOST,
+    Side,
+    Unit,
+    choose_holdout,
+    choose_of_request,
+    goals_of,
+)
 
 LABELS = ("bell", "horn", "lock", "")
 FRACTIONS = st.sampled_from([0.05, 0.1, 0.15, 0.2, 0.5])
@@ -134,43 +141,41 @@ def test_what_trained_is_held_out_only_where_nothing_else_is() -> None:
     assert len(choose_holdout(trained, fraction=0.2)) == 1
 
 
-def answers(labels: Sequence[str], request: str = "labels-1", start: int = 0) -> list[Unit]:
-    """Return one unit for each answer to a request for labels."""
-    numbered = enumerate(labels, start)
-    return [Unit(f"{request}-{n}", {one: 1}, requested={(one, request): 1}) for n, one in numbered]
+def answers(labels: Sequence[str], start: int = 0) -> list[Unit]:
+    """Return one unit for each answer to a request."""
+    return [Unit(f"answer-{n}", {one: 1}) for n, one in enumerate(labels, start)]
 
 
 @pytest.mark.parametrize(
-    "labels",
-    [[f"new-{n % 8}" for n in range(60)], [f"known-{n % 40}" for n in range(60)], [""] * 60],
-    ids=["new labels", "known labels", "free text"],
+    "labels", [[f"new-{n % 8}" for n in range(60)], [""] * 60], ids=["new labels", "free text"]
 )
-@pytest.mark.parametrize("others", [80, 1_000])
-def test_a_third_of_60_answers_to_a_request_are_held_out(labels: list[str], others: int) -> None:
-    known = [Unit(f"unit-{n}", {f"known-{n % 40}": 1}) for n in range(others)]
-    units = [*known, *answers(labels)]
-    held = choose_holdout(units, fraction=0.1)
-    asked = of(answers(labels), held)
-    assert 19 <= len(asked) <= 21
-    assert others / 10 - 1 <= len(held) - len(asked) <= AT_MOST * (others / 10 + 20) - len(asked)
-    assert total(units).keys() == (total(units) - total(of(units, held))).keys(), "all labels are learnt"
+def test_a_third_of_60_answers_to_a_request_are_held_out(labels: list[str]) -> None:
+    units = answers(labels)
+    held = of(units, choose_of_request(units, fraction=0.1))
+    assert len(held) == 20
+    assert all(2 <= count <= 3 for label, count in total(held).items() if label)
 
 
-def test_later_answers_to_a_request_move_nobody_and_bring_its_part_to_the_same_share() -> None:
-    known = [Unit(f"unit-{n}", {"known": 1}) for n in range(200)]
-    first = [*known, *answers(["new"] * 20)]
-    held = choose_holdout(first, fraction=0.1)
-    after = choose_holdout(
-        [*settled(first, held), *answers(["new"] * 40, start=20), *answers(["other"] * 10, "labels-2")],
-        fraction=0.1,
-    )
-    assert held <= after
-    assert Counter(name.rpartition("-")[0] for name in after if "labels" in name) == {
-        "labels-1": 20, "labels-2": 3
-    }  # fmt: skip
+def test_the_only_answer_with_a_label_is_held_out_where_other_examples_teach_the_label() -> None:
+    units = answers([f"label-{n}" for n in range(60)])
+    assert not choose_of_request(units, fraction=0.1)
+    known = [f"label-{n}" for n in range(30)]
+    held = of(units, choose_of_request(units, fraction=0.1, learnt=known))
+    assert total(held).keys() < set(known)
+    assert len(held) >= 10
 
 
-def test_a_larger_fraction_than_a_request_s_own_holds_for_it_too() -> None:
-    units = answers(["new"] * 40)
-    assert len(choose_holdout(units, fraction=0.5)) == 20
-    assert goals_of({Request("labels-1"): 40}, 0.5) == {Request("labels-1"): 20}
+def test_later_answers_to_a_request_move_nobody_and_bring_its_part_to_a_third() -> None:
+    first = answers(["new"] * 20)
+    held = choose_of_request(first, fraction=0.1)
+    after = choose_of_request([*settled(first, held), *answers(["new"] * 40, start=20)], fraction=0.1)
+    assert (len(held), len(after), held < after) == (7, 20, True)
+
+
+def test_answers_that_trained_before_requests_were_told_apart_go_on_training() -> None:
+    trained = settled(answers(["new"] * 40), frozenset())
+    assert not choose_of_request(trained, fraction=0.1)
+
+
+def test_a_larger_fraction_holds_for_requests_too() -> None:
+    assert len(choose_of_request(answers(["new"] * 40), fraction=0.5)) == 20

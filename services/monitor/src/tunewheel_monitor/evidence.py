@@ -16,7 +16,7 @@ from tunewheel_contracts.erasures import Erasure, Erasures
 from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.event import Envelope, decode_data
 from tunewheel_contracts.events.evaluation import ComparisonsRequested
-from tunewheel_contracts.formats.label_prompts import LabelPrompt, LabelPrompts
+from tunewheel_contracts.formats.label_prompts import LabelPrompt, LabelPrompts, request_of
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.identity import canonical_json, content_sha256
 from tunewheel_contracts.topics import TopicSpec
@@ -82,7 +82,7 @@ class Exhibits:
         found = await self._found(places)
         shown = [self._shown(event) for event in found.values()]
         path, *earlier = [evidence_path(spec.project, alarm_id, number) for number in range(revision, 0, -1)]
-        request_id = alarm_id.replace("alarm-", "labels-", 1)
+        request_id = request_of(alarm_id)
         newest = await self._stored(spec, path, request_id, shown, found, refresh)
         if newest is None:
             return Evidence(None)

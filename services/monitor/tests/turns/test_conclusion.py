@@ -277,6 +277,7 @@ def test_with_few_held_out_prompts_it_says_how_many_more_answers_tell(rows: Any,
     done = end(SILENT, asked(*rows))
     assert done is not None
     assert (done.outcome, f"about {more} more" in done.reasons[0]) == ("undecided", True), done.reasons
+    assert ("evaluation.judge" in done.reasons[0]) is (not rows), "no verdict told of any prompt"
 
 
 def test_the_prompts_of_all_alarms_of_the_turn_count_and_those_of_others_do_not() -> None:

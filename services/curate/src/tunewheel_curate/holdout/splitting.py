@@ -30,7 +30,7 @@ from tunewheel_contracts.pseudonyms import Pseudonyms
 from tunewheel_curate.cleaning.normalization import Turn, comparison_key, turns_of
 from tunewheel_curate.examples.formatting import EXAMPLE_SCHEMA
 from tunewheel_curate.holdout.memory import HELD_OUT_BEFORE, RETIRED, ComparedRecords, HoldoutMemory, Seen
-from tunewheel_curate.holdout.stratification import Side, Unit, choose_holdout
+from tunewheel_curate.holdout.stratification import Side, Unit, choose_holdout, choose_of_request
 from tunewheel_curate.similarity.containment import LEAST_WORDS
 from tunewheel_curate.similarity.pairs import SimilarPair, SimilarPairs, components
 from tunewheel_curate.stage import HOLDOUT, TRAIN, Stage, drop, keep_all
@@ -148,19 +148,24 @@ def split_examples(
         name: [row for row in unit.all if row not in rests and (not askable or askable[row])]
         for name, unit in rows.items()
     }
-    units = (
-        Unit(
-            name,
-            Counter(labels[row] for row in counted[name]),
-            _side(unit, largest),
-            Counter((labels[row], asked) for row in counted[name] if requests and (asked := requests[row])),
-        )
+    units = [
+        Unit(name, Counter(labels[row] for row in counted[name]), _side(unit, largest))
         for name, unit in rows.items()
         if not rests.issuperset(unit.all)
-    )
-    held = choose_holdout(
-        [unit for unit in units if unit.labels or unit.side is Side.HOLDOUT], fraction=holdout
-    )
+    ]
+    pools = defaultdict[str, list[Unit]](list)
+    for unit in units:
+        asked = {requests[row] or "" for row in counted[unit.name]} if requests else {""}
+        if unit.labels or unit.side is Side.HOLDOUT:
+            pools[max(asked, default="")].append(unit)
+    held = choose_holdout(pools.pop("", []), fraction=holdout)
+    trained = Counter(label for one in units if one.name not in held for label in one.labels)
+    for _, pool in sorted(pools.items()):
+        own = Counter(label for one in pool for label in one.labels)
+        learnt = [label for label, count in own.items() if trained[label] > count]
+        taken = choose_of_request(pool, fraction=holdout, learnt=learnt)
+        trained.subtract(label for one in pool if one.name in taken for label in one.labels)
+        held |= taken
     chosen = {row for name in held for row in rows[name].all}
     lost = {row for name, unit in rows.items() if name not in held for row in unit.held_before}
     lost |= _alike(lost, pairs) if lost else set()

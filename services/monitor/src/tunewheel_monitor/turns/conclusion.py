@@ -35,6 +35,7 @@ FEWEST_PROMPTS = 16
 """With fewer held-out prompts nothing is concluded from them."""
 HELD_OUT = 1 / 3
 """The share of an alarm's answered prompts that curate holds out (``REQUESTED``)."""
+NO_METRIC = ", and a task of free text needs a judge (`evaluation.judge`)"
 CANARY = "canary_"
 FEWEST_QUESTIONS = 30
 FEWEST_RATINGS = 10
@@ -244,5 +245,5 @@ def _too_few(open_turn: OpenTurn, prompts: tuple[int, int, int, int], after: Cou
     more = ceil((FEWEST_PROMPTS - prompts[0]) / HELD_OUT)
     return (
         f"{prompts[0]} held-out prompts of the alarm tell who is right, where {FEWEST_PROMPTS} are needed: "
-        f"about {more} more of its prompts need an answer"
+        f"about {more} more of its prompts need an answer{'' if prompts[0] else NO_METRIC}"
     )
