@@ -137,14 +137,15 @@ class Scorer:
         self, deliveries: Sequence[Delivery[InferenceCompleted]], around: Around
     ) -> Iterator[Fields]:
         completions = [delivery.event.data for delivery in deliveries]
-        places = [n for n, data in enumerate(completions) if _is_traffic(data)] if around.reference else []
+        asking = [n for n, data in enumerate(completions) if _is_traffic(data)] if around.reference else []
+        places = [n for n in asking if completions[n].role is RouteRole.PRODUCTION]
+        canary = sorted({*asking} - {*places})
         located = self._located([completions[n] for n in places], around)
+        beside = self._near([asked(completions[n].messages)[:LONGEST_TEXT] for n in canary], around)
         by_place = dict(zip(places, located, strict=True))
+        by_place |= {n: {"near": alarms} for n, alarms in zip(canary, beside, strict=True)}
         for place, data in enumerate(completions):
-            located = by_place.get(place, {})
-            if data.role is RouteRole.CANARY:  # only production's questions are compared with the reference
-                located = {"near": located["near"]} if located else {}
-            yield _of_completion(data) | _of_answer(data, around) | located
+            yield _of_completion(data) | _of_answer(data, around) | by_place.get(place, {})
 
     def _ratings(
         self,
@@ -152,11 +153,10 @@ class Scorer:
         deliveries: Sequence[Delivery[FeedbackReceived]],
         around: Around,
     ) -> Iterator[Fields]:
-        clusters, reference = around.clusters, around.reference
+        reference = around.reference
         labels = reference.labels if reference else frozenset[str]()
         questions = [asked(delivery.event.data.messages)[:LONGEST_TEXT] for delivery in deliveries]
-        units = unit_length(self.embedder.embed(questions)) if clusters else np.zeros((len(questions), 0))
-        alarms = near(units, clusters)
+        alarms = self._near(questions, around)
         for place, delivery in enumerate(deliveries):
             data = delivery.event.data
             yield {
@@ -172,6 +172,10 @@ class Scorer:
                 "overrides": data.overrides,
                 "near": alarms[place],
             }
+
+    def _near(self, questions: Sequence[str], around: Around) -> list[tuple[str, ...]]:
+        vectors = self.embedder.embed([*questions]) if around.clusters else np.zeros((len(questions), 0))
+        return near(unit_length(vectors), around.clusters)
 
     def _located(self, completions: Sequence[InferenceCompleted], around: Around) -> list[Fields]:
         reference = around.reference
