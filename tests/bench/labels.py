@@ -90,10 +90,12 @@ def asked(questions: Questions, draw: int) -> dict[str, float]:
         return fitted(texts[taught], intents[taught], texts[held], intents[held])
 
     some = accuracy([place for place in dict.fromkeys(places) if place >= 0])
-    most = accuracy(list(dict.fromkeys(traffic.tolist()))[: FIRST * TIMES])
+    drawn_at_random = list(dict.fromkeys(traffic.tolist()))
+    as_many, most = (accuracy(drawn_at_random[:count]) for count in (FIRST, FIRST * TIMES))
     return {
         "prompts": prompts, "precision": len(new) / FIRST, "intents": len(set(intents[rows[list(new)]])),
         "canned": places.count(-1), "accuracy": round(some, 3), "accuracy of five times": round(most, 3),
+        "accuracy of as many at random": round(as_many, 3),
         "share": round(some / most, 3),
     }  # fmt: skip
 
