@@ -79,7 +79,7 @@ STEPS = (
     ("review answer none 1 left", REFUSED),
     ("review submit none approve", REFUSED),
     ("dead-letter list", 0),
-    ("dataset build", 0),
+    ("dataset build --timeout 600", 0),
     ("withdraw guide.md", 0),
     ("forget --customer nobody --requested-by me --timeout 0", 0),
     ("key list", 0),
