@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tunewheel_cli.calling import Call, Limit, Project, Timeout, calling, completing, named_project, settle
+from tunewheel_cli.calling import Call, Limit, Project, calling, completing, named_project
 
 if TYPE_CHECKING:
     from tunewheel_contracts.api.projects import ProjectDetail
@@ -96,7 +96,6 @@ def remove(
         ),
     ],
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
-    timeout: Timeout = 30.0,
 ) -> None:  # fmt: skip
     """Take back a project's declaration: nothing of it is built, trained, watched or served any more.
 
@@ -106,7 +105,7 @@ def remove(
     projects = call.writer.projects
     if not yes and not call.as_json:
         typer.confirm(f"Stop building, training, watching and serving {name}?", abort=True)
-    settle(call, name, projects.remove(name), timeout)
+    projects.remove(name)
     call.show(
         {"project": name, "removed": True}, f"removed {name}; `tunewheel project declare` brings it back"
     )
