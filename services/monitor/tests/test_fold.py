@@ -485,3 +485,22 @@ def test_what_is_kept_of_an_alarm_for_ever_holds_no_words_of_users() -> None:
     kept = AlarmOpened.of(alarm).model_dump_json()
     assert "solar" in alarm.model_dump_json()
     assert "solar" not in kept
+
+
+def test_an_erased_question_leaves_the_pool_with_its_vector_and_is_asked_about_no_more() -> None:
+    state = ProjectState()
+    run([novel(n) for n in range(40)], state=state)
+    pool = state.as_json()["version"]["detectors"]["novelty"]["asking"]["pool"]
+    gone = frozenset(list(pool)[:2])
+    assert gone
+    left = ProjectState.from_json(without(state.as_json(), gone))
+    assert left.version is not None
+    kept = left.version.detectors["novelty"]["asking"]["pool"]
+    assert kept == {name: entry for name, entry in pool.items() if name not in gone}
+    later = run([novel(n) for n in range(40, 240)], state=left)
+    grown = [event for event in later if isinstance(event, LabelsRequested)]
+    assert grown
+    for event in grown:
+        named = {name for one in event.clusters for name in one.completion_ids}
+        assert named <= set(event.completion_ids)
+        assert not gone & set(event.completion_ids)
