@@ -153,6 +153,10 @@ def waits_for(state: State, decision: Decision, alarm: Alarm, now: datetime) -> 
     if what == "investigate":
         return "operator"
     if step is Step.IN_FLIGHT and (turn := state.in_flight(now)) is not None:
+        # Turns of other alarms may follow each other: labels that nobody asked for would never come.
+        others = turn not in state.turns_for(alarm) and not needs_a_person(state, alarm)
+        if others and collects_labels(state, alarm) and not is_ready(state, alarm):
+            return "annotators"
         return BY_STAGE.get(turn.stage, "monitor")
     if step is Step.SETTLING or now < lasts_from(state.drift.turns, alarm):
         return "clock"

@@ -62,6 +62,18 @@ def test_a_turn_in_flight_names_the_service_that_has_it(log: Make) -> None:
     assert seen == ["curate", "train", "train", "eval", "reviewers", "registry", "monitor", "monitor"]
 
 
+def test_labels_are_asked_for_also_while_a_turn_of_other_alarms_is_in_flight(log: Make) -> None:
+    """Turns of an alarm that has plenty of labels may follow each other for months."""
+    desk = log()
+    desk.alarm("alarm-1")
+    desk.begin()
+    desk.alarm("alarm-2", **COLLECT)
+    assert waits(desk) == {"alarm-1": "curate", "alarm-2": "annotators"}
+    assert told(desk, REMINDED - timedelta(hours=1)).remind_at is not None
+    desk.labelled = {"alarm-2": 20}
+    assert waits(desk) == {"alarm-1": "curate", "alarm-2": "curate"}
+
+
 def test_people_are_reminded_every_week_of_the_oldest_alarm_that_waits_for_them(log: Make) -> None:
     desk = log()
     raised = desk.alarm("alarm-1", **COLLECT).time
