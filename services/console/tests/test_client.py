@@ -35,7 +35,11 @@ async def test_questions_of_an_alarm_are_answered(console: Any, desk: Any, store
     assert (progress.number, progress.answered, progress.next) == (1, 1, 2)
     progress = await ann.labels.answer("desk", request.request_id, 2, out_of_scope=True)
     assert (progress.out_of_scope, progress.next) == (1, 3)
-    assert [event.data.output for event in log.events if event.data.type == "example.published"] == [SOLAR]
+    published = [event.data for event in log.events if event.data.type == "example.published"]
+    assert [(one.output, one.attributes.get("out_of_scope")) for one in published] == [
+        (SOLAR, None),
+        ("", "true"),
+    ]
 
 
 async def test_answers_are_compared_blindly_and_submitted(console: Any, log: Any):

@@ -415,9 +415,7 @@ class TurnCompletedV2(TurnCompleted):
 
 
 INFERENCE_SCORED = TopicSpec(InferenceScored, ("monitor",), ("monitor",), 3, retention_ms=30 * DAY_MS)
-WINDOW_JUDGED = TopicSpec(
-    WindowJudged, ("monitor",), ("console",), cleanup="compact", replayed_by=("console",)
-)
+WINDOW_JUDGED = TopicSpec(WindowJudged, ("monitor",), (), cleanup="compact")
 DRIFT_RESOLVED = TopicSpec(
     DriftResolved, ("monitor",), ("curate", "monitor"), 1, replayed_by=("curate", "monitor")
 )
