@@ -93,13 +93,6 @@ async def test_a_pdf_of_200_mb_is_refused_at_the_door_in_little_memory(
     assert not [file for file in (tmp_path / "store").rglob("*") if file.is_file()]
 
 
-async def test_without_ingest_a_pdf_says_what_is_missing(kafka: str, tmp_path: Path, project: str) -> None:
-    with pytest.raises(TransientError, match=r"nothing answers at http://127.0.0.1:9.*--ingest-url"):
-        await publish_path(
-            FILES / "trail-2.pdf", project=project, door=KafkaDoor({"bootstrap_servers": kafka}, NOWHERE)
-        )
-
-
 async def test_an_object_store_is_published_by_its_url(kafka: str, tmp_path: Path, project: str) -> None:
     root = tmp_path / "bucket"
     (root / "sops").mkdir(parents=True)
