@@ -5,14 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from tunewheel_console.queue_list import label_lines
 from tunewheel_contracts.events.data import RecordIngested, Trust
 from tunewheel_contracts.events.monitoring import AlarmAnswer, LabelCluster, TurnDecided
 from tunewheel_contracts.formats.drift_spec import LabelsSpec
+from tunewheel_contracts.principal import Principal
+from tunewheel_contracts.topics import PROJECT_DECLARED
+from tunewheel_runtime.identity.roles import Caller, Grant, Role
 from tunewheel_runtime.store import ObjectStore
 
+from . import conftest
 from .test_labelling import PLACE, REQUEST, SCHEMA, published, put
 
 BELL, HORN = {"category": "battery"}, {"category": "solar"}
+ANN = Caller(Principal(name="ann"), (Grant(frozenset({Role.REVIEWER}), frozenset({"desk"})),))
 TOPICS = (
     LabelCluster(cluster_id="c-1", completion_ids=("cmpl-0", "cmpl-1", "cmpl-2"), size=30),
     LabelCluster(cluster_id="c-2", completion_ids=("cmpl-3",), size=1),
@@ -138,3 +144,38 @@ async def test_prompts_of_a_settled_topic_are_not_offered_any_more(labels: Any, 
     assert [one["state"] for one in found["items"]] == ["answered", "settled", "settled", "open"]
     assert (found["next"], [one["lacking"] for one in found["clusters"]]) == (4, [0, None])
     assert (await say(labels, "ann", 2, HORN))["answered"] == 2
+
+
+@under()
+async def test_settled_prompts_are_offered_while_nothing_is_open_and_answers_are_wanted(
+    labels: Any, desk: Any
+) -> None:
+    waits = AlarmAnswer(
+        alarm_id="alarm-1", detector="novelty", follows="collect_labels", labels=1, labels_needed=3,
+        lacking={"c-1": 0},
+    )  # fmt: skip
+    await say(labels, "ann", 1, HORN)
+    labels.state.apply(desk.event(TurnDecided(project="desk", step="waits for labels", alarms=(waits,))))
+    assert (await say(labels, "ann", 4, HORN))["next"] == 2, "two of three wanted answers are there"
+    assert [one["state"] for one in (await told(labels))["items"]] == ["answered", "open", "open", "answered"]
+    assert (await say(labels, "ann", 2, HORN))["next"] is None
+
+
+@under(seconds=90)
+async def test_the_requests_of_a_removed_project_are_listed_without_their_cost(labels: Any) -> None:
+    labels.state.forget(PROJECT_DECLARED, "desk")
+    async with labels.client("ann") as client:
+        (listed,) = (await client.get(PLACE)).json()["requests"]
+    assert (listed["wanted"], listed["dollars"]) == (2, 0)
+    (line,) = await label_lines(labels.state, labels.labelling, ANN)
+    assert "minutes" not in line.progress
+
+
+@under(second_opinion=True)
+async def test_nobody_is_asked_twice_who_comes_from_an_issuer_either(
+    labels: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    far = Principal(name="ann", issuer="https://login.example")
+    monkeypatch.setattr(f"{conftest.__name__}.Principal", lambda **_: far)
+    assert (await say(labels, "ann", 1, HORN))["next"] == 2
+    assert (await told(labels))["next"] == 2

@@ -13,6 +13,7 @@ from tunewheel_contracts.errors import inconsistent
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.monitoring import LabelsRequested
 from tunewheel_contracts.fields import JsonObject, SourceId, Strict, Text
+from tunewheel_contracts.formats.drift_spec import LabelsSpec
 from tunewheel_runtime.identity.guard import caller_of, needs
 from tunewheel_runtime.identity.roles import Role
 from tunewheel_runtime.refusals import Refused
@@ -75,8 +76,8 @@ def add_label_routes(api: FastAPI, state: ConsoleState, labelling: Labelling) ->
             }
             for n, found in enumerate(states, 1)
         ]
-        person = caller_of(request).principal
-        return progress(queue, labelling, person.name if person else None) | {
+        caller = caller_of(request)
+        return progress(queue, labelling, reviewer_of(caller, None) if caller.principal else None) | {
             "items": items,
             "fields": [field.model_dump(mode="json") for field in fields],
         }
@@ -151,7 +152,8 @@ def so_far(
 ) -> dict[str, float]:
     """Return how many prompts are done, and what the wanted answers still cost."""
     asked, answered = request.data, counts.get("answered", 0)
-    spec, left = labelling.spec_of(asked.project).drift.labels, max(0, asked.wanted - answered)
+    declared = labelling.state.projects[asked.project].spec  # None: the project was removed
+    spec, left = declared.drift.labels if declared else LabelsSpec(), max(0, asked.wanted - answered)
     return {
         "answered": answered,
         "out_of_scope": counts.get("out_of_scope", 0),

@@ -80,7 +80,7 @@ class LabelPage:
 
     @property
     def _person(self) -> str | None:
-        return self._caller.principal.name if self._caller.principal else self._name_given
+        return reviewer_of(self._caller, None) if self._caller.principal else self._name_given
 
     async def _opened(self) -> LabelQueue:
         self._caller.require(Role.REVIEWER, self._project)

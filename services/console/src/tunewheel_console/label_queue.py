@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Literal
 
@@ -55,6 +55,8 @@ class LabelQueue:
     spec: LabelsSpec
     outcome: str | None
     """Why the labels are not needed any more; None while they are needed."""
+    asks_on: bool = False
+    """Whether settled prompts are open (``counted``)."""
 
     def state_of(self, item: LabelPrompt) -> State:
         if item.is_erased:
@@ -66,7 +68,8 @@ class LabelQueue:
             return "answered"
         if item.completion_id in self.outside:
             return "out_of_scope"
-        return "settled" if item.completion_id in self.settled else "open"
+        is_settled = item.completion_id in self.settled and not self.asks_on
+        return "settled" if is_settled else "open"
 
     def labels_of(self, item: LabelPrompt) -> dict[str, str]:
         """Return the hash of the label that each person gave to a prompt."""
@@ -76,6 +79,13 @@ class LabelQueue:
     def counts(self) -> Counter[str]:
         """Return the number of prompts in each state."""
         return Counter[str](self.state_of(item) for item in self.items)
+
+    def counted(self) -> LabelQueue:
+        """Return the queue with its settled prompts open, if none other is open and answers are wanted yet:
+        otherwise the turn would wait for answers that nobody is asked for."""
+        closed = replace(self, asks_on=False)
+        is_short = closed.counts["answered"] < self.request.data.wanted
+        return replace(closed, asks_on=is_short and not closed.counts["open"])
 
     def next_after(self, number: int, person: str | None = None) -> int | None:
         """Return the next open prompt after ``number``, continuing from the beginning: first those that are

@@ -78,7 +78,7 @@ class Labelling:
             settled=view.labels.settled(request_id),
             spec=self.spec_of(project).drift.labels,
             outcome=view.labels.outcome_of(request_id),
-        )
+        ).counted()
 
     async def done(self, asked: LabelsRequested) -> Counter[str]:
         """Return how many prompts of a request were answered or left out, without reading the prompts."""
@@ -185,7 +185,7 @@ class Labelling:
         name = content_sha256(item.completion_id.encode())[:32]
         path = f"{_folder(asked.project, asked.request_id)}/{name}.json"
         await self.store.replace(path, mark.model_dump_json().encode())
-        return replace(queue, marks={**queue.marks, item.completion_id: mark})
+        return replace(queue, marks={**queue.marks, item.completion_id: mark}).counted()
 
 
 def label_example(

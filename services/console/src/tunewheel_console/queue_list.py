@@ -117,9 +117,8 @@ async def label_lines(state: ConsoleState, labelling: Labelling, caller: Caller)
             done = await labelling.done(asked)
             progress = f"{done['answered']} answered of {asked.wanted} wanted"
             progress += f", {done['out_of_scope']} out of scope" if done["out_of_scope"] else ""
-            if outcome is None:
-                left = asked.wanted - done["answered"]
-                progress += cost_text(labelling.spec_of(project.name).drift.labels, left)
+            if outcome is None and project.spec is not None:
+                progress += cost_text(project.spec.drift.labels, asked.wanted - done["answered"])
             lines.append(
                 Line(
                     name=f"{project.name}: {', '.join(asked.keywords) or name}",
