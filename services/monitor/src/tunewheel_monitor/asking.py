@@ -59,7 +59,7 @@ def more(state: ProjectState, alarm: Alarm, finding: Finding) -> tuple[LabelsReq
     if asked.centroid and not is_inside(finding.cluster, asked.centroid, asked.radius):
         return None
     known = tuple(name for name in asked.completion_ids if name != ERASED)
-    chosen = picked(finding, known, asked.clusters)
+    chosen = picked(finding, known, _of(known, asked.clusters))
     found = [name for name in chosen.completion_ids if name in state.places and name not in known]
     found = found[: MOST_SHOWN - len(known)]
     if len(found) < FEWEST_MORE:
@@ -84,7 +84,8 @@ def picked(
 ) -> picking.Picked:
     """Return the questions to ask about beside those ``asked``, which lie in ``clusters``."""
     if finding.asking is not None:
-        return picking.pick(finding.asking, most=AT_ONCE, asked=asked, clusters=clusters)
+        most = min(AT_ONCE, MOST_SHOWN - len(asked))
+        return picking.pick(finding.asking, most=most, asked=asked, clusters=clusters)
     shown, cluster = _shown(finding), finding.cluster
     if cluster is None or not shown:
         return picking.Picked(shown)
