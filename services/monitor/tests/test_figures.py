@@ -210,6 +210,18 @@ def test_slices_are_few_however_many_values_there_are_and_older_items_fade() -> 
     assert sum(seen for seen, _ in state.slices["completion"]["key"].values()) <= LATELY + 20
 
 
+@pytest.mark.parametrize("values", [2 * MOST_VALUES, 3 * MOST_VALUES])
+def test_a_window_of_many_labels_languages_and_keys_tells_the_most_frequent_slices(values: int) -> None:
+    known, many = drift(window=200), ("label", "language", "client")
+    items = [
+        slow(n, format_valid=n % 2 == 0, **{by: f"{by}-{n % values if n < 190 else 0}" for by in many})
+        for n in range(200)
+    ]
+    told = figures(run(items, known), "format")[-1].slices
+    assert 3 * MOST_VALUES <= len(told) <= 48
+    assert {one.by for one in told if one.value.endswith("-0")} == {"label", "language", "key"}
+
+
 def test_figures_name_no_completion() -> None:
     state = ProjectState()
     run([novel(n, format_valid=False, client="web") for n in range(60)], None, state)

@@ -19,6 +19,8 @@ State = dict[str, Any]
 LATELY = 1_000.0
 """About so many recent items count; older ones fade."""
 MOST_VALUES = 8
+MOST_TOLD = 16
+"""Of a property. A window holds more values until its end, and an event takes 48 slices."""
 FEWEST_ITEMS = 5.0
 """The least number of items of a slice that is told."""
 OTHER = "(other)"
@@ -66,6 +68,6 @@ def told(slices: State, detector: Detector) -> tuple[FigureSlice, ...]:
         FigureSlice(by=by, value=value, items=round(items, 1), share=round(bad.get(name, 0) / items, 4))
         for by, values in slices.get(of, {}).items()
         if len(values) > 1 and any(name in bad for _, bad in values.values())
-        for value, (items, bad) in sorted(values.items(), key=lambda one: (-one[1][0], one[0]))
+        for value, (items, bad) in sorted(values.items(), key=lambda one: (-one[1][0], one[0]))[:MOST_TOLD]
         if items >= FEWEST_ITEMS
     )
