@@ -461,6 +461,16 @@ def test_an_erased_completion_is_gone_where_completions_are_named() -> None:
     assert left["trials"]["open"]["desk-2"]["waiting"] == {"c-1": {}}
 
 
+@pytest.mark.parametrize("again", [1, 2])
+def test_questions_that_an_earlier_release_held_ready_are_erased_too(again: int) -> None:
+    state = ProjectState()
+    run([answer(1)], state=state)
+    told = json.loads(json.dumps(state.as_json()))
+    told["version"]["detectors"]["novelty"]["farthest"] = [[0.9, "c-7"]] * again + [[0.8, "c-8"]]
+    left = without(told, frozenset({"c-7"}))["version"]["detectors"]["novelty"]["farthest"]
+    assert left == [[0.9, ERASED]] * again + [[0.8, "c-8"]]
+
+
 def test_an_erased_name_that_is_also_that_of_a_figure_changes_no_figure() -> None:
     state = ProjectState()
     run([novel(n) for n in range(30)], state=state)

@@ -25,8 +25,9 @@ timeout in which other partitions go on. It takes 320 KB of a checkpoint."""
 DIGEST_BYTES = 6
 ERASED = "erased"
 """Replaces an erased name."""
-NAMING = ("ids", "first", "last", "completion_ids")
-"""The fields of detectors, windows and alarms with ids of completions, or lists of ids."""
+NAMING = ("ids", "farthest", "first", "last", "completion_ids")
+"""The fields of detectors, windows and alarms with ids of completions, or lists of ids. States of earlier
+releases have ``farthest``."""
 PLACES_KEPT = 1_000
 """The most recent completions whose log positions are kept, because their texts may be shown with an
 alarm."""

@@ -102,6 +102,17 @@ def test_a_state_of_an_earlier_release_has_no_pool_and_begins_one(world: World):
     assert state["asking"]["seen"] == 1
 
 
+def test_a_state_has_what_the_release_before_reads_after_a_rollback(world: World):
+    fields = (
+        "evidence dataset_id texts usual levels mean spread sums counts lately waiting window recent mixture"
+    )
+    fields += " margin sample doubt of votes most farthest"
+    state = Novelty().open(opening(dataset_id="ds-1", coverage=world.coverage.facts))
+    windows(Novelty(), state, world.questions(world.mixed(200, 0.5)))
+    assert set(fields.split()) <= state.keys()
+    assert state["farthest"] == []
+
+
 def test_one_user_cannot_make_a_topic(world: World):
     topics = np.where(np.arange(2_000) % 4 == 0, TOPICS, world.known(2_000))
     items = world.questions(topics)

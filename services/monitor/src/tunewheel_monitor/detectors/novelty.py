@@ -64,7 +64,8 @@ class Novelty:
         if opening.coverage is None:
             return {}
         judged = opened(opening, opening.coverage, self.weight, doubt=doubt_of(opening.coverage))
-        return judged | {"asking": picking.fresh()}
+        # The release before this one needs ``farthest`` after a rollback.
+        return judged | {"asking": picking.fresh(), "farthest": []}
 
     def encode(self, state: State, encoder: str, opening: Opening) -> None:
         """Let ``state`` judge the questions that ``encoder`` scored too, from now on. ``opening``: with the
