@@ -51,6 +51,6 @@ TestLives = Lives.TestCase
 TestLives.settings = settings(max_examples=4, stateful_step_count=40, deadline=None, **QUIET)
 
 
-@pytest.mark.parametrize("seed", [3, 1045])
+@pytest.mark.parametrize("seed", [3, 1045, 1076])
 def test_ninety_days_keep_every_promise(seed: int) -> None:
     assert live(seed) == []

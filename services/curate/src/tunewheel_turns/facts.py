@@ -214,5 +214,10 @@ def _keep_first(known: dict[str, tuple[datetime, Any]], name: str, said: tuple[d
 
 
 def _keep_last(known: dict[str, tuple[datetime, Any]], name: str, said: tuple[datetime, Any]) -> None:
-    if name not in known or said[0] > known[name][0]:
+    # Of ends at the same moment the one with more steps counts, in whatever order they are read.
+    if name not in known or _lateness(said) > _lateness(known[name]):
         known[name] = said
+
+
+def _lateness(said: tuple[datetime, Any]) -> tuple[datetime, float]:
+    return said[0], getattr(said[1], "completed", 1.0)
