@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from tunewheel_console.queue_list import label_lines
+from tunewheel_console.state import Rest
 from tunewheel_contracts.events.data import RecordIngested, Trust
 from tunewheel_contracts.events.monitoring import AlarmAnswer, LabelCluster, TurnDecided
 from tunewheel_contracts.formats.drift_spec import LabelsSpec
@@ -179,3 +180,29 @@ async def test_nobody_is_asked_twice_who_comes_from_an_issuer_either(
     monkeypatch.setattr(f"{conftest.__name__}.Principal", lambda **_: far)
     assert (await say(labels, "ann", 1, HORN))["next"] == 2
     assert (await told(labels))["next"] == 2
+
+
+@under(assignees=("bob", "ann"))
+async def test_assignees_are_named_with_or_without_their_issuer(
+    labels: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    far = Principal(name="ann", issuer="https://login.example")
+    monkeypatch.setattr(f"{conftest.__name__}.Principal", lambda **_: far)
+    assert (await told(labels))["next"] == 2
+    assert (await say(labels, "ann", 2, HORN))["next"] == 4
+
+
+@under()
+async def test_a_project_at_rest_is_opened_in_turns_before_its_prompts_are_shown(labels: Any) -> None:
+    projects, opened = labels.state.projects, list[str]()
+    projects.resting["desk"] = Rest()
+    rested = projects.pop("desk")
+
+    async def open_(name: str) -> None:
+        opened.append(name)
+        del projects.resting[name]
+        projects[name] = rested
+
+    projects.open, projects.fold = open_, lambda name: pytest.fail(f"{name} was folded at once")
+    await labels.labelling.open("desk", "alarm-1")
+    assert opened == ["desk"]

@@ -16,7 +16,10 @@ COLOURS = {"alarm": "negative", "near": "warning", "calm": "positive", "silent":
 
 async def watched(state: ConsoleState, name: str, caller: Caller) -> list[WindowJudged]:
     """Return the figures of a project's detectors, those with an alarm first, and then the nearest ones."""
-    project = state.projects.get(name) if caller.may(Role.VIEWER, name) else None
+    if not caller.may(Role.VIEWER, name):
+        return []
+    await state.projects.open(name)  # at once, it would keep other requests waiting
+    project = state.projects.get(name)
     return sorted(state.detectors_of(project), key=_urgency) if project else []
 
 

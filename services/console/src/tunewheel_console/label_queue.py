@@ -95,7 +95,8 @@ class LabelQueue:
             for n, item in enumerate(self.items, 1)
             if self.state_of(item) == "open" and person not in self.labels_of(item)
         ]
-        own = [n for n in numbers if person in self.spec.people_for(n)] or numbers
+        names = {person, (person or "").partition(" (")[0]}  # assignees are named without their issuer too
+        own = [n for n in numbers if not names.isdisjoint(self.spec.people_for(n))] or numbers
         return next((n for n in own if n > number), own[0] if own else None)
 
     def item(self, number: int) -> LabelPrompt:

@@ -61,6 +61,7 @@ class Labelling:
             Refused: there is no such request, or its prompts are not in the store.
             TransientError: the broker or the store cannot be reached.
         """
+        await self.state.projects.open(project)  # at once, it would keep other requests waiting
         if self._find(project, request_id) is None:  # this process may have just started
             await self.refresh()
         found = self._find(project, request_id)

@@ -85,6 +85,7 @@ class Reviewing:
             Refused: there is no such review, or it ended before this person opened it.
             TransientError: the broker or the store cannot be reached.
         """
+        await self.state.projects.open(project)  # at once, it would keep other requests waiting
         try:
             review, request = self._find(project, review_id)
         except Refused:  # this process may have just started, and not have read the request yet
