@@ -26,6 +26,7 @@ class Hook:
     def __init__(self, spec: ProjectSpec, store: ObjectStore) -> None:
         self.spec = spec
         self.sent: list[dict[str, Any]] = []
+        self.is_away = False
         self.lease = Lease(TopicPartition("turn.decided", 0))
         self._reminders = Reminders(self, store, Settings(console_url="https://console/"))  # type: ignore[arg-type]
         self._reminders._webhook.tell_under = self._tell  # type: ignore[method-assign]
@@ -35,8 +36,9 @@ class Hook:
 
     async def _tell(self, lease: Lease, notice: Any, url: str) -> bool:
         lease.check()
-        self.sent.append(json.loads(notice.body())["data"] | {"to": url})
-        return True
+        if not self.is_away:
+            self.sent.append(json.loads(notice.body())["data"] | {"to": url})
+        return not self.is_away
 
     async def hears(self, reminder: int, waits_for: str | None = "annotators", labels: int = 0) -> None:
         alarm = AlarmAnswer(
@@ -104,3 +106,15 @@ async def test_a_reminder_that_was_not_sent_is_sent_by_the_next_owner(hook: Call
         await first.hears(1)
     await second.hears(1)
     assert [one["reminder"] for one in second.sent] == [1]
+
+
+async def test_a_reminder_that_the_webhook_did_not_take_is_sent_with_the_weeks_next_decision(
+    hook: Callable[..., Hook],
+) -> None:
+    one = hook()
+    one.is_away = True
+    await one.hears(1)
+    one.is_away = False
+    for labels in (1, 2):
+        await one.hears(1, labels=labels)
+    assert [sent["reminder"] for sent in one.sent] == [1]

@@ -47,5 +47,5 @@ class Reminders:
             "url": self._settings.page(""),
         }  # fmt: skip
         notice = Notice(event=event, type=TYPE, subject=event.project, field=FIELD, data=data)
-        await self._webhook.tell_under(lease, notice, url)
-        await self._store.first(sent, b"")
+        if await self._webhook.tell_under(lease, notice, url):
+            await self._store.first(sent, b"")  # else the week's next decision sends it
