@@ -391,3 +391,23 @@ async def test_a_dead_letter_of_a_project_at_rest_counts(two: Any, store: Any, r
     assert not again.state.projects.resting["desk"].is_behind, "the summary counts it"
     assert not again.state.projects["desk"].runs["run-1"].reviews
     await again.archive.stop()
+
+
+async def test_a_dead_letter_that_is_read_while_its_project_is_folded_counts(two: Any, store: Any, room: Any):
+    desk = Desk("desk")
+    submitted = desk.of_run("review.submitted", reviewer="eve", verdict="approved")
+    stopped_by = desk.controlled("pause")
+    topics = Topics(*two, submitted, stopped_by)
+    room(0)
+    console = Console(topics, store)
+    await console.start()
+    await settled(console)
+    folding = console.archive._folding("desk")
+    for _ in range(2 * sum(packed.count for packed in console.archive._packed["desk"])):
+        next(folding)
+    console.state.refuse(submitted)
+    console.state.refuse(stopped_by)
+    assert [*folding] == []
+    run = console.state.projects["desk"].runs["run-1"]
+    assert (run.reviews, run.controls) == ({}, {})
+    await console.archive.stop()

@@ -235,6 +235,7 @@ class Archive:
             elif (event := self.reader.event_of(record)) is not None:
                 self._state.apply_to(project, event)
             yield
+        self._state.undo_refused(project)
         if projects.resting.get(name) is rest:  # nobody folded it meanwhile
             del projects.resting[name]
             if project.version:  # else none of its records is an event

@@ -28,6 +28,7 @@ from tunewheel_runtime.deadletter import Undecoded
 
 from tunewheel_console.commands import Commands, Outcome, refusal_in, refused_as
 from tunewheel_console.project import TRAFFIC, Project, Seen
+from tunewheel_console.run import Run
 
 _REPEATED = (
     ProjectDeclared,
@@ -190,12 +191,20 @@ class ConsoleState:
             return
         project = self.projects.get(envelope.project)
         if project is not None and envelope.data.run_id in project.runs:
-            run = project.runs[envelope.data.run_id]
-            run.reviews.pop(envelope.id, None)
-            project.reviews.refuse(envelope.id)
-            run.controls.pop(envelope.id, None)
-            project.version += 1
-            self.version += 1
+            self._undo(project, project.runs[envelope.data.run_id], envelope.id)
+
+    def undo_refused(self, project: Project) -> None:
+        """Undo what became a dead letter after it was applied to ``project``, which was not in memory yet."""
+        for run in project.runs.values():
+            for name in self.refused.intersection((*run.reviews, *run.controls)):
+                self._undo(project, run, name)
+
+    def _undo(self, project: Project, run: Run, name: str) -> None:
+        run.reviews.pop(name, None)
+        project.reviews.refuse(name)
+        run.controls.pop(name, None)
+        project.version += 1
+        self.version += 1
 
     def refuse_command(self, letter: Undecoded, command: Envelope[Any]) -> None:
         """Note that a service made a dead letter of ``command``. Letters of other events are ignored."""
