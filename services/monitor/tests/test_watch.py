@@ -553,3 +553,22 @@ async def test_an_erasure_deletes_the_encoded_questions(desk: Any, encoder: Any)
     assert await desk.store.list("monitor/desk/encodings") != []
     await desk.watch.forget(erasure(customer="C-7"))
     assert await desk.store.list("monitor/desk/encodings") == []
+
+
+def pool(held: Any) -> list[str]:
+    """Return the questions that people may be asked about."""
+    return list(held.state.version.detectors["novelty"].get("asking", {"pool": ()})["pool"])
+
+
+@pytest.mark.parametrize(("by", "left"), [("customer", 0), ("source_id", 11)])
+async def test_an_erasure_of_a_person_leaves_no_question_that_nobody_was_asked_about_yet(
+    desk: Any, by: str, left: int
+) -> None:
+    await in_production(desk)
+    completions = [desk.traffic.completion(text, customer=f"C-{n}x") for n, text in enumerate(tax_texts(12))]
+    await desk.send(completions)
+    before = pool(await desk.watch.checkpoints.latest("desk"))
+    assert len(before) == 12
+    assert shown(desk) == []
+    await desk.watch.forget(erasure(**{by: "C-3x" if by == "customer" else before[3]}))
+    assert len(pool(await desk.watch.checkpoints.latest("desk"))) == left

@@ -138,6 +138,8 @@ class Watch:
                 # before the texts are deleted: only they say which completions are the person's
                 names = frozenset[str]().union(*taken.values(), {erasure.source_id or ""})
                 state = ProjectState.from_json(without(held.state.as_json(), names))
+                if erasure.customer and state.version:  # nothing says whose the questions of a pool are
+                    state.version.detectors.get(Novelty.name, {}).pop("asking", None)
                 held = Checkpoint(project, held.number + 1, state)
                 await self.checkpoints.write(held)
                 self._keep(held)
