@@ -117,8 +117,8 @@ def annotations_in(tasks: Any, fields_of: Callable[[str], Sequence[Any]]) -> lis
                     found.append(Annotation(request_id, int(data["number"]), _person(one), output))
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise InvalidAnnotation(
-                f"[{place}] is no task of an exported request: {error!r}; take the tasks of `tunewheel label "
-                "export`, and export them from Label Studio as JSON, not JSON-MIN"
+                f"[{place}] is no task of an exported request: {error!r}; take the tasks of "
+                "`tunewheel label export`, and export them from Label Studio as JSON, not JSON-MIN"
             ) from error
     return found
 
