@@ -74,6 +74,9 @@ STEPS = (
     ("label list", 0),
     ("label show none", REFUSED),
     ("label answer none 1 yes", REFUSED),
+    ("label export none", REFUSED),
+    ("label import annotated.json", REFUSED),
+    ("detector list", 0),
     ("review list", 0),
     ("review show none", REFUSED),
     ("review answer none 1 left", REFUSED),
@@ -98,6 +101,8 @@ def laptop(tmp_path: Path) -> Shell:
     folder = tmp_path / "laptop"
     (folder / "notes").mkdir(parents=True)
     (folder / "notes" / "guide.md").write_text("# Guide\n\nCharge the battery over night.\n")
+    annotated = {"data": {"request_id": "none", "number": 1}, "annotations": [{"result": [{}]}]}
+    (folder / "annotated.json").write_text(json.dumps([annotated]))
     rows = [f"t-{number},Where is my order {number}?,team-{number % 2}" for number in range(40)]
     (folder / "mine.csv").write_text("\n".join(["id,question,team", *rows]) + "\n")
     away = {
