@@ -123,3 +123,11 @@ def test_one_user_counts_at_most_twenty_times_in_a_window():
         Confidence().see(state, one)
     assert DriftSpec().window == 100
     assert state["sums"][0] == 20
+
+
+@pytest.mark.parametrize("slope", [1e3, -1e3])
+def test_a_very_steep_curve_counts_a_label_as_right_or_wrong(slope: float):
+    steep = KNOWN | {"intercept": 0.0, "slope": slope}
+    shares = [share_right(steep, sure) for sure in (1e-9, 1.0)]
+    assert sorted(shares) == pytest.approx([0.0, 1.0])
+    assert (shares[0] < shares[1]) == (slope > 0)

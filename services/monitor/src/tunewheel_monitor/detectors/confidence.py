@@ -95,7 +95,8 @@ class Confidence(Rise):
 
 def share_right(known: dict[str, Any], sure: float) -> float:
     """Return how often a label is right of which the model's probability is ``sure``, by a calibration."""
-    return 1.0 / (1.0 + exp(-known["intercept"] - known["slope"] * logit(sure)))
+    exponent = -known["intercept"] - known["slope"] * logit(sure)
+    return 1.0 / (1.0 + exp(min(exponent, 700.0)))  # a steep curve would overflow
 
 
 def estimate(state: State) -> tuple[float, float]:
