@@ -41,7 +41,7 @@ def test_help_on_which_command_there_is_imports_no_library() -> None:
 
 def test_only_what_looks_after_an_installation_asks_for_kafka() -> None:
     asking = {words for words, entry in BY_WORDS.items() if any(p.name == KAFKA for p in load(entry).params)}
-    assert asking == {"up", "doctor", "admin topics", "admin acls"}
+    assert asking == {"up", "doctor", "admin topics", "admin acls", "admin signing-keys"}
 
 
 def test_the_root_lists_every_noun_with_its_verbs_in_panels() -> None:

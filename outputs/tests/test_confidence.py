@@ -88,3 +88,14 @@ def test_without_labels_there_is_only_the_confidence_in_the_answer():
     found = measured("hello", [("hello", 1e-7)], None)
     assert found is not None
     assert (found.total, found.label) == (0.0, None)
+
+
+@pytest.mark.parametrize(
+    "pieces", [[b"a\xff\xfe", b"\xe2\x82", b"b"], [b"a\xff", b"\xfe\xe2", b"\x82b"], [b"a\xff\xfe\xe2\x82b"]]
+)
+def test_bytes_that_are_no_text_are_compared_as_engines_write_them(pieces: list[bytes]):
+    answer = b"".join(pieces).decode(errors="replace")
+    found = confidence_of(answer, [(piece, -1.0) for piece in pieces], None)
+    assert found is not None
+    assert (found.tokens, found.total) == (len(pieces), -len(pieces))
+    assert confidence_of(f"{answer}?", [(piece, -1.0) for piece in pieces], None) is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+from codecs import getincrementaldecoder
 from collections.abc import Sequence
 from math import exp, log
 
@@ -23,9 +24,13 @@ def confidence_of(
     left out, such as the end token or a stop string: some engines write them. White space is not compared:
     some engines drop it where a token begins.
     """
-    solid, said = _solid(answer), b"".join(_solid(piece) for piece, _ in tokens)
-    if not solid or not said.startswith(solid):
+    solid = _solid(answer)
+    if not solid:
         return None
+    if not _begin_with(solid, tokens):
+        tokens = _written(tokens)
+        if not _begin_with(solid, tokens):
+            return None
     span = None if task is None else label_span(answer, task)
     values: list[float] = []
     at, label = 0, 0.0
@@ -40,6 +45,21 @@ def confidence_of(
     return Confidence(
         tokens=len(values), total=sum(values), least=min(values), label=None if span is None else label
     )
+
+
+def _begin_with(solid: bytes, tokens: Sequence[tuple[bytes, float]]) -> bool:
+    return b"".join(_solid(piece) for piece, _ in tokens).startswith(solid)
+
+
+def _written(tokens: Sequence[tuple[bytes, float]]) -> list[tuple[bytes, float]]:
+    """Return the tokens as engines write them in a text: with U+FFFD for bytes that are no UTF-8. A character
+    stands in the token that ends it."""
+    decoder = getincrementaldecoder("utf-8")(errors="replace")
+    last = len(tokens) - 1
+    return [
+        (decoder.decode(piece, final=number == last).encode(), value)
+        for number, (piece, value) in enumerate(tokens)
+    ]
 
 
 def _solid(text: str | bytes) -> bytes:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tunewheel_contracts.events.monitoring import LabelCluster, LabelsRequested
-from tunewheel_monitor.asking import MOST_SHOWN, more
+from tunewheel_monitor.asking import AT_ONCE, FEWEST_MORE, MOST_SHOWN, more
 from tunewheel_monitor.detectors import Finding, picking
 from tunewheel_monitor.state import ERASED, Alarm, ProjectState
 
@@ -53,11 +53,12 @@ def grown(asked: list[str]) -> LabelsRequested | None:
 @pytest.mark.parametrize("before", [185, 190, 195, MOST_SHOWN])
 def test_a_request_grows_to_its_end_though_nearly_all_is_about_one_topic(before: int) -> None:
     request = grown([f"old-{n}" for n in range(before)])
-    assert (request and len(request.completion_ids)) == (before + 10 if before <= MOST_SHOWN - 10 else None)
+    grows = before <= MOST_SHOWN - FEWEST_MORE
+    assert (request and len(request.completion_ids)) == (min(before + AT_ONCE, MOST_SHOWN) if grows else None)
 
 
 def test_erased_prompts_leave_their_cluster_and_make_room_for_others() -> None:
     request = grown([*[ERASED] * 60, *(f"old-{n}" for n in range(140))])
     assert request is not None
-    assert len(request.completion_ids) == 150
+    assert len(request.completion_ids) == 140 + AT_ONCE
     assert all(ERASED not in one.completion_ids for one in request.clusters)

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from tunewheel_local.connection import InvalidOption
 
-from tunewheel_cli.reach import Reach, on_folder
+from tunewheel_cli.reach import Reach, reaching
 
 
 class Action(StrEnum):
@@ -22,7 +22,7 @@ class Action(StrEnum):
     LIST = "list"
 
 
-@on_folder
+@reaching
 def signing_keys(
     reach: Reach,
     action: Annotated[Action, typer.Argument(help="add, retire or list.", show_default=False)],
