@@ -66,7 +66,7 @@ class FakeEngine:
         before it closes the connection."""
         self.fail_with: tuple[int, dict[str, Any], dict[str, str]] | None = None
         self.no_logprobs = 0
-        """The status with which it answers a chat that asks for log-probabilities; 0: it has them."""
+        """The status of answers to chats that ask for log-probabilities; 0: the chats are answered."""
         self.stream_instead: list[bytes] | None = None
         self.break_off_after: int | None = None
         self.gate = asyncio.Event()

@@ -9,9 +9,9 @@ import numpy as np
 from tunewheel_contracts.events.monitoring import InferenceScored, LogPosition
 from tunewheel_contracts.formats.serving import RouteRole
 from tunewheel_monitor.coverage import CoverageFacts
+from tunewheel_monitor.detectors.picking import encoded
 from tunewheel_monitor.fold import Facts
 from tunewheel_monitor.knowledge import Production
-from tunewheel_monitor.sample import packed
 
 from .conftest import START, spec_of
 
@@ -65,7 +65,7 @@ def answer(number: int, **changes: Any) -> InferenceScored:
 def novel(number: int, *, about: int = 7, **changes: Any) -> InferenceScored:
     """Return the ``number``-th question about a topic that the dataset does not know, in words of its own."""
     words = 0.02 * np.random.default_rng(number).standard_normal(384)
-    return answer(number, novelty=0.9, novel=True, vector=packed(np.eye(384)[about] + words), **changes)
+    return answer(number, novelty=0.9, novel=True, vector=encoded(np.eye(384)[about] + words), **changes)
 
 
 def rating(number: int, thumb: str, **changes: Any) -> InferenceScored:

@@ -32,7 +32,7 @@ Begins = dict[str, int]
 
 
 class Kept(Frozen):
-    """One project, and the file with its ``records``, which it counts."""
+    """One project, the file with the project's records, and the number of these ``records``."""
 
     rest: Rest
     file: ArtifactRef

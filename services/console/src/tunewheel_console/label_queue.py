@@ -83,9 +83,9 @@ class LabelQueue:
     def counted(self) -> LabelQueue:
         """Return the queue with its settled prompts open, if none other is open and answers are wanted yet:
         otherwise the turn would wait for answers that nobody is asked for."""
-        closed = replace(self, asks_on=False)
-        is_short = closed.counts["answered"] < self.request.data.wanted
-        return replace(closed, asks_on=is_short and not closed.counts["open"])
+        counts = replace(self, asks_on=False).counts
+        is_short = counts["answered"] < self.request.data.wanted
+        return replace(self, asks_on=is_short and not counts["open"])
 
     def next_after(self, number: int, person: str | None = None) -> int | None:
         """Return the next open prompt after ``number``, continuing from the beginning: first those that are

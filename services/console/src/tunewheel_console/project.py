@@ -105,7 +105,7 @@ class Project:
     ids: set[str] = field(default_factory=set[str])
     """The ids of events that were applied and may come again."""
     described: tuple[int, ProjectSummary] | None = None
-    """What the list of projects says of this one, and of which version."""
+    """The line in the list of projects, and the ``version`` of which the line tells."""
 
     def __post_init__(self) -> None:
         self.reviews = Reviews(self.wheel.facts.models)

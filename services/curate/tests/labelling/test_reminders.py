@@ -21,7 +21,7 @@ HOOK = "https://hooks.example/"
 
 
 class Hook:
-    """One process that sends reminders, and what it sent."""
+    """A process that sends reminders, and the notices that the process sent."""
 
     def __init__(self, spec: ProjectSpec, store: ObjectStore) -> None:
         self.spec = spec

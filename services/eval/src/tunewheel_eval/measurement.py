@@ -55,7 +55,7 @@ class HoldoutRow(Frozen):
     """Negative log-likelihood of the expert's answer, in nats, summed over ``tokens``."""
     tokens: Annotated[int, Field(gt=0)]
     sure: Annotated[Fraction | None, Field(exclude_if=lambda share: share is None)] = None
-    """The model's probability of the label that it gave; 0: it gave none. None: it was not measured."""
+    """The model's probability of its own label; 0: the answer has no label. None: not measured."""
     of: Of = None
     shown: Shown = ()
 

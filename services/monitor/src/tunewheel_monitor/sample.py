@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -10,9 +9,9 @@ from datetime import datetime
 import numpy as np
 from tunewheel_contracts.events.monitoring import Encoded
 from tunewheel_embedding.sentence import SentenceEmbedder
-from tunewheel_embedding.static import Vectors
 
 from tunewheel_monitor.coverage import Encoding
+from tunewheel_monitor.detectors.picking import encoded
 
 FIRST = 0.1
 """The share of an hour's prompts that a process may encode at once when it first sees a project."""
@@ -46,7 +45,7 @@ class Sample:
                     cell=int(found.cell[row]),
                     novelty=round(float(found.novelty[row]), 4),
                     novel=bool(found.novel[row]),
-                    vector=packed(units[row]) if found.novel[row] else None,
+                    vector=encoded(units[row]) if found.novel[row] else None,
                 ),
             )
 
@@ -62,8 +61,3 @@ class Sample:
         while len(self._left) > MOST_PROJECTS:
             del self._left[next(iter(self._left))]
         return np.unique(np.linspace(0, len(times) - 1, drawn).round().astype(int)).tolist()
-
-
-def packed(unit: Vectors) -> str:
-    """Return a unit vector as signed bytes in base64; 127 means 1."""
-    return base64.b64encode(np.rint(unit * 127).astype(np.int8).tobytes()).decode()

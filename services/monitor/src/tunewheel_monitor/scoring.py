@@ -29,11 +29,12 @@ from tunewheel_runtime.service import Delivery
 from tunewheel_monitor.answers import LONGEST_TEXT, Task, Tasks, invented, repetition
 from tunewheel_monitor.coverage import LEVELS, ODD
 from tunewheel_monitor.detectors import MEASURES
+from tunewheel_monitor.detectors.picking import encoded
 from tunewheel_monitor.knowledge import Knowledge
 from tunewheel_monitor.metrics import Metrics
 from tunewheel_monitor.pseudonym_keys import PseudonymKeys
 from tunewheel_monitor.reference import Reference, References, asked
-from tunewheel_monitor.sample import Sample, packed
+from tunewheel_monitor.sample import Sample
 
 MOST = 16
 """The most alarms that a question is assigned to; the newest count."""
@@ -197,13 +198,13 @@ class Scorer:
                 "language": language_of(questions[n]),
             }
             if found.novelty[n] > odd:
-                fields["vector"] = packed(units[n])
+                fields["vector"] = encoded(units[n])
             located.append(fields)
         times = [data.completed_at for data in completions]
-        for n, encoded in self.sample.scores(completions[0].project, questions, times, reference.encoding):
-            located[n]["encoded"] = encoded
-            if encoded.novel:  # people may be asked about it
-                located[n]["vector"] = packed(units[n])
+        for n, by_encoder in self.sample.scores(completions[0].project, questions, times, reference.encoding):
+            located[n]["encoded"] = by_encoder
+            if by_encoder.novel:  # people may be asked about it
+                located[n]["vector"] = encoded(units[n])
         return located
 
 

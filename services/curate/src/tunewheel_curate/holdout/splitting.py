@@ -112,8 +112,8 @@ def split_rows(
 
 
 def label_request() -> pl.Expr:
-    """Return the request for labels that a record answers, of its ``attributes``. Null: none, or what its
-    sender wrote there names none."""
+    """Return the name of the request for labels that a record answers, from the record's ``attributes``.
+    Null: the attribute is missing, or is no valid name."""
     found = pl.col("attributes").str.json_path_match(f"$.{LABEL_REQUEST}")
     return pl.when(found.str.contains(SLUG)).then(found).alias(LABEL_REQUEST)
 
