@@ -65,8 +65,10 @@ Make = Callable[..., Index]
 
 @pytest.fixture
 def make(embedder: Counting) -> Make:
-    def made(*documents: Document, previous: Index | None = None, **options: int) -> Index:
-        spec = RetrievalSpec(passage_tokens=32)
+    def made(
+        *documents: Document, previous: Index | None = None, floor: str = "none", **options: int
+    ) -> Index:
+        spec = RetrievalSpec.model_validate({"passage_tokens": 32, "floor": floor})
         files = build(documents, embedder, spec, previous, project="shop", config_sha256="0" * 64, **options)
         return Index.open(*stored(files))
 

@@ -107,6 +107,18 @@ def test_without_a_document_an_index_is_what_a_build_of_the_others_makes(
     assert same(Index.open(*stored(nothing)), make())
 
 
+def test_an_index_with_a_floor_is_the_same_however_it_is_made(make: Make, embedder: Counting) -> None:
+    whole = make(BELL, LOCKER, TAX, floor="calibrated")
+    embedder.texts.clear()
+    rest = Index.open(*stored(without(whole, {"sops/locker.md"})))
+    assert embedder.texts == []
+    assert rest.manifest.floors is not None
+    assert same(rest, make(BELL, TAX, floor="calibrated"))
+    grown = make(BELL, LOCKER, TAX, floor="calibrated", previous=rest)
+    assert same(grown, whole)
+    assert make(BELL, LOCKER, TAX).manifest.floors is None
+
+
 class Choosy(Counting):
     """Refuses what holds one of its words, and with it whatever is asked for together."""
 

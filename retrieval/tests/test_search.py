@@ -101,3 +101,45 @@ def test_what_an_error_means_for_one_question() -> None:
         EndpointAway("no answer"), TimeoutError(), EmbeddingRefused("413"), InvalidSpec(field="a", reason="b")
     ]  # fmt: skip
     assert [why_not(error) for error in errors] == [WhyNot.AWAY] * 2 + [WhyNot.REFUSED] * 2
+
+
+FLOORED = SPEC.model_copy(update={"floor": "calibrated", "budget_tokens": 100})
+SOPS = {
+    "boiler": "Close valve V7 before the boiler is opened.",
+    "refund": "A refund is paid within five days.",
+    "badge": "Lost badges are reported to the desk at gate four.",
+}
+
+
+@pytest.fixture
+def floored(embedder: Counting) -> Index:
+    documents = [document(name, text, heading=name.title()) for name, text in SOPS.items()]
+    return Index.open(*stored(build(documents, embedder, FLOORED, project="p", config_sha256="0" * 64)))
+
+
+@pytest.mark.parametrize(
+    ("question", "found"),
+    [
+        ("how long until I get my refund", "refund"),
+        ("I cannot find my badge any more", "badge"),
+        ("V7", "boiler"),
+        ("Tell me a joke about cats", None),
+        ("Write a poem about autumn leaves", None),
+        ("Erzähl mir einen Witz über Katzen", None),
+    ],
+)
+@pytest.mark.parametrize("embedded", [True, False])
+def test_above_the_floor_a_question_finds_its_passage_and_another_finds_none(
+    floored: Index, embedder: Counting, question: str, found: str | None, embedded: bool
+) -> None:
+    (vector,) = vectors_of(floored.manifest, embedder, [question]) if embedded else [WhyNot.AWAY]
+    hits, _ = look_up(floored, FLOORED, question, vector)
+    assert [hit.passage.document_id for hit in hits[:1]] == ([found] if found else [])
+    assert look_up(floored, SPEC, question, vector)[0] or not embedded  # without a floor the best one enters
+
+
+def test_an_index_of_another_spec_has_no_floor_and_leaves_nothing_out(
+    index: Index, embedder: Counting
+) -> None:
+    (vector,) = vectors_of(index.manifest, embedder, ["Tell me a joke about cats"])
+    assert look_up(index, FLOORED, "Tell me a joke about cats", vector)[0]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import json
 import random
+import re
 import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -26,6 +27,7 @@ SEED = 20_261_124
 FAULT_SHARE = 0.01
 """Of the tickets, per kind of fault."""
 START = datetime(2026, 1, 1, tzinfo=UTC)
+_INSTRUCTION = re.compile(r"### Instruction:\n(.*?)(?=\n\n###|$)", re.DOTALL)
 _LONG_PROMPTS = [item.prompt for item in general_items() if len(item.prompt.split()) > 14]
 """Of eval's regression set: shorter ones are no evidence inside a longer text."""
 PII = (
@@ -143,6 +145,19 @@ def _sources() -> tuple[list[tuple[str, str]], list[str], list[str], list[str]]:
         sorted(set(pieces)),
         [reply for reply in replies if len(reply) > 20],
     )
+
+
+def dolly_questions() -> list[str]:
+    """Return the instructions of dolly, which are about everything."""
+    lines = next((DATA / "dolly_hh_1k").glob("*.jsonl")).read_text(encoding="utf-8").splitlines()
+    found = (_INSTRUCTION.search(str(json.loads(line)["prompt"])) for line in lines)
+    return [one[1].strip() for one in found if one is not None]
+
+
+def self_instruct_instructions() -> list[str]:
+    """Return the 252 instructions that people wrote for self-instruct."""
+    path = DATA / "self_instruct_human/human_eval/user_oriented_instructions.jsonl"
+    return [json.loads(line)["instruction"] for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def _whole(reply: str) -> str:

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from corpus import require_data
+from corpus import dolly_questions, require_data, self_instruct_instructions
 from passages import Questions, Text, figures, headings, tickets
 from report import BENCH_DIR, write_report
 from tunewheel_contracts.fields import ArtifactRef
@@ -32,11 +32,13 @@ from tunewheel_contracts.identity import content_id, content_sha256
 from tunewheel_embedding.static import StaticEmbedder, packaged_model
 from tunewheel_retrieval.building import Document, build
 from tunewheel_retrieval.index import Index
+from tunewheel_retrieval.search import look_up
 from tunewheel_retrieval.sections import Section
 
 CONTENDERS = BENCH_DIR / "contenders"
 QUESTIONS = 500
 SECTIONS = 1_000
+UNRELATED, LONGEST_UNRELATED = 500, 300
 DEPTH = 30
 """Passages asked for: ten texts at least, where one has several."""
 BATCH = 32
@@ -87,6 +89,7 @@ def compared(questions: Questions, others: Others) -> dict[str, Any]:
     started = time.perf_counter()
     ours = built(documents, embedder)
     seconds = time.perf_counter() - started
+    floored = built(documents, embedder, spec=RetrievalSpec(floor="calibrated"))
 
     def search(question: str) -> list[int]:
         hits = ours.search(question, embedder.units([question])[0], DEPTH)
@@ -95,6 +98,10 @@ def compared(questions: Questions, others: Others) -> dict[str, Any]:
     names = [row.document_id for row in ours.rows]
     at = {row.passage_id: number for number, row in enumerate(ours.rows)}
     found = {"tunewheel": judged(search, names, questions, seconds)}
+    found["tunewheel"]["floor"] = {
+        name: share_without_passage(floored, embedder, asked)
+        for name, asked in {"answerable": [asked for asked, _ in questions.asked], **unrelated()}.items()
+    }
     found["tunewheel"]["change_seconds"] = change_seconds(ours, documents, embedder)
     texts = [row.searched for row in ours.rows]
     for name, prepare in others.items():
@@ -109,9 +116,28 @@ def document(text: Text) -> Document:
     return Document(text.name, content_id("rec", [text.name]), text.title, [section])
 
 
-def built(documents: Sequence[Document], embedder: StaticEmbedder, previous: Index | None = None) -> Index:
+def unrelated() -> dict[str, list[str]]:
+    """Return prompts that neither SOPs nor a bank's tickets answer."""
+    return {
+        "dolly": [asked for asked in dolly_questions() if len(asked) < LONGEST_UNRELATED][:UNRELATED],
+        "self_instruct": self_instruct_instructions(),
+    }
+
+
+def share_without_passage(index: Index, embedder: StaticEmbedder, questions: Sequence[str]) -> float:
+    spec = RetrievalSpec(floor="calibrated")
+    found = [look_up(index, spec, asked, embedder.units([asked])[0])[0] for asked in questions]
+    return round(sum(not hits for hits in found) / len(found), 3)
+
+
+def built(
+    documents: Sequence[Document],
+    embedder: StaticEmbedder,
+    previous: Index | None = None,
+    spec: RetrievalSpec = RetrievalSpec(),
+) -> Index:
     """Build a version and open it, as a gateway does that fetched its files."""
-    made = build(documents, embedder, RetrievalSpec(), previous, project="bench", config_sha256="0" * 64)
+    made = build(documents, embedder, spec, previous, project="bench", config_sha256="0" * 64)
     files = made.by_name()
     refs = {
         name: ArtifactRef(path=name, sha256=content_sha256(data), size_bytes=len(data))

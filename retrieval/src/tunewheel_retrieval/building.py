@@ -14,13 +14,14 @@ import polars as pl
 from safetensors.numpy import save
 from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.data_quality import PiiPolicy
-from tunewheel_contracts.formats.index import IndexCounts, IndexManifest
+from tunewheel_contracts.formats.index import Floors, IndexCounts, IndexManifest
 from tunewheel_contracts.formats.retrieval_spec import RetrievalSpec
 from tunewheel_contracts.identity import content_id, content_sha256
 from tunewheel_embedding.embedders import PROBE, Embedder
 from tunewheel_embedding.errors import EmbeddingRefused
 from tunewheel_embedding.static import Vectors
 
+from tunewheel_retrieval.floors import floors_of, general_prompts
 from tunewheel_retrieval.hits import Passage
 from tunewheel_retrieval.index import DOCUMENTS, PASSAGES, Index
 from tunewheel_retrieval.passages import estimated_sizes, estimated_tokens, passages_of
@@ -66,6 +67,7 @@ class IndexFiles:
     lexical: bytes
     documents: bytes
     counts: IndexCounts
+    floors: Floors | None = None
 
     def by_name(self) -> dict[str, bytes]:
         """Return the files by their names in the version's folder. A name holds digits of the file's hash, so
@@ -94,6 +96,7 @@ class IndexFiles:
             lexical=(lexical,),
             documents=documents,
             counts=self.counts,
+            floors=self.floors,
         )
 
 
@@ -109,6 +112,7 @@ def config_sha256_of(spec: RetrievalSpec, pii: PiiPolicy, embedding: str, *, sec
             "embedding": embedding,
             "keyed": keyed,
         }
+        | ({} if spec.floor == "none" else {"general": general_prompts()})
     )
 
 
@@ -168,6 +172,7 @@ def build(
         vectors,
         told,
         previous,
+        _general(embedder, previous) if spec.floor == "calibrated" else None,
         project=project,
         config_sha256=config_sha256,
         embedding=embedder.name,
@@ -188,6 +193,7 @@ def without(previous: Index, document_ids: Collection[str]) -> IndexFiles:
         previous.vectors[stays].astype(np.float16),
         left,
         previous,
+        previous.general,
         project=manifest.project,
         config_sha256=manifest.config_sha256,
         embedding=manifest.embedding,
@@ -212,6 +218,7 @@ def _files(
     vectors: np.ndarray,
     told: Sequence[_Told],
     previous: Index | None,
+    general: np.ndarray | None,
     *,
     project: str,
     config_sha256: str,
@@ -227,6 +234,8 @@ def _files(
         tokens=sum(row.tokens for row in rows),
         left_out=dict(sorted(reasons.items())),
     )
+    postings = _postings(rows, previous)
+    measured = {} if general is None else {"general": general.astype(np.float16)}
     return IndexFiles(
         index_id=index_id_of(config_sha256, records, left_out),
         project=project,
@@ -234,10 +243,11 @@ def _files(
         embedding=embedding,
         dimensions=dimensions,
         passages=_parquet(pl.DataFrame([_fields(row) for row in rows], schema=PASSAGES, orient="row")),
-        vectors=save({"vectors": vectors}),
-        lexical=_postings(rows, previous).to_bytes(),
+        vectors=save({"vectors": vectors} | measured),
+        lexical=postings.to_bytes(),
         documents=_parquet(pl.DataFrame(told, schema=DOCUMENTS, orient="row")),
         counts=counts,
+        floors=None if general is None else floors_of(postings, vectors, general),
     )
 
 
@@ -313,6 +323,14 @@ def _vectors(rows: Sequence[Passage], embedder: Embedder, previous: Index | None
         some = fresh[start : start + EMBEDDED_AT_ONCE]
         vectors[some] = _units([rows[at].searched for at in some], embedder).astype(np.float16)
     return vectors
+
+
+def _general(embedder: Embedder, previous: Index | None) -> np.ndarray:
+    """Return the vectors of the general prompts, (prompts, dimensions)."""
+    if previous is not None and previous.general is not None:
+        return previous.general
+    units = _units(general_prompts(), embedder)
+    return np.nan_to_num(units).astype(np.float16).astype(np.float32)
 
 
 def _units(texts: Sequence[str], embedder: Embedder) -> Vectors:

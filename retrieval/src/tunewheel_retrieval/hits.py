@@ -40,3 +40,6 @@ class Hit:
     similarity: float | None = None
     """The cosine of the passage's and the question's vectors: how well the passage fits. None: the question
     had no vector."""
+    fit: float = 0.0
+    """The cosine (0 without a vector) plus the share of the question's words, by their idf, that the passage
+    has: from 0 to 2 for most texts. Unlike ``score`` it can be compared with a bound."""

@@ -17,6 +17,7 @@ from tunewheel_contracts.formats.index import IndexManifest
 from tunewheel_contracts.identity import content_sha256
 from tunewheel_embedding.static import Vectors
 
+from tunewheel_retrieval.floors import fit_of
 from tunewheel_retrieval.fusion import fused
 from tunewheel_retrieval.hits import Hit, Passage
 from tunewheel_retrieval.words import Postings, WordSearch, best_of
@@ -66,6 +67,8 @@ class Index:
     documents: pl.DataFrame
     """The table of documents, with the columns ``DOCUMENTS``."""
     _words: WordSearch
+    general: npt.NDArray[np.float32] | None = None
+    """The vectors of the general prompts behind ``manifest.floors``, (prompts, dimensions)."""
 
     @classmethod
     def open(cls, manifest: IndexManifest, files: Files) -> Index:
@@ -76,7 +79,8 @@ class Index:
         """
         passages = _frame(_read(files, "passages", manifest.passages), "passages", PASSAGES)
         documents = _frame(_read(files, "documents", manifest.documents), "documents", DOCUMENTS)
-        vectors = _vectors(_read(files, "vectors", manifest.vectors))
+        arrays = _arrays(_read(files, "vectors", manifest.vectors))
+        vectors = arrays["vectors"]
         if vectors.shape != (passages.height, manifest.dimensions):
             reason = f"has the shape {vectors.shape}, not {(passages.height, manifest.dimensions)}"
             raise BrokenIndex("vectors", reason)
@@ -85,7 +89,7 @@ class Index:
             reason = f"counts the words of {len(postings.lengths)} passages, not of {passages.height}"
             raise BrokenIndex("lexical", reason)
         rows = tuple(Passage(*row) for row in passages.select(list(PASSAGES)).iter_rows())
-        return cls(manifest, rows, vectors, postings, documents, WordSearch(postings))
+        return cls(manifest, rows, vectors, postings, documents, WordSearch(postings), arrays.get("general"))
 
     def search(self, question: str, vector: Vectors | None, k: int) -> tuple[Hit, ...]:
         """Return the ``k`` best passages for ``question``, the best first.
@@ -97,6 +101,7 @@ class Index:
         rankings = [self._words.best(question, max(k, DEPTH))]
         # vecdot runs in this thread; BLAS would use several threads and wait for the slowest of them
         cosines = None if vector is None else np.vecdot(self.vectors, np.asarray(vector, np.float32))
+        fits = None if self.manifest.floors is None else fit_of(self._words, question, cosines)
         if cosines is not None and np.any(cosines):
             rankings.append(best_of(cosines, max(k, DEPTH)))
         return tuple(
@@ -105,6 +110,7 @@ class Index:
                 one.score,
                 one.ranks,
                 None if cosines is None else round(float(cosines[one.row]), 4),
+                0.0 if fits is None else round(float(fits[one.row]), 4),
             )
             for one in fused(rankings, limit=k)
         )
@@ -129,14 +135,17 @@ def _frame(data: bytes, field: str, columns: Mapping[str, Any]) -> pl.DataFrame:
     return frame
 
 
-def _vectors(data: bytes) -> npt.NDArray[np.float32]:
+def _arrays(data: bytes) -> dict[str, npt.NDArray[np.float32]]:
     try:
-        vectors = load(data)["vectors"]
+        arrays = load(data)
     except Exception as error:  # safetensors raises its own kinds
         raise BrokenIndex("vectors", f"is no file of vectors: {error}") from error
-    if vectors.dtype not in (np.float16, np.float32) or not np.all(np.isfinite(vectors)):
-        raise BrokenIndex("vectors", "holds other than finite float16 or float32")
-    return vectors.astype(np.float32)
+    if "vectors" not in arrays:
+        raise BrokenIndex("vectors", "is no file of vectors: it lacks the array 'vectors'")
+    for array in arrays.values():
+        if array.dtype not in (np.float16, np.float32) or not np.all(np.isfinite(array)):
+            raise BrokenIndex("vectors", "holds other than finite float16 or float32")
+    return {name: array.astype(np.float32) for name, array in arrays.items()}
 
 
 def _postings(files: Files, manifest: IndexManifest) -> Postings:

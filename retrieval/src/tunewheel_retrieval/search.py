@@ -44,11 +44,17 @@ def look_up(
     index: Index, spec: RetrievalSpec, question: str, vector: Vectors | WhyNot
 ) -> tuple[tuple[Hit, ...], WhyNot | None]:
     """Return the passages for ``question``, the best first, and why they were found by words alone. They are
-    those of the best ``spec.top_k`` that fit into ``spec.budget_tokens``.
+    those of the best ``spec.top_k`` that are above the floor, if the spec asks for one, and fit into
+    ``spec.budget_tokens``.
 
     ``vector``: the question's vector, (dimensions,), by the index's embedder, or why there is none."""
-    hits = fit(passages_for(index, question, vector, spec.top_k), budget=spec.budget_tokens)
-    return hits, vector if isinstance(vector, WhyNot) else None
+    why_not = vector if isinstance(vector, WhyNot) else None
+    hits = passages_for(index, question, vector, spec.top_k)
+    floors = index.manifest.floors
+    if spec.floor == "calibrated" and floors is not None:
+        floor = floors.by_words if why_not else floors.with_vector
+        hits = tuple(hit for hit in hits if hit.fit > floor)
+    return fit(hits, budget=spec.budget_tokens), why_not
 
 
 def passages_for(index: Index, question: str, vector: Vectors | WhyNot, k: int) -> tuple[Hit, ...]:

@@ -167,6 +167,7 @@ class WordSearch:
         norms = K1 * (1 - B + B * lengths / max(1.0, mean))
         frequency = np.diff(postings.begins)
         idf = np.log1p((len(lengths) - frequency + 0.5) / (frequency + 0.5))
+        self._idf, self._idf_of_unknown = idf, float(np.log1p(2 * len(lengths) + 1))
         weights = postings.counts / (postings.counts + norms[postings.rows]) * np.repeat(idf, frequency)
         self._weights = weights.astype(np.float32)
         """The contribution of each posting to the score of its passage."""
@@ -186,6 +187,22 @@ class WordSearch:
             return []
         scores: npt.NDArray[Any] = np.bincount(np.concatenate(rows), np.concatenate(weights))
         return best_of(scores, depth)
+
+    def shares(self, question: str) -> npt.NDArray[np.float32]:
+        """Return for each passage which share of the question's words it has, (passages,), from 0 to 1. A
+        word weighs its idf; a word that no passage has weighs most."""
+        begins, number = self._postings.begins, self._number
+        words = set(words_of(question))
+        found = [at for word in words if (at := number.get(word)) is not None]
+        rows = [self._postings.rows[begins[at] : begins[at + 1]] for at in found]
+        total = float(self._idf[found].sum()) + self._idf_of_unknown * (len(words) - len(found))
+        if not rows:
+            return np.zeros(len(self._postings.lengths), np.float32)
+        weights = np.repeat(self._idf[found], [len(some) for some in rows])
+        summed: npt.NDArray[Any] = np.bincount(
+            np.concatenate(rows), weights, minlength=len(self._postings.lengths)
+        )
+        return (summed / total).astype(np.float32)
 
 
 def best_of(scores: npt.NDArray[np.floating[Any]], depth: int) -> list[int]:

@@ -131,9 +131,9 @@ def draft(
 _RETRIEVAL = Section(
     (
         "The documents are searched. The scorecard compares answers with passages and without;",
-        'write default: "on" if they are better with them.',
+        'write default: "on" if they are better with them. A question that no passage fits gets none.',
     ),
-    {"retrieval": {"default": "off"}},
+    {"retrieval": {"default": "off", "floor": "calibrated"}},
 )
 
 

@@ -33,6 +33,16 @@ class IndexCounts(Frozen):
     ``too_many_passages``, ``refused_by_embedder`` (for one of its passages) or ``not_on_the_log``."""
 
 
+class Floors(Frozen):
+    """How well a passage must fit a question: as well as the best passage of this index fits nine of ten
+    prompts that have nothing to do with its documents. See ``Hit.fit`` for the measure."""
+
+    with_vector: FiniteFloat
+    """For a question that has a vector."""
+    by_words: FiniteFloat
+    """For a question that is searched by words alone."""
+
+
 class IndexManifest(Frozen):
     """``indexes/<project>/<index_id>/manifest.json``. ``index_id`` is ``ix-`` and 20 hex digits of a SHA-256.
     The hash covers all that decides the content: the part of the retrieval spec for the index, the policy on
@@ -62,6 +72,8 @@ class IndexManifest(Frozen):
     """Parquet, one row per document: document_id, record_id, title, published_at, passages, left_out (the
     reason why it has no passages)."""
     counts: IndexCounts
+    floors: Annotated[Floors | None, Field(exclude_if=lambda floors: floors is None)] = None
+    """None: the spec asks for no floor."""
 
 
 class RetrievalUse(Frozen):

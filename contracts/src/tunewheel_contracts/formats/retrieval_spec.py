@@ -98,6 +98,11 @@ class RetrievalSpec(Strict):
     """Most passages in a prompt."""
     budget_tokens: PositiveInt = 768
     """Most tokens of passages in a prompt. Passages that do not fit are left out."""
+    floor: Annotated[Literal["none", "calibrated"], Field(exclude_if=lambda floor: floor == "none")] = "none"
+    """``calibrated``: a passage enters the prompt only if it fits the question better than the documents fit
+    nine of ten prompts about other things; a question that nothing fits gets no passage. Each index version
+    measures this bound on the general prompts that come with Tunewheel. ``none``: the best passages always
+    enter the prompt."""
     template: Template = TEMPLATE
     """Text that is added to the system message, after ``task.system_prompt``. ``{passages}`` is replaced by
     the passages."""
@@ -139,7 +144,7 @@ class RetrievalSpec(Strict):
     @property
     def indexed(self) -> dict[str, object]:
         """The settings that decide the content of an index. The other settings decide how it is used."""
-        return self.model_dump(mode="json", include={"embedding", "passage_tokens", "overlap"})
+        return self.model_dump(mode="json", include={"embedding", "passage_tokens", "overlap", "floor"})
 
     @property
     def trained(self) -> dict[str, object]:
