@@ -235,7 +235,7 @@ def test_documents_are_searched_and_alone_they_are_not_enough(tmp_path: Path) ->
         start([sops])
     (tmp_path / "qa.csv.gz").write_bytes(gzip.compress(labelled().encode()))
     started = start([tmp_path / "qa.csv.gz", sops])
-    assert accepted(tmp_path, started)["retrieval"] == {"default": "off"}
+    assert accepted(tmp_path, started)["retrieval"] == {"default": "off", "floor": "calibrated"}
     assert [line for line in started.commands(Path("p.yaml")) if line.endswith("sops --project qa")]
 
 
