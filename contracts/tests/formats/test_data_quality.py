@@ -5,7 +5,13 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter, ValidationError
 from tunewheel_contracts.errors import first_complaint
-from tunewheel_contracts.formats.data_quality import Benchmark, PiiPattern, PiiPolicy
+from tunewheel_contracts.formats.data_quality import (
+    EXPECTATIONS,
+    Benchmark,
+    Expectation,
+    PiiPattern,
+    PiiPolicy,
+)
 
 
 def complaint(kind: type[Any], value: dict[str, Any]) -> tuple[str, str]:
@@ -50,3 +56,30 @@ def test_a_benchmark_has_one_source() -> None:
         field, reason = complaint(Benchmark, value)
         assert (field, reason) == ("path", "and texts: give one of the two")
     assert complaint(Benchmark, {"name": "mine", "path": "../secrets"})[0] == "path"
+
+
+def test_an_expectation_is_taken_as_great_expectations_writes_it() -> None:
+    expected = Expectation.model_validate(
+        {"type": "expect_column_mean_to_be_between", "kwargs": {"column": "tokens", "max_value": 400.5}}
+    )
+    assert expected.action == "hold"
+    assert "expect_column_values_to_be_in_set" in EXPECTATIONS
+
+
+@pytest.mark.parametrize(
+    ("value", "field", "why"),
+    [
+        ({"type": "expect_column_mean_to_be"}, "type", "expect_column_mean_to_be_between"),
+        ({"type": "expect_column_values_to_match_regex"}, "type", "task.output_rules"),
+        ({"type": "unexpected_rows_expectation"}, "type", "choose from"),
+        ({"kwargs": {"column": "customer"}}, "kwargs.column", "question_words"),
+        ({"kwargs": {"column_list": ["group", "owner"]}}, "kwargs.column_list.1", "'owner'"),
+        ({"kwargs": {"column": ["label"]}}, "kwargs.column", "choose from"),
+        ({"kwargs": {"row_condition": "label=='a'"}}, "kwargs.row_condition", "leave it out"),
+        ({"action": "stop"}, "action", "hold"),
+    ],
+)
+def test_an_expectation_that_runs_code_or_names_nothing_is_refused(value: Any, field: str, why: str) -> None:
+    named, reason = complaint(Expectation, {"type": "expect_column_values_to_be_unique"} | value)
+    assert named == field
+    assert why in reason

@@ -94,11 +94,13 @@ class BuildOrder(Order):
     """The body of a request for a dataset version. It holds what was published before the request.
 
     ``wait``: first wait, ``patience_seconds`` at most, until ingest has made records of everything that was
-    published so far. The answer comes once the command is on the log.
+    published so far. The answer comes once the command is on the log. ``release``: publish this version,
+    which waits for a person (``held`` of a ``dataset.rejected``), from the records that it was made of.
     """
 
     wait: bool = True
     patience_seconds: Annotated[float, Field(ge=0, le=120)] = 30.0
+    release: Slug | None = None
 
 
 class EvaluationOrder(Order):

@@ -111,6 +111,9 @@ class DatasetRequested(Event):
     build."""
     index: Annotated[ArtifactRef | None, Field(exclude_if=lambda ref: ref is None)] = None
     """The index version's ``IndexManifest``."""
+    release: Annotated[Slug | None, Field(exclude_if=lambda name: name is None)] = None
+    """The ``held`` version of a ``dataset.rejected`` that a person releases. The records are then those of
+    that version. None: expectations may hold the version."""
 
 
 class DatasetVersioned(Event):
@@ -144,10 +147,12 @@ class DatasetVersioned(Event):
     """The index version whose passages are in the training rows; as in ``DatasetManifest``."""
     index: Annotated[ArtifactRef | None, Field(exclude_if=lambda ref: ref is None)] = None
     """The index version's ``IndexManifest``."""
+    warnings: Annotated[tuple[Text, ...], Field(exclude_if=operator.not_)] = ()
+    """Expectations that the version misses and was published with, in words."""
 
 
 class DatasetRejected(Event):
-    """No dataset can be made of the records; ``reasons`` say what to correct."""
+    """No dataset version is published; ``reasons`` say what to correct, or why a version waits."""
 
     type: ClassVar[str] = "dataset.rejected"
     subject_field: ClassVar[str] = "project"
@@ -162,6 +167,9 @@ class DatasetRejected(Event):
     funnel: tuple[FunnelStage, ...] = ()
     records_upto: RecordsUpto | None = None
     withdrawals_upto: RecordsUpto | None = None
+    held: Annotated[Slug | None, Field(exclude_if=lambda name: name is None)] = None
+    """The version that could be published and waits for a person, because it misses expectations. A
+    ``dataset.requested`` with ``release`` publishes it. None: there is no version."""
 
 
 class ErasureCompleted(Event):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import operator
+from difflib import get_close_matches
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, JsonValue, StringConstraints, model_validator
 from pydantic_core import ValidationError
 
 from tunewheel_contracts.errors import InvalidSpec, inconsistent
@@ -140,3 +141,61 @@ class LabelReview(Strict):
     """With fewer labelled examples than this the classifier is too weak, so no list is made."""
     max_examples: Annotated[int, Field(ge=20)] = 5_000
     """Most labelled examples that are checked."""
+
+
+ExpectationAction = Literal["hold", "reject", "warn"]
+"""What a version that misses an expectation does: hold: wait until a person releases it; reject: come to
+nothing; warn: say so on its card."""
+EXPECTATION_COLUMNS = frozenset(
+    {
+        "example_id", "split", "format", "question", "answer", "question_words", "answer_words", "tokens",
+        "label", "group", "trust", "source",
+    }
+)  # fmt: skip
+"""The columns that an expectation can name."""
+_EXPECTED = """
+column_distinct_values_to_be_in_set column_distinct_values_to_contain_set
+column_distinct_values_to_equal_set column_kl_divergence_to_be_less_than column_max_to_be_between
+column_mean_to_be_between column_median_to_be_between column_min_to_be_between
+column_most_common_value_to_be_in_set column_pair_values_a_to_be_greater_than_b
+column_pair_values_to_be_equal column_proportion_of_non_null_values_to_be_between
+column_proportion_of_unique_values_to_be_between column_quantile_values_to_be_between
+column_stdev_to_be_between column_sum_to_be_between column_unique_value_count_to_be_between
+column_value_lengths_to_be_between column_value_lengths_to_equal column_value_z_scores_to_be_less_than
+column_values_to_be_between column_values_to_be_in_set column_values_to_be_null column_values_to_be_unique
+column_values_to_not_be_in_set column_values_to_not_be_null compound_columns_to_be_unique
+table_row_count_to_be_between table_row_count_to_equal
+"""
+EXPECTATIONS = frozenset(f"expect_{name}" for name in _EXPECTED.split())
+"""The expectations of Great Expectations that take time in proportion to the rows and run no code of a spec.
+Those with regular expressions are none of them, because Python's ``re`` runs these."""
+
+
+class Expectation(Strict):
+    """An expectation about the examples of a version, as Great Expectations writes it in JSON."""
+
+    type: str
+    """Such as ``expect_column_values_to_be_between``."""
+    kwargs: Annotated[dict[str, JsonValue], Field(max_length=20)] = {}
+    """Its arguments. ``column`` is one of example_id, split, format, question, answer, question_words,
+    answer_words, tokens, label, group, trust and source."""
+    action: ExpectationAction = "hold"
+
+    @model_validator(mode="after")
+    def _can_be_checked(self) -> Self:
+        if self.type not in EXPECTATIONS:
+            near = ", ".join(get_close_matches(self.type, EXPECTATIONS, n=3)) or ", ".join(
+                sorted(EXPECTATIONS)
+            )
+            advice = "for a pattern write a rule of task.output_rules; " if "regex" in self.type else ""
+            raise inconsistent("type", f"{self.type!r} cannot be checked here; {advice}choose from {near}")
+        if "row_condition" in self.kwargs:
+            raise inconsistent("kwargs.row_condition", "is code, which is not run; leave it out")
+        listed = self.kwargs.get("column_list")
+        named = {name: self.kwargs.get(name) for name in ("column", "column_A", "column_B")}
+        named |= {f"column_list.{n}": one for n, one in enumerate(listed)} if isinstance(listed, list) else {}
+        for field, column in named.items():
+            if column is not None and str(column) not in EXPECTATION_COLUMNS:
+                choices = ", ".join(sorted(EXPECTATION_COLUMNS))
+                raise inconsistent(f"kwargs.{field}", f"{column!r} is no column; choose from {choices}")
+        return self

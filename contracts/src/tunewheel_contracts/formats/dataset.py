@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from tunewheel_contracts.fields import ArtifactRef, Fraction, Frozen, Sha256, Slug, Text
+from tunewheel_contracts.formats.data_quality import ExpectationAction
 from tunewheel_contracts.formats.quality_report import QualityReport
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.reading import if_unknown
@@ -60,10 +61,13 @@ class ChatExample(Frozen):
     """For a held-out row: language of its last question, as ISO 639-1 code. None: uncertain, or not
     determined."""
     label_request: Annotated[Slug | None, Field(exclude_if=lambda request: request is None)] = None
-    """For a held-out row: the ``labels.requested`` that its record answers.
+    """For a held-out row: the ``labels.requested`` that its record answers."""
+    answer_in_training: Annotated[bool | None, Field(exclude_if=lambda found: found is None)] = None
+    """For a held-out row: whether its answer stands in the text of a training row, such as a passage of a
+    document. None: the answer has fewer than 13 words, or nobody looked.
 
-    Neither this field nor ``source`` and ``language`` are part of a version's hash, because they follow from
-    the records."""
+    Neither this field nor ``label_request``, ``source`` and ``language`` are part of a version's hash,
+    because they follow from the records."""
 
 
 class FunnelStage(Frozen):
@@ -90,6 +94,9 @@ class DatasetCounts(Frozen):
     """Number of answers that were rated down and have no better answer."""
     formats: dict[ExampleFormat, int] = {}
     """Number of rows in ``train`` and ``holdout`` together, by format."""
+    answers_in_training: Annotated[int | None, Field(ge=0, exclude_if=lambda count: count is None)] = None
+    """Number of held-out answers that stand in the text of training rows. None: no held-out answer is long
+    enough to tell, or nobody looked."""
 
 
 class PreferencePair(Frozen):
@@ -179,6 +186,21 @@ class PassageUse(Frozen):
     base model."""
 
 
+class ExpectationResult(Frozen):
+    """One expectation about a version: what was expected, and what the version holds."""
+
+    expectation: str
+    """The expectation in words: its type and its arguments."""
+    by: Annotated[Literal["project", "version_before"], if_unknown("project")]
+    """Whose expectation it is: the spec's (``dataset.expectations``), or one that follows from the version
+    before (``dataset.changes``)."""
+    met: bool
+    observed: str
+    """What was found, in words; empty where the expectation is met and has no figure."""
+    action: ExpectationAction
+    """What happens if it is not met."""
+
+
 class DatasetManifest(Frozen):
     """``datasets/<dataset_id>/manifest.json``. ``dataset_id`` is ``ds-`` and 20 hex digits of a SHA-256. The
     hash covers the spec's hash, the canonical rows of both splits, and the preference pairs and negatives if
@@ -205,8 +227,9 @@ class DatasetManifest(Frozen):
     """Parquet of ``Negative``; None if the spec does not use ratings, or nothing was rated down."""
     holdout_memory: ArtifactRef | None = None
     """Parquet: ``mark`` is the hash of each question, source and group that this or an earlier version held
-    out. Later versions never train on data with such a mark. ``key`` identifies the secret of the marks; the
-    column is missing if no secret was set."""
+    out. Later versions never train on data with such a mark. ``sketch`` is a keyed MinHash sketch of a
+    question, by which its rewordings are recognised; the column is missing if no secret was set. ``key``
+    identifies the secret; the column is missing if no secret was set."""
     replay: ReplayUse | None = None
     tokenizer: TokenizerUse | None = None
     teacher: TeacherUse | None = None
@@ -225,3 +248,5 @@ class DatasetManifest(Frozen):
     index: Annotated[ArtifactRef | None, Field(exclude_if=lambda ref: ref is None)] = None
     """The index version's ``IndexManifest``."""
     passages: Annotated[PassageUse | None, Field(exclude_if=lambda use: use is None)] = None
+    expectations: Annotated[tuple[ExpectationResult, ...], Field(exclude_if=operator.not_)] = ()
+    """What was expected of this version beside curation's own checks."""

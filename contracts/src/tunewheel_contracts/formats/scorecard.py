@@ -107,8 +107,8 @@ class Slice(Frozen):
     """The results on one part of the holdout."""
 
     by: str
-    """The property by which the holdout was divided: ``label``, ``source``, ``length``, ``language`` or
-    ``group``."""
+    """The property by which the holdout was divided: ``label``, ``source``, ``length``, ``language``,
+    ``group`` or ``answer in training``: whether the expected answer stands in the text of a training row."""
     value: str
     rows: int
     metric: str
@@ -118,7 +118,7 @@ class Slice(Frozen):
     high: Annotated[FiniteFloat | None, Field(exclude_if=lambda end: end is None)] = None
     """Interval of candidate minus champion, in the metric's unit. Together with those of all other slices by
     the same property and metric each end holds with probability .95. None: there is no champion, or the slice
-    is of another property than label, language and source."""
+    is of another property than label, language, source and answer in training."""
 
 
 class RequestedRows(Frozen):

@@ -26,6 +26,8 @@ from tunewheel_contracts.formats.criteria import LOOKS, Criterion
 from tunewheel_contracts.formats.data_quality import (
     Benchmark,
     ContaminationPolicy,
+    Expectation,
+    ExpectationAction,
     LabelReview,
     PiiPolicy,
     SemanticDuplicates,
@@ -52,6 +54,10 @@ QUIET_MIN_RECORDS = 10
 REPEATS, MOST_REPEATS, REPEAT_ROWS = 3, 20, 20
 CELL_ROWS = 40
 LanguageCode = Annotated[str, StringConstraints(pattern=r"^[a-z]{2}$")]
+
+
+_NOT_ROWS = {"build", "erase_versions", "expectations", "changes"}
+"""The settings of ``dataset`` that decide nothing about the rows of a version."""
 
 
 class NumberTolerance(Strict):
@@ -165,6 +171,12 @@ class DatasetSpec(Strict):
     """Learn from thumbs without a correction as well: an answer rated up is an example that is trusted least,
     an answer rated down one to avoid. They are never held out: nobody checked them."""
     replay: ReplaySpec | None = None
+    expectations: Annotated[tuple[Expectation, ...], Field(max_length=50, exclude_if=operator.not_)] = ()
+    """What the examples of every version must be like, beside what curation checks itself."""
+    changes: Annotated[ExpectationAction, Field(exclude_if=lambda action: action == "warn")] = "warn"
+    """What happens where a version differs from the one before by more than chance and by more than a tenth:
+    in the shares of labels or kinds of sources, in the length of questions or answers, in what each stage
+    drops. Rows that answer a request for labels do not count, and a changed spec only warns."""
     erase_versions: bool = False
     """An erasure deletes also the rows of the versions that held what is erased: nobody can train on them any
     more. False: the proof names them."""
@@ -329,7 +341,7 @@ class ProjectSpec(Strict):
         """Hash what decides the rows of a version and what training makes of them: the same records under the
         same hash give the same model. Nothing of when versions are built, judged or rolled out counts."""
         parts = {"base_model", "task", "dataset", "train"}
-        own = self.model_dump(mode="json", include=parts, exclude={"dataset": {"build", "erase_versions"}})
+        own = self.model_dump(mode="json", include=parts, exclude={"dataset": _NOT_ROWS})
         # Questions of these tasks are kept out of the training rows.
         tasks = [one.model_dump(mode="json") for one in self.evaluation.lm_eval]
         retrieval = self.retrieval if self.trains_with_passages else None
