@@ -13,7 +13,7 @@ from tunewheel_embedding.errors import EmbeddingRefused, EndpointAway
 from tunewheel_retrieval.building import build
 from tunewheel_retrieval.context import fit, with_passages
 from tunewheel_retrieval.index import Index
-from tunewheel_retrieval.prompts import context_of
+from tunewheel_retrieval.prompts import context_of, questions_of
 from tunewheel_retrieval.search import WhyNot, look_up, passages_for, vectors_of, why_not
 
 from retrieval.tests.conftest import Counting, document, stored
@@ -53,7 +53,7 @@ def told(vectors: Sequence[Any]) -> list[Any]:
 def test_a_look_up_is_search_and_budget(index: Index, embedder: Counting) -> None:
     (vector,) = vectors_of(index.manifest, embedder, [QUESTION])
     assert not isinstance(vector, WhyNot)
-    hits, missing = look_up(index, SPEC, QUESTION, vector)
+    hits, missing = look_up(index, SPEC, [(QUESTION, vector)])
     assert (hits, missing) == (fit(index.search(QUESTION, vector, 3), budget=25), None)
     assert 0 < len(hits) < 3  # the budget counts
     assert hits[0].passage.document_id == "gym"
@@ -64,7 +64,7 @@ def test_a_look_up_is_search_and_budget(index: Index, embedder: Counting) -> Non
 
 @pytest.mark.parametrize("reason", [WhyNot.EMBEDDER, WhyNot.REFUSED, WhyNot.AWAY])
 def test_a_question_without_a_vector_is_searched_by_words_alone(index: Index, reason: WhyNot) -> None:
-    hits, missing = look_up(index, SPEC, QUESTION, reason)
+    hits, missing = look_up(index, SPEC, [(QUESTION, reason)])
     assert missing is reason
     assert hits == fit(index.search(QUESTION, None, 3), budget=25) != ()
 
@@ -75,7 +75,7 @@ def test_a_blank_question_finds_nothing_and_is_not_embedded(index: Index, blank:
     vectors = vectors_of(index.manifest, picky, [blank, "short"])
     assert told(vectors) == [WhyNot.BLANK, [1.0, 0.0]]
     assert picky.asked == ["short"]
-    assert look_up(index, SPEC, blank, vectors[0]) == ((), WhyNot.BLANK)
+    assert look_up(index, SPEC, [(blank, vectors[0])]) == ((), WhyNot.BLANK)
     assert passages_for(index, blank, np.ones(index.manifest.dimensions), 3) == ()
     assert vectors_of(index.manifest, picky, [blank]) == [WhyNot.BLANK]
 
@@ -133,13 +133,47 @@ def test_above_the_floor_a_question_finds_its_passage_and_another_finds_none(
     floored: Index, embedder: Counting, question: str, found: str | None, embedded: bool
 ) -> None:
     (vector,) = vectors_of(floored.manifest, embedder, [question]) if embedded else [WhyNot.AWAY]
-    hits, _ = look_up(floored, FLOORED, question, vector)
+    hits, _ = look_up(floored, FLOORED, [(question, vector)])
     assert [hit.passage.document_id for hit in hits[:1]] == ([found] if found else [])
-    assert look_up(floored, SPEC, question, vector)[0] or not embedded  # without a floor the best one enters
+    assert look_up(floored, SPEC, [(question, vector)])[0] or not embedded  # no floor: the best one enters
 
 
 def test_an_index_of_another_spec_has_no_floor_and_leaves_nothing_out(
     index: Index, embedder: Counting
 ) -> None:
     (vector,) = vectors_of(index.manifest, embedder, ["Tell me a joke about cats"])
-    assert look_up(index, FLOORED, "Tell me a joke about cats", vector)[0]
+    assert look_up(index, FLOORED, [("Tell me a joke about cats", vector)])[0]
+
+
+TALK = (
+    {"role": "user", "content": "Who are you?"},
+    {"role": "user", "content": "How do I get a refund?"},
+    {"role": "assistant", "content": "Ask the shop."},
+    {"role": "user", "content": "and how many days does that take?"},
+)
+TALKING = RetrievalSpec(question="conversation", top_k=2)
+
+
+def test_the_text_to_search_for_is_the_last_message_or_also_it_with_the_one_before() -> None:
+    assert questions_of(SPEC, TALK) == ("and how many days does that take?",)
+    assert questions_of(TALKING, TALK) == (
+        "and how many days does that take?",
+        "How do I get a refund?\nand how many days does that take?",
+    )
+    assert questions_of(TALKING, TALK[:1]) == ("Who are you?",)
+    assert questions_of(TALKING, TALK[:3]) == (
+        "How do I get a refund?", "Who are you?\nHow do I get a refund?",
+    )  # fmt: skip
+    assert questions_of(TALKING, ()) == questions_of(SPEC, ()) == ("",)
+    assert questions_of(TALKING, (*TALK, {"role": "user", "content": None})) == ("",)
+
+
+def test_a_follow_up_also_finds_what_the_question_before_found(floored: Index, embedder: Counting) -> None:
+    texts = ("who decides that?", "How do I get a refund?\nwho decides that?")
+    asked = list(zip(texts, vectors_of(floored.manifest, embedder, texts), strict=True))
+    (alone,) = look_up(floored, TALKING.model_copy(update={"top_k": 1}), asked)[0]
+    assert alone == look_up(floored, TALKING, asked[:1])[0][0]  # the last message comes first
+    both = [hit.passage.document_id for hit in look_up(floored, TALKING, asked)[0]]
+    assert "refund" in both
+    assert len(both) == len(set(both)) == 2
+    assert look_up(floored, FLOORED, asked)[0][0].passage.document_id == "refund"  # no floor is passed alone

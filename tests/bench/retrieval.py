@@ -126,7 +126,7 @@ def unrelated() -> dict[str, list[str]]:
 
 def share_without_passage(index: Index, embedder: StaticEmbedder, questions: Sequence[str]) -> float:
     spec = RetrievalSpec(floor="calibrated")
-    found = [look_up(index, spec, asked, embedder.units([asked])[0])[0] for asked in questions]
+    found = [look_up(index, spec, [(asked, embedder.units([asked])[0])])[0] for asked in questions]
     return round(sum(not hits for hits in found) / len(found), 3)
 
 

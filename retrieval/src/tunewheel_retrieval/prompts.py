@@ -23,6 +23,16 @@ def question_of(messages: Sequence[Message]) -> str:
     return (next(said, None) or "")[:LONGEST_QUESTION]
 
 
+def questions_of(spec: RetrievalSpec, messages: Sequence[Message]) -> tuple[str, ...]:
+    """Return the texts to search for, as ``spec.question`` says: the user's last message, and perhaps it
+    together with the one before."""
+    last = question_of(messages)
+    earlier = [one for one in messages if one["role"] == "user"][:-1]
+    if spec.question == "last" or not earlier or not last:
+        return (last,)
+    return last, f"{question_of(earlier)}\n{last}"
+
+
 def without_last(spec: RetrievalSpec, hits: Sequence[Hit]) -> tuple[Hit, ...] | None:
     """Return ``hits`` without the last passage, for a prompt that exceeds the model's context. None: ``spec``
     allows no fewer passages, and no answer is better than one without them."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import StrEnum
+from itertools import chain, zip_longest
 from typing import TYPE_CHECKING
 
 from tunewheel_contracts.errors import TransientError
@@ -40,21 +41,31 @@ class WhyNot(StrEnum):
     """The embedder does not answer."""
 
 
-def look_up(
-    index: Index, spec: RetrievalSpec, question: str, vector: Vectors | WhyNot
-) -> tuple[tuple[Hit, ...], WhyNot | None]:
-    """Return the passages for ``question``, the best first, and why they were found by words alone. They are
-    those of the best ``spec.top_k`` that are above the floor, if the spec asks for one, and fit into
-    ``spec.budget_tokens``.
+Asked = tuple[str, "Vectors | WhyNot"]
+"""A text to search for, and its vector, (dimensions,), by the index's embedder, or why it has none."""
 
-    ``vector``: the question's vector, (dimensions,), by the index's embedder, or why there is none."""
-    why_not = vector if isinstance(vector, WhyNot) else None
-    hits = passages_for(index, question, vector, spec.top_k)
-    floors = index.manifest.floors
-    if spec.floor == "calibrated" and floors is not None:
-        floor = floors.by_words if why_not else floors.with_vector
-        hits = tuple(hit for hit in hits if hit.fit > floor)
-    return fit(hits, budget=spec.budget_tokens), why_not
+
+def look_up(
+    index: Index, spec: RetrievalSpec, asked: Sequence[Asked]
+) -> tuple[tuple[Hit, ...], WhyNot | None]:
+    """Return the passages for ``prompts.questions_of``, the best first, and why those for the first text were
+    found by words alone. They are the best ``spec.top_k``, taken from each text in turn, that are above the
+    floor, if the spec asks for one, and fit into ``spec.budget_tokens``."""
+    rankings = [_above_floor(index, spec, one) for one in asked]
+    hits: dict[str, Hit] = {}
+    for hit in chain.from_iterable(zip_longest(*rankings)):
+        if hit is not None:
+            hits.setdefault(hit.passage.passage_id, hit)
+    best, why_not = list(hits.values())[: spec.top_k], asked[0][1]
+    return fit(best, budget=spec.budget_tokens), why_not if isinstance(why_not, WhyNot) else None
+
+
+def _above_floor(index: Index, spec: RetrievalSpec, asked: Asked) -> tuple[Hit, ...]:
+    hits, floors = passages_for(index, *asked, spec.top_k), index.manifest.floors
+    if spec.floor == "none" or floors is None:
+        return hits
+    floor = floors.by_words if isinstance(asked[1], WhyNot) else floors.with_vector
+    return tuple(hit for hit in hits if hit.fit > floor)
 
 
 def passages_for(index: Index, question: str, vector: Vectors | WhyNot, k: int) -> tuple[Hit, ...]:

@@ -103,6 +103,12 @@ class RetrievalSpec(Strict):
     nine of ten prompts about other things; a question that nothing fits gets no passage. Each index version
     measures this bound on the general prompts that come with Tunewheel. ``none``: the best passages always
     enter the prompt."""
+    question: Annotated[
+        Literal["last", "conversation"], Field(exclude_if=lambda question: question == "last")
+    ] = "last"
+    """The text that is searched for. ``last``: the user's last message. ``conversation``: where there is an
+    earlier message of the user, half of the passages are searched for both together, because "and how long
+    does that take?" says nothing by itself."""
     template: Template = TEMPLATE
     """Text that is added to the system message, after ``task.system_prompt``. ``{passages}`` is replaced by
     the passages."""

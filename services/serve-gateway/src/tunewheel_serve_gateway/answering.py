@@ -279,7 +279,7 @@ class Answering:
         return await self.reconciler.on_demand(version)
 
     async def _with_passages(self, request: ChatRequest, project: str) -> ChatRequest:
-        found = await self.retriever.retrieve(project, request.question, request.retrieval)
+        found = await self.retriever.retrieve(project, request.conversation, request.retrieval)
         as_declared = self.retriever.is_declared(project, request.retrieval)
         if found is None and as_declared:
             return request

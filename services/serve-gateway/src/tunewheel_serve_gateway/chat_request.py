@@ -9,7 +9,7 @@ from typing import Any, Literal
 import orjson
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
-from tunewheel_retrieval.prompts import question_of, with_context
+from tunewheel_retrieval.prompts import with_context
 
 from tunewheel_serve_gateway.chat_body import CHAT_BODY, KNOWN, NOT_SERVED, PASSED_ON
 from tunewheel_serve_gateway.errors import BadRequest, Headers
@@ -53,11 +53,6 @@ class ChatRequest:
     """The passages found for the request; None: no retrieval was asked for. The log holds only their ids."""
     retrieves_as_declared: bool = True
     """Whether the client's ``retrieval`` is absent or equals the default of the project's spec."""
-
-    @property
-    def question(self) -> str:
-        """The text that is searched for: the last user message; "" where there is none."""
-        return question_of(self.conversation)
 
     @property
     def headers(self) -> Headers:

@@ -6,6 +6,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from functools import partial
+from itertools import chain, islice
 
 import structlog
 from tunewheel_contracts.errors import InvalidEvent, InvalidSpec, TransientError, TunewheelError
@@ -21,7 +22,7 @@ from tunewheel_outputs.texts import said_before
 from tunewheel_retrieval.hits import Passage
 from tunewheel_retrieval.index import DEPTH, BrokenIndex, Index
 from tunewheel_retrieval.opening import is_deleted, open_index
-from tunewheel_retrieval.prompts import question_of
+from tunewheel_retrieval.prompts import questions_of
 from tunewheel_retrieval.search import WhyNot, look_up, passages_for, vectors_of
 from tunewheel_runtime.store import ObjectStore
 
@@ -179,22 +180,25 @@ def _look_up_all(
     embedder: Embedder,
     before: Index | None,
 ) -> LookedUp:
-    questions = [question_of([m.model_dump() for m in one.messages[:-1]]) for one in examples]
+    asked = [questions_of(spec, [m.model_dump() for m in one.messages[:-1]]) for one in examples]
+    questions = list(chain.from_iterable(asked))
     vectors = vectors_of(now.manifest, embedder, questions)
+    each = iter(zip(questions, vectors, strict=True))
     if refused := sum(vector is WhyNot.REFUSED for vector in vectors):
         log.warning("questions_not_embedded", index_id=now.manifest.index_id, questions=refused)
     gold = gold_passages(examples, before or now)
     changes = Changes(before, now) if before is not None else None
     found: dict[str, Found] = {}
-    for example, question, vector in zip(examples, questions, vectors, strict=True):
-        ranking = passages_for(now, question, vector, DEPTH)
+    for example, texts in zip(examples, asked, strict=True):
+        found_by = list(islice(each, len(texts)))
+        ranking = passages_for(now, *found_by[0], DEPTH)
         own = gold.get(example.example_id)
         document = own.document_id if own is not None else None
         if own is not None and changes is not None:
             document = changes.name_now(own)
         places = [n for n, hit in enumerate(ranking, 1) if hit.passage.document_id == document]
         found[example.example_id] = Found(
-            hits=look_up(now, spec, question, vector)[0],
+            hits=look_up(now, spec, found_by)[0],
             document=document,
             rank=places[0] if places else None,
             change=changes.of(example, own) if changes is not None and own is not None else None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +14,7 @@ import structlog
 from tunewheel_contracts.formats.retrieval_spec import EndpointEmbedding, RetrievalSpec
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_retrieval.hits import Hit
+from tunewheel_retrieval.prompts import Message, questions_of
 from tunewheel_retrieval.search import WhyNot, look_up
 from tunewheel_runtime.store import ObjectStore
 
@@ -70,8 +71,10 @@ class Retriever:
         spec = self.spec(project)
         return asked is None or asked == (spec.default if spec is not None else "off")
 
-    async def retrieve(self, project: str, question: str, asked: Switch | None) -> Retrieved | None:
-        """Return the passages for ``question``; None: no retrieval is asked for.
+    async def retrieve(
+        self, project: str, messages: Sequence[Message], asked: Switch | None
+    ) -> Retrieved | None:
+        """Return the passages for a conversation; None: no retrieval is asked for.
 
         Raises:
             BadRequest: the client asks for retrieval, but the project declares none.
@@ -83,13 +86,14 @@ class Retriever:
                 reason = f"project {project} declares no retrieval; leave retrieval out, or declare it there"
                 raise BadRequest(reason, param="retrieval", code="invalid_value")
             return None
-        if (asked or spec.default) == "off" or not question.strip():
+        questions = questions_of(spec, messages)
+        if (asked or spec.default) == "off" or not questions[0].strip():
             return None
         index = self.indexes.of(project)
         if index is None:
             return self._without(project, spec)
         try:
-            found = await self._look_up(spec, index, question, self.indexes.built_for(project))
+            found = await self._look_up(spec, index, questions, self.indexes.built_for(project))
         except Exception:  # An error in the search must not stop the answer.
             log.exception("retrieval_failed", project=project, index_id=index.manifest.index_id)
             return self._without(project, spec)
@@ -108,19 +112,23 @@ class Retriever:
         return WITHOUT_INDEX
 
     async def _look_up(
-        self, spec: RetrievalSpec, index: Index, question: str, built_for: str | None
+        self, spec: RetrievalSpec, index: Index, questions: Sequence[str], built_for: str | None
     ) -> Retrieved:
         started = time.perf_counter()
         embedding, manifest = spec.embedding, index.manifest
-        vector = None
+        vectors = None
         if isinstance(embedding, EndpointEmbedding):
-            vector = await self.embedders.by_endpoint(embedding, manifest, question)
+            asking = (self.embedders.by_endpoint(embedding, manifest, one) for one in questions)
+            vectors = await asyncio.gather(*asking)
 
         def search() -> tuple[tuple[Hit, ...], WhyNot | None]:
-            own = self.embedders.by_table(manifest, question) if vector is None else vector
-            return look_up(index, spec, question, own)
+            own = vectors or [self.embedders.by_table(manifest, one) for one in questions]
+            return look_up(index, spec, list(zip(questions, own, strict=True)))
 
-        if len(index.rows) * manifest.dimensions <= SHORT_SEARCH and len(question) <= SHORT_QUESTION:
+        if (
+            len(index.rows) * manifest.dimensions <= SHORT_SEARCH
+            and sum(map(len, questions)) <= SHORT_QUESTION
+        ):
             hits, why_not = search()
         else:
             hits, why_not = await asyncio.get_running_loop().run_in_executor(self._threads, search)
