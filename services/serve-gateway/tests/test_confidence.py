@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from math import inf, nan
 from typing import Any
 
 import pytest
 from tunewheel_contracts.formats.confidence import Confidence
 from tunewheel_serve_gateway.completions.exchange import Exchange
 from tunewheel_serve_gateway.completions.ids import CompletionIds, is_drawn
+from tunewheel_testing import engine_answers
 from tunewheel_testing.waiting import until
 
 ANSWER = "desk-1: hello there"
@@ -71,6 +73,36 @@ async def test_no_request_fails_for_an_engine_without_log_probabilities(
     assert [body.get("logprobs") for body in world.engine.asked] == [True, None, None]
     assert [event.confidence for event in await world.completions(2)] == [None, None]
     assert [event.error for event in await world.completions(2)] == [None, None]
+
+
+async def test_an_engine_that_refuses_log_probabilities_spoils_no_other_ones_sample(make_world: Any):
+    world = await make_world(bases=("org/Tiny-Base",) * 2, confidence_share=1.0, reconcile_seconds=3600)
+    world.declare()
+    await world.desire(production=("desk-1", 100))
+    await until(lambda: all(e.ready >= {"desk-1"} for e in world.gateway.pool.endpoints))
+    world.engine.no_logprobs = 400
+    for _ in range(6):
+        await told(world)
+    asked = [[body.get("logprobs") for body in engine.asked] for engine in world.engines]
+    assert asked[0].count(True) == 1
+    assert len(asked[1]) >= 3
+    measured = [event.confidence for event in await world.completions(6)]
+    assert measured.count(OF_WORDS) == asked[1].count(True) >= 2
+
+
+@pytest.mark.parametrize("value", [nan, -inf])
+@SHAPES
+async def test_a_log_probability_that_is_no_number_costs_the_figure_and_not_the_answer(
+    make_world: Any, shape: dict[str, Any], value: float, monkeypatch: pytest.MonkeyPatch
+):
+    plain = await told(await serving(make_world), **shape)
+    world = await serving(make_world, confidence_share=1.0)
+    token = {"token": "x", "logprob": value, "bytes": None, "top_logprobs": []}
+    monkeypatch.setattr(engine_answers, "_token", lambda text: token)
+    assert await told(world, **shape) == plain
+    assert [body.get("logprobs") for body in world.engine.asked] == [True]
+    (event,) = await world.completions()
+    assert (event.output, event.error, event.confidence) == (ANSWER, None, None)
 
 
 async def test_a_request_that_is_wrong_by_itself_leaves_the_sample_as_it_is(make_world: Any):

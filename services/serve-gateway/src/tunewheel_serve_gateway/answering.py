@@ -170,9 +170,9 @@ class Answering:
         return await self._with_loaded_model(request, caller, sticky, ask)
 
     async def _opened(
-        self, target: Target, body: dict[str, Any]
+        self, target: Target, body: dict[str, Any], *, sampled: bool = False
     ) -> tuple[AsyncGenerator[Chunk, None], Chunk | None]:
-        chunks = asking.stream(self.pool, target, body)
+        chunks = asking.stream(self.pool, target, body, sampled=sampled)
         try:
             return chunks, await anext(chunks, None)
         except BaseException:

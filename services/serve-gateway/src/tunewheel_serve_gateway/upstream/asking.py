@@ -40,7 +40,9 @@ MOST_HELD = 16
 """Chunks without text that are held back, so that another engine can still be tried."""
 
 
-async def complete(pool: Pool, target: Target, body: dict[str, Any]) -> dict[str, Any]:
+async def complete(
+    pool: Pool, target: Target, body: dict[str, Any], *, sampled: bool = False
+) -> dict[str, Any]:
     """Return the whole ``chat.completion``.
 
     Raises:
@@ -51,7 +53,7 @@ async def complete(pool: Pool, target: Target, body: dict[str, Any]) -> dict[str
         endpoint = attempt.next_engine()
         with endpoint.answering(target.model_id):
             try:
-                answer = await endpoint.client.complete(endpoint.body_for(target, body))
+                answer = await endpoint.client.complete(endpoint.body_for(target, body, sampled=sampled))
             except UpstreamError as error:
                 attempt.note(error)
                 continue
@@ -60,7 +62,9 @@ async def complete(pool: Pool, target: Target, body: dict[str, Any]) -> dict[str
         return answer
 
 
-async def stream(pool: Pool, target: Target, body: dict[str, Any]) -> AsyncGenerator[Chunk, None]:
+async def stream(
+    pool: Pool, target: Target, body: dict[str, Any], *, sampled: bool = False
+) -> AsyncGenerator[Chunk, None]:
     """Yield the chunks of one engine's answer; another engine is tried until the first text.
 
     Raises:
@@ -69,7 +73,7 @@ async def stream(pool: Pool, target: Target, body: dict[str, Any]) -> AsyncGener
     attempt = _Attempt(pool, target, whole=False)
     while True:
         endpoint = attempt.next_engine()
-        chunks = endpoint.client.stream(endpoint.body_for(target, body))
+        chunks = endpoint.client.stream(endpoint.body_for(target, body, sampled=sampled))
         held: list[Chunk] = []
         with endpoint.answering(target.model_id):
             try:
@@ -139,7 +143,7 @@ class _Attempt:
         Raises:
             UpstreamError: no other engine may be asked.
         """
-        endpoint = self._tried[-1]
+        error.engine = endpoint = self._tried[-1]
         is_too_long = self._is_too_long(error, endpoint)
         if isinstance(error, ModelFailed):
             self._suspects.append((endpoint, error))

@@ -47,6 +47,8 @@ class Endpoint:
         self.idle.set()
         self.answered_at = 0.0
         """Monotonic time, in seconds, of its last answer, or of the first text of a streamed answer."""
+        self.scores_from = 0.0
+        """Monotonic time, in seconds, from which it is asked for log-probabilities of the sample."""
         self.in_use: Counter[str] = Counter()
         self.last_used: dict[str, float] = {}
         """By model: monotonic time of its last request, in seconds."""
@@ -101,8 +103,11 @@ class Endpoint:
             return None
         return whole_model_name(adapter, self.listed, self.identity)
 
-    def body_for(self, target: Target, body: dict[str, Any]) -> dict[str, Any]:
-        """Return ``body`` with the model's name at this engine."""
+    def body_for(self, target: Target, body: dict[str, Any], *, sampled: bool = False) -> dict[str, Any]:
+        """Return ``body`` with the model's name at this engine. ``sampled``: with the wish for
+        log-probabilities, if the engine did not refuse them."""
+        if sampled and time.monotonic() >= self.scores_from:
+            body = {**body, "logprobs": True}
         adapter = target.adapter
         name = self.name_of_whole(adapter) if adapter else self.identity.name_of(target.upstream_model)
         return body if name in (None, target.upstream_model) else {**body, "model": name}

@@ -5,6 +5,7 @@ Source: vLLM, "OpenAI-compatible server" and "LoRA adapters" (runtime loading).
 
 from __future__ import annotations
 
+import json
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
@@ -262,14 +263,19 @@ def _is_call(call: Any) -> bool:
 
 
 def as_object(payload: bytes) -> dict[str, Any]:
-    """Parse an answer.
+    """Parse an answer. ``NaN`` and ``Infinity``, which some engines write as log-probabilities, become
+    null.
 
     Raises:
         UpstreamBroken: the answer is not a JSON object.
     """
     try:
-        parsed = orjson.loads(payload)
-    except orjson.JSONDecodeError as error:
+        try:
+            parsed = orjson.loads(payload)
+        except orjson.JSONDecodeError:
+            # orjson takes neither of them, nor half characters, which json would take
+            parsed = orjson.loads(orjson.dumps(json.loads(payload, parse_constant=lambda _: None)))
+    except (ValueError, TypeError, RecursionError) as error:
         raise UpstreamBroken("the engine's answer is not JSON; is engine_url an OpenAI server?") from error
     if not isinstance(parsed, dict):
         raise UpstreamBroken("the engine's answer is not a JSON object; is engine_url an OpenAI server?")

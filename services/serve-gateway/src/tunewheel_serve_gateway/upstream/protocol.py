@@ -17,13 +17,16 @@ import re
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import orjson
 from tunewheel_contracts.formats.serving import Fault
 
 from tunewheel_serve_gateway.errors import ApiError
 from tunewheel_serve_gateway.judged import EngineIdentity
+
+if TYPE_CHECKING:
+    from tunewheel_serve_gateway.upstream.endpoint import Endpoint
 
 Chunk = dict[str, Any]
 """One ``chat.completion.chunk`` of OpenAI's streaming protocol."""
@@ -75,6 +78,8 @@ class UpstreamError(ApiError):
     log policy. The detail of a failed health check is written to the process's log.
     """
 
+    engine: Endpoint | None = None
+    """Whose error it is."""
     fault: Fault | None = None
     """The party at fault, for the completion log. None: no answer was begun (the engine is unavailable, full,
     or lacks the model), so there is no completion to log."""
