@@ -132,7 +132,13 @@ def test_the_events_that_people_cause_have_room_for_a_principal() -> None:
     having = {topic.name for topic in TOPICS if "principal" in topic.event.model_fields}
     assert having == {
         *("ticket.published", "document.published", "document.withdrawn", "example.published"),
-        *("feedback.received", "erasure.requested", "project.declared", "review.submitted"),
+        *(
+            "feedback.received",
+            "erasure.requested",
+            "project.declared",
+            "review.submitted",
+            "record.ingested",
+        ),
         *("train.control", "dataset.requested", "eval.passed", "eval.failed"),
         *("eval.requested", "review.answered", "model.commanded", "answers.compared"),
     }

@@ -45,7 +45,7 @@ keep completion_secret
 keep pseudonym_secret
 keep session_secret
 keep grafana_password
-keys keys.yaml operator api_key 'viewer, publisher, application, reviewer, operator'
+keys keys.yaml operator api_key 'viewer, publisher, expert, application, reviewer, operator'
 keys engine-keys.yaml gateway engine_api_key 'application, viewer, operator'
 for service in console curate eval registry; do signer $service; done
 echo "the secrets are in $folder: keep pseudonym_secret as long as the log and the store"

@@ -22,9 +22,9 @@ from tunewheel_contracts.events.data import (
     DatasetVersioned,
     RecordIngested,
     RecordKind,
-    Trust,
 )
 from tunewheel_contracts.identity import content_id
+from tunewheel_contracts.principal import Trust
 from tunewheel_contracts.pseudonyms import Pseudonyms
 from tunewheel_contracts.topics import TopicSpec
 from tunewheel_curate.pipeline import build

@@ -19,6 +19,7 @@ from .identity_samples import PROJECT, Sample
 ROLES: Mapping[Role, set[Role]] = {
     Role.VIEWER: {Role.VIEWER},
     Role.PUBLISHER: {Role.PUBLISHER},
+    Role.EXPERT: {Role.EXPERT},
     Role.APPLICATION: {Role.APPLICATION},
     Role.REVIEWER: {Role.REVIEWER, Role.VIEWER},
     Role.OPERATOR: {Role.OPERATOR, Role.VIEWER},

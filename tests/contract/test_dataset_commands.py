@@ -11,10 +11,11 @@ import polars as pl
 import pytest
 from tunewheel_cli.frame import app
 from tunewheel_contracts.event import new_event
-from tunewheel_contracts.events.data import RecordIngested, RecordKind, Trust
+from tunewheel_contracts.events.data import RecordIngested, RecordKind
 from tunewheel_contracts.formats.dataset import ChatExample, ChatMessage, DatasetManifest, PreferencePair
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.identity import content_id
+from tunewheel_contracts.principal import Trust
 from tunewheel_curate.inputs import Inputs
 from tunewheel_curate.pipeline import Build, build
 from tunewheel_curate.records.log import rows_of

@@ -24,12 +24,12 @@ from tunewheel_contracts.events.data import (
     DatasetRequested,
     DatasetVersioned,
     RecordKind,
-    Trust,
 )
 from tunewheel_contracts.events.monitoring import LabelsRequested, TurnCompleted
 from tunewheel_contracts.events.production import DriftDetected
 from tunewheel_contracts.formats.scorecard import Role
 from tunewheel_contracts.formats.spec import ProjectSpec
+from tunewheel_contracts.principal import Trust
 from tunewheel_contracts.topics import TopicSpec
 from tunewheel_local.launch import Wheel
 from tunewheel_local.places import cache_dir

@@ -23,12 +23,12 @@ from tunewheel_contracts.events.data import (
     DatasetVersioned,
     RecordIngested,
     RecordKind,
-    Trust,
 )
 from tunewheel_contracts.events.production import DriftDetected, DriftWindow
 from tunewheel_contracts.events.upstream import FeedbackReceived
 from tunewheel_contracts.formats.dataset import DatasetManifest
 from tunewheel_contracts.identity import content_id
+from tunewheel_contracts.principal import Trust
 from tunewheel_runtime.service import Service
 from tunewheel_testing.specs import declared
 from tunewheel_testing.waiting import until

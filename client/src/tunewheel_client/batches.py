@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ValidationError
 from tunewheel_contracts.identity import content_id
+from tunewheel_contracts.principal import SET_BY_DOORS
 
 from tunewheel_client.errors import Refused
 from tunewheel_client.values import Receipt, RefusedItem
@@ -79,7 +80,7 @@ def _line(project: str, item: Item, kind: Kind | None) -> tuple[str, bytes]:
         Refused: the kind cannot be told, or a value is no JSON.
     """
     if isinstance(item, BaseModel):
-        fields: dict[str, Any] = item.model_dump(mode="json", exclude_none=True, exclude={"principal"})
+        fields: dict[str, Any] = item.model_dump(mode="json", exclude_none=True, exclude=set(SET_BY_DOORS))
     else:
         fields = dict(item)
     named: list[Kind] = [one for one, name in IDS.items() if name in fields]

@@ -1,8 +1,9 @@
-"""The principal of an event: the person or application that caused it, and the signature of the service that
-says so."""
+"""The principal of an event: the person or application that caused it; the trust that its door grants to the
+answer; and the signature of the service that says so."""
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated
 
 from pydantic import Field
@@ -24,6 +25,19 @@ class Principal(Strict):
     """Those groups in the token that are also in the API's file of keys."""
 
 
+class Trust(StrEnum):
+    """How trustworthy a record's output is, from least to most."""
+
+    UNVERIFIED = "unverified"
+    CORRECTED = "corrected"
+    EXPERT = "expert"
+
+    @property
+    def rank(self) -> int:
+        """The place in the order, 0 for the least trusted."""
+        return list(Trust).index(self)
+
+
 OptionalPrincipal = Annotated[
     Principal | None,
     Field(
@@ -36,8 +50,21 @@ OptionalSignature = Annotated[
     str | None,
     Field(
         max_length=2048,
-        description="The signature of the service that published this command: a compact JWS (RFC 7515) over "
-        "the event's id, its type and the SHA-256 of its other data; null: not signed.",
+        description="The signature of the service that published this event: a compact JWS (RFC 7515) over "
+        "the event's id, its type and the SHA-256 of its other data, for upstream data also its time; null: "
+        "not signed.",
         exclude_if=lambda signature: signature is None,  # Earlier releases do not know the field.
     ),
 ]
+
+OptionalAuthority = Annotated[
+    Trust | None,
+    Field(
+        description="The most trust that the caller's roles grant to this answer, as determined by the door "
+        "that signed the event; null: as much as the topic grants (`dataset.trust`).",
+        exclude_if=lambda authority: authority is None,  # Earlier releases do not know the field.
+    ),
+]
+
+SET_BY_DOORS = frozenset({"principal", "authority", "signature"})
+"""The fields of upstream data that a door sets, and that its callers may not send."""

@@ -66,8 +66,14 @@ class TopicSpec:
 
     @property
     def is_signed(self) -> bool:
-        """Whether the events are commands, which count only with the signature of one of ``producers``."""
+        """Whether one of ``producers`` may sign the events."""
         return "signature" in self.event.model_fields
+
+    @property
+    def is_command(self) -> bool:
+        """Whether the events count only with a signature. Upstream systems have no key: their events count
+        without one, but are trusted less (``dataset.trust``)."""
+        return self.is_signed and not self.is_from_upstream
 
     @property
     def is_kept_for_ever(self) -> bool:

@@ -339,7 +339,7 @@ class Service:
     def _commands(self) -> list[TopicSpec]:
         """The topics of commands that this process reads or publishes."""
         read = self.replayed.union(topic for _, topic in self.groups)
-        return [t for t in TOPICS if t.is_signed and (t.name in read or self.name in t.producers)]
+        return [t for t in TOPICS if t.is_command and (t.name in read or self.name in t.producers)]
 
     def mount(self, app: Starlette, *, any_content: Sequence[str] = ()) -> None:
         """Serve ``app``, whose routes name the roles that they need (``identity.guard``).

@@ -49,7 +49,7 @@ def ending_at(end: int) -> Look:
 
 
 def test_every_command_that_a_person_may_give_is_signed() -> None:
-    assert {topic.name for topic in TOPICS if topic.is_signed} == set(COMMANDS)
+    assert {topic.name for topic in TOPICS if topic.is_command} == set(COMMANDS)
     assert SIGNERS == ("console", "curate", "eval", "registry")
 
 

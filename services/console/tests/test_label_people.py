@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from tunewheel_console.queue_list import label_lines
 from tunewheel_console.state import Rest
-from tunewheel_contracts.events.data import RecordIngested, Trust
+from tunewheel_contracts.events.data import RecordIngested
 from tunewheel_contracts.events.monitoring import AlarmAnswer, LabelCluster, TurnDecided
 from tunewheel_contracts.formats.drift_spec import LabelsSpec
-from tunewheel_contracts.principal import Principal
+from tunewheel_contracts.principal import Principal, Trust
 from tunewheel_contracts.topics import PROJECT_DECLARED
 from tunewheel_runtime.identity.roles import Caller, Grant, Role
 from tunewheel_runtime.store import ObjectStore

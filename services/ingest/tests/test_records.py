@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.event import Envelope, UpstreamEvent, new_event
-from tunewheel_contracts.events.data import RecordKind, Trust
+from tunewheel_contracts.events.data import RecordKind
 from tunewheel_contracts.events.upstream import (
     DocumentPublished,
     ExamplePublished,
@@ -16,6 +16,7 @@ from tunewheel_contracts.events.upstream import (
     TicketPublished,
 )
 from tunewheel_contracts.formats.dataset import ChatMessage
+from tunewheel_contracts.principal import Trust
 from tunewheel_ingest.normalising import normalise
 from tunewheel_ingest.parsing.formats.text import parse_markdown
 from tunewheel_ingest.records import (

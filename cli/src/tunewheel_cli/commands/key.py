@@ -25,7 +25,9 @@ def list_(call: Call) -> None:
 Name = Annotated[str, typer.Argument(help="Who the key is for; it stands in events as who asked.")]
 Roles = Annotated[
     list[str] | None,
-    typer.Option("--role", help="viewer, publisher, application, reviewer or operator; may be repeated."),
+    typer.Option(
+        "--role", help="viewer, publisher, expert, application, reviewer or operator; may be repeated."
+    ),
 ]
 Projects = Annotated[
     list[str] | None, typer.Option("--project", "-p", help="Only in this project; may be repeated.")

@@ -10,6 +10,7 @@ from tunewheel_contracts.errors import first_complaint
 from tunewheel_contracts.event import Envelope, KafkaRecord, UpstreamEvent, new_event
 from tunewheel_contracts.events.upstream import DocumentPublished, ExamplePublished, TicketPublished
 from tunewheel_contracts.identity import content_id
+from tunewheel_contracts.principal import SET_BY_DOORS
 from tunewheel_contracts.reading import at_door
 from tunewheel_contracts.topics import MAX_MESSAGE_BYTES
 
@@ -29,7 +30,7 @@ MAX_VALUE_BYTES = MAX_MESSAGE_BYTES - 16 * 1024
 def fields_of(kind: Kind | None) -> frozenset[str]:
     """Return the fields that records of ``kind`` (None: of any kind) can have, without the project."""
     events = EVENTS.values() if kind is None else (EVENTS[kind],)
-    return frozenset(name for event in events for name in event.model_fields) - {"project", "principal"}
+    return frozenset(name for event in events for name in event.model_fields) - {"project", *SET_BY_DOORS}
 
 
 def make_event(
@@ -53,8 +54,7 @@ def make_event(
             return _refuse(found, "(kind)", f"cannot be told by {names}; keep one of them, or say --kind")
         names = ", ".join(IDS.values())
         return _refuse(found, "(kind)", f"cannot be told; add one of {names}, or say --kind")
-    fields = dict(found.fields)
-    fields.pop("principal", None)
+    fields = {name: value for name, value in found.fields.items() if name not in SET_BY_DOORS}
     if fields.setdefault("project", project) != project:
         return _refuse(
             found, "project", f"is {fields['project']!r}, not {project!r}; publish it under its own"

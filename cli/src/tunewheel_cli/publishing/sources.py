@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tunewheel_contracts.formats.document import media_type_of
+from tunewheel_contracts.principal import SET_BY_DOORS
 from tunewheel_local.connection import InvalidOption
 
 from tunewheel_cli.publishing.events import fields_of, tell_kind
@@ -23,7 +24,7 @@ from tunewheel_cli.publishing.records import ENDINGS, JSON_LINES, ending_of, ope
 SAMPLE = 200
 """How many records decide what a file holds."""
 SHOWN_KEYS = 12
-EXAMPLE = fields_of(Kind.EXAMPLE) | {"project", "principal"}
+EXAMPLE = fields_of(Kind.EXAMPLE) | {"project", *SET_BY_DOORS}
 
 
 def open_source(

@@ -12,7 +12,7 @@ from tunewheel_contracts.event import Event
 from tunewheel_contracts.fields import ArtifactRef, Sha256, Slug, SourceId, Text, Timestamp
 from tunewheel_contracts.formats.dataset import ChatMessage, DatasetCounts, FunnelStage, RecordsUpto
 from tunewheel_contracts.formats.document import DocumentSection
-from tunewheel_contracts.principal import OptionalPrincipal, OptionalSignature
+from tunewheel_contracts.principal import OptionalAuthority, OptionalPrincipal, OptionalSignature, Trust
 from tunewheel_contracts.topic import TopicSpec
 
 
@@ -21,14 +21,6 @@ class RecordKind(StrEnum):
     DOCUMENT = "document"
     EXAMPLE = "example"
     FEEDBACK = "feedback"
-
-
-class Trust(StrEnum):
-    """How trustworthy a record's output is, from least to most."""
-
-    UNVERIFIED = "unverified"
-    CORRECTED = "corrected"
-    EXPERT = "expert"
 
 
 class RecordIngested(Event):
@@ -72,6 +64,10 @@ class RecordIngested(Event):
     """When the answer was validated or the document was published. For a ticket without a time of validation:
     when it was created, which is the same in all versions of the ticket."""
     attributes: dict[str, str] = {}
+    authority: OptionalAuthority = None
+    """The most trust that the caller's roles granted. Only where a door signed the event."""
+    principal: OptionalPrincipal = None
+    """The caller whom the door identified. Only where a door signed the event."""
 
 
 class BuildReason(StrEnum):

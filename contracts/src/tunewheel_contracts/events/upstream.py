@@ -14,7 +14,7 @@ from tunewheel_contracts.fields import ArtifactRef, JsonObject, RelativePath, Sl
 from tunewheel_contracts.formats.dataset import ChatMessage
 from tunewheel_contracts.formats.document import MediaType, is_text
 from tunewheel_contracts.formats.spec import ProjectSpec
-from tunewheel_contracts.principal import OptionalPrincipal
+from tunewheel_contracts.principal import OptionalAuthority, OptionalPrincipal, OptionalSignature
 from tunewheel_contracts.topic import TopicSpec
 
 Attributes = Annotated[dict[str, str], Field(max_length=64)]
@@ -46,6 +46,8 @@ class TicketPublished(UpstreamEvent):
     created_at: Timestamp | None = None
     attributes: Attributes = {}
     principal: OptionalPrincipal = None
+    authority: OptionalAuthority = None
+    signature: OptionalSignature = None
 
 
 class DocumentPublished(UpstreamEvent):
@@ -71,6 +73,8 @@ class DocumentPublished(UpstreamEvent):
     published_at: Timestamp | None = None
     attributes: Attributes = {}
     principal: OptionalPrincipal = None
+    authority: OptionalAuthority = None
+    signature: OptionalSignature = None
 
     @model_validator(mode="after")
     def _text_or_file(self) -> Self:
@@ -124,6 +128,8 @@ class ExamplePublished(UpstreamEvent):
     validated_at: Timestamp | None = None
     attributes: Attributes = {}
     principal: OptionalPrincipal = None
+    authority: OptionalAuthority = None
+    signature: OptionalSignature = None
 
 
 class FeedbackReceived(UpstreamEvent):
@@ -151,6 +157,8 @@ class FeedbackReceived(UpstreamEvent):
     """Settings of the project that the client had replaced, as in the ``inference.completed`` of the
     answer."""
     principal: OptionalPrincipal = None
+    authority: OptionalAuthority = None
+    signature: OptionalSignature = None
 
 
 class ErasureRequested(UpstreamEvent):

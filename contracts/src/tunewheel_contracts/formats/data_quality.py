@@ -11,6 +11,19 @@ from pydantic_core import ValidationError
 
 from tunewheel_contracts.errors import InvalidSpec, inconsistent
 from tunewheel_contracts.fields import RelativePath, Sha256, Slug, Strict, Text, linear_engine
+from tunewheel_contracts.principal import Trust
+
+
+class TopicTrust(Strict):
+    """The most trust that an event has by its topic alone: of a producer on Kafka, whom the topic's ACL let
+    in. An event that came through a door over HTTP has as much as its caller's roles grant instead."""
+
+    tickets: Trust = Trust.UNVERIFIED
+    """`expert`: whoever may write `ticket.published` is believed a ticket's `validated_by`."""
+    examples: Trust = Trust.EXPERT
+    feedback: Trust = Trust.CORRECTED
+    documents: Trust = Trust.EXPERT
+    """Also of documents from callers over HTTP who lack the role `expert`."""
 
 
 class PiiPattern(Strict):

@@ -31,6 +31,7 @@ from tunewheel_contracts.formats.data_quality import (
     LabelReview,
     PiiPolicy,
     SemanticDuplicates,
+    TopicTrust,
 )
 from tunewheel_contracts.formats.drift_spec import DriftSpec
 from tunewheel_contracts.formats.example_formats import CleaningSpec, FormatsSpec
@@ -150,9 +151,11 @@ class DatasetSpec(Strict):
         tuple[Literal["expert", "corrected", "unverified"], ...],
         Field(min_length=1, max_length=3, exclude_if=lambda trust: trust == ("expert",)),
     ] = ("expert",)
-    """Whose answers may be held out: `expert`, those with `validated_by`; `corrected`, corrections by end
-    users; `unverified`, all others. The rest only trains. A version without any such answer holds out
+    """Whose answers may be held out: `expert`, those that an expert validated; `corrected`, corrections by
+    end users; `unverified`, all others. The rest only trains. A version without any such answer holds out
     unverified ones, and its card and scorecard say so."""
+    trust: Annotated[TopicTrust, Field(exclude_if=lambda trust: trust == TopicTrust())] = TopicTrust()
+    """The most trust of what producers on Kafka publish, by topic. A change is for what comes after it."""
     near_duplicate_threshold: Annotated[float, Field(ge=0.5, le=1.0)] = 0.8
     """Jaccard similarity of word shingles from which two inputs are nearly the same. They count as one where
     their answers are equal but for case, punctuation, and figures that an answer takes from its question."""

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 CURVE = "Ed25519"
 """The curve, and also the algorithm's name (RFC 9864)."""
-SIGNERS = tuple(sorted({name for topic in TOPICS if topic.is_signed for name in topic.producers}))
+SIGNERS = tuple(sorted({name for topic in TOPICS if topic.is_command for name in topic.producers}))
 """The services that publish commands."""
 
 _MEMBERS = ("kty", "crv", "x", "d", "kid")

@@ -19,7 +19,7 @@ from pydantic import TypeAdapter
 from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.event import E, Envelope
 from tunewheel_contracts.identity import canonical_json, content_sha256
-from tunewheel_contracts.topics import TopicSpec
+from tunewheel_contracts.topics import BY_NAME, TopicSpec
 
 from tunewheel_runtime.deadletter import Position, Undecoded
 from tunewheel_runtime.files import mark_of
@@ -113,7 +113,7 @@ class Signatures:
         Raises:
             TransientError: the store or the broker is away.
         """
-        names = [topic.name for topic in topics if topic.is_signed]
+        names = [topic.name for topic in topics if topic.is_command]
         if self._asks and names:
             spans = await (look or partial(ends, client_options(self._settings)))(names)
             await asyncio.gather(*(self._begin(name, spans) for name in names))
@@ -134,7 +134,8 @@ class Signatures:
 
     def sign(self, event: Envelope[E]) -> Envelope[E]:
         """Return the event with this service's signature if it is a command and the service has a key."""
-        if FIELD not in type(event.data).model_fields:
+        topic = BY_NAME.get(event.data.type)
+        if topic is None or not topic.is_command:
             return event
         bare = event.data.model_copy(update={FIELD: None})
         if self._key is None:
@@ -153,7 +154,7 @@ class Signatures:
         Raises:
             InvalidEvent: with the field ``signature``.
         """
-        if not self._asks or not topic.is_signed:
+        if not self._asks or not topic.is_command:
             return
         signature: str | None = event.data.signature
         if signature is not None:

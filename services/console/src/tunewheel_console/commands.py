@@ -191,7 +191,7 @@ def refused_as(event: Envelope[Any]) -> str | None:
     by its content, because everybody may write another one under the same id. None: it is no command."""
     if event.data.type not in _NAMES:
         return None
-    if topics.BY_NAME[event.data.type].is_signed:
+    if topics.BY_NAME[event.data.type].is_command:
         return event.id
     return f"{event.id} {content_sha256(event.data.model_dump_json().encode())}"
 

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from tunewheel_contracts.event import Envelope
-from tunewheel_contracts.events.data import RecordIngested, Trust
+from tunewheel_contracts.events.data import RecordIngested
 from tunewheel_contracts.events.evaluation import (
     AnswersCompared,
     ComparisonsRequested,
@@ -24,6 +24,7 @@ from tunewheel_contracts.events.lifecycle import Stage
 from tunewheel_contracts.events.monitoring import DriftResolved, LabelsRequested, TurnDecided
 from tunewheel_contracts.events.production import RolloutJudged
 from tunewheel_contracts.formats.review import pair_id
+from tunewheel_contracts.principal import Trust
 from tunewheel_wheel.models import STEPS, Models, stage_after
 
 TAKEN_OUT = (Stage.RETIRED, Stage.REJECTED, Stage.ROLLED_BACK)

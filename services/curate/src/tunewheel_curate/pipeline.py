@@ -12,9 +12,9 @@ from functools import partial
 
 import polars as pl
 from tunewheel_contracts.errors import InvalidSpec
-from tunewheel_contracts.events.data import Trust
 from tunewheel_contracts.formats.dataset import DatasetCounts, ExampleFormat, FunnelStage
 from tunewheel_contracts.formats.spec import ProjectSpec
+from tunewheel_contracts.principal import Trust
 
 from tunewheel_curate.evaluation.benchmarks import merged
 from tunewheel_curate.examples.formatting import EXAMPLE_SCHEMA, examples_of

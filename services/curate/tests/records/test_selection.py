@@ -8,8 +8,9 @@ import polars as pl
 import pytest
 from tunewheel_contracts.erasures import Erasures
 from tunewheel_contracts.event import Envelope, new_event
-from tunewheel_contracts.events.data import RecordIngested, RecordKind, Trust
+from tunewheel_contracts.events.data import RecordIngested, RecordKind
 from tunewheel_contracts.events.upstream import ErasureRequested
+from tunewheel_contracts.principal import Trust
 from tunewheel_curate.pipeline import build
 from tunewheel_curate.records.log import rows_of
 from tunewheel_curate.records.selection import distinct_records, erased, select_usable

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from functools import partial
 
 import structlog
-from tunewheel_contracts.events.data import Trust
 from tunewheel_contracts.formats.dataset import ChatExample
 from tunewheel_contracts.formats.evaluation_plan import Precision
 from tunewheel_contracts.formats.judge import JUDGED
 from tunewheel_contracts.formats.regression_items import RegressionItem
 from tunewheel_contracts.formats.retrieval_scores import RetrievalScores
 from tunewheel_contracts.formats.scorecard import Rival, Role, Scorecard
+from tunewheel_contracts.principal import Trust
 from tunewheel_outputs.metric import Corpus
 from tunewheel_outputs.metric import Row as Asked
 from tunewheel_outputs.metrics import metrics_for

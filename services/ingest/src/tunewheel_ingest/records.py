@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.event import Envelope
-from tunewheel_contracts.events.data import RecordIngested, RecordKind, Trust
+from tunewheel_contracts.events.data import RecordIngested, RecordKind
 from tunewheel_contracts.events.upstream import (
     Answer,
     DocumentPublished,
@@ -20,6 +20,7 @@ from tunewheel_contracts.events.upstream import (
 )
 from tunewheel_contracts.formats.dataset import ChatMessage
 from tunewheel_contracts.identity import content_id
+from tunewheel_contracts.principal import Trust
 from tunewheel_contracts.topics import MAX_MESSAGE_BYTES
 
 from tunewheel_ingest.normalising import normalise

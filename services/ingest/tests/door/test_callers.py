@@ -127,13 +127,17 @@ async def test_events_name_their_caller_and_nobody_else_does(
     guarded: httpx.AsyncClient, client: httpx.AsyncClient, log: Log
 ) -> None:
     ticket = {"project": "p", "ticket_id": "T", "body": "b"}
-    for principal in ({"name": "ceo"}, None):
-        answer = await guarded.post(
-            "/v1/tickets", json={**ticket, "principal": principal}, headers=key("desk")
-        )
+    said = [
+        ("principal", {"name": "ceo"}),
+        ("principal", None),
+        ("authority", "expert"),
+        ("signature", "e.e.e"),
+    ]
+    for field, value in said:
+        answer = await guarded.post("/v1/tickets", json={**ticket, field: value}, headers=key("desk"))
         assert (answer.status_code, answer.json()["refused"][0]) == (
             422,
-            {"line": 1, "field": "principal", "reason": "is set by the door; leave it out"},
+            {"line": 1, "field": field, "reason": "is set by the door; leave it out"},
         )
     assert log.events == []
     await guarded.post("/v1/tickets", json=ticket, headers=key("desk"))

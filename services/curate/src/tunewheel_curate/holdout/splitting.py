@@ -23,8 +23,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import polars as pl
 from tunewheel_contracts.errors import SLUG
-from tunewheel_contracts.events.data import Trust
 from tunewheel_contracts.formats.label_prompts import LABEL_REQUEST
+from tunewheel_contracts.principal import Trust
 from tunewheel_contracts.pseudonyms import Pseudonyms
 
 from tunewheel_curate.cleaning.normalization import Turn, comparison_key, turns_of

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 import structlog
-from tunewheel_contracts.events.data import Trust
 from tunewheel_contracts.events.monitoring import LabelCluster, LabelsRequested
 from tunewheel_contracts.formats.label_prompts import LABEL_REQUEST, OUT_OF_SCOPE
 from tunewheel_contracts.formats.spec import TaskSpec
+from tunewheel_contracts.principal import Trust
 from tunewheel_embedding.static import Vectors, unit_length
 from tunewheel_outputs.labels import label_of
 from tunewheel_turns.state import Labels

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-from tunewheel_contracts.events.data import Trust
 from tunewheel_contracts.formats.spec import TaskSpec
+from tunewheel_contracts.principal import Trust
 from tunewheel_outputs.labels import label_of
 
 from tunewheel_curate.examples.answer_shape import AnswerShape, shape_of_answers

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import polars as pl
-from tunewheel_contracts.events.data import Trust
 from tunewheel_contracts.formats.dataset import ExampleFormat, FunnelStage
 from tunewheel_contracts.formats.spec import ProjectSpec
+from tunewheel_contracts.principal import Trust
 
 from tunewheel_curate.duplicates.questions import ANSWERED_OTHERWISE
 from tunewheel_curate.examples.templates import VERIFIED

@@ -22,6 +22,7 @@ from tunewheel_contracts.events.upstream import (
     ExamplePublished,
     TicketPublished,
 )
+from tunewheel_contracts.principal import SET_BY_DOORS
 from tunewheel_runtime.admission import JSON_LINES
 from tunewheel_runtime.identity import guard
 from tunewheel_runtime.identity.guard import guard_descriptions, needs
@@ -86,8 +87,9 @@ def describe(app: FastAPI, events: tuple[type[UpstreamEvent], ...]) -> None:
             for event in events:
                 described = definitions[event.__name__]
                 described["required"].remove("project")  # it may be in the query instead
-                del described["properties"]["principal"]  # always the caller
-            del definitions["Principal"]
+                for name in SET_BY_DOORS:
+                    described["properties"].pop(name, None)
+            del definitions["Principal"], definitions["Trust"]
             plain()["components"]["schemas"].update(definitions)
         return plain()
 

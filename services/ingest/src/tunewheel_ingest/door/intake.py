@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from tunewheel_contracts.errors import InvalidEvent, TransientError
 from tunewheel_contracts.event import Envelope, UpstreamEvent
+from tunewheel_contracts.principal import SET_BY_DOORS
 from tunewheel_runtime.identity.guard import caller_of
 from tunewheel_runtime.identity.roles import NotAuthorised, Role
 
@@ -75,7 +76,7 @@ def sent_by(request: Request, event: E, role: Role) -> E:
 
     Raises:
         RoleMissing: the caller lacks ``role`` in the event's project.
-        InvalidEvent: the body names a principal itself.
+        InvalidEvent: the body has a field that the door sets.
     """
     caller = caller_of(request)
     try:
@@ -85,8 +86,8 @@ def sent_by(request: Request, event: E, role: Role) -> E:
             request.state.refusal_logged = True
             log.warning("caller_refused", path=request.url.path[:200], reason=str(error))
         raise RoleMissing(field="project", reason=str(error)) from error
-    if "principal" in event.model_fields_set:
-        raise InvalidEvent(field="principal", reason="is set by the door; leave it out")
+    if stated := SET_BY_DOORS & event.model_fields_set:
+        raise InvalidEvent(field=min(stated), reason="is set by the door; leave it out")
     return event.model_copy(update={"principal": caller.principal})
 
 
