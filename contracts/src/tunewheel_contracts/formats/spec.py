@@ -46,6 +46,7 @@ from tunewheel_contracts.formats.recognised import check_recognised
 from tunewheel_contracts.formats.retrieval_spec import RetrievalSpec
 from tunewheel_contracts.formats.rollout_spec import RolloutSpec
 from tunewheel_contracts.formats.serving import LogPolicy
+from tunewheel_contracts.formats.source_spec import SourceSpec
 from tunewheel_contracts.identity import content_sha256
 from tunewheel_contracts.yaml_reading import DuplicateKey, read_yaml
 
@@ -279,6 +280,8 @@ class ProjectSpec(Strict):
     base_model: Annotated[str, Field(min_length=1, max_length=512)]
     """A Hugging Face id or a local path; safetensors only."""
     task: TaskSpec
+    sources: Annotated[tuple[SourceSpec, ...], Field(max_length=32, exclude_if=operator.not_)] = ()
+    """Other systems that the project learns from: Kafka topics and webhooks, mapped to events."""
     dataset: DatasetSpec = DatasetSpec()
     train: TrainSpec = TrainSpec()
     criteria: Annotated[tuple[Criterion, ...], Field(min_length=1)]
@@ -298,6 +301,10 @@ class ProjectSpec(Strict):
         for title in titles:
             if titles.count(title) > 1:
                 raise inconsistent("criteria", f"name {title} twice; put all its bounds into one entry")
+        names = [source.name for source in self.sources]
+        for name in names:
+            if names.count(name) > 1:
+                raise inconsistent("sources", f"name {name} twice; give each source a name of its own")
         self._label_in_schema()
         if self.drift.labels.teacher_quota and self.dataset.formats.documents.questions.teacher is None:
             raise inconsistent(

@@ -1,0 +1,1 @@
+"""The mappings that come with Tunewheel, one YAML file each."""
