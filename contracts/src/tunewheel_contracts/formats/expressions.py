@@ -90,10 +90,7 @@ def _is_expression(value: str) -> str:
     copies = 1
     for node in _nodes(tree):
         copies *= max(len(node["children"]), 1) if node["type"].startswith("multi_select") else 1
-        if (
-            node["type"] == "function_expression"
-            and node["value"] not in _OPTIONS.custom_functions.FUNCTION_TABLE
-        ):
+        if node["type"] == "function_expression" and node["value"] not in _Functions.FUNCTION_TABLE:
             raise ValueError(f"calls {node['value']}, which is no function of JMESPath; see docs/connect.md")
     if copies > MOST_COPIES:
         raise ValueError(
@@ -147,6 +144,7 @@ def plain(value: Any) -> str:
         if isinstance(node, list):
             waiting += reversed(cast("list[Any]", node))
         elif isinstance(node, dict):
+            node = cast("dict[str, Any]", node)
             if node.get("type") in _BLOCKS and lines[-1]:
                 lines.append("")
             said = node.get("text")

@@ -6,7 +6,7 @@ import base64
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from tunewheel_contracts.errors import InvalidEvent
 
@@ -39,31 +39,34 @@ def opened(format: str, value: Any, key: Any = None) -> Message | None:
 
 
 def _fields_of(key: Any) -> dict[str, Any]:
-    return key if isinstance(key, dict) else {} if key is None else {"key": key}
+    return _object(key) or ({} if key is None else {"key": key})
+
+
+def _object(value: Any) -> dict[str, Any] | None:
+    return cast("dict[str, Any]", value) if isinstance(value, dict) else None
 
 
 def _payload(value: Any) -> Any:
     """Leave out the schema, which Connect's JSON converter writes beside each value by default."""
-    is_both = isinstance(value, dict) and value.keys() == {"schema", "payload"}
-    return value["payload"] if is_both else value
+    both = _object(value)
+    return both["payload"] if both is not None and both.keys() == {"schema", "payload"} else value
 
 
 def _changed_row(value: Any, key: Any) -> Message | None:
     """Return the row of a change event (Debezium, "change event values"). Rows that Debezium's
     ``ExtractNewRecordState`` flattened are read too."""
-    if not isinstance(value, dict):
+    change = _object(value)
+    if change is None:
         raise InvalidEvent(field="(body)", reason="is no object; send Debezium's change events")
-    if "op" not in value:
-        return Message(value, is_deleted=str(value.get("__deleted", "")).lower() == "true")
-    before, after = value.get("before"), value.get("after")
-    match value["op"]:
-        case "c" | "r" | "u" if isinstance(after, dict):
+    if "op" not in change:
+        return Message(change, is_deleted=str(change.get("__deleted", "")).lower() == "true")
+    before, after, operation = _object(change.get("before")), _object(change.get("after")), str(change["op"])
+    match operation:
+        case "c" | "r" | "u" if after is not None:
             return Message(after)
         case "d":
             # Without REPLICA IDENTITY FULL the row before holds its key alone, or nothing.
-            return Message(
-                {**_fields_of(key), **(before if isinstance(before, dict) else {})}, is_deleted=True
-            )
+            return Message({**_fields_of(key), **(before or {})}, is_deleted=True)
         case "m":
             return None
         case "t":
@@ -75,15 +78,16 @@ def _changed_row(value: Any, key: Any) -> Message | None:
 
 
 def _cloud_event(value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict) or "specversion" not in value:
+    event = _object(value)
+    if event is None or "specversion" not in event:
         raise InvalidEvent(field="specversion", reason="is missing; send CloudEvents, structured or binary")
-    if "data_base64" not in value:
-        return value
+    if "data_base64" not in event:
+        return event
     try:
-        data = json.loads(base64.b64decode(value["data_base64"], validate=True))
+        data = json.loads(base64.b64decode(event["data_base64"], validate=True))
     except (ValueError, TypeError, RecursionError) as error:
         raise InvalidEvent(field="data_base64", reason="is no JSON in base64; send JSON as data") from error
-    return {**value, "data": data}
+    return {**event, "data": data}
 
 
 def structured(value: Any, headers: Mapping[str, bytes]) -> Any:
