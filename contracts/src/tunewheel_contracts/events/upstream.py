@@ -29,7 +29,7 @@ class TicketPublished(UpstreamEvent):
     subject_field: ClassVar[str] = "ticket_id"
     key_field: ClassVar[str] = "ticket_id"
     identity_fields: ClassVar[tuple[str, ...]] = ("subject", "body", "answer", "validated_by")
-    identity_when_given: ClassVar[tuple[str, ...]] = ("thread",)
+    identity_when_given: ClassVar[tuple[str, ...]] = ("thread", "media_type")
 
     project: Slug
     ticket_id: SourceId
@@ -45,6 +45,11 @@ class TicketPublished(UpstreamEvent):
     validated_at: Timestamp | None = None
     created_at: Timestamp | None = None
     attributes: Attributes = {}
+    media_type: Annotated[
+        Literal["text/plain", "text/html"] | None, Field(exclude_if=lambda kind: kind is None)
+    ] = None
+    """Format of ``body``, ``thread`` and a text ``answer``. HTML is read as Markdown. None: a text that
+    begins and ends with HTML markup is HTML, any other text is plain."""
     principal: OptionalPrincipal = None
     authority: OptionalAuthority = None
     signature: OptionalSignature = None

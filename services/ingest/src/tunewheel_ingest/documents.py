@@ -4,6 +4,7 @@ dead letters of all services."""
 from __future__ import annotations
 
 import asyncio
+import json
 import tempfile
 from datetime import datetime
 from pathlib import Path
@@ -13,7 +14,7 @@ from tunewheel_contracts.erasures import Erasure, place_of, proof_of
 from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.data import ErasureCompleted
-from tunewheel_contracts.events.upstream import DocumentPublished, ErasureRequested
+from tunewheel_contracts.events.upstream import DocumentPublished, ErasureRequested, TicketPublished
 from tunewheel_contracts.identity import content_id
 from tunewheel_contracts.topics import ERASED_LETTERS
 from tunewheel_runtime.erased_letters import ErasedLetters
@@ -22,9 +23,11 @@ from tunewheel_runtime.store import ArtifactMissing, CorruptArtifact, ObjectStor
 
 from tunewheel_ingest.parsing.document import ParsedDocument, Unreadable, refusing_length
 from tunewheel_ingest.parsing.formats import known_parsers
+from tunewheel_ingest.parsing.formats.html import is_html
 from tunewheel_ingest.parsing.process import ParserProcess
 
 FOLDER = "documents"
+HTML = "text/html"
 
 
 def folder_of(project: str, document_id: str) -> str:
@@ -63,6 +66,38 @@ class Documents:
             source = Path(folder) / "source"
             await self._fetch(document, source)
             return await self._parser.parse(source, media_type=document.media_type, name=document.document_id)
+
+    async def read_ticket(self, ticket: TicketPublished) -> TicketPublished:
+        """Return the ticket with Markdown in place of the HTML in its body, its thread and its answer.
+
+        Raises:
+            InvalidEvent: a text cannot be read as HTML.
+            TransientError: the reading process is away.
+        """
+        answer = ticket.answer if isinstance(ticket.answer, str) else ""
+        texts = [ticket.body, answer, *(turn.content for turn in ticket.thread)]
+        marked = [ticket.media_type == HTML if ticket.media_type else is_html(text) for text in texts]
+        if not any(marked):
+            return ticket
+        html = [text for text, is_marked in zip(texts, marked, strict=True) if is_marked]
+        with tempfile.TemporaryDirectory(prefix="ticket-") as folder:
+            source = Path(folder) / "source"
+            await asyncio.to_thread(source.write_text, json.dumps(html))
+            try:
+                parsed = await self._parser.parse(
+                    source, media_type=HTML, name=ticket.ticket_id, is_mail=True
+                )
+            except Unreadable as error:
+                raise InvalidEvent(field="body", reason=str(error)) from error
+        read = (section.text for section in parsed.sections)
+        body, answer, *turns = (
+            next(read) if is_marked else text for text, is_marked in zip(texts, marked, strict=True)
+        )
+        thread = tuple(
+            turn.model_copy(update={"content": text}) for turn, text in zip(ticket.thread, turns, strict=True)
+        )
+        update = {"body": body, "thread": thread} | ({"answer": answer} if answer else {})
+        return ticket.model_copy(update=update)
 
     async def stored(self, project: str, document_id: str, *, until: datetime) -> list[str]:
         """Return the files of a document that were stored up to ``until``.

@@ -3,6 +3,7 @@ files and dead letters."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from tunewheel_contracts import topics
@@ -23,7 +24,7 @@ from tunewheel_runtime.view import View
 
 from tunewheel_ingest.documents import Documents, carry_out
 from tunewheel_ingest.records import RECORD_OF, document_record, require_size
-from tunewheel_ingest.settings import DOCUMENTS_AT_ONCE
+from tunewheel_ingest.settings import DOCUMENTS_AT_ONCE, TICKETS_AT_ONCE
 
 SOURCE = "/tunewheel/ingest"
 Made = Envelope[RecordIngested] | None
@@ -39,9 +40,9 @@ def register(service: Service, projects: View[ProjectDeclared], documents: Docum
         await require_project(projects, event.project)
         return made(RECORD_OF[type(event.data)](event), event)
 
-    @service.on_each(topics.TICKET_PUBLISHED)
+    @service.on_each(topics.TICKET_PUBLISHED, max_records=TICKETS_AT_ONCE)
     async def on_ticket_published(event: Envelope[TicketPublished]) -> Made:
-        return await ingest(event)
+        return await ingest(replace(event, data=await documents.read_ticket(event.data)))
 
     @service.on_each(topics.DOCUMENT_PUBLISHED, max_records=DOCUMENTS_AT_ONCE)
     async def on_document_published(event: Envelope[DocumentPublished]) -> Made:

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tunewheel_ingest.parsing.formats.html import LONGEST_REPEATED, parse_html
+from tunewheel_ingest.parsing.document import Unreadable
+from tunewheel_ingest.parsing.formats.html import LONGEST_REPEATED, MOST_SPANNED, parse_html
 
 
 def rows_of(page: str) -> list[str]:
@@ -56,3 +58,23 @@ def test_every_cell_is_said_however_they_are_merged(rows: list[list[str]]) -> No
     for number, row in enumerate(rows):
         for place in range(len(row)):
             assert f"c{number}x{place} " in text
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        ["<td rowspan=1000 colspan=1000>x</td>"] * 200,
+        ["<td rowspan=1000>x</td>" * 20] * 60,
+        ["<td rowspan=9999>x</td>" * 300, *["<td>x</td>"] * 100],
+        ["<td colspan=1000>x</td>" * 20],
+    ],
+)
+def test_cells_that_span_over_too_many_others_are_refused_with_advice(rows: list[str]) -> None:
+    with pytest.raises(Unreadable, match="remove rowspan and colspan"):
+        parse_html(f"<table>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>")
+
+
+def test_a_long_table_with_merged_cells_is_read() -> None:
+    rows = ["<td rowspan=50>x</td><td>1</td>", *["<td>2</td>"] * 49] * 20
+    assert len(rows) < MOST_SPANNED
+    assert len(rows_of(f"<table>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>")) >= len(rows)

@@ -7,6 +7,10 @@ import signal
 
 from tunewheel_contracts.fields import Frozen
 
+MAIL_SHARE = 20
+"""A ticket may take a 20th of the processor time that a document may take: many tickets are fetched
+together, and all must be read before Kafka removes the consumer from its group."""
+
 
 class Limits(Frozen):
     """Limits of the process that reads one document."""
@@ -17,6 +21,11 @@ class Limits(Frozen):
     wall_seconds: int
     output_bytes: int
     """Size of the Markdown and the sections together."""
+
+    @property
+    def for_mail(self) -> Limits:
+        """The limits for the texts of one ticket."""
+        return self.model_copy(update={"cpu_seconds": max(1, self.cpu_seconds // MAIL_SHARE)})
 
     def apply(self) -> None:
         """Set these limits for this process; they cannot be raised again."""

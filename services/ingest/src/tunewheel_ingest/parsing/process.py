@@ -29,18 +29,22 @@ class ParserProcess:
         self._process: asyncio.subprocess.Process | None = None
         self._turn = asyncio.Lock()
 
-    async def parse(self, source: Path, *, media_type: str, name: str) -> ParsedDocument:
-        """Read the file at ``source``; ``name`` is the document's id.
+    async def parse(
+        self, source: Path, *, media_type: str, name: str, is_mail: bool = False
+    ) -> ParsedDocument:
+        """Read the file at ``source``; ``name`` is the document's id, and ``is_mail`` is as in ``Order``.
 
         Raises:
             Unreadable: the document does not fit its media type, holds no text, or exceeds a limit.
             TransientError: the reading process died; the next call starts a new one.
         """
+        limits = self._limits.for_mail if is_mail else self._limits
         with tempfile.TemporaryDirectory(prefix="parsed-") as scratch:
             target = Path(scratch) / "document.json"
             order = Order(
-                source=str(source), target=str(target), media_type=media_type, name=name, limits=self._limits
-            )
+                source=str(source), target=str(target), media_type=media_type, name=name,
+                limits=limits, is_mail=is_mail,
+            )  # fmt: skip
             async with self._turn:
                 outcome = await self._ask(order)
             if outcome.status == "refused":

@@ -23,7 +23,7 @@ from typing import Literal
 from tunewheel_contracts.fields import Frozen
 
 from tunewheel_ingest.parsing.document import ParsedDocument, Unreadable, refusing_length
-from tunewheel_ingest.parsing.formats import known_parsers, parse_file
+from tunewheel_ingest.parsing.formats import known_parsers, parse_file, parse_mails
 from tunewheel_ingest.parsing.limits import Limits
 
 
@@ -45,6 +45,8 @@ class Order(Frozen):
     media_type: str
     name: str
     limits: Limits
+    is_mail: bool = False
+    """Whether ``source`` is a JSON list of HTML texts, of which each becomes a section."""
 
 
 class Outcome(Frozen):
@@ -63,7 +65,9 @@ def main() -> None:
         order = Order.model_validate_json(line)
         for name in known_parsers()[order.media_type].libraries:
             importlib.import_module(name)
-        answers.write(outcome_of(order, parse_file).model_dump_json() + "\n")
+        answers.write(
+            outcome_of(order, parse_mails if order.is_mail else parse_file).model_dump_json() + "\n"
+        )
         answers.flush()
 
 

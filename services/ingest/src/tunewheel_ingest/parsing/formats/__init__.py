@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import importlib
+import json
 import pkgutil
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path, PurePosixPath
 
-from tunewheel_contracts.formats.document import media_type_of
+from tunewheel_contracts.formats.document import DocumentSection, media_type_of
 
 from tunewheel_ingest.parsing.document import ParsedDocument, Parser, Unreadable
+from tunewheel_ingest.parsing.formats.html import parse_mail
 
 
 @cache
@@ -27,6 +29,16 @@ def known_type(document_id: str) -> str | None:
     suffix = PurePosixPath(document_id).suffix.lower()
     own = (parser.media_type for parser in known_parsers().values() if suffix in parser.endings)
     return media_type_of(document_id) or next(own, None)
+
+
+def parse_mails(path: Path, media_type: str, name: str) -> ParsedDocument:
+    """Read the file at ``path``, a JSON list of HTML texts. Each becomes one section.
+
+    Raises:
+        Unreadable: a text is damaged.
+    """
+    texts = [parse_mail(text) for text in json.loads(path.read_bytes())]
+    return ParsedDocument(markdown="", sections=tuple(DocumentSection(text=text) for text in texts))
 
 
 def parse_file(path: Path, media_type: str, name: str) -> ParsedDocument:

@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from tunewheel_ingest.normalising import normalise
-from tunewheel_ingest.parsing.document import ParsedDocument, Parser, refusing_damage
+from tunewheel_ingest.parsing.document import ParsedDocument, Parser, Unreadable, refusing_damage
 from tunewheel_ingest.parsing.markdown import sections_of, title_of
 
 if TYPE_CHECKING:
@@ -18,6 +18,9 @@ LONGEST_REPEATED = 200
 the rows after its first."""
 MOST_COLUMNS = 1_000
 """The most columns that one cell may span, as in HTML 5 (§4.9.11)."""
+MOST_SPANNED = 10_000
+"""The most cells that ``rowspan`` and ``colspan`` may add to one document. A page of 40 kB can ask for
+millions."""
 _OF_TABLES = ("table", "thead", "tbody", "tfoot", "tr", "td", "th", "caption")
 DROPPED = (
     "script", "style", "noscript", "template", "nav", "aside", "iframe", "frame", "object", "embed",
@@ -29,6 +32,9 @@ RUNNING_SCHEMES = ("javascript:", "vbscript:", "data:")
 HEADINGS = ("h1", "h2", "h3", "h4", "h5", "h6")
 BLOCKS = {"details": "div", "center": "div", "fieldset": "div", "summary": "p", "legend": "p"}
 """Block elements that markdownify treats as inline, and the elements that replace them."""
+_MARKUP = re.compile(
+    r"\s*<(?:!doctype html|html|head|body|meta|style|div|p|span|table|br|font|ul|ol|h[1-6])\b", re.IGNORECASE
+)
 _POWER = re.compile(r"[+\u2212-]?\d{1,9}")
 
 
@@ -50,6 +56,28 @@ def parse_html(html: str | bytes) -> ParsedDocument:
     return ParsedDocument(
         markdown=markdown, sections=sections_of(markdown), title=title_of(markdown) or " ".join(named.split())
     )
+
+
+def is_html(text: str) -> bool:
+    """Return whether ``text`` begins and ends with HTML markup, as the body of an HTML mail does."""
+    return _MARKUP.match(text) is not None and text.rstrip().endswith(">")
+
+
+def parse_mail(html: str) -> str:
+    """Return the body of an HTML mail as Markdown. Pictures without a description are left out: they are
+    logos and counters.
+
+    Raises:
+        Unreadable: the body is damaged, or nested too deeply.
+    """
+    from bs4 import BeautifulSoup
+
+    with refusing_damage("HTML", "simplify or mend its markup, or send the text with media_type text/plain"):
+        soup = BeautifulSoup(html, "html.parser")
+        _clean(soup)
+        for picture in soup.find_all("img", alt=lambda alt: not alt):
+            picture.decompose()
+        return to_markdown(soup)
 
 
 def to_markdown(tree: Tag) -> str:
@@ -139,19 +167,24 @@ def settle_tables(soup: BeautifulSoup | Tag) -> None:
 
     A table around other tables only lays out the page, so it becomes plain blocks. Merged cells are repeated
     once per row. Bars in cells are escaped (GFM §4.10).
+
+    Raises:
+        Unreadable: merged cells span over ``MOST_SPANNED`` cells.
     """
+    spanned = 0
     parts = [(part, part.find_parent("table")) for part in soup.find_all(_OF_TABLES)]
     around = {id(owner) for part, owner in parts if owner is not None and part.name == "table"}
     for part, owner in parts:
         if id(part) in around or (id(owner) in around and part.name != "table"):
             part.name = "div"
     for table in soup.find_all("table"):
-        _fill(table)
+        spanned = _fill(table, spanned)
         for text in table.find_all(string=lambda string: "|" in (string or "")):
             text.replace_with(str(text).replace("|", "\\|"))
 
 
-def _fill(table: Tag) -> None:
+def _fill(table: Tag, spanned: int) -> int:
+    """Repeat the merged cells of ``table`` and return ``spanned`` plus the number of cells that they add."""
     below: dict[int, tuple[int, Tag]] = {}  # by column: a cell from above, and how many more rows it spans
     rows = table.find_all("tr")
     for left, row in zip(range(len(rows), 0, -1), rows, strict=True):
@@ -159,19 +192,29 @@ def _fill(table: Tag) -> None:
         for cell in [*row.find_all(["td", "th"], recursive=False), None]:
             while column in reaching:
                 count, above = reaching.pop(column)
-                again = _again(above)
+                again, wide = _again(above), _span(above, "colspan", MOST_COLUMNS)
                 row.append(again) if cell is None else cell.insert_before(again)
                 if count > 1:
                     below[column] = (count - 1, above)
-                column += _span(above, "colspan", MOST_COLUMNS)
+                column, spanned = column + wide, _counted(spanned + wide)
             if cell is None:
                 break
-            count = _span(cell, "rowspan", left) - 1
+            count, wide = _span(cell, "rowspan", left) - 1, _span(cell, "colspan", MOST_COLUMNS)
             if count:
                 below[column] = (count, cell)
-            column += _span(cell, "colspan", MOST_COLUMNS)
+            column, spanned = column + wide, _counted(spanned + wide - 1)
         # a cell from above that lies beyond the row's last cell, after a gap, continues downwards unchanged
         below |= {place: (count - 1, above) for place, (count, above) in reaching.items() if count > 1}
+    return spanned
+
+
+def _counted(spanned: int) -> int:
+    if spanned > MOST_SPANNED:
+        raise Unreadable(
+            f"has tables whose merged cells span over {MOST_SPANNED} cells; remove rowspan and colspan, or "
+            "divide the tables"
+        )
+    return spanned
 
 
 def _again(cell: Tag) -> Tag:
