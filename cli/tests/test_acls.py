@@ -80,7 +80,8 @@ def test_dead_letters_are_written_by_who_handles_the_topic_and_erased_by_ingest(
     assert ("topic", "project.declared.dlq") not in rights["curate"], "it only replays the topic"
     assert rights["registry"]["topic", "project.declared.dlq"] == ("Write",)
     deletes = {(name, r) for name in rights for (_, r), found in rights[name].items() if "Delete" in found}
-    assert deletes == {("ingest", letters) for letters in ERASED_LETTERS}
+    handled = {(spec.deleted_by, spec.name) for spec in TOPICS if spec.deleted_by}
+    assert deletes == {("ingest", letters) for letters in ERASED_LETTERS} | handled
     assert rights["ingest"]["topic", "erasure.requested.dlq"] == ("Write",)
 
 

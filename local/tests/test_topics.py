@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from tunewheel_contracts.topics import BY_NAME, DEAD_LETTER_OVERHEAD, MAX_MESSAGE_BYTES, TOPICS
+from tunewheel_contracts.topics import (
+    BY_NAME,
+    DEAD_LETTER_OVERHEAD,
+    ERASED_LETTERS,
+    MAX_MESSAGE_BYTES,
+    TOPICS,
+)
 from tunewheel_local.topics import Difference, Topic, TopicReport, compare, settled, wanted_topics
 
 
@@ -17,7 +23,10 @@ def test_every_spec_is_a_topic_with_a_dead_letter_where_somebody_consumes() -> N
         assert wanted[spec.name].partitions == spec.partitions
         assert wanted[spec.name].configs["cleanup.policy"] == spec.cleanup
         assert ("message.timestamp.type" in wanted[spec.name].configs) == spec.is_from_upstream
+        assert ("segment.ms" in wanted[spec.name].configs) == (spec.deleted_by is not None)
     assert wanted["ticket.published"].configs["message.timestamp.type"] == "LogAppendTime"
+    rolled = {name for name, topic in wanted.items() if "segment.ms" in topic.configs and name not in BY_NAME}
+    assert rolled == set(ERASED_LETTERS), "records are deleted from these too"
     letters = wanted["ticket.published.dlq"]
     assert int(letters.configs["max.message.bytes"]) == MAX_MESSAGE_BYTES + DEAD_LETTER_OVERHEAD
 

@@ -17,6 +17,7 @@ from tunewheel_console.state import ConsoleState
 from tunewheel_console.traffic import Traffic
 from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope, new_event
+from tunewheel_contracts.events.data import RecordIngested, RecordKind
 from tunewheel_contracts.events.evaluation import ReviewRequested, ReviewSubmitted
 from tunewheel_contracts.events.training import TrainAction, TrainControl
 from tunewheel_contracts.events.upstream import DocumentPublished, FeedbackReceived
@@ -149,6 +150,10 @@ async def test_the_control_api_asks_the_broker_for_documents_and_for_ingests_pla
         data = DocumentPublished(project=project, document_id=name, content="x")
         return new_event(data, source="/test")
 
+    def record(name: str, kind: RecordKind) -> Envelope[RecordIngested]:
+        given = {"project": project, "record_id": f"rec-{kind}", "source_event_id": "e", "group": name}
+        return new_event(RecordIngested(**given, kind=kind, source_id=name, input="x"), source="/test")
+
     async def nothing() -> None: ...
 
     made = settings(kafka, tmp_path)
@@ -160,6 +165,8 @@ async def test_the_control_api_asks_the_broker_for_documents_and_for_ingests_pla
             assert await documents.of(project) == {"a.md"}
             await bus.publish(document("b.md"))
             assert await documents.of(project) == {"a.md", "b.md"}
+            await bus.publish(record("c.md", RecordKind.DOCUMENT), record("T-1", RecordKind.TICKET))
+            assert await documents.of(project) == {"a.md", "b.md", "c.md"}, "its own event may be deleted"
             assert await documents.of("another") == set()
             with pytest.raises(Refused, match="events behind"):
                 await log.settled(0.0)

@@ -31,6 +31,7 @@ from tunewheel_runtime.kafka_refusals import NotAllowed
 from tunewheel_runtime.kafka_settings import KafkaSettings
 from tunewheel_runtime.leadership import LeadershipLost
 from tunewheel_runtime.record_search import RecordSearch
+from tunewheel_runtime.retention import Retention
 from tunewheel_runtime.service import Service
 from tunewheel_runtime.settings import ServiceSettings
 from tunewheel_testing.command_keys import CommandKeys
@@ -72,7 +73,9 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredKafka]:
             code, printed, err = cli(broker.by_certificate("topics"), "admin", "topics", "--apply", "--json")
             assert (code, err) == (0, "")
             assert json.loads(printed)["in_order"]
-            assert len(json.loads(printed)["altered"]) == 4, "partitions, retention, size, time stamps"
+            assert len(json.loads(printed)["altered"]) == 5, (
+                "partitions, retention, size, time stamps, segments"
+            )
             yield broker
     except JarUnavailable as error:
         pytest.skip(f"Kafka's jars are not in the cache and cannot be downloaded: {error}")
@@ -124,6 +127,7 @@ async def test_every_service_does_its_work_with_its_rights_and_uses_all_of_them(
         async with Bus(secured.broker.bootstrap_servers) as bus:
             await _turn_the_wheel(secured, bus, project, tmp_path)
         await _look_for_a_completion(services["serve-gateway"])
+        await _delete_what_was_handled(services["ingest"])
 
     assert secured.audited("Denied") == set()
     granted = {
@@ -152,6 +156,14 @@ async def _look_for_a_completion(gateway: Service) -> None:
         assert await search.find("nobody's", datetime.now(UTC) - timedelta(hours=1)) is None
     finally:
         await search.close()
+
+
+async def _delete_what_was_handled(ingest: Service) -> None:
+    for topic in (topic for topic in TOPICS if topic.deleted_by == ingest.name):
+        retention = Retention(
+            ingest.settings, ingest.store, topic, days=0, warn=ingest.warn, failed=ingest.fail
+        )
+        await until(lambda retention=retention: retention.sweep(datetime.now(UTC)))
 
 
 async def _refuse_a_message_of_every_topic(bus: Bus, services: dict[str, Service]) -> None:

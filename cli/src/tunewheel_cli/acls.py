@@ -98,6 +98,9 @@ def _of(name: str) -> list[Acl]:
     if name == ERASES_LETTERS:
         for operation in ("Read", "Write", "Delete"):
             allow(operation, "topic", ERASED_LETTERS)
+    for spec in (spec for spec in TOPICS if spec.deleted_by == name):
+        allow("Delete", "topic", [spec.name])
+        allow("Describe", "group", (group for other in SERVICES for group in spec.groups_of(other)))
     if name == "console":
         allow("Read", "topic", (*letters, DOCUMENT_PUBLISHED.name))
         # the console compares their ends with ingest's place, before it asks for a version

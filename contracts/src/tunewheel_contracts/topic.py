@@ -33,9 +33,10 @@ class TopicSpec:
 
     ``retention_ms``: milliseconds, or ``FOREVER`` for topics from which state is rebuilt. ``consumers``:
     services that share the partitions, in the consumer group ``<service>.<topic>``; a topic with consumers
-    has a dead-letter topic. ``replayed_by``: services of which every process reads the topic without a group.
-    ``elects``: services whose active process is elected by the group ``<service>.active`` on this topic. The
-    console reads every topic except ``NOT_SHOWN``, and is not listed.
+    has a dead-letter topic. ``deleted_by``: the service that deletes records which every group has handled,
+    some days after they were logged. ``replayed_by``: services of which every process reads the topic without
+    a group. ``elects``: services whose active process is elected by the group ``<service>.active`` on this
+    topic. The console reads every topic except ``NOT_SHOWN``, and is not listed.
     """
 
     event: type[Event]
@@ -47,6 +48,7 @@ class TopicSpec:
     max_message_bytes: int = MAX_MESSAGE_BYTES
     replayed_by: tuple[Service, ...] = ()
     elects: tuple[Service, ...] = ()
+    deleted_by: Service | None = None
 
     @property
     def name(self) -> str:
@@ -78,7 +80,7 @@ class TopicSpec:
     @property
     def is_kept_for_ever(self) -> bool:
         """Whether all events must stay on the log."""
-        return self.cleanup == "delete" and self.retention_ms == FOREVER
+        return self.cleanup == "delete" and self.retention_ms == FOREVER and self.deleted_by is None
 
     def is_tombstone(self, value: bytes | None) -> bool:
         """Return whether a record with this value is a tombstone, which removes its key: null, on a compacted

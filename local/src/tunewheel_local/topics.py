@@ -9,7 +9,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tunewheel_contracts.errors import TunewheelError
-from tunewheel_contracts.topics import DEAD_LETTER_OVERHEAD, FOREVER, TOPICS, TopicSpec
+from tunewheel_contracts.topics import (
+    DAY_MS,
+    DEAD_LETTER_OVERHEAD,
+    ERASED_LETTERS,
+    FOREVER,
+    TOPICS,
+    TopicSpec,
+)
 from tunewheel_runtime.cluster import admin_client
 
 from tunewheel_local.connection import unreachable
@@ -21,6 +28,9 @@ SETTLE_SECONDS = 30.0
 _ALREADY_EXISTS = 36
 """Kafka protocol, error code TOPIC_ALREADY_EXISTS."""
 PARTITIONS = "partitions"
+ROLLED = {"segment.ms": str(DAY_MS)}
+"""Of topics from which records are deleted. Kafka removes deleted records from the disk once their segment is
+closed."""
 # aiokafka types what its admin client returns as a response without fields; hence Any below.
 
 
@@ -88,11 +98,14 @@ def wanted_topics(specs: Iterable[TopicSpec] = TOPICS) -> tuple[Topic, ...]:
         }
         if spec.is_from_upstream:
             configs["message.timestamp.type"] = "LogAppendTime"
+        if spec.deleted_by is not None:
+            configs |= ROLLED
         topics.append(Topic(spec.name, spec.partitions, configs))
         if spec.dead_letter_exists:
             largest = str(spec.max_message_bytes + DEAD_LETTER_OVERHEAD)
             kept = {"cleanup.policy": "delete", "retention.ms": str(FOREVER), "max.message.bytes": largest}
-            topics.append(Topic(spec.dead_letter, 1, kept))
+            rolled = ROLLED if spec.dead_letter in ERASED_LETTERS else {}
+            topics.append(Topic(spec.dead_letter, 1, kept | rolled))
     return tuple(topics)
 
 

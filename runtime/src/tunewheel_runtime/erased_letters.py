@@ -5,9 +5,8 @@ Kafka can only delete the beginning of a partition. So all letters up to the las
 original timestamps.
 """
 
-# aiokafka has no type stubs.
-# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
-# pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false
+# Letters hold any JSON.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 from __future__ import annotations
 
 import json
@@ -17,21 +16,15 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-import structlog
-from aiokafka import TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
-from aiokafka.errors import KafkaError, TopicAuthorizationFailedError
 from tunewheel_contracts.erasures import Erasure
-from tunewheel_contracts.errors import InvalidEvent, TransientError
 from tunewheel_contracts.event import KafkaRecord
 
 from tunewheel_runtime.deadletter import Position, Undecoded, refused, withheld
 from tunewheel_runtime.kafka import client_options
 from tunewheel_runtime.log import Place, read
 from tunewheel_runtime.publishing import Publisher
+from tunewheel_runtime.retention import delete_records
 from tunewheel_runtime.settings import ServiceSettings
-
-log = structlog.get_logger(__name__)
 
 
 def is_erased(record: Undecoded, erasures: Iterable[Erasure]) -> bool:
@@ -157,21 +150,7 @@ class ErasedLetters:
         await self._delete()
 
     async def _delete(self) -> None:
-        admin = AIOKafkaAdminClient(**client_options(self._settings))
-        try:
-            await admin.start()
-            await admin.delete_records(
-                {TopicPartition(*place): RecordsToDelete(last + 1) for place, last in self._last.items()}
-            )
-        except TopicAuthorizationFailedError as error:
-            names = ", ".join(sorted({topic for topic, _ in self._last}))
-            reason = f"cannot be done: Kafka refuses to delete records of {names}; allow it, then ask again"
-            raise InvalidEvent(field="(topic)", reason=reason) from error
-        except (KafkaError, OSError) as error:
-            raise TransientError(f"cannot delete dead letters: {error!r}") from error
-        finally:
-            await admin.close()
-        log.info("dead_letters_erased", upto={f"{t}[{n}]": last + 1 for (t, n), last in self._last.items()})
+        await delete_records(self._settings, {place: last + 1 for place, last in self._last.items()})
 
     async def _read(self, upto: Mapping[Place, int] | None) -> AsyncIterator[Undecoded]:
         """Yield the letters before ``upto``; None: up to the present ends."""

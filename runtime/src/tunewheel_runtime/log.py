@@ -177,10 +177,14 @@ class Cursor:
 
     async def start_at(self, since: datetime) -> None:
         """Read all partitions from the first record that was logged at ``since`` or later."""
+        self.start_from(await self.offsets_at(since))
+
+    async def offsets_at(self, since: datetime) -> dict[Place, int]:
+        """Return by partition the offset of the first record that was logged at ``since`` or later."""
         with self._named():
             milliseconds = {TopicPartition(*place): int(since.timestamp() * 1000) for place in self.spans}
             found = await self._consumer.offsets_for_times(milliseconds)
-        self.start_from({tp: at.offset if at else self.spans[tp].end for tp, at in found.items()})
+        return {tp: at.offset if at else self.spans[tp].end for tp, at in found.items()}
 
     def rest(self) -> None:
         """Fetch nothing until the next start."""

@@ -208,8 +208,8 @@ class ProjectDeclared(UpstreamEvent):
     principal: OptionalPrincipal = None
 
 
-TICKET_PUBLISHED = TopicSpec(TicketPublished, ("upstream", "ingest"), ("ingest",), 3)
-DOCUMENT_PUBLISHED = TopicSpec(DocumentPublished, ("upstream", "ingest"), ("ingest",), 3)
+TICKET_PUBLISHED = TopicSpec(TicketPublished, ("upstream", "ingest"), ("ingest",), 3, deleted_by="ingest")
+DOCUMENT_PUBLISHED = TopicSpec(DocumentPublished, ("upstream", "ingest"), ("ingest",), 3, deleted_by="ingest")
 DOCUMENT_WITHDRAWN = TopicSpec(
     DocumentWithdrawn,
     ("upstream", "ingest", "console"),
@@ -218,9 +218,15 @@ DOCUMENT_WITHDRAWN = TopicSpec(
     replayed_by=("index",),
 )
 EXAMPLE_PUBLISHED = TopicSpec(
-    ExamplePublished, ("upstream", "ingest", "eval", "console", "curate"), ("ingest",), 3
+    ExamplePublished,
+    ("upstream", "ingest", "eval", "console", "curate"),
+    ("ingest",),
+    3,
+    deleted_by="ingest",
 )
-FEEDBACK_RECEIVED = TopicSpec(FeedbackReceived, ("upstream", "serve-gateway"), ("ingest", "monitor"), 3)
+FEEDBACK_RECEIVED = TopicSpec(
+    FeedbackReceived, ("upstream", "serve-gateway"), ("ingest", "monitor"), 3, deleted_by="ingest"
+)
 ERASURE_REQUESTED = TopicSpec(
     ErasureRequested,
     ("upstream", "ingest", "eval", "console"),

@@ -71,6 +71,8 @@ def _topic_table() -> str:
 def _kept(spec: TopicSpec) -> str:
     if spec.cleanup == "compact":
         return "newest per key"
+    if spec.deleted_by is not None:
+        return f"until handled, then days that a setting of {spec.deleted_by} says"
     return f"{spec.retention_ms // DAY_MS} days" if spec.retention_ms > 0 else "for ever"
 
 

@@ -8,6 +8,7 @@ from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.upstream import ProjectDeclared
 from tunewheel_runtime.process import run_service
+from tunewheel_runtime.retention import Retention
 from tunewheel_runtime.service import Service
 from tunewheel_runtime.view import View
 
@@ -43,6 +44,17 @@ def make_app(settings: Settings) -> Service:
     service.on_shutdown(parser.close)
     documents = Documents(service.store, parser, max_bytes=settings.max_document_bytes)
     register(service, projects, documents)
+    for topic in (spec for spec in topics.TOPICS if spec.deleted_by == service.name):
+        retention = Retention(
+            settings,
+            service.store,
+            topic,
+            days=settings.upstream_days,
+            warn=service.warn,
+            failed=service.fail,
+        )
+        service.on_startup(retention.start)
+        service.on_shutdown(retention.stop)
     door = Door(service, projects)
     service.mount(
         make_api(

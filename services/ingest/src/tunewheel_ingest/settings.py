@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pydantic import Field
-from tunewheel_contracts.topics import MAX_MESSAGE_BYTES
+from tunewheel_contracts.topics import FOREVER, MAX_MESSAGE_BYTES
 from tunewheel_runtime.settings import ServiceSettings
 
 from tunewheel_ingest.parsing.limits import Limits
@@ -34,6 +34,10 @@ class Settings(ServiceSettings):
     """Largest result of reading one document, in MiB: its Markdown and its sections together."""
     publish_batch: int = Field(default=500, ge=1)
     """How many lines of a JSON Lines body are published and acknowledged together."""
+    upstream_days: int = Field(default=7, ge=FOREVER)
+    """Tickets, documents, examples and feedback are deleted from the log so many days after they were
+    published, if every service has handled them. -1: never. Erased people's texts stay on these topics until
+    then."""
 
     @property
     def parse_limits(self) -> Limits:

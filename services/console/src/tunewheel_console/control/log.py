@@ -11,13 +11,15 @@ from typing import Any, Self
 
 from tunewheel_contracts.errors import TransientError
 from tunewheel_contracts.event import Envelope
+from tunewheel_contracts.events.data import RecordIngested
 from tunewheel_contracts.topics import (
     DOCUMENT_PUBLISHED,
     EXAMPLE_PUBLISHED,
     FEEDBACK_RECEIVED,
+    RECORD_INGESTED,
     TICKET_PUBLISHED,
 )
-from tunewheel_runtime.deadletter import Position
+from tunewheel_runtime.deadletter import Position, Undecoded
 from tunewheel_runtime.kafka import client_options
 from tunewheel_runtime.partitions import Backlog, group_backlog
 from tunewheel_runtime.refusals import Refused
@@ -26,6 +28,8 @@ from tunewheel_runtime.view import LogReader
 
 RECORDS_FROM = (TICKET_PUBLISHED, DOCUMENT_PUBLISHED, EXAMPLE_PUBLISHED, FEEDBACK_RECEIVED)
 """The topics from which ingest makes records."""
+OF_DOCUMENT = b'"kind":"document"'
+"""Stands in the JSON of a document's record. In a text of another record the quotes would be escaped."""
 POLL_SECONDS = 0.5
 DOCUMENTS_SECONDS = 10.0
 """How long a request waits until the published documents are read."""
@@ -34,8 +38,9 @@ Backlogs = Callable[[], Awaitable[list[Backlog]]]
 
 
 class Documents:
-    """The ids of all documents that were ever published. Their topic is read when somebody first asks, and
-    followed from then on. Only ids are kept."""
+    """The ids of all documents that were ever published: those that wait to be read, and those of records,
+    because documents that were read are deleted from their topic. Both topics are read when somebody first
+    asks, and followed from then on. Only ids are kept."""
 
     def __init__(self, settings: ServiceSettings) -> None:
         self._settings = settings
@@ -52,10 +57,11 @@ class Documents:
         if self._reader is None or self._reading is None:
             self._reader = LogReader(
                 self._settings,
-                (DOCUMENT_PUBLISHED,),
+                (DOCUMENT_PUBLISHED, RECORD_INGESTED),
                 self._add,
                 failed=self._fail,
                 begins=_beginning,
+                keep=_is_other,
             )
             self._reading = asyncio.create_task(self._reader.start(), name="documents")
         reading = self._reading
@@ -75,10 +81,16 @@ class Documents:
             await self._reader.stop()
 
     def _add(self, event: Envelope[Any], _: Position) -> None:
-        self._ids[event.project].add(event.data.document_id)
+        data = event.data
+        self._ids[event.project].add(data.source_id if isinstance(data, RecordIngested) else data.document_id)
 
     def _fail(self, _: BaseException) -> None:
         self._reading = None
+
+
+async def _is_other(record: Undecoded) -> bool:
+    """Return whether this is the record of anything but a document, which need not be decoded."""
+    return record.position.topic == RECORD_INGESTED.name and OF_DOCUMENT not in (record.value or b"")
 
 
 async def _beginning() -> Mapping[str, Mapping[str, int] | None]:
