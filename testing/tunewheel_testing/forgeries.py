@@ -27,6 +27,7 @@ COMMANDS: dict[str, dict[str, Any]] = {
     "review.answered": {
         "run_id": "run-1", "review_id": "rv-1", "item_id": "i-1", "reviewer": "ada", "preference": "better"
     },
+    "record.judged": {"record_id": "rec-1", "verdict": "release", "request": "r1"},
     "answers.compared": {
         "request_id": "c-1", "model_id": "m-1", "completion_id": "x", "preference": "same", "reviewer": "ada"
     },

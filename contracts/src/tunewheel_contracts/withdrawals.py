@@ -1,4 +1,4 @@
-"""Withdrawn documents, folded from the log. The result does not depend on the order of reading.
+"""Withdrawn documents, tickets and examples, folded from the log. The order of reading makes no difference.
 
 A withdrawal has a moment: ``withdrawn_at``, or else the event's own time. It covers all publications of the
 document up to and including that moment. A later publication brings the document back. Only these times
@@ -9,17 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.upstream import DocumentWithdrawn
 from tunewheel_contracts.fields import Frozen, SourceId, Timestamp
+
+DOCUMENT = "document"
 
 
 class Withdrawal(Frozen):
     """Publications of ``document_id`` up to ``until`` are withdrawn."""
 
     document_id: SourceId
+    kind: Annotated[str, Field(exclude_if=lambda kind: kind == DOCUMENT)] = DOCUMENT
     until: Timestamp
 
 
@@ -34,10 +39,12 @@ class Withdrawals:
         """Add one event and its position on the log."""
         data = envelope.data
         if isinstance(data, DocumentWithdrawn):
-            withdrawal = Withdrawal(document_id=data.document_id, until=data.withdrawn_at or envelope.time)
+            until = data.withdrawn_at or envelope.time
+            withdrawal = Withdrawal(document_id=data.document_id, kind=data.kind, until=until)
             self._by_project.setdefault(data.project, {})[partition, offset] = withdrawal
-            before = self._latest.setdefault((data.project, data.document_id), withdrawal.until)
-            self._latest[data.project, data.document_id] = max(before, withdrawal.until)
+            if data.kind == DOCUMENT:
+                before = self._latest.setdefault((data.project, data.document_id), until)
+                self._latest[data.project, data.document_id] = max(before, until)
 
     def takes(self, project: str, document_id: str, published_at: datetime) -> bool:
         """Return whether the publication of a document at ``published_at`` is withdrawn."""
@@ -52,16 +59,16 @@ class Withdrawals:
         return {str(partition): end for partition, end in sorted(ends.items())}
 
     def of(self, project: str) -> tuple[Withdrawal, ...]:
-        """Return the latest known withdrawal of each document of ``project``."""
+        """Return the latest known withdrawal of each source of ``project``."""
         return self.before(project, self.upto(project))
 
     def before(self, project: str, upto: Mapping[str, int]) -> tuple[Withdrawal, ...]:
-        """Return the latest withdrawal of each document before the offsets ``upto``, sorted by document."""
-        latest: dict[str, Withdrawal] = {}
+        """Return the latest withdrawal of each source before the offsets ``upto``, sorted by id."""
+        latest: dict[tuple[str, str], Withdrawal] = {}
         for (partition, offset), withdrawal in self._by_project.get(project, {}).items():
             if offset >= upto.get(str(partition), 0):
                 continue
-            latest_of = latest.get(withdrawal.document_id)
-            if latest_of is None or latest_of.until < withdrawal.until:
-                latest[withdrawal.document_id] = withdrawal
-        return tuple(latest[document_id] for document_id in sorted(latest))
+            source = (withdrawal.document_id, withdrawal.kind)
+            if source not in latest or latest[source].until < withdrawal.until:
+                latest[source] = withdrawal
+        return tuple(latest[source] for source in sorted(latest))

@@ -173,6 +173,7 @@ _WORDS: dict[type, Callable[[Any], str]] = {
     ),
     data.DatasetVersioned: _versioned,
     data.DatasetRejected: lambda e: "; ".join(e.reasons),
+    data.RecordJudged: lambda e: f"{e.record_id}: {e.verdict}{_because(e.comment)}",
     training.TrainPlanned: _planned,
     training.TrainStarted: _started,
     training.TrainProgressed: _progressed,

@@ -136,6 +136,9 @@ class DatasetVersioned(Event):
     training_sha256: Annotated[Sha256 | None, Field(exclude_if=operator.not_)] = None
     """Hash of the parts of the spec that affect rows or training. None: made by a release without this
     field."""
+    judged_upto: Annotated[RecordsUpto | None, Field(exclude_if=operator.not_)] = None
+    """The decisions about quarantined records that the build applied, as offsets by partition of
+    ``record.judged``. None: there was no decision."""
     missing_records: Annotated[int | None, Field(ge=1, exclude_if=lambda count: count is None)] = None
     """Number of records, of all projects, that were deleted from the log before curate read them; this
     version may lack some. None: no record is missing."""
@@ -166,6 +169,29 @@ class DatasetRejected(Event):
     held: Annotated[Slug | None, Field(exclude_if=lambda name: name is None)] = None
     """The version that could be published and waits for a person, because it misses expectations. A
     ``dataset.requested`` with ``release`` publishes it. None: there is no version."""
+    judged_upto: Annotated[RecordsUpto | None, Field(exclude_if=operator.not_)] = None
+    """As in ``dataset.versioned``."""
+
+
+class RecordJudged(Event):
+    """A person's decision about a record that waits in quarantine. The latest decision about a record
+    counts."""
+
+    type: ClassVar[str] = "record.judged"
+    subject_field: ClassVar[str] = "record_id"
+    identity_fields: ClassVar[tuple[str, ...]] = ("verdict", "request")
+    identity_when_given: ClassVar[tuple[str, ...]] = ("principal",)
+
+    project: Slug
+    record_id: Slug
+    verdict: Literal["release", "refuse"]
+    """``release``: the record counts from the next build on. ``refuse``: it stays out of every later
+    version."""
+    comment: Text = ""
+    request: Annotated[str, Field(min_length=1, max_length=256)]
+    """Distinguishes repeated decisions."""
+    principal: OptionalPrincipal = None
+    signature: OptionalSignature = None
 
 
 class ErasureCompleted(Event):
@@ -224,3 +250,4 @@ DATASET_VERSIONED = TopicSpec(
     replayed_by=("curate", "registry", "monitor", "eval"),
 )
 DATASET_REJECTED = TopicSpec(DatasetRejected, ("curate",), ("curate", "monitor"), 1, replayed_by=("monitor",))
+RECORD_JUDGED = TopicSpec(RecordJudged, ("console",), ("curate",), 1)

@@ -94,16 +94,22 @@ class DocumentPublished(UpstreamEvent):
 
 
 class DocumentWithdrawn(UpstreamEvent):
-    """A document is withdrawn: later dataset versions do not contain it. A publication after ``withdrawn_at``
-    brings it back. Its text is not erased; see ``erasure.requested`` for that."""
+    """A document is withdrawn, or a ticket or an example: later dataset versions do not contain it. A
+    publication after ``withdrawn_at`` brings it back. Its text is not erased; see ``erasure.requested`` for
+    that."""
 
     type: ClassVar[str] = "document.withdrawn"
     subject_field: ClassVar[str] = "document_id"
     key_field: ClassVar[str] = "document_id"
     identity_fields: ClassVar[tuple[str, ...]] = ("reason", "withdrawn_at")
+    identity_when_given: ClassVar[tuple[str, ...]] = ("kind",)
 
     project: Slug
     document_id: RelativePath
+    """``document_id`` of the document, or ``ticket_id`` or ``example_id``, as ``kind`` says."""
+    kind: Annotated[
+        Literal["document", "ticket", "example"], Field(exclude_if=lambda kind: kind == "document")
+    ] = "document"
     reason: Text = ""
     withdrawn_at: Timestamp | None = None
     """Publications up to this time are withdrawn. None: up to this event's ``ce_time``."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Annotated
 
 from pydantic import Field
@@ -45,6 +46,9 @@ class QualityReport(Frozen):
     the schema, or a classifier predicts another one. None: there is nothing to check."""
     review_counts: dict[str, Count] = {}
     """Number of records to check, by kind: conflict, near_conflict, off_schema, suspect."""
+    quarantined: Annotated[dict[str, Count], Field(exclude_if=operator.not_)] = {}
+    """Number of records that wait in quarantine, by reason: flood, takeover, conflict, injection,
+    correction."""
     contamination: tuple[BenchmarkOverlap, ...] = ()
     """Overlap with each benchmark, documents included; the held-out questions are last."""
     semantic: SemanticReport | None = None

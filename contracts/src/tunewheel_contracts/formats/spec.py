@@ -53,6 +53,7 @@ from tunewheel_contracts.yaml_reading import DuplicateKey, read_yaml
 LARGE_BATCH = 32
 """From above here an adapter learns less than all weights do (Schulman et al., LoRA Without Regret, 2025)."""
 QUIET_MIN_RECORDS = 10
+ORIGIN_SHARE, SMALL_PROJECT = 0.05, 300
 REPEATS, MOST_REPEATS, REPEAT_ROWS = 3, 20, 20
 CELL_ROWS = 40
 LanguageCode = Annotated[str, StringConstraints(pattern=r"^[a-z]{2}$")]
@@ -136,6 +137,25 @@ class ReplaySpec(Strict):
         return "://" in self.source or self.source.endswith((".jsonl", ".jsonl.gz", ".json"))
 
 
+class RecordLimits(Strict):
+    """How many records that no expert answered one origin may add beside experts' records. The others wait in
+    quarantine. Each limit is a share of the number of experts' records; null: no limit. A project without
+    experts' records has no limits."""
+
+    principal: Annotated[Fraction | None, Field(exclude_if=lambda share: share == ORIGIN_SHARE)] = (
+        ORIGIN_SHARE
+    )
+    """One caller of the API, as the API identified the caller."""
+    customer: Annotated[Fraction | None, Field(exclude_if=lambda share: share == ORIGIN_SHARE)] = ORIGIN_SHARE
+    """One ``customer`` of tickets and feedback, or ``group`` of examples."""
+    kind: Annotated[Fraction | None, Field(exclude_if=operator.not_)] = None
+    """All tickets, all examples, or all feedback."""
+    day: Annotated[Fraction | None, Field(exclude_if=operator.not_)] = None
+    """All records that were published on one day (UTC)."""
+    small: Annotated[int, Field(ge=0, exclude_if=lambda count: count == SMALL_PROJECT)] = SMALL_PROJECT
+    """An origin's records and the experts' records may always be this many together."""
+
+
 class DatasetSpec(Strict):
     min_examples: PositiveInt = 20
     """Fewer clean examples than this and the version is rejected."""
@@ -157,6 +177,22 @@ class DatasetSpec(Strict):
     unverified ones, and its card and scorecard say so."""
     trust: Annotated[TopicTrust, Field(exclude_if=lambda trust: trust == TopicTrust())] = TopicTrust()
     """The most trust of what producers on Kafka publish, by topic. A change is for what comes after it."""
+    min_trust: Annotated[
+        Literal["expert", "corrected", "unverified"], Field(exclude_if=lambda trust: trust == "unverified")
+    ] = "unverified"
+    """Whose answers may train: `unverified`, everybody's; `corrected`, corrections by end users and experts'
+    answers; `expert`, only experts' answers."""
+    limits: Annotated[RecordLimits, Field(exclude_if=lambda limits: limits == RecordLimits())] = (
+        RecordLimits()
+    )
+    corrections: Annotated[Literal["wait", "train"], Field(exclude_if=lambda mode: mode == "wait")] = "wait"
+    """Corrections by end users wait in quarantine until a person releases them, or train at once."""
+    injections: Annotated[
+        Literal["quarantine", "drop", "keep"], Field(exclude_if=lambda action: action == "quarantine")
+    ] = "quarantine"
+    """What is done with a text that addresses the model (prompt injection), in questions, answers and
+    documents. `quarantine`: it waits for a person; `drop`: it never trains; `keep`: it trains, and lineage
+    marks it. With `quarantine` and `drop` the index leaves out such passages of documents."""
     near_duplicate_threshold: Annotated[float, Field(ge=0.5, le=1.0)] = 0.8
     """Jaccard similarity of word shingles from which two inputs are nearly the same. They count as one where
     their answers are equal but for case, punctuation, and figures that an answer takes from its question."""

@@ -20,6 +20,7 @@ from tunewheel_contracts.events.data import (
     DatasetRequested,
     DatasetVersioned,
     ErasureCompleted,
+    RecordJudged,
 )
 from tunewheel_contracts.events.evaluation import (
     AnswersCompared,
@@ -52,6 +53,7 @@ COMMANDS = (
     topics.REVIEW_SUBMITTED,
     topics.REVIEW_ANSWERED,
     topics.ANSWERS_COMPARED,
+    topics.RECORD_JUDGED,
     topics.PROJECT_DECLARED,
     topics.DOCUMENT_WITHDRAWN,
     topics.ERASURE_REQUESTED,
@@ -224,6 +226,8 @@ def _asked(envelope: Envelope[Any]) -> tuple[str, str] | None:
             return data.verdict, data.review_id or data.run_id
         case ReviewAnswered() as data:
             return "answer", data.review_id
+        case RecordJudged() as data:
+            return data.verdict, data.record_id
         case AnswersCompared(reviewer=str()) as data:
             return "compare", data.request_id
         case ErasureRequested() as data if door != "eval":

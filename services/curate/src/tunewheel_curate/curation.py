@@ -164,9 +164,9 @@ class Curation:
         return [await self._naming_records(event, declared.data.spec) for event in waiting]
 
     async def withdraw(self, event: Envelope[DocumentWithdrawn]) -> Envelope[DatasetRequested] | None:
-        """Return the request for a version without the document; None if no version holds or may hold it."""
+        """Return the request for a version without the source; None if no version holds or may hold it."""
         await self._followed.refresh()
-        if not await self._is_used(event.project, RecordKind.DOCUMENT, event.data.document_id):
+        if not await self._is_used(event.project, RecordKind(event.data.kind), event.data.document_id):
             return None
         # Withdrawing a republished document gives an event of the same id, so the version joins the name.
         latest = self.state.history.latest(event.project)

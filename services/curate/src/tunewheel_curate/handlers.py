@@ -52,6 +52,7 @@ def register(
         return await curation.erase(event)
 
     service.check(topics.DATASET_REJECTED)
+    service.check(topics.RECORD_JUDGED)
 
     @service.job(topics.DATASET_REQUESTED)
     async def on_dataset_requested(event: Envelope[DatasetRequested], lease: Lease) -> Envelope[Any] | None:

@@ -82,3 +82,21 @@ def test_deliveries_in_any_order_give_the_same_records(deliveries, rng, records)
     assert one.kept.select(columns).equals(other.kept.select(columns))
     assert one.dropped.equals(other.dropped)
     assert set(one.kept["record_id"]) == {f"rec-{d}" for d, m in deliveries if m > 0}
+
+
+def test_a_withdrawal_takes_the_source_of_its_kind_alone(records) -> None:
+    rows = records(document(NOON), {"source_id": "a.md", "published_at": NOON})
+    stage = drop_withdrawn(rows, [Withdrawal(document_id="a.md", kind="ticket", until=NOON)])
+    assert stage.dropped["record_id"].to_list() == ["rec-0001"]
+
+
+def test_a_ticket_and_a_document_of_one_id_are_withdrawn_apart() -> None:
+    fold = Withdrawals()
+    for offset, kind in enumerate(("document", "ticket")):
+        data = DocumentWithdrawn.model_validate({"project": "shop", "document_id": "a", "kind": kind})
+        fold.apply(new_event(data, source="/test", time=NOON + offset * MINUTE), 0, offset)
+    assert [(one.kind, one.until) for one in fold.of("shop")] == [
+        ("document", NOON),
+        ("ticket", NOON + MINUTE),
+    ]
+    assert not fold.takes("shop", "a", NOON + MINUTE)

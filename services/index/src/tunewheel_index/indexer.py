@@ -117,6 +117,8 @@ class Indexer:
         if project is None:
             return
         if isinstance(data, DocumentWithdrawn):
+            if data.kind != RecordKind.DOCUMENT:
+                return
             subject = data.document_id
         else:
             subject = self.erasures.asked_by(envelope).subject

@@ -25,7 +25,6 @@ from datetime import datetime
 
 import polars as pl
 from tunewheel_contracts.erasures import Erasure
-from tunewheel_contracts.events.data import RecordKind
 from tunewheel_contracts.formats.label_prompts import TAUGHT_BY
 from tunewheel_contracts.withdrawals import Withdrawal
 
@@ -163,13 +162,13 @@ def drop_withdrawn(rows: pl.DataFrame, withdrawals: Iterable[Withdrawal]) -> Sta
 
 def not_taken_back(rows: pl.DataFrame, withdrawals: Iterable[Withdrawal]) -> pl.DataFrame:
     """Return the ``rows`` (with ``kind``, ``source_id``, ``published_at``) that no withdrawal concerns."""
-    until = {withdrawal.document_id: withdrawal.until for withdrawal in withdrawals}
+    until = {f"{one.kind}/{one.document_id}": one.until for one in withdrawals}
     if not until:
         return rows
-    limit = pl.col("source_id").replace_strict(
+    limit = pl.concat_str(*SOURCE, separator="/").replace_strict(
         list(until), list(until.values()), default=None, return_dtype=pl.Datetime("us", "UTC")
     )
-    taken_back = (pl.col("kind") == RecordKind.DOCUMENT.value) & (pl.col("published_at") <= limit)
+    taken_back = pl.col("published_at") <= limit
     return rows.filter(~taken_back.fill_null(False))
 
 

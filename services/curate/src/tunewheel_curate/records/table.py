@@ -112,14 +112,13 @@ class RecordTable:
         which a withdrawal finds it."""
         document = pl.col("kind") == "document"
         usable = ~document & pl.col("output").is_not_null()
-        source = pl.when(document).then("source_id").alias("source_id")
         chosen = self._scan(ARRIVAL_COLUMNS).select(
             "project",
             "record_id",
             usable.alias("usable"),
             "kind",
             "rating",
-            source,
+            "source_id",
             "published_at",
             "partition",
             "offset",
