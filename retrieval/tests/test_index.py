@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import io
+import itertools
+import random
 from collections.abc import Sequence
 
 import numpy as np
+import polars as pl
 import pytest
 from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.data_quality import PiiPolicy
@@ -220,3 +224,56 @@ def test_the_configuration_is_what_decides_the_content() -> None:
         config_sha256_of(spec, PiiPolicy(action="pseudonymise"), "static-1", secret="two"),
     ]
     assert len({told, *others}) == 6
+
+
+def test_no_question_finds_a_passage_that_is_for_other_groups(make: Make, embedder: Counting) -> None:
+    rng = random.Random(7)
+    words = [
+        "bell",
+        "door",
+        "locker",
+        "tax",
+        "post",
+        "key",
+        "press",
+        "open",
+        "gym",
+        "desk",
+        "badge",
+        "refund",
+    ]
+    teams = ("legal", "sales", "board", "hr")
+    texts = [" ".join(rng.choices(words, k=12)) for _ in range(60)]
+    allowed: list[tuple[str, ...] | None] = [
+        rng.choice([None, (), *itertools.combinations(teams, 2)]) for _ in texts
+    ]
+    index = make(
+        *(
+            dataclasses.replace(document(f"{at}.md", text), allowed_groups=groups)
+            for at, (text, groups) in enumerate(zip(texts, allowed, strict=True))
+        ),
+        floor="calibrated",
+    )
+    for _ in range(300):
+        question, own = " ".join(rng.choices(words, k=3)), frozenset(rng.sample(teams, rng.randrange(3)))
+        vector = rng.choice([None, embedder.units([question])[0]])
+        hits = index.search(question, vector, 8, own)
+        may = {f"{at}.md" for at, groups in enumerate(allowed) if groups is None or own & {*groups}}
+        assert {hit.passage.document_id for hit in hits} <= may
+        everything = index.search(question, vector, 60, teams)
+        expected = [hit.passage for hit in everything if hit.passage.document_id in may]
+        assert len(hits) == min(8, len(expected))
+
+
+def test_groups_are_taken_over_by_later_versions_and_old_versions_have_none(make: Make) -> None:
+    secret = dataclasses.replace(LOCKER, allowed_groups=("legal",))
+    nobody = dataclasses.replace(TAX, allowed_groups=())
+    index = make(BELL, secret, nobody)
+    assert index.groups == {"sops/locker.md": ("legal",), "sops/tax.md": ()}
+    again = [dataclasses.replace(one, sections=None) for one in (BELL, secret, nobody)]
+    assert same(make(*again, previous=index), index)
+    assert Index.open(*stored(without(index, {"sops/bell.md"}))).groups == index.groups
+    public = make(BELL, LOCKER, TAX)
+    assert public.groups == {}
+    (table,) = (data for path, data in stored(without(public, ()))[1].items() if "documents" in path)
+    assert "allowed_groups" not in pl.read_parquet(io.BytesIO(table)).columns  # as earlier releases wrote it

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from tunewheel_contracts.events.retrieval import IndexVersioned
@@ -27,11 +28,14 @@ async def put_index(
     texts: Mapping[str, str],
     spec: RetrievalSpec,
     embedder: Embedder = STATIC,
+    groups: Mapping[str, tuple[str, ...]] = {},
 ) -> IndexVersioned:
     """Put the version into ``store`` that ``texts`` make, by document; a first line ``# …`` is the
-    heading."""
+    heading. ``groups``: by document, the groups that may see it."""
     config = config_sha256_of(spec, PiiPolicy(), embedder.name)
-    documents = [_document(name, text) for name, text in texts.items()]
+    documents = [
+        replace(_document(name, text), allowed_groups=groups.get(name)) for name, text in texts.items()
+    ]
     files = build(documents, embedder, spec, project=project, config_sha256=config)
     folder = f"indexes/{project}/{files.index_id}"
     refs = {name: await store.put(f"{folder}/{name}", data) for name, data in files.by_name().items()}

@@ -51,6 +51,9 @@ class Document:
     """Why the document gets no passages; None: it gets them."""
     published_at: datetime | None = None
     """Goes into the table of documents."""
+    allowed_groups: tuple[str, ...] | None = None
+    """The groups whose callers may see its passages; None: every caller may. Without sections: as in the
+    previous index version."""
 
 
 @dataclass(frozen=True)
@@ -153,11 +156,12 @@ def build(
     before = _Taken(previous)
     for document in sorted(documents, key=lambda one: one.document_id):
         title, found, reason = before.of(document) if document.sections is None else _cut(document, spec)
+        groups = document.allowed_groups if document.sections is not None else before.groups_of(document)
         if not reason and len(rows) + len(found) > max_passages:
             found, reason = [], TOO_MANY
         rows += found
         named = (document.document_id, document.record_id, title, document.published_at)
-        told.append(_Told(*named, len(found), reason))
+        told.append(_Told(*named, len(found), reason, None if groups is None else list(groups)))
     vectors = _vectors(rows, embedder, previous)
     is_refused = np.isnan(vectors).any(axis=1)
     if is_refused.any():
@@ -211,6 +215,7 @@ class _Told(NamedTuple):
     published_at: datetime | None
     passages: int
     left_out: str | None
+    allowed_groups: list[str] | None = None
 
 
 def _files(
@@ -245,10 +250,16 @@ def _files(
         passages=_parquet(pl.DataFrame([_fields(row) for row in rows], schema=PASSAGES, orient="row")),
         vectors=save({"vectors": vectors} | measured),
         lexical=postings.to_bytes(),
-        documents=_parquet(pl.DataFrame(told, schema=DOCUMENTS, orient="row")),
+        documents=_parquet(_documents(told)),
         counts=counts,
         floors=None if general is None else floors_of(postings, vectors, general),
     )
+
+
+def _documents(told: Sequence[_Told]) -> pl.DataFrame:
+    """Return the table of documents. Without restricted documents it is as earlier releases wrote it."""
+    table = pl.DataFrame(told, schema=DOCUMENTS, orient="row")
+    return table if table["allowed_groups"].is_not_null().any() else table.drop("allowed_groups")
 
 
 Cut = tuple[str, list[Passage], str | None]
@@ -291,6 +302,7 @@ class _Taken:
     def __init__(self, previous: Index | None) -> None:
         self._documents: dict[str, tuple[str, str, str | None]] = {}
         self._passages: dict[str, list[Passage]] = {}
+        self._groups = {} if previous is None else previous.groups
         if previous is None:
             return
         columns = ("document_id", "record_id", "title", "left_out")
@@ -298,6 +310,9 @@ class _Taken:
             self._documents[document_id] = (record_id, title, left_out)
         for passage in previous.rows:
             self._passages.setdefault(passage.document_id, []).append(passage)
+
+    def groups_of(self, document: Document) -> tuple[str, ...] | None:
+        return self._groups.get(document.document_id)
 
     def of(self, document: Document) -> Cut:
         record_id, title, left_out = self._documents.get(document.document_id, (None, "", None))

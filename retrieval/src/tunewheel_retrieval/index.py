@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from io import BytesIO
 from typing import Any
 
@@ -41,6 +42,7 @@ DOCUMENTS = {
     "published_at": pl.Datetime("us", "UTC"),
     "passages": pl.Int32,
     "left_out": pl.String,
+    "allowed_groups": pl.List(pl.String),
 }
 Files = Mapping[str, bytes] | Callable[[ArtifactRef], bytes]
 """The files by path, or a function that reads one."""
@@ -78,7 +80,11 @@ class Index:
             BrokenIndex: a file is missing, has another hash, or does not fit the other files.
         """
         passages = _frame(_read(files, "passages", manifest.passages), "passages", PASSAGES)
-        documents = _frame(_read(files, "documents", manifest.documents), "documents", DOCUMENTS)
+        needed = {name: kind for name, kind in DOCUMENTS.items() if name != "allowed_groups"}
+        documents = _frame(_read(files, "documents", manifest.documents), "documents", needed)
+        if "allowed_groups" not in documents.columns:  # every caller may see all of them
+            groups = pl.lit(None, DOCUMENTS["allowed_groups"]).alias("allowed_groups")
+            documents = documents.with_columns(groups)
         arrays = _arrays(_read(files, "vectors", manifest.vectors))
         vectors = arrays["vectors"]
         if vectors.shape != (passages.height, manifest.dimensions):
@@ -91,19 +97,46 @@ class Index:
         rows = tuple(Passage(*row) for row in passages.select(list(PASSAGES)).iter_rows())
         return cls(manifest, rows, vectors, postings, documents, WordSearch(postings), arrays.get("general"))
 
-    def search(self, question: str, vector: Vectors | None, k: int) -> tuple[Hit, ...]:
-        """Return the ``k`` best passages for ``question``, the best first.
+    @cached_property
+    def groups(self) -> dict[str, tuple[str, ...]]:
+        """By document, the groups whose callers may see its passages. Every caller may see the others."""
+        rows = self.documents.select("document_id", "allowed_groups").drop_nulls().iter_rows()
+        return {document_id: tuple(groups) for document_id, groups in rows}
+
+    def hidden(self, groups: Collection[str]) -> npt.NDArray[np.int64]:
+        """Return the rows that a caller with ``groups`` may not see, (hidden rows,)."""
+        return np.concatenate(
+            [np.zeros(0, np.int64)]
+            + [rows for allowed, rows in self._rows_of_groups if not allowed.intersection(groups)]
+        )
+
+    @cached_property
+    def _rows_of_groups(self) -> list[tuple[frozenset[str], npt.NDArray[np.int64]]]:
+        rows: dict[frozenset[str], list[int]] = {}
+        for at, row in enumerate(self.rows):
+            if (groups := self.groups.get(row.document_id)) is not None:
+                rows.setdefault(frozenset(groups), []).append(at)
+        return [(groups, np.array(found, np.int64)) for groups, found in rows.items()]
+
+    def search(
+        self, question: str, vector: Vectors | None, k: int, groups: Collection[str] = ()
+    ) -> tuple[Hit, ...]:
+        """Return the ``k`` best passages for ``question`` that a caller with ``groups`` may see, the best
+        first.
 
         ``vector``: the question's vector, (dimensions,), by the embedder that ``manifest.embedding`` names.
         None: search by words alone. A passage is found only if it shares a word with the question or its
         cosine with the question is positive.
         """
-        rankings = [self._words.best(question, max(k, DEPTH))]
+        hidden = self.hidden(groups)
+        rankings = [self._words.best(question, max(k, DEPTH), hidden)]
         # vecdot runs in this thread; BLAS would use several threads and wait for the slowest of them
         cosines = None if vector is None else np.vecdot(self.vectors, np.asarray(vector, np.float32))
         fits = None if self.manifest.floors is None else fit_of(self._words, question, cosines)
         if cosines is not None and np.any(cosines):
-            rankings.append(best_of(cosines, max(k, DEPTH)))
+            seen = np.copy(cosines) if len(hidden) else cosines
+            seen[hidden] = 0
+            rankings.append(best_of(seen, max(k, DEPTH)))
         return tuple(
             Hit(
                 self.rows[one.row],

@@ -9,7 +9,7 @@ so that a model is trained and judged with the passages that it will get.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from enum import StrEnum
 from itertools import chain, zip_longest
 from typing import TYPE_CHECKING
@@ -46,12 +46,13 @@ Asked = tuple[str, "Vectors | WhyNot"]
 
 
 def look_up(
-    index: Index, spec: RetrievalSpec, asked: Sequence[Asked]
+    index: Index, spec: RetrievalSpec, asked: Sequence[Asked], groups: Collection[str] = ()
 ) -> tuple[tuple[Hit, ...], WhyNot | None]:
     """Return the passages for ``prompts.questions_of``, the best first, and why those for the first text were
     found by words alone. They are the best ``spec.top_k``, taken from each text in turn, that are above the
-    floor, if the spec asks for one, and fit into ``spec.budget_tokens``."""
-    rankings = [_above_floor(index, spec, one) for one in asked]
+    floor, if the spec asks for one, and fit into ``spec.budget_tokens``. ``groups``: of the caller, who sees
+    no passage that is for others."""
+    rankings = [_above_floor(index, spec, one, groups) for one in asked]
     hits: dict[str, Hit] = {}
     for hit in chain.from_iterable(zip_longest(*rankings)):
         if hit is not None:
@@ -60,19 +61,22 @@ def look_up(
     return fit(best, budget=spec.budget_tokens), why_not if isinstance(why_not, WhyNot) else None
 
 
-def _above_floor(index: Index, spec: RetrievalSpec, asked: Asked) -> tuple[Hit, ...]:
-    hits, floors = passages_for(index, *asked, spec.top_k), index.manifest.floors
+def _above_floor(index: Index, spec: RetrievalSpec, asked: Asked, groups: Collection[str]) -> tuple[Hit, ...]:
+    hits, floors = passages_for(index, *asked, spec.top_k, groups), index.manifest.floors
     if spec.floor == "none" or floors is None:
         return hits
     floor = floors.by_words if isinstance(asked[1], WhyNot) else floors.with_vector
     return tuple(hit for hit in hits if hit.fit > floor)
 
 
-def passages_for(index: Index, question: str, vector: Vectors | WhyNot, k: int) -> tuple[Hit, ...]:
-    """Return the ``k`` best passages for ``question``, the best first; none for a blank question."""
+def passages_for(
+    index: Index, question: str, vector: Vectors | WhyNot, k: int, groups: Collection[str] = ()
+) -> tuple[Hit, ...]:
+    """Return the ``k`` best passages for ``question`` that a caller with ``groups`` may see, the best first;
+    none for a blank question."""
     if not question.strip():
         return ()
-    return index.search(question, None if isinstance(vector, WhyNot) else vector, k)
+    return index.search(question, None if isinstance(vector, WhyNot) else vector, k, groups)
 
 
 def vectors_of(

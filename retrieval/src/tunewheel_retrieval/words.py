@@ -172,9 +172,9 @@ class WordSearch:
         self._weights = weights.astype(np.float32)
         """The contribution of each posting to the score of its passage."""
 
-    def best(self, question: str, depth: int) -> list[int]:
+    def best(self, question: str, depth: int, hidden: Offsets | None = None) -> list[int]:
         """Return the ``depth`` best rows that share a word with ``question``, the best first, ties by row
-        number. Only the postings of the question's words are read."""
+        number, without the rows ``hidden``. Only the postings of the question's words are read."""
         begins, number = self._postings.begins, self._number
         rows: list[Numbers] = []
         weights: list[npt.NDArray[np.float32]] = []
@@ -186,6 +186,8 @@ class WordSearch:
         if not rows:
             return []
         scores: npt.NDArray[Any] = np.bincount(np.concatenate(rows), np.concatenate(weights))
+        if hidden is not None and len(hidden):
+            scores[hidden[hidden < len(scores)]] = 0
         return best_of(scores, depth)
 
     def shares(self, question: str) -> npt.NDArray[np.float32]:

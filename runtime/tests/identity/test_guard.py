@@ -279,6 +279,20 @@ async def test_groups_in_an_event_count_by_the_issuer_set_here_alone(file: Path)
         assert not (await known.caller_with(session)).may(Role.VIEWER), "nor in a session of before"
 
 
+async def test_a_caller_is_in_the_groups_of_its_key_or_of_its_token_and_in_no_other(file: Path) -> None:
+    issuer = "https://login.example.org"
+    known = access(file, oidc_issuer=issuer, oidc_audience="tunewheel")
+    assert (await known.identify("Bearer k-lead")).groups == {"leads"}
+    assert (await known.identify("Bearer k-app")).groups == frozenset()
+
+    async def groups(**fields: object) -> frozenset[str]:
+        principal = Principal.model_validate({"issuer": issuer} | fields)
+        return (await known.caller_with(Credential(principal=principal))).groups
+
+    assert await groups(name="ada", groups=("leads", "unknown")) == {"leads"}
+    assert await groups(name="lead") == frozenset(), "a token's subject may be spelt as a key's name"
+
+
 @needs(Role.OPERATOR)
 async def act(request: Request) -> Response:
     return JSONResponse({"caller": caller_of(request).name})

@@ -217,3 +217,20 @@ def test_normalising_twice_changes_nothing_more(text: str) -> None:
 @given(st.text(st.characters(exclude_categories=["Cs"])))
 def test_a_text_of_one_line_takes_a_shorter_way_to_the_same_form(text: str) -> None:
     assert normalise(text) == normalise(f"{text}\n")
+
+
+def test_a_document_for_groups_is_another_version_and_no_attribute_names_groups_by_itself() -> None:
+    said = {"project": "p", "document_id": "a.md", "content": "text"}
+
+    def published(**fields: Any) -> tuple[str, str, str | None]:
+        event = wrap(DocumentPublished.model_validate(said | fields))
+        record = document_record(event, parse_markdown("text"))
+        return event.id, record.record_id, record.attributes.get("allowed_groups")
+
+    public, legal = published(), published(allowed_groups=["legal", "board", "legal"])
+    assert public[2] is None
+    assert legal[2] == '["board", "legal"]'
+    assert public[0] != legal[0]
+    assert public[1] != legal[1] != published(allowed_groups=["hr"])[1]
+    assert published(attributes={"allowed_groups": "[]"})[1:] == public[1:]
+    assert published(allowed_groups=["board", "legal"])[1] == legal[1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -62,6 +62,10 @@ def publish(
             help="The expert who checked the answers, for those that name no expert.",
         ),
     ] = None,
+    allowed_group: Annotated[
+        list[str] | None,
+        typer.Option(help="Only callers with this group see passages of the documents. Repeatable."),
+    ] = None,
 ) -> None:
     """Publish tickets, examples or documents.
 
@@ -83,23 +87,31 @@ def publish(
     if watch:
         if not Path(path).is_dir():
             raise InvalidOption(f"--watch: {path} is no folder; give the folder to follow")
-        asyncio.run(_watch(call, path, named, withdraw_deleted))
+        asyncio.run(_watch(call, path, named, withdraw_deleted, allowed_group or ()))
         return
-    summary = asyncio.run(_publish(call, path, named, kind, map_ or [], validated_by or None))
+    summary = asyncio.run(
+        _publish(call, path, named, kind, map_ or [], validated_by or None, allowed_group or ())
+    )
     call.show(summary.as_json(), lambda: print_summary(summary))
     if summary.refused:
         raise typer.Exit(Exit.REFUSED)
 
 
 async def _publish(
-    call: Call, path: str, project: str, kind: Kind | None, maps: list[str], validated_by: str | None
+    call: Call,
+    path: str,
+    project: str,
+    kind: Kind | None,
+    maps: list[str],
+    validated_by: str | None,
+    allowed_groups: Sequence[str],
 ) -> Summary:
     from tunewheel_cli.commands.progress import published_bar
     from tunewheel_cli.publishing.door import IngestDoor
     from tunewheel_cli.publishing.publish import publish_path
     from tunewheel_cli.publishing.remote import is_url, publish_url
 
-    door = IngestDoor(call.writer)
+    door = IngestDoor(call.writer, allowed_groups)
     with published_bar(silent=call.as_json) as note:
         if not is_url(path):
             return await publish_path(
@@ -115,7 +127,9 @@ async def _publish(
         )
 
 
-async def _watch(call: Call, path: str, project: str, withdraw_deleted: bool) -> None:
+async def _watch(
+    call: Call, path: str, project: str, withdraw_deleted: bool, allowed_groups: Sequence[str]
+) -> None:
     from tunewheel_local.places import Var
 
     from tunewheel_cli.publishing.door import IngestDoor
@@ -124,7 +138,9 @@ async def _watch(call: Call, path: str, project: str, withdraw_deleted: bool) ->
     folder, client = Path(path), call.writer
     call.tell(f"watching {folder}; Ctrl-C stops")
     watched = Watched.of(Var.at(call.var).watches, folder, project)
-    watch = FolderWatch(folder, project, lambda: IngestDoor(client), withdraw_deleted, watched)
+    watch = FolderWatch(
+        folder, project, lambda: IngestDoor(client, allowed_groups), withdraw_deleted, watched
+    )
     await watch.run(lambda step: _print_step(step, as_json=call.as_json))
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from tunewheel_contracts.event import Envelope
+from tunewheel_contracts.events.upstream import DocumentPublished
 
+from tunewheel_cli.calling import InvalidOption
 from tunewheel_cli.publishing.events import IDS, encode
 from tunewheel_cli.publishing.items import Found, FoundFile, Kind, Refusal
 
@@ -22,8 +25,9 @@ class IngestDoor:
     """Ingest, through the client of a wheel. Items are sent in batches, files one by one. All that it took is
     on the log once ``flush`` returns, but for ``refused``."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, allowed_groups: Sequence[str] = ()) -> None:
         self._client = client
+        self._allowed_groups = tuple(allowed_groups)
         self._waiting: dict[str, list[tuple[Found, Envelope[Any]]]] = {}
         self.refused: list[Late] = []
 
@@ -47,7 +51,10 @@ class IngestDoor:
         from tunewheel_client import Conflict, NotFound, Refused
 
         def post() -> None:
-            self._client.publish_file(project, file.path, file.document_id, media_type=file.media_type)
+            self._client.publish_file(
+                project, file.path, file.document_id, media_type=file.media_type,
+                allowed_groups=self._allowed_groups,
+            )  # fmt: skip
 
         try:
             await asyncio.to_thread(post)
@@ -68,6 +75,10 @@ class IngestDoor:
     async def _post(self, topic: str) -> None:
         batch = self._waiting.pop(topic)
         events = [event.data for _, event in batch]
+        if self._allowed_groups:
+            if topic != DocumentPublished.type:
+                raise InvalidOption("--allowed-group: is for documents; leave it out")
+            events = [one.model_copy(update={"allowed_groups": self._allowed_groups}) for one in events]
         (kind,) = (kind for kind, name in IDS.items() if name == events[0].subject_field)
         receipt = await asyncio.to_thread(
             lambda: self._client.publish(events[0].project, events, kind=Kind(kind).value)

@@ -185,6 +185,7 @@ class AsyncClient:
         title: str | None = None,
         media_type: str | None = None,
         published_at: datetime | None = None,
+        allowed_groups: Sequence[str] = (),
         attributes: Mapping[str, str] | None = None,
     ) -> Receipt:
         """Publish one document as a file, such as a PDF, which ingest reads.
@@ -192,6 +193,7 @@ class AsyncClient:
         Args:
             content: the file, or its bytes.
             media_type: its format. Default: the ending of ``document_id`` tells.
+            allowed_groups: the groups whose callers may see its passages. Default: every caller.
 
         Raises:
             Refused: ingest cannot read such a file, or it is too large.
@@ -199,8 +201,9 @@ class AsyncClient:
         from tunewheel_client.aio import publishing
 
         told = {"title": title, "media_type": media_type, "published_at": published_at}
+        objects = {"allowed_groups": list(allowed_groups), "attributes": attributes}
         return await publishing.publish_file(
-            self._transport, project, content, told | {"document_id": document_id}, attributes
+            self._transport, project, content, told | {"document_id": document_id}, objects
         )
 
     async def each(

@@ -41,10 +41,11 @@ async def publish_file(
     project: str,
     content: Path | bytes,
     told: Mapping[str, Any],
-    attributes: Mapping[str, str] | None,
+    objects: Mapping[str, Any],
 ) -> Receipt:
-    """See ``AsyncClient.publish_file``."""
-    query = {**told, "project": project, "attributes": json.dumps(attributes) if attributes else None}
+    """See ``AsyncClient.publish_file``. ``objects``: fields that are sent as JSON."""
+    written = {name: json.dumps(value) for name, value in objects.items() if value}
+    query = {**told, **written, "project": project}
     answer = await transport.send(
         "POST", "documents", "files", service=INGEST, query=query, content=bytes_of(content),
         headers={"Content-Type": "application/octet-stream"}, extra_seconds=PUBLISH_SECONDS,

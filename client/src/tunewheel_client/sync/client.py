@@ -184,6 +184,7 @@ class Client:
         title: str | None = None,
         media_type: str | None = None,
         published_at: datetime | None = None,
+        allowed_groups: Sequence[str] = (),
         attributes: Mapping[str, str] | None = None,
     ) -> Receipt:
         """Publish one document as a file, such as a PDF, which ingest reads.
@@ -191,6 +192,7 @@ class Client:
         Args:
             content: the file, or its bytes.
             media_type: its format. Default: the ending of ``document_id`` tells.
+            allowed_groups: the groups whose callers may see its passages. Default: every caller.
 
         Raises:
             Refused: ingest cannot read such a file, or it is too large.
@@ -198,8 +200,9 @@ class Client:
         from tunewheel_client.sync import publishing
 
         told = {"title": title, "media_type": media_type, "published_at": published_at}
+        objects = {"allowed_groups": list(allowed_groups), "attributes": attributes}
         return publishing.publish_file(
-            self._transport, project, content, told | {"document_id": document_id}, attributes
+            self._transport, project, content, told | {"document_id": document_id}, objects
         )
 
     def each(self, list_page: Callable[..., Page[T]], *arguments: Any, **filters: Any) -> Iterator[T]:

@@ -42,10 +42,11 @@ def publish_file(
     project: str,
     content: Path | bytes,
     told: Mapping[str, Any],
-    attributes: Mapping[str, str] | None,
+    objects: Mapping[str, Any],
 ) -> Receipt:
-    """See ``Client.publish_file``."""
-    query = {**told, "project": project, "attributes": json.dumps(attributes) if attributes else None}
+    """See ``Client.publish_file``. ``objects``: fields that are sent as JSON."""
+    written = {name: json.dumps(value) for name, value in objects.items() if value}
+    query = {**told, **written, "project": project}
     answer = transport.send(
         "POST", "documents", "files", service=INGEST, query=query, content=bytes_of(content),
         headers={"Content-Type": "application/octet-stream"}, extra_seconds=PUBLISH_SECONDS,

@@ -12,7 +12,7 @@ from tunewheel_contracts.errors import inconsistent
 from tunewheel_contracts.event import UpstreamEvent
 from tunewheel_contracts.fields import ArtifactRef, JsonObject, RelativePath, Slug, SourceId, Text, Timestamp
 from tunewheel_contracts.formats.dataset import ChatMessage
-from tunewheel_contracts.formats.document import MediaType, is_text
+from tunewheel_contracts.formats.document import AllowedGroups, MediaType, is_text
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.principal import OptionalAuthority, OptionalPrincipal, OptionalSignature
 from tunewheel_contracts.topic import TopicSpec
@@ -63,7 +63,7 @@ class DocumentPublished(UpstreamEvent):
     subject_field: ClassVar[str] = "document_id"
     key_field: ClassVar[str] = "document_id"
     identity_fields: ClassVar[tuple[str, ...]] = ("title", "content", "media_type")
-    identity_when_given: ClassVar[tuple[str, ...]] = ("file",)
+    identity_when_given: ClassVar[tuple[str, ...]] = ("file", "allowed_groups")
 
     project: Slug
     document_id: RelativePath
@@ -76,6 +76,7 @@ class DocumentPublished(UpstreamEvent):
     """A format that ingest reads (``services/ingest/README.md``). ``text/x-source``: source code in the
     language that the ending of the id names. A document of a type other than ``text/…`` is a file."""
     published_at: Timestamp | None = None
+    allowed_groups: AllowedGroups = ()
     attributes: Attributes = {}
     principal: OptionalPrincipal = None
     authority: OptionalAuthority = None

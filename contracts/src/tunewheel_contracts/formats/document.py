@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import operator
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import PurePosixPath
 from types import MappingProxyType
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import AfterValidator, Field
 
-from tunewheel_contracts.fields import Frozen, Text
+from tunewheel_contracts.fields import Frozen, SourceId, Text
 
 _MEDIA_TYPE = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]{0,126}/[a-z0-9][a-z0-9!#$&^_.+-]{0,126}")
 """RFC 6838 §4.2, in lower case."""
@@ -111,3 +113,29 @@ class DocumentSection(Frozen):
     """Name of a function or class, without enclosing classes."""
     summary: str | None = None
     """Docstring of a function or class, without indentation."""
+
+
+AllowedGroups = Annotated[tuple[SourceId, ...], Field(max_length=64, exclude_if=operator.not_)]
+"""Who may see a document's passages: callers of the gateway with one of these groups of the file of keys.
+Empty: every caller of the project. Nothing is learnt from a document with groups, because a model's weights
+tell everybody."""
+ALLOWED_GROUPS = "allowed_groups"
+"""The attribute of a record that holds the groups, as a JSON list."""
+
+
+def with_groups(attributes: Mapping[str, str], groups: Collection[str]) -> dict[str, str]:
+    """Return ``attributes`` with the groups of the document, and without any others under that name."""
+    own = {name: value for name, value in attributes.items() if name != ALLOWED_GROUPS}
+    return own | ({ALLOWED_GROUPS: json.dumps(sorted(set(groups)), ensure_ascii=False)} if groups else {})
+
+
+def groups_of(attributes: Mapping[str, str]) -> tuple[str, ...] | None:
+    """Return the groups that may see a document; None: every caller may. Groups that cannot be read are
+    nobody's."""
+    if ALLOWED_GROUPS not in attributes:
+        return None
+    try:
+        found: Any = json.loads(attributes[ALLOWED_GROUPS])
+    except (ValueError, RecursionError):
+        return ()
+    return tuple(map(str, cast("list[Any]", found))) if isinstance(found, list) else ()

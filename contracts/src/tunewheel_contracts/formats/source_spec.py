@@ -27,7 +27,7 @@ FIELDS: Mapping[str, frozenset[str]] = MappingProxyType(
         | {"ticket_id", "subject", "body", "thread", "customer", "channel", "answer", "created_at"},
         "example": _COMMON | {"example_id", "input", "messages", "output", "rejected_output", "group"},
         "document": frozenset(
-            {"document_id", "title", "content", "media_type", "published_at", "attributes"}
+            {"document_id", "title", "content", "media_type", "published_at", "allowed_groups", "attributes"}
         ),
     }
 )

@@ -76,6 +76,7 @@ class KeyRing:
     """The hashes of the keys, by the key's name."""
     groups: Mapping[str, Grant] = field(default_factory=dict[str, Grant])
     limits: Mapping[str, Limits] = field(default_factory=dict[str, Limits])
+    groups_of_keys: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
 
     def find(self, key: str) -> Principal | None:
         """Return the principal of ``key``; None where the key is unknown."""
@@ -87,14 +88,13 @@ class KeyRing:
 
     def caller(self, principal: Principal) -> Caller:
         """Return ``principal`` with its present roles; a key that is no longer in the file has none."""
-        if principal.issuer is None:
-            own, limits = self.own.get(principal.name, ()), self.limits.get(principal.name)
-        else:
-            own, limits = (), None
+        own, limits = self.own.get(principal.name, ()), self.limits.get(principal.name)
         # Groups in a principal are trusted only from an issuer. A key's groups are read from the file.
-        named = principal.groups if principal.issuer is not None else ()
-        by_groups = (self.groups[name] for name in named if name in self.groups)
-        return Caller(principal, (*own, *by_groups), limits)
+        if principal.issuer is None:
+            named = self.groups_of_keys.get(principal.name, ())
+            return Caller(principal, own, limits, frozenset(named))
+        named = [name for name in principal.groups if name in self.groups]
+        return Caller(principal, tuple(self.groups[name] for name in named), None, frozenset(named))
 
 
 def sum_of(key: str) -> str:
@@ -182,4 +182,5 @@ def ring_of(file: KeyFile, path: Path) -> KeyRing:
         own[name] = (key.grant(), *by_groups) if says_roles else by_groups
     sums = {name: key.sha256 for name, key in file.keys.items()}
     limits = {name: key.limits for name, key in file.keys.items() if key.limits is not None}
-    return KeyRing(by_sum, own, sums, groups, limits)
+    groups_of_keys = {name: key.groups for name, key in file.keys.items() if key.groups}
+    return KeyRing(by_sum, own, sums, groups, limits, groups_of_keys)

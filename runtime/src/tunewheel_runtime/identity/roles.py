@@ -82,6 +82,8 @@ class Caller:
     principal: Principal | None
     grants: tuple[Grant, ...]
     limits: Limits | None = None
+    groups: frozenset[str] = frozenset()
+    """The groups of the file of keys that the caller is in."""
 
     @property
     def name(self) -> str | None:

@@ -219,3 +219,17 @@ def test_a_request_that_comes_again_asks_for_what_it_asked_for_first(records) ->
 
 def test_nothing_is_erased_without_a_request(records) -> None:
     assert records({}, {}).filter(~erased([])).height == 2
+
+
+@pytest.mark.parametrize(
+    "attributes", ['{"allowed_groups":"[\\"legal\\"]"}', '{"a":"b","allowed_groups":""}']
+)
+def test_nothing_is_learnt_from_a_document_that_not_every_caller_may_see(records, attributes: str) -> None:
+    public = {"kind": "document", "source_id": "a.md", "record_id": "rec-a", "published_at": OLD}
+    restricted = public | {"record_id": "rec-b", "published_at": NEW, "attributes": attributes}
+    named = {"kind": "document", "source_id": "b.md", "record_id": "rec-c"}
+    named |= {"attributes": '{"note":"allowed_groups: none"}'}
+    selected = select_usable(records(public, restricted, named))
+    assert dict(selected.dropped.select("record_id", "reason").iter_rows()) == {
+        "rec-a": "replaced", "rec-b": "restricted", "rec-c": "document",
+    }  # fmt: skip

@@ -19,7 +19,7 @@ import polars as pl
 from tunewheel_contracts.events.data import RecordIngested
 from tunewheel_contracts.fields import Frozen, Slug, SourceId, Timestamp
 from tunewheel_contracts.formats.data_quality import PiiPolicy
-from tunewheel_contracts.formats.document import DocumentSection
+from tunewheel_contracts.formats.document import DocumentSection, groups_of
 from tunewheel_redaction.redaction import Redactor
 from tunewheel_retrieval.building import Document
 from tunewheel_retrieval.sections import Section, joined, on_one_line, repaired
@@ -232,6 +232,7 @@ def _some(
             title="" if touched[at] else clean[at],
             sections=[] if rejected else whole,
             left_out=PII if rejected else None,
+            allowed_groups=groups_of(records[at][1].attributes),
         )
 
 

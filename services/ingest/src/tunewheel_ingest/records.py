@@ -19,6 +19,7 @@ from tunewheel_contracts.events.upstream import (
     TicketPublished,
 )
 from tunewheel_contracts.formats.dataset import ChatMessage
+from tunewheel_contracts.formats.document import groups_of, with_groups
 from tunewheel_contracts.identity import content_id
 from tunewheel_contracts.principal import Trust
 from tunewheel_contracts.topics import MAX_MESSAGE_BYTES
@@ -66,7 +67,10 @@ def document_record(event: Envelope[DocumentPublished], parsed: ParsedDocument) 
         group=document.document_id,
         trust=Trust.EXPERT,
         occurred_at=document.published_at,
-        attributes=parsed.attributes | document.attributes | {"media_type": document.media_type},
+        attributes=with_groups(
+            parsed.attributes | document.attributes | {"media_type": document.media_type},
+            document.allowed_groups,
+        ),
         sections=parsed.sections,
     )
 
@@ -158,6 +162,7 @@ def _record(
     cause += [["history", [turn.model_dump() for turn in earlier]]] if earlier else []
     cause += [["rating", fields["rating"], fields["rated_output"]]] if fields.get("rating") else []
     cause += [["sections", PARSER_VERSION]] if fields.get("sections") else []
+    cause += [["groups", groups]] if (groups := groups_of(fields.get("attributes", {}))) is not None else []
     try:
         # As one dict, because pydantic would not check again the models that a field gets.
         own = {

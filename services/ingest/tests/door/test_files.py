@@ -57,6 +57,12 @@ async def test_a_form_does_too(client: httpx.AsyncClient, log: Log, store: Objec
     assert await store.get(document.file) == b"PK"
 
 
+async def test_a_file_may_be_for_groups(client: httpx.AsyncClient, log: Log) -> None:
+    query = {"project": "p", "document_id": "a.pdf", "allowed_groups": '["legal"]'}
+    assert (await client.post(URL, params=query, content=PDF)).status_code == 202
+    assert log.events[0].data.allowed_groups == ("legal",)
+
+
 @pytest.mark.parametrize(
     ("query", "content", "field"),
     [
@@ -68,6 +74,8 @@ async def test_a_form_does_too(client: httpx.AsyncClient, log: Log, store: Objec
         ({"project": "p", "document_id": "a.exe"}, PDF, "media_type"),
         ({"project": "p", "document_id": "a.pdf", "media_type": "image/png"}, PDF, "media_type"),
         ({"project": "p", "document_id": "a.pdf", "attributes": "{"}, PDF, "attributes"),
+        ({"project": "p", "document_id": "a.pdf", "allowed_groups": "legal"}, PDF, "allowed_groups"),
+        ({"project": "p", "document_id": "a.pdf", "allowed_groups": "{}"}, PDF, "allowed_groups"),
         ({"project": "p", "document_id": "a.pdf", "attributes": '{"a": 1}'}, PDF, "attributes.a"),
         ({"project": "p", "document_id": "a.pdf", "published_at": "soon"}, PDF, "published_at"),
         ({"project": "p", "document_id": "a.pdf"}, b"", "(body)"),

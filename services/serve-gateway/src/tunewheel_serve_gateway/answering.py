@@ -230,7 +230,7 @@ class Answering:
         # Drawn once for both attempts: a heartbeat may already have sent the headers that name the model.
         chance = random.random()
         target = await self._find(request, caller, sticky, chance)
-        request = await self._with_passages(request, target.project)
+        request = await self._with_passages(request, target.project, caller)
         try:
             return await self._within_context(target, request, ask)
         except ModelNotLoaded:
@@ -278,8 +278,8 @@ class Answering:
                 raise
         return await self.reconciler.on_demand(version)
 
-    async def _with_passages(self, request: ChatRequest, project: str) -> ChatRequest:
-        found = await self.retriever.retrieve(project, request.conversation, request.retrieval)
+    async def _with_passages(self, request: ChatRequest, project: str, caller: Caller) -> ChatRequest:
+        found = await self.retriever.retrieve(project, request.conversation, request.retrieval, caller.groups)
         as_declared = self.retriever.is_declared(project, request.retrieval)
         if found is None and as_declared:
             return request

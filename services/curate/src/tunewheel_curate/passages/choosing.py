@@ -34,9 +34,12 @@ if TYPE_CHECKING:
 
 def draft_passages(index: Index, records: pl.Series) -> Lane:
     """Return a row for each passage of ``index`` that the prompts of training rows may hold. A passage whose
-    record is not among ``records`` was withdrawn or erased, or is newer than the build's records."""
-    own = set(records)
-    passages = [passage for passage in index.rows if passage.record_id in own]
+    record is not among ``records`` was withdrawn or erased, or is newer than the build's records. Passages
+    that not every caller may see are in no row."""
+    own, hidden = set(records), set(index.hidden(()).tolist())
+    passages = [
+        passage for at, passage in enumerate(index.rows) if passage.record_id in own and at not in hidden
+    ]
     rows = {
         "record_id": [passage.passage_id for passage in passages],
         "input": [passage.searched for passage in passages],

@@ -25,6 +25,7 @@ from datetime import datetime
 
 import polars as pl
 from tunewheel_contracts.erasures import Erasure
+from tunewheel_contracts.formats.document import ALLOWED_GROUPS
 from tunewheel_contracts.formats.label_prompts import TAUGHT_BY
 from tunewheel_contracts.withdrawals import Withdrawal
 
@@ -74,8 +75,8 @@ def _dated() -> pl.Expr:
 def select_usable(records: pl.DataFrame) -> Stage:
     """Drop superseded records (rule 2), documents, answers rated down, and records without an output.
 
-    ``records`` holds distinct ``record_id``s. Reasons: ``replaced``, ``document``, ``rated_down``,
-    ``no_output``.
+    ``records`` holds distinct ``record_id``s. Reasons: ``replaced``, ``restricted`` (nothing is learnt from a
+    document that not every caller may see), ``document``, ``rated_down``, ``no_output``.
     """
     newest = (
         records.with_columns(trust_rank().alias("_rank"), _dated().alias("_dated"))
@@ -92,6 +93,8 @@ def select_usable(records: pl.DataFrame) -> Stage:
     reason = (
         pl.when(~pl.col("record_id").is_in(newest.implode()))
         .then(pl.lit("replaced"))
+        .when((pl.col("kind") == "document") & _is_restricted())
+        .then(pl.lit("restricted"))
         .when(pl.col("kind") == "document")
         .then(pl.lit(DOCUMENT))
         .when(pl.col("output").is_null() & rated_down)
@@ -170,6 +173,10 @@ def not_taken_back(rows: pl.DataFrame, withdrawals: Iterable[Withdrawal]) -> pl.
     )
     taken_back = pl.col("published_at") <= limit
     return rows.filter(~taken_back.fill_null(False))
+
+
+def _is_restricted() -> pl.Expr:
+    return pl.col("attributes").str.contains(f'"{ALLOWED_GROUPS}":', literal=True).fill_null(False)
 
 
 def is_taught() -> pl.Expr:

@@ -156,13 +156,14 @@ def _add_files(app: FastAPI, files: Files, once: Once) -> None:
         title: str | None = None,
         media_type: str | None = None,
         published_at: str | None = None,
+        allowed_groups: Annotated[str | None, Query(description="A JSON list of groups.")] = None,
         attributes: Annotated[str | None, Query(description="A JSON object of texts.")] = None,
         key: Key = None,
     ) -> JSONResponse:
         """Take one document as a file: its bytes as the body, or as a field of a form."""
         told = {
             "project": project, "document_id": document_id, "title": title, "media_type": media_type,
-            "published_at": published_at, "attributes": attributes,
+            "published_at": published_at, "allowed_groups": allowed_groups, "attributes": attributes,
         }  # fmt: skip
         fields = {name: value for name, value in told.items() if value is not None}
         return await once.run(request, key, lambda body: files.take(request, body, fields))

@@ -35,7 +35,9 @@ from tunewheel_ingest.door.intake import (
 )
 from tunewheel_ingest.parsing.formats import known_parsers, known_type
 
-FIELDS = ("project", "document_id", "title", "media_type", "published_at", "attributes")
+FIELDS = (
+    "project", "document_id", "title", "media_type", "published_at", "allowed_groups", "attributes"
+)  # fmt: skip
 FORM_BYTES = 256 * 1024
 """The most bytes that a form may hold beside the file."""
 _UNKNOWN = ArtifactRef(path="unknown", sha256="0" * 64, size_bytes=0)
@@ -94,8 +96,8 @@ class Files:
         told: dict[str, Any] = {name: value for name, value in fields.items() if value}
         if "media_type" not in told:
             told["media_type"] = _told_type(sent_as, told.get("document_id", ""))
-        if "attributes" in told:
-            told["attributes"] = _object(told["attributes"])
+        for name in {"allowed_groups", "attributes"} & told.keys():
+            told[name] = _json(name, told[name])
         told["file"] = _UNKNOWN.model_dump()
         document = decode_data(DocumentPublished, json.dumps(told).encode(), at_door())
         document = sent_by(request, document, Role.PUBLISHER)
@@ -173,8 +175,9 @@ def _told_type(sent_as: str, document_id: str) -> str:
     return told
 
 
-def _object(text: str) -> Any:
+def _json(field: str, text: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InvalidEvent(field="attributes", reason=f"is not JSON: {error}; send {{…}}") from error
+        form = "[…]" if field == "allowed_groups" else "{…}"
+        raise InvalidEvent(field=field, reason=f"is not JSON: {error}; send {form}") from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -72,9 +72,14 @@ class Retriever:
         return asked is None or asked == (spec.default if spec is not None else "off")
 
     async def retrieve(
-        self, project: str, messages: Sequence[Message], asked: Switch | None
+        self,
+        project: str,
+        messages: Sequence[Message],
+        asked: Switch | None,
+        groups: Collection[str] = (),
     ) -> Retrieved | None:
-        """Return the passages for a conversation; None: no retrieval is asked for.
+        """Return the passages for the conversation of a caller with ``groups``; None: no retrieval is asked
+        for.
 
         Raises:
             BadRequest: the client asks for retrieval, but the project declares none.
@@ -93,7 +98,7 @@ class Retriever:
         if index is None:
             return self._without(project, spec)
         try:
-            found = await self._look_up(spec, index, questions, self.indexes.built_for(project))
+            found = await self._look_up(spec, index, questions, self.indexes.built_for(project), groups)
         except Exception:  # An error in the search must not stop the answer.
             log.exception("retrieval_failed", project=project, index_id=index.manifest.index_id)
             return self._without(project, spec)
@@ -112,7 +117,12 @@ class Retriever:
         return WITHOUT_INDEX
 
     async def _look_up(
-        self, spec: RetrievalSpec, index: Index, questions: Sequence[str], built_for: str | None
+        self,
+        spec: RetrievalSpec,
+        index: Index,
+        questions: Sequence[str],
+        built_for: str | None,
+        groups: Collection[str],
     ) -> Retrieved:
         started = time.perf_counter()
         embedding, manifest = spec.embedding, index.manifest
@@ -123,7 +133,7 @@ class Retriever:
 
         def search() -> tuple[tuple[Hit, ...], WhyNot | None]:
             own = vectors or [self.embedders.by_table(manifest, one) for one in questions]
-            return look_up(index, spec, list(zip(questions, own, strict=True)))
+            return look_up(index, spec, list(zip(questions, own, strict=True)), groups)
 
         if (
             len(index.rows) * manifest.dimensions <= SHORT_SEARCH
