@@ -104,6 +104,14 @@ def test_a_built_in_mapping_is_refined_by_the_source_that_uses_it() -> None:
     assert "requester_id" in spec.mapping.map["customer"]
 
 
+def test_a_deleted_record_is_withdrawn_by_its_id_alone() -> None:
+    (one,) = mapped(SourceSpec.model_validate(OWN | {"each": None}), "p", Message({"no": 7}, True), at_door)
+    assert one.event is not None
+    assert one.event.model_dump(exclude_defaults=True) == {
+        "project": "p", "document_id": "7", "kind": "ticket", "reason": "deleted in crm",
+    }  # fmt: skip
+
+
 # Envelopes
 
 

@@ -51,15 +51,14 @@ def test_zendesk_events_answer_a_ticket_and_withdraw_it() -> None:
     (answered,) = events("zendesk_event")
     assert (answered["body"], answered["answer"]) == ("My parcel is late.", "It arrives tomorrow.")
     assert answered["created_at"] == datetime(2026, 1, 4, 12, 31, 4, tzinfo=UTC)
-    refused = [
-        *mapped(
-            SourceSpec(name="own", use="zendesk"),
-            "p",
-            Message(json.loads((PAYLOADS / "zendesk_deleted.json").read_text(encoding="utf-8"))),
-            at_door,
-        )
-    ]
-    assert len(refused) == 1
+    (withdrawn,) = events("zendesk_deleted")
+    assert (withdrawn["type"], withdrawn["document_id"]) == ("document.withdrawn", answered["ticket_id"])
+    assert withdrawn["kind"] == "ticket"
+
+
+def test_a_deleted_servicenow_incident_is_withdrawn() -> None:
+    (withdrawn,) = events("servicenow_deleted")
+    assert (withdrawn["kind"], withdrawn["document_id"]) == ("ticket", "INC0000017")
 
 
 def test_a_private_note_is_no_answer() -> None:

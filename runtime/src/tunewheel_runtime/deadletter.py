@@ -74,6 +74,9 @@ class Undecoded:
     headers: Mapping[str, bytes]
     logged_ms: int | None = None
     """The record's timestamp, in milliseconds since 1970."""
+    letters: str | None = None
+    """The topic whose dead letters hold the record if it is refused. None: its own. The topics of other
+    systems have none."""
 
     @property
     def key_text(self) -> str:
@@ -288,7 +291,8 @@ def dead_letter(record: Undecoded, error: InvalidEvent, *, service: str) -> Kafk
         kept = {name: value for name, value in kept.items() if name.startswith("ce_") and len(value) <= 1_024}
         key, value = key[:LARGEST_KEY], value[: MAX_MESSAGE_BYTES // 2]
     added = {HEADER_PREFIX + name: text.encode("utf-8", "replace") for name, text in about.items()}
-    return KafkaRecord(topic=f"{record.position.topic}.dlq", key=key, value=value, headers=kept | added)
+    topic = f"{record.letters or record.position.topic}.dlq"
+    return KafkaRecord(topic=topic, key=key, value=value, headers=kept | added)
 
 
 def _kind(error: InvalidEvent) -> str:

@@ -52,6 +52,9 @@ class _Said:
     values: frozenset[str]
     texts: tuple[str, ...]
     """The content of a message that is not JSON, decoded with each encoding that it may have."""
+    is_binary: bool = False
+    """Whether the message begins with a schema's id. The byte before a name then tells a length, and may look
+    like a letter."""
 
     @classmethod
     def of(cls, record: Undecoded) -> _Said:
@@ -62,7 +65,8 @@ class _Said:
         try:
             data: Any = json.loads(value)
         except (ValueError, RecursionError):
-            return cls(project, names, (value.decode("utf-8", "replace"), value.decode("latin-1")))
+            texts = value.decode("utf-8", "replace"), value.decode("latin-1")
+            return cls(project, names, texts, is_binary=value[:1] == b"\0")
         if project is None and isinstance(data, dict) and isinstance(data.get("project"), str):
             project = data["project"]
         return cls(project, names.union(_scalars(data)), ())
@@ -71,7 +75,8 @@ class _Said:
         # Search for the plain text first: to compile a pattern for each of many erasures takes seconds.
         texts = [text for text in self.texts if subject in text]
         word = rf"(?<![\w-]){re.escape(subject)}(?![\w-])"
-        return subject in self.values or any(re.search(word, text) for text in texts)
+        found = any(self.is_binary or re.search(word, text) for text in texts)
+        return found or subject in self.values
 
 
 def _scalars(data: Any) -> Iterator[str]:

@@ -20,8 +20,9 @@ from tunewheel_contracts.topics import TOPICS, TopicSpec
 
 from tunewheel_runtime.broker_watch import BrokerWatch
 from tunewheel_runtime.consuming import Consumption, Delivery
-from tunewheel_runtime.deadletter import Check, DeadLetters, Position
+from tunewheel_runtime.deadletter import Check, DeadLetters, Position, Undecoded
 from tunewheel_runtime.erased_letters import is_erased
+from tunewheel_runtime.foreign_topics import Foreign, ForeignReader, Handled
 from tunewheel_runtime.handling import Instruments
 from tunewheel_runtime.health import Health
 from tunewheel_runtime.identity.access import Access, NoIdentity
@@ -111,7 +112,7 @@ class Service:
         instruments = Instruments.of(self.telemetry)
         self._newer = NewerReleases(self._health.warn, self.telemetry.meter)
         check = self._signatures.check
-        consumption = Consumption(
+        consumption = self._consumption = Consumption(
             self.publisher, self._dead_letters, self._backoff, instruments, self._newer, check
         )
         self._subscriptions = Subscriptions(name, settings, consumption, failed=self.fail)
@@ -216,6 +217,13 @@ class Service:
         """Keep erased content out of this service's dead letters. ``followed`` reads the events behind
         ``erasures``."""
         self._dead_letters.withhold(lambda record: is_erased(record, erasures.all()), followed.refresh)
+
+    def foreign_reader(
+        self, foreign: Foreign, handle: Callable[[Undecoded], Awaitable[Handled]]
+    ) -> ForeignReader:
+        """Return a reader of another system's topic; ``handle`` makes events of its records. The caller
+        starts it once the service has started, and stops it."""
+        return ForeignReader(self.settings, self._consumption, self.warn, foreign, handle)
 
     def check(self, topic: TopicSpec) -> None:
         """Write a dead letter for every event of ``topic`` that cannot be decoded.

@@ -24,7 +24,17 @@ _COMMON = frozenset({"validated_by", "validated_at", "attributes"})
 FIELDS: Mapping[str, frozenset[str]] = MappingProxyType(
     {
         "ticket": _COMMON
-        | {"ticket_id", "subject", "body", "thread", "customer", "channel", "answer", "created_at"},
+        | {
+            "ticket_id",
+            "subject",
+            "body",
+            "thread",
+            "customer",
+            "channel",
+            "answer",
+            "created_at",
+            "media_type",
+        },
         "example": _COMMON | {"example_id", "input", "messages", "output", "rejected_output", "group"},
         "document": frozenset(
             {"document_id", "title", "content", "media_type", "published_at", "allowed_groups", "attributes"}

@@ -98,10 +98,8 @@ def _withdrawal(
 ) -> UpstreamEvent:
     kind = mapping.kind or ""
     name = ID_OF[kind]
-    fields = {"project": project, "reason": f"deleted in {source.name}"}
-    _put(fields, name, _as_text(name, _found(name, mapping.map[name], record)))
-    if kind != "document":
-        raise InvalidEvent(field="withdraw", reason=f"is of documents; a {kind} cannot be withdrawn")
+    fields = {"project": project, "kind": kind, "reason": f"deleted in {source.name}"}
+    fields["document_id"] = _as_text(name, _found(name, mapping.map[name], record))
     return _validated(DocumentWithdrawn, fields, mapping, reading)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.upstream import ProjectDeclared
+from tunewheel_contracts.formats.source_spec import SourceSpec
 from tunewheel_runtime.process import run_service
 from tunewheel_runtime.retention import Retention
 from tunewheel_runtime.service import Service
@@ -17,6 +18,8 @@ from tunewheel_ingest.door.app import FILES, make_api
 from tunewheel_ingest.handlers import register, require_project
 from tunewheel_ingest.parsing.process import ParserProcess
 from tunewheel_ingest.settings import Settings
+from tunewheel_ingest.sources.registry import Registry
+from tunewheel_ingest.sources.topics import SourceTopics
 
 
 class Door:
@@ -28,6 +31,11 @@ class Door:
 
     async def check_project(self, project: str) -> None:
         await require_project(self._projects, project)
+
+    def source(self, project: str, name: str) -> SourceSpec | None:
+        declared = self._projects.get(project)
+        sources = declared.data.spec.sources if declared is not None else ()
+        return next((source for source in sources if source.name == name), None)
 
     def wrap(self, data: Any) -> Envelope[Any]:
         return self._service.new(data)
@@ -42,6 +50,10 @@ def make_app(settings: Settings) -> Service:
     projects: View[ProjectDeclared] = service.view(topics.PROJECT_DECLARED)
     parser = ParserProcess(settings.parse_limits)
     service.on_shutdown(parser.close)
+    schemas = Registry(settings.schema_registry_url, settings.schema_registry_auth)
+    sources = SourceTopics(service, projects, schemas, allowed=settings.source_topics)
+    service.on_startup(sources.start)
+    service.on_shutdown(sources.stop)
     documents = Documents(service.store, parser, max_bytes=settings.max_document_bytes)
     register(service, projects, documents)
     for topic in (spec for spec in topics.TOPICS if spec.deleted_by == service.name):
@@ -63,6 +75,7 @@ def make_app(settings: Settings) -> Service:
             max_body_bytes=settings.max_body_bytes,
             publish_batch=settings.publish_batch,
             max_document_bytes=settings.max_document_bytes,
+            source_secrets=settings.source_secrets_file,
         ),
         any_content=[FILES],
     )

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from pydantic import Field
 from tunewheel_contracts.topics import FOREVER, MAX_MESSAGE_BYTES
+from pathlib import Path
+
+from pydantic import Field, SecretStr
+from tunewheel_contracts.topics import MAX_MESSAGE_BYTES
 from tunewheel_runtime.settings import ServiceSettings
 
 from tunewheel_ingest.parsing.limits import Limits
@@ -38,6 +42,22 @@ class Settings(ServiceSettings):
     """Tickets, documents, examples and feedback are deleted from the log so many days after they were
     published, if every service has handled them. -1: never. Erased people's texts stay on these topics until
     then."""
+
+    source_topics: str = ""
+    """Topics of other systems that projects' sources may name, separated by commas: names, or patterns such
+    as ``crm.*``; ``crm.tickets=helpdesk`` lets only this project read the topic. Empty: none is read."""
+    source_secrets_file: Path | None = None
+    """YAML file of the secrets of webhooks: by ``project/source`` one secret, or a list of two while one is
+    replaced. It is read at each request."""
+    schema_registry_url: str | None = None
+    """The schema registry of messages in Confluent's wire format."""
+    schema_registry_username: str | None = None
+    schema_registry_password: SecretStr | None = None
+
+    @property
+    def schema_registry_auth(self) -> tuple[str, str] | None:
+        name, password = self.schema_registry_username, self.schema_registry_password
+        return None if name is None else (name, password.get_secret_value() if password else "")
 
     @property
     def parse_limits(self) -> Limits:

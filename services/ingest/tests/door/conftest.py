@@ -43,6 +43,9 @@ class Log(MemoryLog):
         if project not in ("p", "q"):
             raise InvalidEvent(field="project", reason=f"{project!r} is not declared; declare it")
 
+    def source(self, project: str, name: str) -> None:
+        return None
+
 
 @pytest.fixture
 def log() -> Log:

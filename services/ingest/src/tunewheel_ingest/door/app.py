@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Header, Query, Request
@@ -25,7 +26,7 @@ from tunewheel_contracts.events.upstream import (
 from tunewheel_contracts.principal import SET_BY_DOORS
 from tunewheel_runtime.admission import JSON_LINES
 from tunewheel_runtime.identity import guard
-from tunewheel_runtime.identity.guard import guard_descriptions, needs
+from tunewheel_runtime.identity.guard import asks_nobody, guard_descriptions, needs
 from tunewheel_runtime.identity.roles import Role
 from tunewheel_runtime.store import ObjectStore
 
@@ -33,6 +34,7 @@ from tunewheel_ingest.door.bulk import Bulk
 from tunewheel_ingest.door.files import Files
 from tunewheel_ingest.door.intake import Intake, Receipt, answer
 from tunewheel_ingest.door.once import HEADER, Once
+from tunewheel_ingest.door.webhooks import Webhooks
 
 RESPONSES: dict[int | str, dict[str, Any]] = {
     401: guard.RESPONSES[401],
@@ -117,6 +119,7 @@ def make_api(
     max_body_bytes: int,
     publish_batch: int,
     max_document_bytes: int,
+    source_secrets: Path | None = None,
 ) -> FastAPI:
     """Build the app; every answer is a ``Receipt``."""
     app = FastAPI(
@@ -129,6 +132,7 @@ def make_api(
         _add_bulk(app, path, event_class, bulk, once)
     _add_files(app, files, once)
     _add_withdrawal(app, bulk, once)
+    _add_webhooks(app, Webhooks(intake, once, secrets=source_secrets, max_bytes=max_body_bytes))
     app.exception_handler(HTTPException)(_no_route)
     describe(app, tuple(PUBLISHED.values()))
     guard_descriptions(app.routes)
@@ -190,6 +194,19 @@ def _add_withdrawal(app: FastAPI, bulk: Bulk, once: Once) -> None:
             key,
             lambda _: bulk.take(DocumentWithdrawn, request, _one(body), role=Role.PUBLISHER, project=None),
         )
+
+
+def _add_webhooks(app: FastAPI, webhooks: Webhooks) -> None:
+    body = {"requestBody": {"required": True, "content": {"application/json": {"schema": {}}}}}
+
+    @app.post("/v1/projects/{project}/sources/{name}", openapi_extra=body, name="source.webhook", **TAKEN)
+    @asks_nobody
+    async def post(request: Request, project: str, name: str) -> JSONResponse:
+        """Take a webhook of another system, which a source of the project maps to events.
+
+        No key is asked for: the signature in the headers, by the source's secret, says who sent it.
+        """
+        return await webhooks.take(request, project, name)
 
 
 async def _no_route(_: Request, error: Exception) -> JSONResponse:

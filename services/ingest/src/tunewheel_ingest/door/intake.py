@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from tunewheel_contracts.errors import InvalidEvent, TransientError
 from tunewheel_contracts.event import Envelope, UpstreamEvent
+from tunewheel_contracts.formats.source_spec import SourceSpec
 from tunewheel_contracts.principal import SET_BY_DOORS
 from tunewheel_runtime.identity.guard import caller_of
 from tunewheel_runtime.identity.roles import NotAuthorised, Role
@@ -27,6 +28,7 @@ class Intake(Protocol):
     """The way into the service."""
 
     async def check_project(self, project: str) -> None: ...
+    def source(self, project: str, name: str) -> SourceSpec | None: ...
     def wrap(self, data: Any) -> Envelope[Any]: ...
     async def publish(self, envelopes: list[Envelope[Any]]) -> None: ...
 

@@ -1,0 +1,131 @@
+"""Reads the topics that the projects' sources name: one reader per source, as the declared specs say."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from fnmatch import fnmatchcase
+
+from tunewheel_contracts.event import Envelope, UpstreamEvent, new_event
+from tunewheel_contracts.events.upstream import ProjectDeclared
+from tunewheel_contracts.formats.source_spec import SourceSpec
+from tunewheel_contracts.principal import Principal, Trust
+from tunewheel_contracts.reading import Reading
+from tunewheel_contracts.sources.envelopes import opened, structured
+from tunewheel_contracts.sources.mapping import PUBLISHED, mapped
+from tunewheel_contracts.topics import BY_NAME
+from tunewheel_runtime.deadletter import Undecoded
+from tunewheel_runtime.foreign_topics import Foreign, ForeignReader, Handled
+from tunewheel_runtime.service import Service
+from tunewheel_runtime.view import View
+
+from tunewheel_ingest.sources.wire import Schemas, decoded, decoded_key
+
+SOURCE = "/tunewheel/ingest"
+ISSUER = "source"
+"""Issuer of the principals of sources, whom no API key names."""
+LOOK_SECONDS = 1.0
+
+
+def as_published(
+    event: UpstreamEvent, source: SourceSpec, *, time: datetime | None = None
+) -> Envelope[UpstreamEvent]:
+    """Wrap an event of a source's record, in the source's name and with the trust that its spec grants."""
+    said = {
+        "principal": Principal(name=f"{event.project}/{source.name}", issuer=ISSUER),
+        "authority": Trust(source.trust),
+    }
+    known = {name: value for name, value in said.items() if name in type(event).model_fields}
+    return new_event(event.model_copy(update=known), source=SOURCE, time=time)
+
+
+async def handle(record: Undecoded, source: SourceSpec, project: str, schemas: Schemas) -> Handled:
+    """Return the events of a topic's record. Their time is the record's, at each reading again.
+
+    Raises:
+        InvalidEvent: nothing of the record can be read.
+        TransientError: see ``Registry.schema``.
+    """
+    key = await decoded_key(record.key, schemas)
+    value = await decoded(record.value, schemas, framed=source.format in ("avro", "protobuf"))
+    if source.format == "cloudevents":
+        value = structured(value, record.headers)
+    message = opened(source.format, value, key)
+    if message is None:
+        return Handled()
+    logged = datetime.fromtimestamp(max(record.logged_ms or 0, 0) / 1_000, UTC)
+    found = [*mapped(source, project, message, lambda: Reading(logged, is_strict=True))]
+    refusals = [one.refusal for one in found if one.refusal is not None]
+    return Handled(
+        [as_published(one.event, source, time=logged) for one in found if one.event is not None],
+        refusals[0] if refusals else None,
+    )
+
+
+class SourceTopics:
+    """Starts and stops readers as projects are declared. ``allowed``: the setting ``source_topics``."""
+
+    def __init__(
+        self, service: Service, projects: View[ProjectDeclared], schemas: Schemas, *, allowed: str
+    ) -> None:
+        self._service = service
+        self._projects = projects
+        self._schemas = schemas
+        self._allowed = [entry.strip().partition("=") for entry in allowed.split(",") if entry.strip()]
+        self._readers: dict[tuple[str, str], tuple[SourceSpec, ForeignReader]] = {}
+        self._follower: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        self._follower = asyncio.create_task(self._follow(), name="source-topics")
+
+    async def stop(self) -> None:
+        if self._follower is not None:
+            self._follower.cancel()
+            await asyncio.gather(self._follower, return_exceptions=True)
+        await asyncio.gather(*(self._stop(place) for place in [*self._readers]))
+
+    async def _follow(self) -> None:
+        while True:
+            wanted = dict(self._declared())
+            for place, (source, _) in [*self._readers.items()]:
+                if wanted.get(place) != source:
+                    await self._stop(place)
+            for (project, name), source in wanted.items():
+                if (project, name) not in self._readers:
+                    self._start(project, source)
+            await asyncio.sleep(LOOK_SECONDS)
+
+    def _declared(self) -> Iterator[tuple[tuple[str, str], SourceSpec]]:
+        for declared in self._projects.values():
+            for source in declared.data.spec.sources:
+                if source.topic is not None and self._may_read(declared.project, source):
+                    yield (declared.project, source.name), source
+
+    def _may_read(self, project: str, source: SourceSpec) -> bool:
+        topic = source.topic or ""
+        # Our own topics hold other projects' records, and the rights of producers on Kafka.
+        is_own = topic in BY_NAME or topic.endswith(".dlq") or topic.startswith(("erasure.", "__"))
+        listed = any(
+            fnmatchcase(topic, pattern) and owner in ("", project) for pattern, _, owner in self._allowed
+        )
+        reason = "is a topic of Tunewheel itself" if is_own else "is not listed in TUNEWHEEL_SOURCE_TOPICS"
+        name = f"source {project}/{source.name}"
+        self._service.warn(name, None if listed and not is_own else f"{topic} {reason}; it is not read")
+        return listed and not is_own
+
+    def _start(self, project: str, source: SourceSpec) -> None:
+        becomes = BY_NAME[PUBLISHED[source.mapping.kind or ""].type]
+        group = f"ingest.source.{project}.{source.name}"
+        foreign = Foreign(source.topic or "", group, project, becomes)
+
+        async def take(record: Undecoded) -> Handled:
+            return await handle(record, source, project, self._schemas)
+
+        reader = self._service.foreign_reader(foreign, take)
+        self._readers[project, source.name] = source, reader
+        reader.start()
+
+    async def _stop(self, place: tuple[str, str]) -> None:
+        _, reader = self._readers.pop(place)
+        await reader.stop()
