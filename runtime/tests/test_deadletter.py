@@ -39,6 +39,13 @@ def test_carries_the_original_bytes_the_reason_and_the_place() -> None:
     }
 
 
+def test_the_letter_of_another_systems_topic_lies_with_those_of_ours() -> None:
+    record = Undecoded(Position("crm.cases", 1, 7), b"k", b"\0\1", {}, letters="ticket.published")
+    letter = dead_letter(record, InvalidEvent(field="body", reason="is missing"), service="ingest")
+    assert (letter.topic, letter.value) == ("ticket.published.dlq", b"\0\1")
+    assert letter.headers["dlq_source_topic"] == b"crm.cases"
+
+
 def test_a_dead_letter_is_identified_by_service_and_source_position() -> None:
     def on_log(offset: int, headers: dict[str, bytes]) -> Undecoded:
         return Undecoded(Position("ticket.published.dlq", 0, offset), None, b"", headers)

@@ -34,6 +34,7 @@ def message(value: bytes | None, *, key: bytes | None = None, **more: Any) -> Un
         b'"C-7"',
         b'{"customer": "C-7", "body": "never closed',
         b"id;customer\n1;C-7;\xff",
+        b"\0\0\0\0\x070C-7\x04Hi",  # Avro: the length before a name may look like a digit
     ],
 )
 def test_a_message_that_names_the_person_goes(value: bytes) -> None:

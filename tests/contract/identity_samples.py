@@ -154,6 +154,9 @@ SAMPLES: Mapping[str, Mapping[str, list[Sample]]] = {
         "DELETE /v1/documents/{document_id:path}": [
             Sample(f"/v1/documents/a.md?project={PROJECT}", None, 202, 403)
         ],
+        "POST /v1/projects/{project}/sources/{name}": [
+            Sample(f"/v1/projects/{PROJECT}/sources/own", b"{}", 401)  # no key counts, a signature does
+        ],
     },
     "registry": {
         **DESCRIPTIONS,

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pydantic import Field
-from tunewheel_contracts.topics import FOREVER, MAX_MESSAGE_BYTES
 from pathlib import Path
 
 from pydantic import Field, SecretStr
-from tunewheel_contracts.topics import MAX_MESSAGE_BYTES
+from tunewheel_contracts.topics import FOREVER, MAX_MESSAGE_BYTES
 from tunewheel_runtime.settings import ServiceSettings
 
 from tunewheel_ingest.parsing.limits import Limits
