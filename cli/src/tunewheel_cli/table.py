@@ -87,6 +87,7 @@ PANELS: dict[str, tuple[Entry, ...]] = {
         Entry("review show", "Show two answers to compare.", "review:show"),
         Entry("review answer", "Say which answer is better.", "review:answer"),
         Entry("review submit", "Give your last word on a review.", "review:submit"),
+        Entry("source test", "Show what becomes of another system's records.", "source:try_"),
         Entry("dead-letter list", "Show what services refused.", "dead_letter_list:command"),
     ),
     "Who may": (
@@ -126,6 +127,7 @@ NOUNS = {
     "detector": "Detectors",
     "label": "Prompts of production that wait for answers",
     "review": "Blind comparisons of answers",
+    "source": "Other systems that a project learns from",
     "dead-letter": "Refused messages",
     "key": "API keys",
     "admin": "Kafka and what an installation needs",

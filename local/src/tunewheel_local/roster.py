@@ -153,6 +153,8 @@ def environment(
         precision = var.precision.read_text("utf-8")
         both = ("TUNEWHEEL_DTYPE", "TUNEWHEEL_EVAL_DTYPE")
         own |= {name: precision for name in both if name not in inherited}
+    if member.name == "ingest" and "TUNEWHEEL_SOURCE_TOPICS" not in inherited:
+        own["TUNEWHEEL_SOURCE_TOPICS"] = "*"  # who starts this wheel also declares its projects
     if member is CONSOLE:
         doors = {f"TUNEWHEEL_PUBLIC_{name.upper()}_URL": name for name in ("gateway", "ingest", "console")}
         doors["TUNEWHEEL_REGISTRY_URL"] = "registry"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tunewheel_cli.calling import Call, InvalidOption, calling, named_project
+from tunewheel_cli.calling import SPEC_FILE, Call, InvalidOption, calling, named_project
 from tunewheel_cli.exits import Exit, print_json
 from tunewheel_cli.publishing.items import Kind
 
@@ -62,6 +62,13 @@ def publish(
             help="The expert who checked the answers, for those that name no expert.",
         ),
     ] = None,
+    source: Annotated[
+        str | None,
+        typer.Option(
+            help="Map the file's records by this source of project.yaml here, or by a mapping that comes "
+            "with Tunewheel, such as zendesk; `tunewheel source test` shows the result first.",
+        ),
+    ] = None,
     allowed_group: Annotated[
         list[str] | None,
         typer.Option(help="Only callers with this group see passages of the documents. Repeatable."),
@@ -73,6 +80,10 @@ def publish(
     the same file again, after a crash for instance, doubles nothing: ids follow from content. Of a folder
     hidden, vendored and git-ignored files are left out.
     """
+    if source and (check or watch or kind or map_):
+        raise InvalidOption(
+            "--source: takes no --check, --watch, --kind or --map; see `tunewheel source test`"
+        )
     if check:
         from tunewheel_cli.commands.checking import check as check_path
 
@@ -90,7 +101,7 @@ def publish(
         asyncio.run(_watch(call, path, named, withdraw_deleted, allowed_group or ()))
         return
     summary = asyncio.run(
-        _publish(call, path, named, kind, map_ or [], validated_by or None, allowed_group or ())
+        _publish(call, path, named, kind, map_ or [], validated_by or None, allowed_group or (), source)
     )
     call.show(summary.as_json(), lambda: print_summary(summary))
     if summary.refused:
@@ -105,22 +116,26 @@ async def _publish(
     maps: list[str],
     validated_by: str | None,
     allowed_groups: Sequence[str],
+    source: str | None,
 ) -> Summary:
     from tunewheel_cli.commands.progress import published_bar
     from tunewheel_cli.publishing.door import IngestDoor
+    from tunewheel_cli.publishing.mapped import source_of
     from tunewheel_cli.publishing.publish import publish_path
     from tunewheel_cli.publishing.remote import is_url, publish_url
 
+    chosen = None if source is None else source_of(source, Path(SPEC_FILE))
     door = IngestDoor(call.writer, allowed_groups)
     with published_bar(silent=call.as_json) as note:
         if not is_url(path):
             return await publish_path(
                 Path(path), project=project, door=door, kind=kind, maps=maps, on_progress=note,
-                validated_by=validated_by,
+                validated_by=validated_by, source=chosen,
             )  # fmt: skip
-        if maps:
+        if maps or chosen:
             raise InvalidOption(
-                "--map: is for files on this machine; fetch the file and publish it by its path"
+                f"--{'map' if maps else 'source'}: is for files on this machine; fetch the file and "
+                "publish it by its path"
             )
         return await publish_url(
             path, project=project, door=door, kind=kind, on_progress=note, validated_by=validated_by

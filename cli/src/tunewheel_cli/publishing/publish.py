@@ -11,11 +11,13 @@ from typing import Any
 
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.upstream import DocumentPublished
+from tunewheel_contracts.formats.source_spec import SourceSpec
 from tunewheel_contracts.topics import MAX_MESSAGE_BYTES
 
 from tunewheel_cli.publishing.door import IngestDoor
 from tunewheel_cli.publishing.events import make_event
 from tunewheel_cli.publishing.items import Found, FoundFile, Kind, OnProgress, Refusal, Source, Summary
+from tunewheel_cli.publishing.mapped import mapped_source
 from tunewheel_cli.publishing.sources import open_source, size_of
 
 __all__ = ["Pump", "Summary", "publish_path"]
@@ -33,10 +35,11 @@ async def publish_path(
     max_bytes: int = MAX_MESSAGE_BYTES,
     on_progress: OnProgress | None = None,
     validated_by: str | None = None,
+    source: SourceSpec | None = None,
 ) -> Summary:
     """Publish every valid record of ``path``; return the numbers and the refusals.
 
-    ``validated_by`` is the expert of answers that name none.
+    ``validated_by`` is the expert of answers that name none. ``source`` maps the file's records to events.
     Ids follow from the content, so publishing records again changes nothing.
 
     Raises:
@@ -46,11 +49,14 @@ async def publish_path(
         NotAllowed: the door does not know the caller, or the caller lacks a right.
     """
     summary = Summary(str(path), total_bytes=size_of(path))
-    source = open_source(path, kind=kind, maps=maps, max_bytes=max_bytes, on_bytes=summary.count)
+    if source is None:
+        items = open_source(path, kind=kind, maps=maps, max_bytes=max_bytes, on_bytes=summary.count)
+    else:
+        items = mapped_source(path, source, project, summary.count)
     began = time.monotonic()
     async with door:
-        await Pump(door, summary, project, kind, on_progress, validated_by).run(source)
-    summary.form, summary.notes = source.form, source.notes
+        await Pump(door, summary, project, kind, on_progress, validated_by).run(items)
+    summary.form, summary.notes = items.form, items.notes
     summary.seconds = time.monotonic() - began
     if on_progress:
         on_progress(summary)

@@ -37,7 +37,15 @@ FIELDS: Mapping[str, frozenset[str]] = MappingProxyType(
         },
         "example": _COMMON | {"example_id", "input", "messages", "output", "rejected_output", "group"},
         "document": frozenset(
-            {"document_id", "title", "content", "media_type", "published_at", "allowed_groups", "attributes"}
+            {
+                "document_id",
+                "title",
+                "content",
+                "media_type",
+                "published_at",
+                "allowed_groups",
+                "attributes",
+            }
         ),
     }
 )

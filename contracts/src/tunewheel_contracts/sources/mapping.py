@@ -26,8 +26,8 @@ PUBLISHED: dict[str, type[UpstreamEvent]] = {
     "document": DocumentPublished,
 }
 MOST_RECORDS = 10_000
-"""Most records in one message."""
-AS_JSON = frozenset({"answer", "output", "rejected_output", "thread", "messages"})
+"""Most records in one message of a topic or a webhook."""
+AS_JSON = frozenset({"answer", "output", "rejected_output", "thread", "messages", "allowed_groups"})
 """The fields that hold any JSON. In all others a number is an id or a text."""
 
 
@@ -42,31 +42,35 @@ class Mapped:
 
 
 def mapped(
-    source: SourceSpec, project: str, message: Message, reading: Callable[[], Reading]
+    source: SourceSpec,
+    project: str,
+    message: Message,
+    reading: Callable[[], Reading],
+    *,
+    most: int | None = MOST_RECORDS,
 ) -> Iterator[Mapped]:
     """Yield what becomes of each record of ``message``.
 
-    ``reading``: returns the context in which an event is validated, such as ``at_door``.
+    ``reading``: returns the context in which an event is validated, such as ``at_door``. ``most``: records
+    that a message may hold; None: any number.
 
     Raises:
         InvalidEvent: the message holds no list of records where the mapping's ``each`` looks for one.
     """
     mapping = source.mapping
-    for number, record in enumerate(_records(mapping, message.record), 1):
+    for number, record in enumerate(_records(mapping, message.record, most), 1):
         try:
             yield Mapped(number, _event(mapping, source, project, record, message.is_deleted, reading()))
         except InvalidEvent as error:
             yield Mapped(number, refusal=error)
 
 
-def _records(mapping: MappingSpec, record: Any) -> list[Any]:
+def _records(mapping: MappingSpec, record: Any, most: int | None) -> list[Any]:
     found = record if mapping.each is None else _found("each", mapping.each, record)
     if isinstance(found, list):
         records = cast("list[Any]", found)
-        if len(records) > MOST_RECORDS:
-            raise InvalidEvent(
-                field="each", reason=f"finds {len(records)} records; send {MOST_RECORDS} at most"
-            )
+        if most is not None and len(records) > most:
+            raise InvalidEvent(field="each", reason=f"finds {len(records)} records; send {most} at most")
         return records
     if mapping.each is not None and found is None:
         raise InvalidEvent(field="each", reason=f"finds no list at {mapping.each}; correct the source's each")

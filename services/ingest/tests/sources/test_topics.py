@@ -1,0 +1,95 @@
+"""What a topic's message becomes: events in the source's name, at the message's time."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tunewheel_contracts.errors import InvalidEvent, TransientError
+from tunewheel_contracts.formats.source_spec import SourceSpec
+from tunewheel_ingest.sources.registry import Registry
+from tunewheel_ingest.sources.topics import handle
+from tunewheel_runtime.deadletter import Position, Undecoded
+from tunewheel_runtime.foreign_topics import Handled
+
+NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
+MAPPING: dict[str, Any] = {
+    "name": "crm",
+    "kind": "ticket",
+    "topic": "crm",
+    "map": {"ticket_id": "no", "body": "text"},
+}
+FORMATS = ("json", "cloudevents", "debezium", "avro", "protobuf")
+
+
+def message(value: bytes | None, key: bytes | None = None, **headers: bytes) -> Undecoded:
+    return Undecoded(Position("crm", 0, 1), key, value, headers, logged_ms=int(NOON.timestamp() * 1_000))
+
+
+def made(record: Undecoded, **changed: Any) -> Handled:
+    source = SourceSpec.model_validate(MAPPING | changed)
+    return asyncio.run(handle(record, source, "desk", Registry(None)))
+
+
+def test_a_message_read_again_is_the_same_event_with_the_time_of_the_message() -> None:
+    first, again = (made(message(b'{"no": 1, "text": "Hi"}'), trust="corrected") for _ in range(2))
+    (event,) = first.events
+    assert event == again.events[0]
+    assert event.time == NOON
+    assert (event.data.principal.name, event.data.principal.issuer) == ("desk/crm", "source")
+    assert event.data.authority == "corrected"
+
+
+def test_a_date_after_the_message_is_capped_to_it() -> None:
+    late = b'{"no": 1, "text": "Hi", "at": "2999-01-01T00:00:00Z"}'
+    done = made(message(late), map={**MAPPING["map"], "created_at": "at"})
+    assert done.events[0].data.created_at == NOON
+
+
+def test_of_several_records_in_a_message_the_right_ones_count_and_a_wrong_one_is_told() -> None:
+    done = made(message(json.dumps([{"no": 1, "text": "Hi"}, {"no": 2}, {"no": 3, "text": "Ho"}]).encode()))
+    assert [event.data.ticket_id for event in done.events] == ["1", "3"]
+    assert done.refusal is not None
+    assert done.refusal.field == "body"
+
+
+def test_a_binary_cloud_event_is_read_with_its_attributes() -> None:
+    headers = {"ce_specversion": b"1.0", "ce_type": b"case.closed", "ce_id": b"1", "ce_source": b"/crm"}
+    reads = {"where": "type == 'case.closed'", "map": {"ticket_id": "data.no", "body": "data.text"}}
+    record = message(b'{"no": 1, "text": "Hi"}', **headers)
+    assert len(made(record, format="cloudevents", **reads).events) == 1
+    other = message(record.value, **{**headers, "ce_type": b"other"})
+    assert not made(other, format="cloudevents", **reads).events
+
+
+def test_a_message_without_a_value_withdraws_by_its_key() -> None:
+    (event,) = made(message(None, b"C-1"), map={"ticket_id": "no || key", "body": "text"}).events
+    assert (event.data.document_id, event.data.kind) == ("C-1", "ticket")
+    assert made(message(None)) == Handled()
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_no_bytes_of_a_topic_raise_anything_else(format: str) -> None:
+    source = SourceSpec.model_validate(MAPPING | {"format": format})
+    names = st.sampled_from(["no", "text", "op", "after", "payload", "data", "x"])
+    some = st.none() | st.booleans() | st.floats() | st.text(max_size=5)
+    nested = st.recursive(
+        some,
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=4),
+        max_leaves=8,
+    )
+    as_json = nested.map(lambda value: json.dumps(value).encode())
+    values = st.none() | st.binary(max_size=60) | as_json
+
+    @given(value=values, key=values)
+    def tried(value: bytes | None, key: bytes | None) -> None:
+        with contextlib.suppress(InvalidEvent, TransientError):
+            asyncio.run(handle(message(value, key), source, "desk", Registry(None)))
+
+    tried()
