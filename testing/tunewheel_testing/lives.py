@@ -93,6 +93,7 @@ class Life(World):
         self.acts: list[str] = []
         self.decisions: list[Envelope[TurnDecided]] = []
         self._state: tuple[Any, State] | None = None
+        self._looked_at = START
         self.spec = self._declare()
         self._serve_first()
 
@@ -250,7 +251,7 @@ class Life(World):
             told.remind_at and not now < told.remind_at <= now + REMINDED
         ):
             yield f"the next reminder comes at {told.remind_at}, now is {now}"
-        if told.until is not None and told.until <= now:
+        if told.until is not None and told.until <= self._looked_at:
             yield f"{told.step} ended at {told.until}, now is {now}"
 
     @property
@@ -391,6 +392,7 @@ class Life(World):
         return tell(state, decide(state, self.story.now), PROJECT, self.story.now)
 
     def _publish(self) -> None:
+        self._looked_at = self.story.now  # what is said takes a second, in which a wait may end
         told = self._tell()
         if self.decided is None or told != self.decided.data:
             self.decided = self.story.add(told)
