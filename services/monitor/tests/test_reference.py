@@ -2,13 +2,16 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 from structlog.testing import capture_logs
+from tunewheel_contracts.erasures import Erasures
 from tunewheel_contracts.errors import TransientError
+from tunewheel_contracts.events.upstream import ErasureRequested
 from tunewheel_embedding.sentence import SentenceEmbedder
 from tunewheel_embedding.static import StaticEmbedder, Vectors
 from tunewheel_monitor.metrics import Metrics
@@ -25,6 +28,7 @@ from tunewheel_monitor.reference import (
 )
 from tunewheel_runtime.store import ObjectStore
 from tunewheel_runtime.telemetry import make_telemetry
+from tunewheel_testing.log import wrap
 
 from .conftest import bike_texts, spec_of, store_dataset
 
@@ -185,6 +189,56 @@ async def test_a_dataset_is_encoded_once_for_all_processes_and_after_damage_agai
         await store.replace(path, damaged)
         await encoded(store, embedder, encoder)
         assert len(await store.read(path) or b"") > 40 * 384
+
+
+async def test_only_the_newest_version_s_encoding_is_stored_and_readiness_tells_while_it_is_made(
+    embedder: StaticEmbedder, encoder: SentenceEmbedder, tmp_path: Path
+) -> None:
+    store, said = ObjectStore(tmp_path.as_uri()), list[tuple[str, str | None]]()
+    references = References(store, embedder, 100, metrics(), encoder, warn=lambda *told: said.append(told))
+    for dataset_id in ("ds-1", "ds-2"):
+        await store_dataset(store, spec_of(), dataset_id, bike_texts(40))
+        await references.get(dataset_id)
+        await references.encoded()
+        (path,) = await store.list("monitor/desk/encodings")
+        assert path.startswith(f"monitor/desk/encodings/{dataset_id}.")
+    assert [(name, text is None) for name, text in said] == [
+        (f"encoding of {dataset_id}", over) for dataset_id in ("ds-1", "ds-2") for over in (False, True)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("refreshes", "age", "kept"),
+    [(0, 2, 1), (0, 0.5, 0), (1, 0, 0), (2, 0, 0), (2, 300, 0)],
+    ids=["long ago", "half a day ago", "while it is encoded", "while it is stored", "of earlier data"],
+)
+async def test_no_encoding_is_stored_while_an_erasure_is_under_way(
+    embedder: StaticEmbedder, encoder: SentenceEmbedder, tmp_path: Path, refreshes: int, age: float, kept: int
+) -> None:
+    store, erasures, read = ObjectStore(tmp_path.as_uri()), Erasures(), list[int]()
+    at = datetime.now(UTC) - timedelta(days=age)
+    told = {
+        "project": "desk",
+        "customer": "C-1",
+        "erasure_id": "e-1",
+        "requested_by": "p",
+        "requested_at": at,
+    }
+
+    async def refresh() -> None:
+        if len(read) == refreshes:
+            erasures.apply(wrap(ErasureRequested.model_validate(told)))
+        read.append(1)
+
+    await refresh()
+    await store_dataset(store, spec_of(), "ds-1", bike_texts(40))
+    references = References(store, embedder, 100, metrics(), encoder, erasures, refresh)
+    await references.get("ds-1")
+    await references.encoded()
+    found = await references.get("ds-1")
+    assert found is not None
+    assert found.encoding is not None
+    assert len(await store.list("monitor/desk/encodings")) == kept
 
 
 async def test_an_encoding_waits_for_the_store(

@@ -36,7 +36,10 @@ def make_app(settings: Settings) -> Service:
     pseudonyms = PseudonymKeys(service.store, knowledge.erasures, knowledge.refresh)
     metrics = Metrics(service.telemetry)
     encoder = SentenceEmbedder() if settings.encoded_per_hour else None
-    references = References(service.store, embedder, settings.reference_texts, metrics, encoder)
+    references = References(
+        service.store, embedder, settings.reference_texts, metrics, encoder,
+        knowledge.erasures, knowledge.refresh, service.warn,
+    )  # fmt: skip
     watch = Watch(service, knowledge, references, Checkpoints(service.store), exhibits, pseudonyms, metrics)
     sample = Sample(encoder, settings.encoded_per_hour)
     scorer = Scorer(knowledge, references, embedder, service.new, pseudonyms, metrics, sample)

@@ -7,13 +7,15 @@ import asyncio
 import io
 import random
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
 import polars as pl
 import structlog
+from tunewheel_contracts.erasures import Erasures
 from tunewheel_contracts.errors import InvalidEvent, TransientError
 from tunewheel_contracts.event import decode_data
 from tunewheel_contracts.formats.dataset import DatasetManifest, ExampleFormat
@@ -33,7 +35,9 @@ MOST_BYTES = 1 << 30
 MOST_ENCODED = 4_000
 """Of a reference's questions, at most so many are encoded: 20 s on one core."""
 ENCODINGS = "encodings"
-"""The folder of a project's encoded references. They are a cache, which every erasure empties."""
+"""The folder of a project's newest encoded reference. It is a cache, which every erasure empties."""
+ERASING = timedelta(days=1)
+"""For so long after an erasure no encoded reference is stored: the version may still have the erased rows."""
 RETRY_SECONDS = 30.0
 FEWEST_TEXTS = 10
 SHORTEST_WORD = 3
@@ -82,6 +86,11 @@ class References:
     limit: int
     metrics: Metrics
     encoder: SentenceEmbedder | None = None
+    erasures: Erasures = field(default_factory=Erasures)
+    refresh: Callable[[], Awaitable[None]] = lambda: asyncio.sleep(0)
+    """Reads the erasures to the end of the log."""
+    warn: Callable[[str, str | None], None] = lambda name, text: None
+    """``Service.warn``."""
     _fitted: dict[str, Reference | None] = field(default_factory=dict[str, Reference | None])
     _one_at_a_time: asyncio.Lock = field(default_factory=asyncio.Lock)
     _one_encodes: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -122,23 +131,34 @@ class References:
 
     async def _encode(self, dataset_id: str, encoder: SentenceEmbedder) -> None:
         """Add the encoding to the reference. It takes seconds, and scoring does not wait for it."""
-        while True:
-            try:
-                encoding = await self._read_encoding(dataset_id, encoder)
-                break
-            except TransientError as error:
-                log.warning("encoding_waits", dataset_id=dataset_id, reason=str(error))
-                await asyncio.sleep(RETRY_SECONDS)
-            except UNUSABLE as error:
-                log.error("encoding_unusable", dataset_id=dataset_id, reason=str(error))
-                return
+        warning = f"encoding of {dataset_id}"
+        self.warn(warning, f"{dataset_id} is being encoded; until then static vectors alone judge novelty")
+        try:
+            encoding = await self._read_patiently(dataset_id, encoder)
+        finally:
+            self.warn(warning, None)
+        if encoding is None:
+            return
         async with self._one_at_a_time:
             if (fitted := self._fitted.get(dataset_id)) is not None:
                 self._make_room(fitted := replace(fitted, encoding=encoding))
                 self._fitted[dataset_id] = fitted
 
+    async def _read_patiently(self, dataset_id: str, encoder: SentenceEmbedder) -> Encoding | None:
+        """Return the encoding; None: the dataset is unusable, and the log says why."""
+        while True:
+            try:
+                return await self._read_encoding(dataset_id, encoder)
+            except TransientError as error:
+                log.warning("encoding_waits", dataset_id=dataset_id, reason=str(error))
+                await asyncio.sleep(RETRY_SECONDS)
+            except UNUSABLE as error:
+                log.error("encoding_unusable", dataset_id=dataset_id, reason=str(error))
+                return None
+
     async def _read_encoding(self, dataset_id: str, encoder: SentenceEmbedder) -> Encoding:
         """Return the encoding, from the stored vectors if there are any; otherwise store them."""
+        erasures = len(self.erasures.by_request())
         manifest, splits = await self._read(dataset_id)
         asking, labels = await asyncio.to_thread(asked_of, splits, min(self.limit, MOST_ENCODED))
         path = f"monitor/{manifest.project}/{ENCODINGS}/{dataset_id}.{encoder.name}.npy"
@@ -146,12 +166,26 @@ class References:
             vectors = stored_vectors(await self.store.read(path), len(asking))
             if vectors is None:
                 vectors = await asyncio.to_thread(encoder.units, asking)
-                file = io.BytesIO()
-                np.save(file, vectors.astype(np.float16), allow_pickle=False)
-                await self.store.delete([path])
-                await self.store.first(path, file.getvalue())
+                await self._store(manifest.project, path, vectors, erasures)
             self.metrics.add("references.encoded")
             return Encoding(encoder.name, await asyncio.to_thread(Coverage.fit, vectors, labels))
+
+    async def _store(self, project: str, path: str, vectors: Vectors, erasures: int) -> None:
+        """Store the vectors in place of those of other versions, unless an erasure is under way.
+        ``erasures``: how many there were when the rows were read."""
+        if await self._is_erasing(project, erasures):
+            return
+        file = io.BytesIO()
+        np.save(file, vectors.astype(np.float16), allow_pickle=False)
+        await self.store.delete(await self.store.list(f"monitor/{project}/{ENCODINGS}"))
+        await self.store.first(path, file.getvalue())
+        if await self._is_erasing(project, erasures):  # it may not have found this file
+            await self.store.delete([path])
+
+    async def _is_erasing(self, project: str, before: int) -> bool:
+        await self.refresh()
+        recent = any(datetime.now(UTC) - one.until < ERASING for one in self.erasures.of(project))
+        return recent or len(self.erasures.by_request()) > before
 
     def _make_room(self, fitted: Reference | None) -> None:
         """Drop references at random until ``fitted`` fits into ``MOST_BYTES``. If the least recently used one
