@@ -121,9 +121,12 @@ def test_open_prompts_go_to_label_studio_and_come_back_as_answers(tmp_path: Path
     (task,) = json.loads(Path(told["tasks"]).read_text())
     said = {"from_name": "category", "to_name": "conversation", "value": {"choices": ["solar"]}}
     export = tmp_path / "back.json"
-    export.write_text(json.dumps([task | {"annotations": [{"completed_by": "ann", "result": [said]}]}]))
+    times = {"created_at": "2026-03-01T10:00:00Z", "updated_at": "2026-03-02T10:00:00Z"}
+    told = {"completed_by": "ann", "result": [said]} | times
+    export.write_text(json.dumps([task | {"annotations": [told]}]))
     assert json.loads(run(console, "import", str(export), "--json").stdout) == {"answers": 1, "refused": []}
-    assert sent == [(f"{PLACE}/alarm-1/items/4/answer?reviewer=ann", {"output": {"category": "solar"}})]
+    body = {"output": {"category": "solar"}, "answered_at": times["updated_at"]}
+    assert sent == [(f"{PLACE}/alarm-1/items/4/answer?reviewer=ann", body)]
 
 
 def test_where_callers_are_known_an_import_answers_in_the_callers_name_and_tells_what_was_refused(

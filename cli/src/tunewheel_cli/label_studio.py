@@ -31,6 +31,8 @@ class Annotation:
     number: int
     annotator: str
     output: dict[str, Any] | str | None
+    at: str | None = None
+    """When the person gave it, or changed it last."""
 
 
 def config_of(fields: Sequence[Any]) -> str:
@@ -114,7 +116,8 @@ def annotations_in(tasks: Any, fields_of: Callable[[str], Sequence[Any]]) -> lis
                 if not one.get("was_cancelled") and one["result"]:
                     request_id = str(data["request_id"])
                     output = _answer(one["result"], fields_of(request_id))
-                    found.append(Annotation(request_id, int(data["number"]), _person(one), output))
+                    at = one.get("updated_at") or one.get("created_at")
+                    found.append(Annotation(request_id, int(data["number"]), _person(one), output, at))
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise InvalidAnnotation(
                 f"[{place}] is no task of an exported request: {error!r}; take the tasks of "

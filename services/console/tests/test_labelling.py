@@ -129,6 +129,22 @@ async def test_a_second_answer_takes_the_place_of_the_first_whoever_gives_it(
     assert first.id != second.id
 
 
+async def test_an_answer_that_was_given_earlier_replaces_no_later_one(ann: Any, log: Any) -> None:
+    old, new = "2026-03-01T10:00:00Z", "2026-03-02T10:00:00+01:00"
+    for at, output, status in (
+        (new, SOLAR, 200), (new, SOLAR, 200), (old, {"category": "battery"}, 409), (None, SOLAR, 200),
+        (new, {"category": "battery"}, 409), ("2999-01-01T00:00:00Z", SOLAR, 422),
+    ):  # fmt: skip
+        answer = await put(ann, 1, output=output, answered_at=at)
+        assert answer.status_code == status, answer.text
+        assert status == 200 or answer.json()["error"]["param"] == "answered_at"
+    assert (await put(ann, 1, out_of_scope=True, answered_at=old)).status_code == 409
+    said = published(log)
+    assert [event.data.output for event in said] == [SOLAR] * 3
+    assert said[0].data.validated_at.isoformat() == "2026-03-02T09:00:00+00:00"
+    assert said[0].id == said[1].id, "the same import twice is one answer"
+
+
 async def test_another_console_and_one_that_just_started_go_on_where_this_one_was(
     labels: Any, ann: Any, log: Any, store: ObjectStore
 ) -> None:
@@ -191,6 +207,7 @@ async def test_what_another_system_answered_is_asked_of_nobody_again(
         labels.state.apply(desk.ingested(source, trust))
     told = (await ann.get(REQUEST)).json()
     assert ([one["state"] for one in told["items"]], told["answered"]) == (["answered", "open", "open"], 1)
+    assert (await put(ann, 1, output=SOLAR, answered_at="2026-03-01T10:00:00Z")).status_code == 409
     await put(ann, 1, output=SOLAR)
     (told,) = (await ann.get(PLACE)).json()["requests"]
     assert told["answered"] == 1, "by whomever, a prompt counts once"

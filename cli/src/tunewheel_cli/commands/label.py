@@ -128,7 +128,9 @@ def import_(
         raise InvalidAnnotation(f"{file} cannot be read: {error}; export the tasks as JSON") from error
     found = annotations_in(tasks, cache(lambda request: labels.show(project, request).fields))
     for one in found:
-        told: dict[str, Any] = {"output": one.output, "out_of_scope": one.output is None}
+        told: dict[str, Any] = {
+            "output": one.output, "out_of_scope": one.output is None, "answered_at": one.at,
+        }  # fmt: skip
         where = (project, one.request_id, one.number)
         try:
             try:

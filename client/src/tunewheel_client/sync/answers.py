@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from tunewheel_contracts.api.labels import (
     LabelItem,
@@ -42,16 +42,19 @@ class Labels(Resource):
         *,
         out_of_scope: bool = False,
         reviewer: str | None = None,
+        answered_at: str | None = None,
     ) -> LabelProgress:
         """Answer one question by ``output`` in the task's form, or say that it is out of scope.
 
         Args:
             reviewer: who answers, where the wheel asks nobody who calls.
+            answered_at: when the answer was given (RFC 3339), if not now. It replaces no later answer.
 
         Raises:
-            Refused: the answer does not have the task's form.
+            Refused: the answer does not have the task's form, or is older than the item's answer.
         """
-        body = {"out_of_scope": True} if out_of_scope else {"output": output}
+        body: dict[str, Any] = {"out_of_scope": True} if out_of_scope else {"output": output}
+        body |= {"answered_at": answered_at} if answered_at else {}
         return self._send(
             LabelProgress, "PUT", project, "labels", request_id, "items", str(number), "answer",
             json=body, query={"reviewer": reviewer},

@@ -12,7 +12,7 @@ from pydantic import model_validator
 from tunewheel_contracts.errors import inconsistent
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.monitoring import LabelsRequested
-from tunewheel_contracts.fields import JsonObject, SourceId, Strict, Text
+from tunewheel_contracts.fields import JsonObject, SourceId, Strict, Text, Timestamp
 from tunewheel_contracts.formats.drift_spec import LabelsSpec
 from tunewheel_runtime.identity.guard import caller_of, needs
 from tunewheel_runtime.identity.roles import Role
@@ -33,6 +33,8 @@ class LabelAnswer(Strict):
 
     output: JsonObject | Text | None = None
     out_of_scope: bool = False
+    answered_at: Timestamp | None = None
+    """When the person gave the answer. It replaces no later one. None: now."""
 
     @model_validator(mode="after")
     def _one_of_two(self) -> Self:
@@ -108,13 +110,15 @@ def add_label_routes(api: FastAPI, state: ConsoleState, labelling: Labelling) ->
         reviewer: Reviewer = None,
     ) -> dict[str, Any]:
         """Answer a prompt, or say that nobody need answer. Another answer replaces this one."""
-        caller = caller_of(request)
+        caller, at = caller_of(request), body.answered_at
         person = reviewer_of(caller, reviewer)
         queue = await labelling.open(project, request_id)
+        queue.check(number, at)
         if body.out_of_scope:
-            queue = await labelling.leave_out(queue, number, person=person, caller=caller)
+            queue = await labelling.leave_out(queue, number, person=person, caller=caller, at=at)
         else:
-            queue = await labelling.answer(queue, number, _text(body.output), person=person, caller=caller)
+            output = _text(body.output)
+            queue = await labelling.answer(queue, number, output, person=person, caller=caller, at=at)
         following = queue.next_after(number, person)
         return progress(queue, labelling) | {"number": number, "next": following}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Literal
 
@@ -108,6 +109,22 @@ class LabelQueue:
         if item.is_erased:
             raise Refused(HTTPStatus.GONE, "item", f"{number} was erased; go on with the next")
         return item
+
+    def check(self, number: int, given_at: datetime | None) -> None:
+        """Raise Refused if an answer of ``given_at`` would replace a later one, or one from elsewhere. None:
+        the answer is given now."""
+        if given_at is None:
+            return
+        item = self.item(number)
+        mark = self.marks.get(item.completion_id)
+        if given_at > datetime.now(UTC):
+            raise Refused(HTTPStatus.UNPROCESSABLE_ENTITY, "answered_at", "lies in the future; leave it out")
+        if mark.at > given_at if mark else self.state_of(item) in ("answered", "out_of_scope"):
+            since = f"at {mark.at:%Y-%m-%d %H:%M} UTC" if mark else "elsewhere"
+            reason = (
+                f"is before the answer that item {number} has: it was answered {since}; that answer stays"
+            )
+            raise Refused(HTTPStatus.CONFLICT, "answered_at", reason)
 
 
 def cost_text(spec: LabelsSpec, answers: int) -> str:

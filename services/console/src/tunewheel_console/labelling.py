@@ -93,11 +93,19 @@ class Labelling:
         return done
 
     async def answer(
-        self, queue: LabelQueue, number: int, output: str, *, person: str, caller: Caller
+        self,
+        queue: LabelQueue,
+        number: int,
+        output: str,
+        *,
+        person: str,
+        caller: Caller,
+        at: datetime | None = None,
     ) -> LabelQueue:
         """Publish ``output`` as the right answer to a prompt. Once this returns, the answer is kept.
 
-        A later answer to the same prompt, by any person, replaces this one.
+        A later answer to the same prompt, by any person, replaces this one. ``at``: when the person gave it;
+        None: now.
 
         Raises:
             Refused: the answer does not have the task's form (the field is named), or there is no such
@@ -112,9 +120,11 @@ class Labelling:
         if (complaint := answer_complaint(task, output, said_before(item.messages))) is not None:
             raise Refused(HTTPStatus.UNPROCESSABLE_ENTITY, *complaint)
         label = label_of(output, task)
-        return await self._said(queue, item, _as_answer(task, output), label or output, person, caller)
+        return await self._said(queue, item, _as_answer(task, output), label or output, person, caller, at)
 
-    async def leave_out(self, queue: LabelQueue, number: int, *, person: str, caller: Caller) -> LabelQueue:
+    async def leave_out(
+        self, queue: LabelQueue, number: int, *, person: str, caller: Caller, at: datetime | None = None
+    ) -> LabelQueue:
         """Publish that a prompt is out of the task's scope: an example without an answer, on which nothing is
         trained.
 
@@ -122,7 +132,7 @@ class Labelling:
             Refused: there is no such prompt.
             TransientError: the broker or the store is away.
         """
-        return await self._said(queue, queue.item(number), None, OUT_OF_SCOPE, person, caller)
+        return await self._said(queue, queue.item(number), None, OUT_OF_SCOPE, person, caller, at)
 
     async def _said(
         self,
@@ -132,6 +142,7 @@ class Labelling:
         label: str,
         person: str,
         caller: Caller,
+        at: datetime | None,
     ) -> LabelQueue:
         """Publish an answer, where a second opinion is asked for only once two people have given the same
         label. ``output`` None: out of scope. Two who answer at the same time both see both opinions."""
@@ -144,10 +155,10 @@ class Labelling:
             queue = replace(queue, opinions=await self._opinions(asked.project, asked.request_id))
             if list(queue.labels_of(item).values()).count(own.label) < 2:
                 return queue
-        at = datetime.now(UTC)
+        at = at or datetime.now(UTC)
         example = label_example(asked, item, output, person=person, at=at, caller=caller)
         await self.actions.answer(queue.request, example)
-        return await self._marked(queue, item, "out_of_scope" if output is None else "answered", person)
+        return await self._marked(queue, item, "out_of_scope" if output is None else "answered", person, at)
 
     def _find(self, project: str, request_id: str) -> tuple[Project, Envelope[LabelsRequested]] | None:
         view = self.state.projects.get(project)
@@ -179,10 +190,15 @@ class Labelling:
         return tuple(Opinion.model_validate_json(notes[name]) for name in sorted(notes))
 
     async def _marked(
-        self, queue: LabelQueue, item: LabelPrompt, state: Literal["answered", "out_of_scope"], person: str
+        self,
+        queue: LabelQueue,
+        item: LabelPrompt,
+        state: Literal["answered", "out_of_scope"],
+        person: str,
+        at: datetime,
     ) -> LabelQueue:
         asked = queue.request.data
-        mark = Mark(completion_id=item.completion_id, state=state, by=person, at=datetime.now(UTC))
+        mark = Mark(completion_id=item.completion_id, state=state, by=person, at=at)
         name = content_sha256(item.completion_id.encode())[:32]
         path = f"{_folder(asked.project, asked.request_id)}/{name}.json"
         await self.store.replace(path, mark.model_dump_json().encode())
