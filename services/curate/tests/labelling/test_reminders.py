@@ -24,7 +24,7 @@ class Hook:
     """A process that sends reminders, and the notices that the process sent."""
 
     def __init__(self, spec: ProjectSpec, store: ObjectStore) -> None:
-        self.spec = spec
+        self.spec, self.store = spec, store
         self.sent: list[dict[str, Any]] = []
         self.is_away = False
         self.lease = Lease(TopicPartition("turn.decided", 0))
@@ -82,6 +82,17 @@ async def test_each_week_gives_one_reminder_whatever_is_decided_and_restarted_me
         "project": "shop", "alarm_ids": ["alarm-1"], "waits_for": ["annotators"], "step": "waits for labels",
         "reminder": 1, "url": "https://console/", "to": HOOK,
     }  # fmt: skip
+
+
+async def test_marks_of_earlier_weeks_and_alarms_are_deleted(hook: Callable[..., Hook]) -> None:
+    desk = hook()
+    await desk.store.put("reminders/shop/alarm-0.9", b"")
+    await desk.store.put("reminders/shoes/alarm-0.9", b"")
+    for reminder in (1, 2, 3, 4, 3, 4):
+        await desk.hears(reminder)
+    assert [one["reminder"] for one in desk.sent] == [1, 2, 3, 4]
+    assert await desk.store.list("reminders/shop") == [f"reminders/shop/alarm-1.{week}" for week in (3, 4)]
+    assert await desk.store.list("reminders/shoes") == ["reminders/shoes/alarm-0.9"]
 
 
 @pytest.mark.parametrize("waits_for", ["train", "clock", None])

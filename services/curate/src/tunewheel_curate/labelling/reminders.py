@@ -18,7 +18,7 @@ TYPE = "turn.waiting"
 
 class Reminders:
     """Notifies ``drift.labels.webhook``. A decision changes more often than once a week, so an empty object
-    ``reminders/<project>/<alarm>.<week>`` in the store says which reminders were sent."""
+    ``reminders/<project>/<alarm>.<week>`` in the store says that the latest reminders were sent."""
 
     def __init__(
         self, projects: View[ProjectDeclared], store: ObjectStore, settings: WebhookSettings
@@ -38,7 +38,8 @@ class Reminders:
         declared = await self._projects.fresh(event.project) if waiting and decided.reminder else None
         if declared is None or (url := declared.data.spec.drift.labels.webhook) is None:
             return
-        sent = f"reminders/{event.project}/{next(iter(waiting))}.{decided.reminder}"
+        folder, alarm = f"reminders/{event.project}", next(iter(waiting))
+        before, sent = (f"{folder}/{alarm}.{week}" for week in (decided.reminder - 1, decided.reminder))
         if await self._store.exists(sent):
             return
         data = {
@@ -49,3 +50,6 @@ class Reminders:
         notice = Notice(event=event, type=TYPE, subject=event.project, field=FIELD, data=data)
         if await self._webhook.tell_under(lease, notice, url):
             await self._store.first(sent, b"")  # else the week's next decision sends it
+            # the week before may be read again after a restart; other marks are needed no more
+            marks = await self._store.list(folder)
+            await self._store.delete([mark for mark in marks if mark not in (before, sent)])
