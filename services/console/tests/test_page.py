@@ -405,3 +405,11 @@ async def test_a_project_at_rest_is_named_and_shown_when_somebody_asks(user: Use
     await user.should_not_see(marker="loss-curve")
     user.find(marker="show-desk").click()
     await user.should_see(marker="loss-curve", retries=PATIENT)
+    for runs in (2, 3):  # the project rests again, and goes on
+        state.projects.pop("desk", None)
+        told = summary_of(project)
+        counts = told.counts.model_copy(update={"runs": runs})
+        state.projects.resting["desk"] = Rest(summary=told.model_copy(update={"counts": counts}))
+        state.version += 1
+        await user.should_see(f"serving; {runs} runs", retries=PATIENT)
+        await user.should_not_see(marker="loss-curve")

@@ -8,6 +8,7 @@ from typing import Literal
 
 from nicegui import ui
 from pydantic import ValidationError
+from tunewheel_contracts.api.projects import ProjectSummary
 from tunewheel_contracts.errors import TransientError, first_complaint
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.evaluation import ReviewRequested
@@ -52,7 +53,7 @@ class Page:
         self._refresh_seconds = refresh_seconds
         self._drawn = -1
         self._cards: dict[str, ui.card] = {}
-        self._drawn_cards: dict[str, int] = {}
+        self._drawn_cards: dict[str, object] = {}
         self._comments: dict[str, str] = {}
         """The input of each dialog, by the request's id or by the command."""
 
@@ -141,8 +142,9 @@ class Page:
         resting = [one for one in self._state.projects.resting if visible is None or one in visible]
         self._empty.set_visibility(not projects and not resting)
         for name in resting:
-            if name not in self._cards:
-                self._draw_resting(name)
+            summary = self._state.projects.resting[name].summary
+            if name not in self._cards or self._drawn_cards.get(name) != summary:
+                self._draw_resting(name, summary)
         for project in projects:
             if self._drawn_cards.get(project.name) != project.version:
                 self._draw_card(project)
@@ -157,12 +159,9 @@ class Page:
         self._letters.props(f"color={'negative' if total else 'positive'}")
         self._letters_told.set_text(", ".join(f"{name} {n}" for name, n in letters.items()) or "none")
 
-    def _draw_resting(self, name: str) -> None:
+    def _draw_resting(self, name: str, summary: ProjectSummary | None) -> None:
         """Draw what is said of a project at rest, and a button that takes it into memory."""
-        summary = self._state.projects.resting[name].summary
-        with self._projects:
-            self._cards[name] = ui.card().classes("w-full").mark(f"project-{name}")
-        with self._cards[name], ui.row().classes("w-full items-center"):
+        with self._card(name, summary), ui.row().classes("w-full items-center"):
             ui.label(name).classes("text-h6")
             if summary is not None:
                 ui.label(f"{summary.place}; {summary.counts.runs} runs").classes("text-caption")
@@ -173,14 +172,17 @@ class Page:
         self._draw()
 
     def _draw_card(self, project: Project) -> None:
-        self._drawn_cards[project.name] = project.version
-        if project.name not in self._cards:
-            with self._projects:
-                self._cards[project.name] = ui.card().classes("w-full").mark(f"project-{project.name}")
-        card = self._cards[project.name]
-        card.clear()
-        with card:
+        with self._card(project.name, project.version):
             draw_project(project, self)
+
+    def _card(self, name: str, drawn: object) -> ui.card:
+        """Return the project's empty card. ``drawn``: what the card will show."""
+        self._drawn_cards[name] = drawn
+        if name not in self._cards:
+            with self._projects:
+                self._cards[name] = ui.card().classes("w-full").mark(f"project-{name}")
+        self._cards[name].clear()
+        return self._cards[name]
 
     def may(self, role: Role, project: str) -> bool:
         return self._caller.may(role, project)

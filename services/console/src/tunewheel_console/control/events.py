@@ -24,7 +24,7 @@ from tunewheel_runtime.refusals import Refused
 
 from tunewheel_console.control.evaluations import is_withheld
 from tunewheel_console.feed import Feed
-from tunewheel_console.project import TRAFFIC
+from tunewheel_console.project import TRAFFIC, Project
 from tunewheel_console.state import ConsoleState
 
 LOOK_SECONDS = 5.0
@@ -100,17 +100,19 @@ class Told:
 
     def _is_reviewed(self, project: str) -> bool:
         """Whether people compare answers of the project, whose models an event would name."""
-        if (rest := self.state.projects.resting.get(project)) is not None:
-            return rest.is_asked or rest.is_behind
-        view = self.state.projects.get(project)
-        return view is not None and bool(view.reviews.waiting)
+        return self._holds(project, lambda view: bool(view.reviews.waiting))
 
     def is_withheld(self, project: str) -> bool:
         """Whether figures of the project's models are withheld, as those of its evaluations are."""
+        return self._holds(project, is_withheld)
+
+    def _holds(self, project: str, of_view: Callable[[Project], bool]) -> bool:
+        """Whether ``of_view`` holds. A project at rest is not folded for it: it may hold while people are
+        asked."""
         if (rest := self.state.projects.resting.get(project)) is not None:
             return rest.is_asked or rest.is_behind
         view = self.state.projects.get(project)
-        return view is not None and is_withheld(view)
+        return view is not None and of_view(view)
 
 
 async def follow(
