@@ -77,15 +77,6 @@ def test_it_helped_where_people_find_the_answers_better() -> None:
     assert any("thumbs_down: 80.0% of 40 before, 20.0% of 40 after" in reason for reason in done.reasons)
 
 
-def test_what_helped_tells_of_a_new_subject_that_is_never_right() -> None:
-    done = end([*BAD, *traffic("desk-2", 80, novel=0.05, rated=40, down=0.2)])
-    assert done is not None
-    told = {name: (done.before[name], one) for name, one in done.after.items() if " of " in name}
-    named = {name.removeprefix("held_out_label_accuracy of "): figures for name, figures in told.items()}
-    assert named == {"horn": (0.8, 0.7), "water": (0.0, 0.0), "solar": (0.0, 0.8)}  # bell is as it was
-    assert "water: 0% of its held-out rows right before, 0% after" in done.reasons
-
-
 STILL_NOVEL = [*traffic("desk-1", 40, novel=1.0), *traffic("desk-2", 120, novel=1.0, rated=40, down=0.8)]
 
 

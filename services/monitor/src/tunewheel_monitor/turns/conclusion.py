@@ -25,7 +25,7 @@ from tunewheel_contracts.formats.scorecard import RequestedRows
 from tunewheel_verdicts.proportions import paired_low
 
 from tunewheel_monitor.turns.counting import Counts, State, as_figures, beside, counted, in_canary
-from tunewheel_monitor.turns.facts import NEXT_STEPS, OF_LABEL, OUTCOMES, OpenTurn, Raised
+from tunewheel_monitor.turns.facts import NEXT_STEPS, OUTCOMES, OpenTurn, Raised
 
 ERROR = 0.04
 """The probability that any interval misses its true difference; half of it at each end."""
@@ -108,22 +108,12 @@ def conclude(
     return report.model_copy(
         update={
             "outcome": outcome,
-            "reasons": (*reasons, *_of_labels(report)),
+            "reasons": reasons,
             "next_step": NEXT_STEPS.get(outcome, ""),
             "before": report.before | as_figures(champion, CANARY) | as_figures(before) | _wrong(prompts, 0),
             "after": report.after | figures | _wrong(prompts, 1),
             "ended_at": max(min(now, closes, left_at or now), course.served_at, report.began_at),
         }
-    )
-
-
-def _of_labels(report: TurnCompletedV2) -> tuple[str, ...]:
-    """Return a sentence for each label that an alarm may be about, so that no average hides it."""
-    return tuple(
-        f"{name.removeprefix(OF_LABEL)}: {report.before[name]:.0%} of its held-out rows right before, "
-        f"{after:.0%} after"
-        for name, after in report.after.items()
-        if name.startswith(OF_LABEL)
     )
 
 

@@ -27,8 +27,6 @@ Raised = DriftDetected | AlarmOpened
 """An alarm. The log keeps ``drift.detected`` for 30 days, ``alarm.opened`` for ever."""
 HELD_OUT = ("label_accuracy", "valid_output")
 """The figures of the evaluation that are shown beside those of the traffic."""
-OF_LABEL = "held_out_label_accuracy of "
-MOST_LABELS = 20
 OUTCOMES = {
     TurnEnd.UNANSWERED: "failed",
     TurnEnd.NO_VERSION: "failed",
@@ -138,24 +136,16 @@ class TurnLog:
             began_at=request.time, ended_at=max(ended_at, request.time),
         )  # fmt: skip
         if turn.version is not None and course.end is not TurnEnd.UNCHANGED:
-            report = report.model_copy(
-                update=self._measured(facts, turn.version.data, course.model_id, alarmed=bool(alarms))
-            )
+            report = report.model_copy(update=self._measured(facts, turn.version.data, course.model_id))
         return OpenTurn(turn, alarms, report, _prompts(facts, turn, alarms))
 
-    def _measured(
-        self, facts: Facts, version: DatasetVersioned, model_id: str | None, *, alarmed: bool
-    ) -> dict[str, Any]:
-        """Return what a version cost and the verdicts on its model, with their figures; after an alarm also
-        those of labels."""
+    def _measured(self, facts: Facts, version: DatasetVersioned, model_id: str | None) -> dict[str, Any]:
+        """Return what a version cost and the verdicts on its model, with their figures."""
         cost, run = {"labels": float(_new_examples(facts, version))}, facts.trained.get(version.dataset_id)
         verdicts = _verdicts(facts, version.dataset_id)
         trials = self._trials.get((version.project, model_id or ""), {})
         judged = sorted(trials, key=lambda name: (trials[name], name))
         before, after = _held_out(verdicts[-1].data) if verdicts else ({}, {})
-        if verdicts and alarmed:
-            of_labels = _labels(verdicts[-1].data)
-            before, after = before | of_labels[0], after | of_labels[1]
         return {
             "cost": cost | (_cost_of(run.data) if run else {}),
             "verdicts": (*(one.id for one in verdicts), *judged),
@@ -222,19 +212,6 @@ def _held_out(data: Any) -> tuple[dict[str, float], dict[str, float]]:
     return tuple(  # type: ignore[return-value]
         {f"held_out_{name}": metrics[name] for name in HELD_OUT if name in metrics}
         for metrics in (champion, by_role.get(Role.CANDIDATE, {}))
-    )
-
-
-def _labels(data: Any) -> tuple[dict[str, float], dict[str, float]]:
-    """Return the accuracy of labels before and after that an alarm may be about: those of which the model
-    before got none right, and those that fell; most changed first."""
-    by_role = {contestant.role: contestant.by_label for contestant in data.contestants}
-    before = by_role.get(Role.CHAMPION) or by_role.get(Role.BASE) or {}
-    after = by_role.get(Role.CANDIDATE, {})
-    both = sorted(set(before) & set(after), key=lambda label: (after[label] - before[label], label))
-    about = [label for label in both if before[label] == 0 or after[label] < before[label]][:MOST_LABELS]
-    return tuple(  # type: ignore[return-value]
-        {f"{OF_LABEL}{label}": figures[label] for label in about} for figures in (before, after)
     )
 
 
