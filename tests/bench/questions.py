@@ -145,9 +145,7 @@ def scene(
         for n in range(len(asked))
     ]  # fmt: skip
     if encoding is not None and questions.encoded is not None:
-        found = encoding.coverage.score(questions.encoded[asked])
-        figures = zip(found.cell.tolist(), found.novelty.tolist(), found.novel.tolist(), strict=True)
-        told = [Encoded(encoder=encoding.encoder, cell=c, novelty=d, novel=o) for c, d, o in figures]
+        told = told_of(encoding, questions.encoded[asked])
         items = [item.model_copy(update={"encoded": one}) for item, one in zip(items, told, strict=True)]
     intents = questions.intents[asked]
     new = {
@@ -156,6 +154,18 @@ def scene(
     }
     right = labels == intents
     return Scene(coverage, np.arange(len(known)), new, items, intents, right, chosen, asked, encoding)
+
+
+def told_of(encoding: Encoding, vectors: Vectors) -> list[Encoded]:
+    """Return the scores of questions by the encoder."""
+    found, odd = encoding.coverage.score(vectors), encoding.coverage.facts.levels[LEVELS.index(ODD)]
+    figures = zip(found.cell.tolist(), found.novelty.tolist(), found.novel.tolist(), vectors, strict=True)
+    return [
+        Encoded(
+            encoder=encoding.encoder, cell=c, novelty=d, novel=o, vector=encoded(v) if d > odd else None
+        )
+        for c, d, o, v in figures
+    ]  # fmt: skip
 
 
 def shifted(drawn: Scene, count: int, new: int, shift: float, rng: Rng) -> Stream:

@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 from tunewheel_contracts.events.monitoring import LabelCluster, LabelsRequested
-from tunewheel_monitor.asking import AT_ONCE, FEWEST_MORE, MOST_SHOWN, more
+from tunewheel_monitor.asking import AT_ONCE, FEWEST_FIRST, FEWEST_MORE, MOST_SHOWN, more, picked
 from tunewheel_monitor.detectors import Finding, picking
 from tunewheel_monitor.state import ERASED, Alarm, ProjectState
 
 DIMENSIONS = 64
 LATELY = 100
 """How many of the prompts that were asked about are still in the pool."""
+
+
+def found(pool: dict[str, Any]) -> Finding:
+    told: dict[str, Any] = {
+        "statistic_name": "e",
+        "statistic": 0.2,
+        "usual": 0.0,
+        "items": 100,
+        "effect": 0.2,
+    }
+    return Finding(
+        detector="novelty", p_value=1e-9, threshold=1e-3, effect_unit="share", floor=0.02, reference="",
+        action="collect_labels", asking=pool, **told,
+    )  # fmt: skip
 
 
 def grown(asked: list[str]) -> LabelsRequested | None:
@@ -33,20 +48,9 @@ def grown(asked: list[str]) -> LabelsRequested | None:
         centroid=(), radius=0.0, completion_ids=tuple(asked), prompts=None,
         clusters=(LabelCluster(cluster_id="topic", completion_ids=tuple(asked), size=len(asked)),),
     )  # fmt: skip
-    told: dict[str, Any] = {
-        "statistic_name": "e",
-        "statistic": 0.2,
-        "usual": 0.0,
-        "items": 100,
-        "effect": 0.2,
-    }
-    finding = Finding(
-        detector="novelty", p_value=1e-9, threshold=1e-3, effect_unit="share", floor=0.02, reference="",
-        action="collect_labels", asking=pool, **told,
-    )  # fmt: skip
     asking = request.model_dump(mode="json")
     alarm = Alarm("alarm-1", "input", "ds-1", "2026-03-02T00:00:00+00:00", 0.2, 1e-3, asked=asking)
-    said = more(state, alarm, finding)
+    said = more(state, alarm, found(pool))
     return said and LabelsRequested.model_validate(said[0].model_dump())
 
 
@@ -62,3 +66,16 @@ def test_erased_prompts_leave_their_cluster_and_make_room_for_others() -> None:
     assert request is not None
     assert len(request.completion_ids) == 140 + AT_ONCE
     assert all(ERASED not in one.completion_ids for one in request.clusters)
+
+
+def chosen(waiting: int, asked: Sequence[str] = ()) -> int:
+    """Return how many prompts are chosen from a pool of so many."""
+    rng, pool = np.random.default_rng(3), picking.fresh()
+    for n in range(waiting):
+        picking.note(pool, f"new-{n}", picking.encoded(rng.normal(size=DIMENSIONS)))
+    return len(picked(found(pool), asked).completion_ids)
+
+
+def test_few_prompts_are_chosen_from_a_small_pool_and_more_from_a_larger_one() -> None:
+    assert [chosen(n) for n in (4, 12, 60, 200)] == [4, FEWEST_FIRST, 12, AT_ONCE]
+    assert [chosen(n, ["old"]) for n in (4, 60, 200)] == [0, 12, AT_ONCE]

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 
+import numpy as np
+from tunewheel_embedding.sentence import SentenceEmbedder
+from tunewheel_embedding.static import Vectors, unit_length
+from tunewheel_monitor.coverage import LEVELS, ODD, Coverage, Encoding
 from tunewheel_monitor.sample import MOST_PROJECTS, Sample
 
 from .conftest import START
@@ -50,3 +55,18 @@ def test_endless_projects_take_bounded_memory():
     for number in range(MOST_PROJECTS + 5):
         drawn(sample, 0, 1, f"p-{number}")
     assert len(sample._left) == MOST_PROJECTS  # pyright: ignore[reportPrivateUsage]
+
+
+def test_the_vector_of_an_odd_question_is_sent_too_since_people_may_be_asked_about_it():
+    rng = np.random.default_rng(0)
+
+    class Points(SentenceEmbedder):
+        def units(self, texts: Sequence[str]) -> Vectors:
+            return unit_length(rng.normal(size=(len(texts), 8)))
+
+    coverage = Coverage.fit(rng.normal(size=(300, 8)))
+    sample = Sample(Points(), per_hour=10_000)
+    found = [one for _, one in sample.scores("desk", ["?"] * 300, [START] * 300, Encoding("e", coverage))]
+    odd = coverage.facts.levels[LEVELS.index(ODD)]
+    assert [one.vector is not None for one in found] == [one.novelty > round(odd, 4) for one in found]
+    assert any(one.vector is not None and not one.novel for one in found)

@@ -58,6 +58,7 @@ async def test_later_windows_add_their_prompts_to_the_request_and_to_the_store(d
     first, *more = [one for one in desk.broker.of("labels.requested") if one.alarm_id == alarm_id]
     newest = more[-1]
     assert len(newest.completion_ids) > 2 * len(first.completion_ids)
+    assert all(one.adds_prompts for one in (first, *more))
     files = desk.files()
     shown = [
         item["completion_id"] for path in newest.prompt_files for item in json.loads(files[path])["items"]
@@ -553,6 +554,34 @@ async def test_an_erasure_deletes_the_encoded_questions(desk: Any, encoder: Any)
     assert await desk.store.list("monitor/desk/encodings") != []
     await desk.watch.forget(erasure(customer="C-7"))
     assert await desk.store.list("monitor/desk/encodings") == []
+
+
+@pytest.mark.parametrize("by", ["customer", "source_id"])
+async def test_a_request_for_labels_names_no_erased_prompt_any_more(
+    desk: Any, by: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await in_production(desk)
+    await desk.send([desk.traffic.completion(t, customer=f"C-{n}x") for n, t in enumerate(tax_texts(60))])
+    before, publish = desk.broker.of("labels.requested")[-1], desk.broker.publish_many
+    item = json.loads(desk.files()[before.prompts])["items"][0]
+    gone = item["completion_id"]
+    event = erasure(**{by: gone if by == "source_id" else item["customer"]})
+
+    async def killed(_: Any) -> None:
+        raise TransientError("killed")
+
+    monkeypatch.setattr(desk.broker, "publish_many", killed)
+    with pytest.raises(TransientError):
+        await desk.watch.forget(event)
+    monkeypatch.setattr(desk.broker, "publish_many", publish)
+    desk.revive()
+    for _ in range(2):
+        await desk.watch.forget(event)
+    after = desk.broker.of("labels.requested")[-1]
+    assert after.completion_ids == tuple(name for name in before.completion_ids if name != gone)
+    assert all(gone not in one.completion_ids for one in after.clusters)
+    assert after.revision == before.revision + 1
+    assert (before.adds_prompts, after.adds_prompts) == (True, False)
 
 
 def pool(held: Any) -> list[str]:

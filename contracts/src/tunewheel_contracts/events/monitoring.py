@@ -245,15 +245,14 @@ class LabelCluster(Frozen):
     size: Annotated[int, Field(gt=0)]
     """How many production questions were about it, repetitions included."""
     centre: Annotated[str, Field(max_length=1024, exclude_if=operator.not_)] = ""
-    """Mean of its unit vectors, in the form of ``vector`` of ``inference.scored``."""
+    """Only earlier releases write it and ``radius``; nothing reads them."""
     radius: Annotated[FiniteFloat, Field(ge=0, le=2)] = 0.0
-    """Cosine distance from ``centre`` within which a question is about it."""
 
 
 class LabelsRequested(Event):
     """Prompts of production need a trusted answer; a dataset version without them would teach nothing new.
     While the alarm is open the request grows: each ``revision`` names all prompts of the previous one, and
-    more."""
+    more; or all but those that an erasure took."""
 
     type: ClassVar[str] = "labels.requested"
     subject_field: ClassVar[str] = "request_id"
@@ -290,6 +289,12 @@ class LabelsRequested(Event):
         """The share of production's questions that the prompts are about: answers can improve no more. None:
         it was not counted."""
         return min(1.0, sum(one.size for one in self.clusters) / self.questions) if self.questions else None
+
+    @property
+    def adds_prompts(self) -> bool:
+        """Whether this revision has prompts that the previous one had not."""
+        added = f".{self.revision}.json"
+        return self.revision == 1 or any(path.endswith(added) for path in self.more_prompts)
 
     @property
     def prompt_files(self) -> tuple[str, ...]:

@@ -273,6 +273,9 @@ async def test_the_webhook_is_told_of_ids_and_counts_and_the_teacher_asked(desk:
         "minutes": 1.0, "dollars": 0.0, "assignees": [], "url": "https://console/labels/shop/alarm-1",
     }  # fmt: skip
     assert len(desk.published) == 2
+    smaller = event.data.model_copy(update={"revision": 2, "completion_ids": event.data.completion_ids[1:]})
+    await wanted.pass_on(new_event(smaller, source="/test"), desk.lease)
+    assert (len(told), len(desk.published)) == (1, 2), "an erasure asks nobody anything"
     await LabelsWanted(Projects(None), taught, Settings()).pass_on(event, desk.lease)  # type: ignore[arg-type]
     assert notice_of(event, LabelsSpec(), page=None).field == "drift.labels.webhook"
 

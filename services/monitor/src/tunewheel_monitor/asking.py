@@ -17,8 +17,11 @@ Places = tuple[tuple[str, tuple[Any, ...]], ...]
 """By completion, the log position of its texts."""
 MOST_SHOWN = 200
 AT_ONCE = 20
-"""How many prompts are chosen from a detector's pool at once. Later prompts are chosen better, because more
-traffic shows what the topics are."""
+AT_ONCE_SHARE = 0.2
+"""How many prompts of a detector's pool are chosen at once, and which share of it, at most. Later prompts are
+chosen better, because more traffic shows what the topics are."""
+FEWEST_FIRST = 10
+"""So many are chosen when the alarm opens, whatever their share: people see by them what it is about."""
 FEWEST_MORE = 10
 """How many prompts an open alarm adds to its request for labels at once, since people are notified each
 time."""
@@ -79,12 +82,26 @@ def more(state: ProjectState, alarm: Alarm, finding: Finding) -> tuple[LabelsReq
     return grown, places_of(state, found)
 
 
+def without_erased(alarm: Alarm) -> LabelsRequested | None:
+    """Take the erased prompts out of the alarm's request for labels, and return its next revision. None: it
+    has none. A topic would wait for their answers."""
+    if ERASED not in alarm.asked.get("completion_ids", ()):
+        return None
+    asked = LabelsRequested.model_validate(alarm.asked)
+    left = tuple(name for name in asked.completion_ids if name != ERASED)
+    told = {"completion_ids": left, "clusters": _of(left, asked.clusters), "revision": asked.revision + 1}
+    asked = asked.model_copy(update=told)
+    alarm.asked = asked.model_dump(mode="json")
+    return asked
+
+
 def picked(
     finding: Finding, asked: Sequence[str] = (), clusters: Sequence[LabelCluster] = ()
 ) -> picking.Picked:
     """Return the questions to ask about beside those ``asked``, which lie in ``clusters``."""
     if finding.asking is not None:
-        most = min(AT_ONCE, MOST_SHOWN - len(asked))
+        some = int(AT_ONCE_SHARE * picking.unasked(finding.asking, asked))
+        most = min(AT_ONCE, MOST_SHOWN - len(asked), max(some, 0 if asked else FEWEST_FIRST))
         return picking.pick(finding.asking, most=most, asked=asked, clusters=clusters)
     shown, cluster = _shown(finding), finding.cluster
     if cluster is None or not shown:

@@ -277,6 +277,7 @@ def _may_be_shown(version: Version, item: InferenceScored) -> bool:
     odd = (
         item.novel
         or item.vector is not None
+        or (item.encoded is not None and item.encoded.vector is not None)
         or item.format_valid is False
         or item.refusal
         or item.truncated

@@ -10,7 +10,7 @@ import numpy as np
 from tunewheel_contracts.events.monitoring import Encoded
 from tunewheel_embedding.sentence import SentenceEmbedder
 
-from tunewheel_monitor.coverage import Encoding
+from tunewheel_monitor.coverage import LEVELS, ODD, Encoding
 from tunewheel_monitor.detectors.picking import encoded
 
 FIRST = 0.1
@@ -37,6 +37,7 @@ class Sample:
         places = self.draw(project, times)
         units = self.encoder.units([questions[place] for place in places])
         found = encoding.coverage.score(units)
+        odd = encoding.coverage.facts.levels[LEVELS.index(ODD)]
         for row, place in enumerate(places):
             yield (
                 place,
@@ -45,7 +46,7 @@ class Sample:
                     cell=int(found.cell[row]),
                     novelty=round(float(found.novelty[row]), 4),
                     novel=bool(found.novel[row]),
-                    vector=encoded(units[row]) if found.novel[row] else None,
+                    vector=encoded(units[row]) if found.novelty[row] > odd else None,
                 ),
             )
 

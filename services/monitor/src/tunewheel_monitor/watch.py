@@ -29,6 +29,7 @@ from tunewheel_contracts.topics import TopicSpec
 from tunewheel_runtime.service import Delivery
 
 from tunewheel_monitor.alarms import Said
+from tunewheel_monitor.asking import without_erased
 from tunewheel_monitor.checkpoints import Checkpoint, Checkpoints
 from tunewheel_monitor.detectors.novelty import Novelty, caution, lacks_encoder
 from tunewheel_monitor.evidence import Evidence, Exhibits
@@ -140,8 +141,11 @@ class Watch:
                 state = ProjectState.from_json(without(held.state.as_json(), names))
                 if erasure.customer and state.version:  # nothing says whose the questions of a pool are
                     state.version.detectors.get(Novelty.name, {}).pop("asking", None)
-                held = Checkpoint(project, held.number + 1, state)
+                smaller = map(without_erased, state.alarms.values())
+                events = [self.log.new(one, cause=event) for one in smaller if one is not None]
+                held = Checkpoint(project, held.number + 1, state, events)
                 await self.checkpoints.write(held)
+                await self._publish(held)
                 self._keep(held)
             await self.checkpoints.drop_before(project, held.number)
             for path, some in taken.items():

@@ -227,14 +227,19 @@ def test_a_sample_is_enough_and_known_questions_are_no_novelty(world: World, blu
     assert alarms(windows(Novelty(), state, later))
 
 
-def test_people_may_be_asked_about_what_is_novel_to_the_encoder_alone(world: World, blurred: World):
+def test_where_the_encoder_scored_a_question_it_says_whether_people_may_be_asked(
+    world: World, blurred: World
+):
     state = judged_by(blurred, world)
-    vector = encoded(np.random.default_rng(1).normal(size=8))
-    known = {"dataset_id": "ds-1", "cell": 0, "novelty": 0.0, "novel": False, "vector": vector}
-    for name, novel in (("known", False), ("new", True)):
-        found = Encoded(encoder="e", cell=0, novelty=9.0 * novel, novel=novel)
-        Novelty().see(state, answer(completion_id=name, encoded=found, **known))
-    assert list(state["asking"]["pool"]) == ["new"]
+    odd, novel = (state["encoded"]["levels"][LEVELS.index(level)] for level in (ODD, NOVEL_QUANTILE))
+    far = {"dataset_id": "ds-1", "cell": 0, "novelty": 9.0, "novel": True}
+    by_table, by_encoder = (encoded(np.random.default_rng(n).normal(size=8)) for n in (1, 2))
+    Novelty().see(state, answer(completion_id="not encoded", vector=by_table, **far))
+    for name, novelty in (("usual", odd - 0.001), ("odd", (odd + novel) / 2), ("novel", novel + 0.1)):
+        found = Encoded(encoder="e", cell=0, novelty=novelty, novel=novelty > novel, vector=by_encoder + name)
+        Novelty().see(state, answer(completion_id=name, encoded=found, vector=by_table, **far))
+    assert list(state["asking"]["pool"]) == ["not encoded"]
+    assert list(state["asking"]["encoded"]["pool"]) == ["odd", "novel"]
 
 
 def test_scores_of_another_encoder_are_not_mixed_in(world: World, blurred: World):

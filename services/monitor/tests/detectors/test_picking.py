@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tunewheel_contracts.events.monitoring import LabelCluster
-from tunewheel_monitor.detectors.picking import MOST, fresh, name_of, note, pick
+from tunewheel_monitor.detectors.picking import MOST, fresh, name_of, note, pick, unasked
 from tunewheel_monitor.detectors.picking import encoded as encode
 
 DIMENSIONS, TOPICS = 64, 4
@@ -110,3 +110,23 @@ def test_few_questions_and_equal_ones_are_chosen_too():
     for n in range(2):
         note(state, f"q-{n}", encode(np.eye(8)[n]))
     assert set(pick(state, most=5).completion_ids) == {"q-0", "q-1"}
+
+
+@pytest.mark.parametrize(
+    ("plain", "encoded", "used"),
+    [(40, 30, "plain"), (30, 30, "encoded"), (MOST, 59, "plain"), (MOST, 60, "encoded")],
+)
+def test_the_encoders_questions_are_chosen_from_once_there_are_enough(plain: int, encoded: int, used: str):
+    state, rng = fresh(), np.random.default_rng(2)
+    for name, count in (("plain", plain), ("encoded", encoded)):
+        for n in range(count):
+            note(state, f"{name}-{n}", encode(rng.normal(size=16)), encoded=name == "encoded")
+    assert {*topics_of(pick(state, most=20).completion_ids)} == {used}
+    assert unasked(state, ["plain-0", "encoded-0"]) == (plain if used == "plain" else encoded) - 1
+
+
+def test_a_pool_of_an_earlier_release_takes_the_encoders_questions_too():
+    state: Any = {"seen": 3, "pool": {"q-0": [encode(np.eye(8)[0]), 1, 1]}}
+    assert pick(state, most=5).completion_ids == ("q-0",)
+    note(state, "q-1", encode(np.eye(8)[1]), encoded=True)
+    assert pick(state, most=5).completion_ids == ("q-1",)

@@ -26,14 +26,14 @@ class LabelsWanted:
         self._webhook = Webhook.of(settings)
 
     async def pass_on(self, event: Envelope[LabelsRequested], lease: Lease) -> None:
-        """Tell the project's webhook, and let its teacher answer.
+        """Tell the project's webhook, and let its teacher answer, if there are new prompts.
 
         Raises:
             LeaseLost: the partition moved. Its next owner repeats this; the notice keeps its id.
             TransientError: the broker or the store is away.
         """
         declared = await self._projects.fresh(event.project)
-        if declared is None:
+        if declared is None or not event.data.adds_prompts:
             return
         spec = declared.data.spec
         if spec.drift.labels.webhook is not None:

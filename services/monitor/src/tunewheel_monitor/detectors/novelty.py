@@ -79,17 +79,20 @@ class Novelty:
     def see(self, state: State, item: InferenceScored) -> bool | None:
         if "mixture" not in state or item.of != "completion" or item.dataset_id != state["dataset_id"]:
             return None
-        level = None
+        level = encoded_level = None
         if item.novelty is not None and item.cell is not None:
             level = take(state, item, item.cell, item.novelty)
         part, found = state.get("encoded"), item.encoded
         if part and found is not None and found.encoder == part["encoder"]:
-            take(part, item, found.cell, found.novelty)
+            encoded_level = take(part, item, found.cell, found.novelty)
         if level is None:
             return None
         asking = state.setdefault("asking", picking.fresh())  # states of earlier releases have none
         asking["seen"] += 1
-        if item.vector is not None and (level > _ODD or (found is not None and found.novel)):
+        if found is not None and encoded_level is not None:
+            if found.vector is not None and encoded_level > _ODD:
+                picking.note(asking, item.completion_id, found.vector, encoded=True)
+        elif item.vector is not None and level > _ODD:
             picking.note(asking, item.completion_id, item.vector)
         return level > NOVEL
 

@@ -6,6 +6,9 @@ neighbours in the pool. Questions are taken one by one, the worthiest first, les
 those taken before (Carbonell and Goldstein, "The use of MMR, diversity-based reranking", SIGIR 1998). So each
 topic gets some, its centre first. A text that many send alike is one entry, which comes last unless other
 wordings lie near it.
+
+The sentence encoder's questions have a pool of their own, with its vectors, which tell topics better. It is
+used once it has enough of them.
 """
 
 from __future__ import annotations
@@ -25,7 +28,9 @@ MOST = 200
 """The most questions in the pool."""
 NEAREST = 3
 """A question's worth is its mean similarity to so many neighbours."""
-PENALTY = 0.35
+PENALTY = 0.3
+FULL = 60
+"""The pool of encoded questions is used if it has so many, or as many as the other one."""
 SAME = 0.97
 """From this cosine on, two texts are the same question."""
 RADIUS = 0.5
@@ -45,14 +50,15 @@ class Picked:
 
 
 def fresh() -> dict[str, Any]:
-    """Return an empty pool. ``pool``: by completion, the vector, how often the text came, and its number
-    among all questions."""
-    return {"seen": 0, "pool": {}}
+    """Return empty pools. ``pool``: by completion, the vector, how often the text came, and its number among
+    all questions."""
+    return {"seen": 0, "pool": {}, "encoded": {"pool": {}}}
 
 
-def note(state: dict[str, Any], completion_id: str, vector: str) -> None:
-    """Add an odd question."""
-    pool = state["pool"]
+def note(state: dict[str, Any], completion_id: str, vector: str, *, encoded: bool = False) -> None:
+    """Add an odd question. ``encoded``: ``vector`` is the sentence encoder's."""
+    # states of earlier releases have one pool
+    pool = (state.setdefault("encoded", {"pool": {}}) if encoded else state)["pool"]
     for entry in pool.values():
         if entry[0] == vector:
             entry[1] += 1
@@ -66,7 +72,7 @@ def pick(
     state: dict[str, Any], *, most: int, asked: Collection[str] = (), clusters: Sequence[LabelCluster] = ()
 ) -> Picked:
     """Choose at most ``most`` questions. ``asked`` were chosen before, and lie in ``clusters``."""
-    pool = state["pool"]
+    pool = _pool(state)
     if not pool:
         return Picked((), tuple(clusters))
     names = list(pool)
@@ -87,9 +93,19 @@ def pick(
     for unit, (_, count, _) in zip(units, pool.values(), strict=True):
         if (place := _nearest(unit, centres)) is not None:
             groups[place].size += count
-    described = sorted((one.described(raw) for one in groups), key=_largest_first)
+    described = sorted((one.described() for one in groups), key=_largest_first)
     since = min(before for _, _, before in pool.values())
     return Picked(tuple(names[n] for n in taken), tuple(described[:MOST_CLUSTERS]), state["seen"] + 1 - since)
+
+
+def unasked(state: dict[str, Any], asked: Collection[str]) -> int:
+    """Return how many questions of the pool nobody was ``asked`` about."""
+    return len(_pool(state).keys() - {*asked})
+
+
+def _pool(state: dict[str, Any]) -> dict[str, Any]:
+    encoded = state.get("encoded", {"pool": {}})["pool"]
+    return encoded if len(encoded) >= min(FULL, len(state["pool"])) else state["pool"]
 
 
 def name_of(completion_id: str) -> str:
@@ -108,17 +124,11 @@ class _Group:
     def centre(self, units: Vectors) -> Vectors:
         return unit_length(units[self.rows].sum(axis=0, keepdims=True))[0]
 
-    def described(self, raw: Vectors) -> LabelCluster:
-        """Return the cluster. ``raw``: the pool's unit vectors."""
+    def described(self) -> LabelCluster:
         ids = (*(self.before.completion_ids if self.before else ()), *self.added)
         size = max(self.size, len(ids), self.before.size if self.before else 0)
         name = self.before.cluster_id if self.before else name_of(ids[0])
-        told: dict[str, Any] = {"cluster_id": name, "completion_ids": ids, "size": size}
-        if not self.rows:
-            return (self.before or LabelCluster(**told)).model_copy(update=told)
-        centre = self.centre(raw)
-        radius = round(1.0 - float((raw[self.rows] @ centre).min()), 4)
-        return LabelCluster(**told, centre=encoded(centre), radius=max(0.0, radius))
+        return LabelCluster(cluster_id=name, completion_ids=ids, size=size)
 
 
 def _spread(units: Vectors, before: Sequence[int], most: int) -> list[int]:
