@@ -21,7 +21,7 @@ from report import write_report
 from tunewheel_contracts.formats.spec import ProjectSpec, TaskSpec
 from tunewheel_curate.cleaning.normalization import comparison_key
 from tunewheel_curate.duplicates.questions import drop_near_duplicates, find_near_pairs
-from tunewheel_curate.holdout.splitting import LEAK_SIMILARITY
+from tunewheel_curate.holdout.memory import LEAK_SIMILARITY
 from tunewheel_curate.outcomes import OutcomeCache, no_outcomes
 from tunewheel_curate.pipeline import Build, build
 from tunewheel_curate.similarity.near_cache import NearCache

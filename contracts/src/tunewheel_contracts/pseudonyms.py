@@ -30,6 +30,10 @@ class Pseudonyms:
         """Return the keyed hash of ``mark``, which is a hash in hex, with the same number of digits."""
         return self._digest("mark", mark)[: len(mark)]
 
+    def key(self, use: str) -> bytes:
+        """Return 32 bytes that key the hashes of one ``use``."""
+        return hmac.digest(self._key, f"key\0{use}".encode(), "sha256")
+
     @property
     def check(self) -> str:
         """Return hex digits by which two secrets can be compared, and which reveal nothing else about

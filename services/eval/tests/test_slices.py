@@ -59,6 +59,20 @@ def test_without_a_champion_the_lowest_is_first_and_the_highest_where_lower_is_b
         assert found[0].figures["candidate"] == first
 
 
+def test_rows_whose_answer_stands_in_training_text_are_a_part_with_an_interval(
+    examples: tuple[ChatExample, ...],
+) -> None:
+    marked = [
+        one.model_copy(update={"answer_in_training": found})
+        for one, found in zip(examples, (True, True, True, False, False, None), strict=True)
+    ]
+    scores = {Role.CANDIDATE: np.array([1.0, 1, 1, 0, 0, 1]), Role.CHAMPION: np.array([0.0, 1, 0, 0, 1, 1])}
+    found = slices_of(marked, measured(scores, range(6)), seed=0)
+    told = {one.value: one for one in found if one.by == slices.IN_TRAINING}
+    assert {value: one.rows for value, one in told.items()} == {"stands there": 3, "does not": 2}
+    assert all(one.low is not None for one in told.values())
+
+
 def test_one_row_has_no_parts(examples: tuple[ChatExample, ...]) -> None:
     scores = {Role.CANDIDATE: np.array([1.0])}
     assert slices_of(examples[:1], measured(scores, [0]), seed=0) == ()

@@ -227,9 +227,8 @@ class DatasetManifest(Frozen):
     """Parquet of ``Negative``; None if the spec does not use ratings, or nothing was rated down."""
     holdout_memory: ArtifactRef | None = None
     """Parquet: ``mark`` is the hash of each question, source and group that this or an earlier version held
-    out. Later versions never train on data with such a mark. ``sketch`` is a keyed MinHash sketch of a
-    question, by which its rewordings are recognised; the column is missing if no secret was set. ``key``
-    identifies the secret; the column is missing if no secret was set."""
+    out. Later versions never train on data with such a mark. If a secret was set, some marks are keyed
+    sketches of questions, by which their rewordings are recognised, and ``key`` identifies the secret."""
     replay: ReplayUse | None = None
     tokenizer: TokenizerUse | None = None
     teacher: TeacherUse | None = None

@@ -17,6 +17,7 @@ from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.principal import Trust
 
 from tunewheel_curate.evaluation.benchmarks import merged
+from tunewheel_curate.evaluation.leakage import ANSWER_IN_TRAINING
 from tunewheel_curate.examples.formatting import EXAMPLE_SCHEMA, examples_of
 from tunewheel_curate.holdout.memory import HoldoutMemory
 from tunewheel_curate.holdout.splitting import Split, label_request
@@ -72,6 +73,8 @@ class Build:
     """The passages in the prompts of training rows. None: the project trains without passages."""
     requests: dict[str, str] = field(default_factory=dict)
     """By example: the request for labels that it answers."""
+    answers_in_training: dict[str, bool] = field(default_factory=dict)
+    """By held-out example with a long answer: whether the answer stands in the text of a training row."""
 
 
 def build(
@@ -118,6 +121,9 @@ def _put_together(lanes: Mapping[Kind, Lane], context: Context) -> Build:
     if Kind.REPLAY in lanes and inputs.replay is not None and spec.dataset.replay is not None:
         replayed = replayed_of(lanes[Kind.REPLAY], inputs.replay, spec.dataset.replay, own.train.height)
         split = Split(pl.concat([own.train, replayed.examples]).sort("example_id"), own.holdout)
+    in_training: dict[str, bool] = dict(
+        answers.rows.select("example_id", ANSWER_IN_TRAINING).drop_nulls().iter_rows()
+    )
     shown, examples = _shown(lanes, inputs), pl.concat([own.train, own.holdout])
     funnel = [
         stage for kind in Kind if kind in lanes and kind is not Kind.PASSAGE for stage in lanes[kind].funnel
@@ -137,6 +143,7 @@ def _put_together(lanes: Mapping[Kind, Lane], context: Context) -> Build:
             preferences=0 if pairs is None else pairs.height,
             negatives=0 if negatives is None else negatives.height,
             formats=_by_format(split),
+            answers_in_training=sum(in_training.values()) if in_training else None,
         ),
         rejections=why_rejected(answers.rows, split, spec),
         near_index=answers.near_index,
@@ -153,6 +160,7 @@ def _put_together(lanes: Mapping[Kind, Lane], context: Context) -> Build:
             lane.rows.filter(pl.col("attributes") == "extractive").height for lane in _curated(lanes)
         ),
         shown=shown,
+        answers_in_training=in_training,
         requests=dict(answers.rows.select("example_id", label_request()).drop_nulls().iter_rows()),
     )
 

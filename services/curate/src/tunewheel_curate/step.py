@@ -21,8 +21,7 @@ from tunewheel_curate.evaluation.benchmarks import Overlap
 from tunewheel_curate.evaluation.contamination import Search
 from tunewheel_curate.evaluation.leakage import held_out_questions
 from tunewheel_curate.examples.formatting import examples_of
-from tunewheel_curate.holdout.memory import ComparedRecords, HoldoutMemory
-from tunewheel_curate.holdout.splitting import LEAK_SIMILARITY
+from tunewheel_curate.holdout.memory import LEAK_SIMILARITY, ComparedRecords, HoldoutMemory
 from tunewheel_curate.labels.suspects import Suspects
 from tunewheel_curate.outcomes import follow_rows, no_outcomes
 from tunewheel_curate.similarity.near_index import NearIndex, empty_index

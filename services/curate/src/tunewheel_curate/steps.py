@@ -27,12 +27,13 @@ from tunewheel_curate.duplicates.questions import (
 )
 from tunewheel_curate.duplicates.semantics import settle_semantic_duplicates
 from tunewheel_curate.evaluation.contamination import drop_contaminated
+from tunewheel_curate.evaluation.leakage import ANSWER_IN_TRAINING, find_answers
 from tunewheel_curate.examples.answer_shape import words_of
 from tunewheel_curate.examples.formatting import drop_long, with_key, with_messages, with_name
 from tunewheel_curate.examples.output_validation import check_rules, normalize, validate_outputs
 from tunewheel_curate.examples.templates import check_conversations
-from tunewheel_curate.holdout.memory import drop_related, drop_remembered, remember
-from tunewheel_curate.holdout.splitting import LEAK_SIMILARITY, join_conversations, split_rows
+from tunewheel_curate.holdout.memory import LEAK_SIMILARITY, drop_related, drop_remembered, remember
+from tunewheel_curate.holdout.splitting import join_conversations, split_rows
 from tunewheel_curate.labels.conflicts import drop_conflicts
 from tunewheel_curate.labels.review import answer_conflicting, conflicting, off_schema, suspected
 from tunewheel_curate.labels.suspects import find_suspects
@@ -205,7 +206,7 @@ EXAMPLE_STEPS = (
         options=lambda c: {"system_prompt": c.system_prompt},
     ),
     Step(
-        "split", split_rows, "example_id label group trust attributes", writes="side", paired=True,
+        "split", split_rows, "example_id label group trust attributes key", writes="side", paired=True,
         options=lambda c: {
             "compared": c.compared, "memory": c.inputs.memory, "fraction": c.spec.dataset.holdout_fraction,
             "trusted": c.spec.dataset.holdout_trust,
@@ -265,6 +266,10 @@ EXAMPLE_STEPS = (
             "max_tokens": c.spec.dataset.max_tokens, "tokens": c.inputs.pinned.tokens,
             "memory": c.answers.memory, "search": c.search,
         } if c.spec.dataset.replay is not None else None,
+    ),
+    Step(
+        "answers_in_training", find_answers, "messages side", writes=ANSWER_IN_TRAINING,
+        options=lambda c: {"train": c.train},
     ),
     Step(  # the last step, because every comparison must see the texts as people wrote them
         "passages", add_passages, "messages example_id side format document heading rejected_output",

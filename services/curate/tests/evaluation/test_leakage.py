@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
+from tunewheel_contracts.formats.dataset import ChatExample
 from tunewheel_contracts.formats.quality_report import BenchmarkOverlap
 from tunewheel_curate.evaluation.leakage import (
     HELD_OUT,
     MOST_HOLDERS,
     _in_earlier_turns,
+    find_answers,
     find_leaks,
     questions_of,
     said_in,
@@ -19,6 +22,8 @@ from tunewheel_curate.evaluation.leakage import (
 from tunewheel_curate.inputs import Inputs
 from tunewheel_curate.pipeline import Build, build
 from tunewheel_curate.replay.mixing import ReplayPool
+from tunewheel_curate.versions.card import data_card
+from tunewheel_curate.versions.versioning import write_version
 
 THINGS = ("saddle", "lamp", "display", "charger", "lock", "motor", "pedal", "mudguard", "stand", "bell")
 
@@ -206,3 +211,63 @@ def test_an_answer_to_avoid_is_not_about_a_held_out_question(plain, records, spe
     assert {stage.stage: stage.reasons for stage in made.funnel}["negatives"] == {
         "contaminated: held-out questions": 1
     }
+
+
+def advice(number: int) -> str:
+    return " ".join(f"dry{number}oil{word}" for word in range(16)) + "."
+
+
+def advised(number: int) -> dict[str, Any]:
+    answer = {"category": ("bell", "horn")[number % 2], "reply": advice(number)}
+    return {"input": f"{question(number)} before it rusts for good?", "output": json.dumps(answer)}
+
+
+def test_held_out_answers_that_a_document_holds_are_counted_and_marked(records, spec, tmp_path: Path) -> None:
+    wanted = spec(formats={"documents": {"chunks": {"enabled": True}}}, contamination={"action": "report"})
+    answered = [advised(number) for number in range(40)]
+    first = build(records(*answered), wanted)
+    assert first.counts.answers_in_training == 0
+    held = [turns[-1]["content"] for turns in first.split.holdout["messages"].to_list()]
+    told = [json.loads(answer)["reply"] for answer in held[:3]]
+    manual = {
+        "kind": "document",
+        "source_id": "sop.md",
+        "output": None,
+        "input": "# Care\n\n" + "\n\n".join(told),
+    }
+    made = build(records(*answered, manual), wanted)
+    assert made.counts.answers_in_training == 3
+    assert made.split.train.height == first.split.train.height + 1
+    assert "3 of " in data_card("ds-1", wanted, made).split("## Answers")[1]
+    write_version(made, wanted, tmp_path, data_docs=False)
+    rows = [
+        ChatExample.model_validate(row) for row in pl.read_parquet(tmp_path / "holdout.parquet").to_dicts()
+    ]
+    assert sum(row.answer_in_training or False for row in rows) == 3
+    assert {row.answer_in_training for row in rows} == {True, False}
+    assert "answer_in_training" not in pl.read_parquet(tmp_path / "train.parquet").columns
+
+
+@pytest.mark.parametrize(
+    ("answer", "found"),
+    [
+        ("The saddle of model seven dries for three days in a warm room, then you oil it.", True),
+        ("The saddle of model seven dries for THREE days, in a warm room; then you oil it!", True),
+        ('{"category": "bell", "reply": "Dry."}', None),
+        ("Three days.", None),
+        ('["The lamp of model nine must never become wet, so call us at once if it did."]', False),
+    ],
+)
+def test_an_answer_of_few_words_is_not_looked_for_and_marks_do_not_hide_one(
+    answer: str, found: bool | None
+) -> None:
+    train = "Care: the saddle of model seven dries for three days in a warm room, then you oil it. Call us."
+    rows = pl.DataFrame(
+        {
+            "record_id": ["a", "b"],
+            "side": ["holdout", "train"],
+            "messages": [[{"role": "user", "content": "q"}, {"role": "assistant", "content": answer}]] * 2,
+        }
+    )
+    said = pl.DataFrame({"messages": [[{"role": "assistant", "content": train}]]})
+    assert find_answers(rows, train=said).kept["answer_in_training"].to_list() == [found, None]

@@ -5,14 +5,16 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterator
+from io import BytesIO
 
 import polars as pl
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tunewheel_contracts.formats.dataset import ChatExample
-from tunewheel_curate.holdout.memory import HoldoutMemory
-from tunewheel_curate.holdout.splitting import LEAK_SIMILARITY, Split
+from tunewheel_contracts.pseudonyms import Pseudonyms
+from tunewheel_curate.holdout.memory import LEAK_SIMILARITY, HoldoutMemory
+from tunewheel_curate.holdout.splitting import Split
 from tunewheel_curate.inputs import Inputs
 from tunewheel_curate.pipeline import Build, build
 from tunewheel_curate.similarity.shingling import shingles
@@ -30,6 +32,9 @@ def similarities(trained: set[str], held: set[str]) -> Iterator[float]:
     ours, theirs = ([shingles(text) for text in side] for side in (trained, held))
     for one, other in itertools.product(ours, theirs):
         yield len(one & other) / len(one | other)
+
+
+NAMES = Pseudonyms("shop", "a secret of the installation")
 
 
 def row(question: int, variant: int, group: int, source: int, trust: str) -> dict[str, object]:
@@ -61,7 +66,7 @@ VERSION = st.tuples(st.lists(ROWS, max_size=14), st.sampled_from([0.05, 0.2, 0.5
 @given(first=st.lists(ROWS, min_size=8, max_size=30), versions=st.lists(VERSION, min_size=1, max_size=5))
 def test_nothing_held_out_is_ever_trained_on(first, versions, records, spec) -> None:
     known: list[dict[str, object]] = []
-    inputs_before = Inputs()
+    inputs_before = Inputs(memory=HoldoutMemory(names=NAMES))
     ever: set[str] = set()
     for added, fraction, forget in [(first, 0.2, False), *versions]:
         known = [*known[len(known) // 3 if forget else 0 :], *added]  # what is forgotten was withdrawn
@@ -265,3 +270,83 @@ def test_corrections_are_held_out_only_if_the_spec_says_so(records, spec) -> Non
     assert refused.rejections[0].startswith("dataset.holdout_trust: ")
     wanted = spec(**SMALL, holdout_trust=["expert", "corrected"])
     assert set(build(rows, wanted).split.holdout["trust"]) == {"corrected"}
+
+
+def moved(old: dict[str, object], **changed: object) -> dict[str, object]:
+    """Return the ticket under the ids and the customer of another system, with two words more."""
+    new = {name: f"new-{old[name]}" for name in ("record_id", "source_id", "group")}
+    return old | new | {"input": f"Ticket: {old['input']} thanks"} | changed
+
+
+def keyed(records, spec, rows: list[dict[str, object]]) -> Build:
+    return build(records(*rows), spec(**SMALL), Inputs(memory=HoldoutMemory(names=NAMES)))
+
+
+def numbers(frame: pl.DataFrame) -> set[int]:
+    return {int(name.removeprefix("new-").split("-")[1]) for ids in frame["record_ids"] for name in ids}
+
+
+def test_what_was_held_out_stays_held_out_under_new_ids_customers_and_words(records, spec) -> None:
+    old = [row(q, 0, q, q, "expert") for q in range(60)]
+    first = keyed(records, spec, old)
+    assert first.split.holdout.height >= 8
+    memory = HoldoutMemory.read(written(first.memory), NAMES)
+    made = build(records(*map(moved, old)), spec(**SMALL), Inputs(memory=memory))
+    assert numbers(made.split.holdout) == numbers(first.split.holdout)
+    assert made.counts.examples == 60
+    assert {stage.stage: stage.reasons for stage in made.funnel}["split"] == {}
+
+
+def test_a_memory_without_a_secret_or_of_an_earlier_release_goes_on_without_rewordings(records, spec) -> None:
+    old = [row(q, 0, q, q, "expert") for q in range(60)]
+    first = build(records(*old), spec(**SMALL))
+    assert not any(mark.startswith("sketch") for mark in first.memory.marks)
+    memory = HoldoutMemory.read(written(first.memory), NAMES)
+    second = build(records(*old), spec(**SMALL), Inputs(memory=memory))
+    assert questions(second.split.holdout) == questions(first.split.holdout)
+    # From the next version on, rewordings of the rows that are still held out are recognised.
+    third = build(records(*map(moved, old)), spec(**SMALL), Inputs(memory=second.memory))
+    assert numbers(third.split.holdout) == numbers(first.split.holdout)
+
+
+def test_a_rewording_by_a_customer_with_much_else_is_on_neither_side_and_the_rest_trains(
+    records, spec
+) -> None:
+    old = [row(q, 0, q, q, "expert") for q in range(60)]
+    first = keyed(records, spec, old)
+    held = min(numbers(first.split.holdout))
+    other = [row(q, 0, 999, q, "expert") for q in range(200, 206)]
+    rest = [one for one in old if one["source_id"] != f"T-{held}"]
+    newcomer = moved(old[held], group="g999")
+    made = build(records(*rest, *other, newcomer), spec(**SMALL), Inputs(memory=first.memory))
+    assert held not in numbers(made.split.train) | numbers(made.split.holdout)
+    fate = made.lineage.filter(pl.col("record_id") == newcomer["record_id"]).row(0, named=True)
+    assert (fate["stage"], fate["reason"]) == ("split", "held_out_before")
+    assert {*range(200, 206)} <= numbers(made.split.train) | numbers(made.split.holdout)
+
+
+def test_a_rewording_of_a_retired_question_rests_too_and_its_neighbours_stay(records, spec) -> None:
+    old = [row(q, 0, q, q, "expert") for q in range(60)]
+    first = keyed(records, spec, old)
+    memory, worn = retire(first.memory, first.split, 1)
+    (tired,) = (int(name.split("-")[1]) for name in worn)
+    made = build(records(*map(moved, old)), spec(**SMALL), Inputs(memory=memory))
+    assert numbers(made.split.holdout) >= numbers(first.split.holdout) - {tired}
+    assert tired not in numbers(made.split.holdout) | numbers(made.split.train)
+
+
+def written(memory: HoldoutMemory) -> bytes:
+    memory.to_frame().write_parquet(buffer := BytesIO())
+    return buffer.getvalue()
+
+
+def test_a_document_that_rewords_a_question_which_was_held_out_does_not_train(records, spec) -> None:
+    rows = [row(q, 0, q, q, "expert") for q in range(40)]
+    first = keyed(records, spec, rows)
+    held = rows[min(numbers(first.split.holdout))]
+    text = f"# Pumps\n\nOil the bell once every year, before winter comes.\n\n{held['input']} today please."
+    document = {"kind": "document", "source_id": "sop.md", "output": None, "input": text}
+    passages = spec(formats={"documents": {"chunks": {"enabled": True}}}, **SMALL)
+    rest = [one for one in rows if one is not held]
+    made = build(records(*rest, document), passages, Inputs(memory=first.memory))
+    assert str(held["input"]) not in str(made.split.train["messages"].to_list())

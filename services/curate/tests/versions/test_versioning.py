@@ -15,7 +15,7 @@ from tunewheel_curate.holdout.splitting import Split
 from tunewheel_curate.pipeline import build
 from tunewheel_curate.versions.card import NOTHING, data_card
 from tunewheel_curate.versions.suite import observed, run_suite
-from tunewheel_curate.versions.versioning import rows_sha256, with_origin, with_requests, write_version
+from tunewheel_curate.versions.versioning import rows_sha256, with_findings, with_origin, write_version
 
 TOKENS = estimating("some/model", "no hub")
 
@@ -72,7 +72,7 @@ def test_held_out_rows_name_the_request_for_labels_that_they_answer_and_nothing_
     assert {row.label_request for row in held} == {"labels-1", None}
     assert "label_request" not in pl.read_parquet(tmp_path / "train.parquet").columns
     plain = build(records(*rows), spec())
-    assert "label_request" not in with_requests(plain.split.holdout, plain).columns
+    assert "label_request" not in with_findings(plain.split.holdout, plain).columns
     assert written.counts.holdout == len(held)
 
 

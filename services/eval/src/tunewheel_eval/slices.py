@@ -21,7 +21,8 @@ from tunewheel_eval.metrics import LABELS, Outcomes
 
 MOST_SLICES = 200
 
-COMPARED = ("label", "language", "source")
+IN_TRAINING = "answer in training"
+COMPARED = ("label", "language", "source", IN_TRAINING)
 """The properties whose slices have intervals."""
 _LENGTHS = ((200, "up to 200 characters"), (1000, "201 to 1,000 characters"))
 _LONGER = "more than 1,000 characters"
@@ -122,6 +123,8 @@ def _plain_parts(example: ChatExample) -> Iterator[tuple[str, str]]:
         yield "source", example.source
     if example.language is not None:
         yield "language", example.language
+    if example.answer_in_training is not None:
+        yield IN_TRAINING, "stands there" if example.answer_in_training else "does not"
     yield "trust", example.trust
     yield "length", next((name for most, name in _LENGTHS if len(asked) <= most), _LONGER)
     yield "script", _script(asked)

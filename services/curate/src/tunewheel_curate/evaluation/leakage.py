@@ -8,20 +8,24 @@ similarity.
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import polars as pl
 
-from tunewheel_curate.cleaning.normalization import comparison_keys
+from tunewheel_curate.cleaning.normalization import comparison_key, comparison_keys
 from tunewheel_curate.evaluation.benchmarks import BenchmarkTexts
-from tunewheel_curate.holdout.splitting import LEAK_SIMILARITY
-from tunewheel_curate.similarity.containment import LEAST_WORDS, holding, only_words
+from tunewheel_curate.holdout.memory import LEAK_SIMILARITY
+from tunewheel_curate.similarity.containment import LEAST_WORDS, LONG_WORDS, holding, only_words
 from tunewheel_curate.similarity.pairs import similar_pairs
 from tunewheel_curate.similarity.shingling import Integers
+from tunewheel_curate.stage import HOLDOUT, Stage, keep_all
 
 HELD_OUT = "held-out questions"
+ANSWER_IN_TRAINING = "answer_in_training"
 TOO_COMMON = "too_common"
 """The drop reason of a held-out question that more than ``MOST_HOLDERS`` training conversations hold.
 Removing all of them from training would cost more than the question is worth."""
@@ -104,6 +108,43 @@ def find_leaks(said: pl.DataFrame, holdout: pl.DataFrame) -> Leaks:
         holdout=common,
         questions=frozenset(asked[item][1] for item in left),
     )
+
+
+def find_answers(rows: pl.DataFrame, *, train: pl.DataFrame) -> Stage:
+    """Write for each held-out row whether its answer stands in a conversation of ``train``, in
+    ``answer_in_training``. Null: the row trains, or no text of its answer has ``LONG_WORDS`` words.
+
+    Such answers may train: a document is there to be learnt. But a model may know them by heart, so a verdict
+    shows these rows apart.
+    """
+    held = rows.with_row_index("row").filter(pl.col("side") == HOLDOUT)
+    texts = [
+        (row, key)
+        for row, turns in held.select("row", "messages").iter_rows()
+        for text in _texts(turns[-1]["content"])
+        if (key := comparison_key(text)).count(" ") + 1 >= LONG_WORDS
+    ]
+    _, items = holders(said_in(train), pl.Series([key for _, key in texts], dtype=pl.String))
+    standing = {texts[item][0] for item in items.tolist()}
+    found = {row: row in standing for row, _ in texts}
+    written = pl.Series(ANSWER_IN_TRAINING, [found.get(row) for row in range(rows.height)], dtype=pl.Boolean)
+    return keep_all("answers", rows.with_columns(written))
+
+
+def _texts(answer: str) -> list[str]:
+    """Return the texts of an answer: itself, or the strings in it if it is JSON."""
+    try:
+        found: list[Any] = [json.loads(answer)]
+    except ValueError:
+        return [answer]
+    texts: list[str] = []
+    while found:
+        part = found.pop()
+        if isinstance(part, dict | list):
+            found += part.values() if isinstance(part, dict) else part
+        elif isinstance(part, str):
+            texts.append(part)
+    return texts
 
 
 def _in_earlier_turns(said: pl.DataFrame, keys: pl.Series) -> tuple[list[int], list[int]]:

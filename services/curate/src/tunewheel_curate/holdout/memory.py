@@ -5,7 +5,9 @@ input), of each of its sources and of its group. Its duplicates leave the same m
 replace it in a later version. A retired example leaves another mark of its question. A training example
 leaves only a mark of its group. The memory holds no text, so it may outlive a withdrawn source or an erased
 person. With ``TUNEWHEEL_PSEUDONYM_SECRET`` set, the marks are keyed: nobody without the secret can find out
-whether a customer was held out.
+whether a customer was held out. Then the memory also holds *sketches* of the questions (``sketches.py``), so
+that a question is recognised in other words, under another source and group. They stand among the marks: a
+release that does not know them carries them on.
 """
 
 from __future__ import annotations
@@ -23,6 +25,8 @@ from tunewheel_contracts.identity import content_sha256
 from tunewheel_contracts.pseudonyms import Pseudonyms
 
 from tunewheel_curate.cleaning.normalization import comparison_key
+from tunewheel_curate.holdout.sketches import STANDARD_ERROR, likeness, sketches_of
+from tunewheel_curate.similarity.containment import LONG_WORDS
 from tunewheel_curate.stage import HOLDOUT, TRAIN, Stage, drop, keep_all
 
 HELD_OUT_BEFORE = "held_out_before"
@@ -36,6 +40,16 @@ ANOTHER_SECRET = (
 )
 MARK_DIGITS = 32
 """128 bits."""
+LEAK_SIMILARITY = 0.6
+"""Jaccard similarity of word pairs from which a question gives another one away."""
+REWORDED = LEAK_SIMILARITY - 3 * STANDARD_ERROR
+"""The estimated similarity from which a new question counts as a rewording of a held-out one: nearly all
+pairs with ``LEAK_SIMILARITY`` reach it."""
+SURELY_REWORDED = LEAK_SIMILARITY + 3 * STANDARD_ERROR
+"""The same for a question that may have trained before. The version that held the other one out would have
+kept so similar a pair together."""
+SKETCH, RETIRED_SKETCH = "sketch-1-", "retired-sketch-1-"
+"""The prefixes of sketches among the marks. The number changes with what a sketch is."""
 MARKED_COLUMNS = ("record_id", "kind", "source_id", "group", "key")
 
 
@@ -110,8 +124,30 @@ class HoldoutMemory:
     def retiring(self, groups: Iterable[str] = (), rows: Iterable[ChatExample] = ()) -> HoldoutMemory:
         """Return this memory with the ``groups`` (pseudonyms), and the questions of the held-out ``rows``,
         added as retired."""
-        questions = (_mark("question", comparison_key(_question(row))) for row in rows)
-        return self.extended((), (_mark("retired", one) for one in (*groups, *questions)))
+        keys = pl.Series([comparison_key(_question(row)) for row in rows], dtype=pl.String)
+        marks = (_mark("retired", one) for one in (*groups, *(_mark("question", key) for key in keys)))
+        return self.extended((), marks).sketched(keys, prefix=RETIRED_SKETCH)
+
+    @property
+    def knows_rewordings(self) -> bool:
+        """Whether the memory keeps sketches, for which it needs a secret."""
+        return self._names is not None
+
+    def sketched(self, keys: pl.Series, *, prefix: str = SKETCH) -> HoldoutMemory:
+        """Return this memory with sketches of the questions ``keys`` added. Without a secret nothing is
+        added."""
+        if self._names is None:
+            return self
+        new = (f"{prefix}{one}" for one in sketches_of(keys, self._names.key(SKETCH)))
+        return HoldoutMemory(self.marks.union(new), self._names)
+
+    def likeness(self, keys: pl.Series, *, prefix: str = SKETCH) -> pl.Series:
+        """Return for each of ``keys`` how similar it is to the nearest held-out question, as estimated; 0 if
+        it resembles none. With the prefix ``RETIRED_SKETCH`` only retired questions count."""
+        held = [one.removeprefix(prefix) for one in self.marks if one.startswith(prefix)]
+        if self._names is None or not held:
+            return pl.repeat(0.0, len(keys), dtype=pl.Float32, eager=True)
+        return pl.Series(likeness(keys, held, self._names.key(SKETCH), least=REWORDED))
 
     def holds_question(self, key: str) -> bool:
         """Return whether the question with this ``comparison_key`` was held out."""
@@ -143,6 +179,10 @@ class ComparedRecords:
     def members(self, record_ids: Sequence[Sequence[str]]) -> list[list[str]]:
         """Return, for each example, its records and their dropped duplicates."""
         return [[name for i in ids for name in (i, *self._clusters.get(i, ()))] for ids in record_ids]
+
+    def keys(self, record_ids: Sequence[Sequence[str]]) -> pl.Series:
+        """Return the distinct questions of the records and of their dropped duplicates, sorted."""
+        return self._named(self.members(record_ids))["key"].unique().sort()
 
     def marks(self, record_ids: Sequence[Sequence[str]]) -> list[Marks]:
         """Return the marks of each example, given the records that it was made of."""
@@ -185,27 +225,34 @@ def remember(rows: pl.DataFrame, *, compared: ComparedRecords, memory: HoldoutMe
         for side in (HOLDOUT, TRAIN)
     )
     extended = memory.extended(compared.marks(held), compared.trained(trained))
+    extended = extended.sketched(compared.keys(held))
     return replace(keep_all("memory", rows), memory=extended)
 
 
 def drop_related(records: pl.DataFrame, *, memory: HoldoutMemory) -> Stage:
-    """Drop ``records`` (``MARKED_COLUMNS``) whose question, source or group is or was held out. Reason:
-    ``held_out``."""
+    """Drop ``records`` (``MARKED_COLUMNS``) whose question, in these or nearly these words, source or group
+    is or was held out. Reason: ``held_out``."""
     ids = [[record_id] for record_id in records["record_id"]]
     held = [memory.seen(marks) >= Seen.GROUP for marks in ComparedRecords(records).marks(ids)]
-    return drop("holdout", records, pl.Series(["held_out" if one else None for one in held], dtype=pl.String))
+    reasons = pl.Series(held, dtype=pl.Boolean) | (memory.likeness(records["key"]) >= REWORDED)
+    return drop("holdout", records, _where(reasons, "held_out"))
 
 
 def drop_remembered(rows: pl.DataFrame, *, memory: HoldoutMemory) -> Stage:
     """Drop ``rows`` (with ``messages``) that ask a question which was ever held out, or that hold one as a
-    line or a sentence. The memory is asked because the ticket itself may be gone. Reason:
-    ``held_out_before``."""
-    held = [
-        any(memory.holds_question(comparison_key(text)) for text in _parts(turns))
-        for turns in rows["messages"]
-    ]
-    reasons = [HELD_OUT_BEFORE if one else None for one in held]
-    return drop("holdout", rows, pl.Series(reasons, dtype=pl.String))
+    line or a sentence; from ``LONG_WORDS`` words on also one that resembles it. The memory is asked because
+    the ticket itself may be gone. Reason: ``held_out_before``."""
+    keys = [[comparison_key(text) for text in _parts(turns)] for turns in rows["messages"]]
+    long = {key for of_row in keys for key in of_row if key.count(" ") + 1 >= LONG_WORDS}
+    near = pl.Series(sorted(long), dtype=pl.String)
+    resembling = frozenset(near.filter(memory.likeness(near) >= REWORDED))
+    held = [any(key in resembling or memory.holds_question(key) for key in of_row) for of_row in keys]
+    return drop("holdout", rows, _where(pl.Series(held, dtype=pl.Boolean), HELD_OUT_BEFORE))
+
+
+def _where(rows: pl.Series, reason: str) -> pl.Series:
+    """Return the ``reason`` at each true row, else null."""
+    return pl.Series([reason if one else None for one in rows], dtype=pl.String)
 
 
 _SENTENCE_END = re.compile(r"(?<=[.?!])\s+|\n")

@@ -10,12 +10,15 @@ have similar texts (similarity at least ``LEAK_SIMILARITY``) or belong to the sa
 - A unit that trained goes on training.
 - A unit that was held out and grew too large for the holdout trains, without the examples that were held out
   and without those that resemble them.
-- Retired examples are on neither side: enough verdicts were based on them, and new units replace them. The
-  other examples of their unit stay where they are.
+- A new question that resembles one which was ever held out is a rewording of it, under another source and
+  group. A unit that is half rewordings is held out. Elsewhere rewordings are on neither side.
+- Retired examples and their rewordings are on neither side: enough verdicts were based on them, and new units
+  replace them. The other examples of their unit stay where they are.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -29,13 +32,20 @@ from tunewheel_contracts.pseudonyms import Pseudonyms
 
 from tunewheel_curate.cleaning.normalization import Turn, comparison_key, turns_of
 from tunewheel_curate.examples.formatting import EXAMPLE_SCHEMA
-from tunewheel_curate.holdout.memory import HELD_OUT_BEFORE, RETIRED, ComparedRecords, HoldoutMemory, Seen
+from tunewheel_curate.holdout.memory import (
+    HELD_OUT_BEFORE,
+    RETIRED,
+    RETIRED_SKETCH,
+    REWORDED,
+    SURELY_REWORDED,
+    ComparedRecords,
+    HoldoutMemory,
+    Seen,
+)
 from tunewheel_curate.holdout.stratification import Side, Unit, choose_holdout, choose_of_request
 from tunewheel_curate.similarity.containment import LEAST_WORDS
 from tunewheel_curate.similarity.pairs import SimilarPair, SimilarPairs, components
 from tunewheel_curate.stage import HOLDOUT, TRAIN, Stage, drop, keep_all
-
-LEAK_SIMILARITY = 0.6
 
 
 def _no_examples() -> pl.DataFrame:
@@ -59,6 +69,8 @@ class _Rows:
     all: list[int] = field(default_factory=list)
     held_before: list[int] = field(default_factory=list)
     """The positions of the examples that were held out themselves."""
+    reworded: list[int] = field(default_factory=list)
+    """The positions of the examples that resemble one which was held out."""
     seen: Seen = Seen.NEVER
     """The closest relation of any of its examples to earlier versions."""
 
@@ -73,8 +85,8 @@ def split_rows(
     trusted: Sequence[Trust],
     names: Pseudonyms,
 ) -> Stage:
-    """Split ``rows`` (``record_id``, ``example_id``, ``label``, ``group``, ``trust``, ``attributes``); write
-    ``side``.
+    """Split ``rows`` (``record_id``, ``example_id``, ``label``, ``group``, ``trust``, ``attributes``,
+    ``key``); write ``side``.
 
     About the ``fraction`` is held out, of answers with the trust ``trusted`` or else unverified ones. By
     ``names`` the memory knows retired groups. Reasons: ``held_out_before``; ``holdout_retired``; its trust
@@ -86,12 +98,15 @@ def split_rows(
     resting = {group for group in rows["group"].unique() if memory.retired(names.of("group", group))}
     asked = [how is Seen.EXAMPLE and memory.rests(one) for how, one in zip(seen, marks, strict=True)]
     retired = rows["group"].is_in(list(resting)) | pl.Series(asked or [False] * len(ids), dtype=pl.Boolean)
+    tired = memory.likeness(rows["key"], prefix=RETIRED_SKETCH) >= REWORDED
+    retired |= tired & pl.Series([how is Seen.NEVER for how in seen] or [False] * len(ids), dtype=pl.Boolean)
     askable = trusted if rows["trust"].is_in(trusted).any() else (Trust.UNVERIFIED.value,)
     split = split_examples(
         rows,
         pairs,
         holdout=fraction,
         seen=seen,
+        reworded=_reworded(rows["key"], seen, memory),
         retired=retired.to_list(),
         askable=rows["trust"].is_in(askable).to_list(),
         requests=rows.select(label_request()).to_series().to_list(),
@@ -118,6 +133,13 @@ def label_request() -> pl.Expr:
     return pl.when(found.str.contains(SLUG)).then(found).alias(LABEL_REQUEST)
 
 
+def _reworded(keys: pl.Series, seen: Sequence[Seen], memory: HoldoutMemory) -> list[bool]:
+    """Return for each row whether its question, which was not held out, resembles one that was."""
+    least = {Seen.NEVER: REWORDED, Seen.EXAMPLE: math.inf}
+    alike = memory.likeness(keys).to_list() if seen else []
+    return [one >= least.get(how, SURELY_REWORDED) for one, how in zip(alike, seen, strict=True)]
+
+
 def _among(rows: pl.DataFrame) -> pl.Expr:
     return pl.col("record_id").is_in(rows["record_id"].implode())
 
@@ -128,6 +150,7 @@ def split_examples(
     *,
     holdout: float,
     seen: Sequence[Seen] = (),
+    reworded: Sequence[bool] = (),
     retired: Sequence[bool] = (),
     askable: Sequence[bool] = (),
     requests: Sequence[str | None] = (),
@@ -135,12 +158,13 @@ def split_examples(
     """Split ``examples`` so that about the fraction ``holdout`` is held out.
 
     ``pairs`` are positions in ``examples``. ``seen`` is each example's relation to earlier versions (empty:
-    there were none). ``retired`` says which examples are retired (empty: none), and ``askable``
-    which ones may be judged by (empty: all). The fraction is of those, and a new unit without one trains. A
+    there were none). ``reworded`` says which examples resemble one that was held out (empty: none),
+    ``retired`` which ones are retired (empty: none), and ``askable`` which ones may be judged by (empty:
+    all). The fraction is of those, and a new unit without one trains. A
     unit larger than the fraction trains, unless half of it was held out before. ``requests`` are the requests
     for labels that the examples answer (empty: none).
     """
-    rows = _units(examples, pairs, seen)
+    rows = _units(examples, pairs, seen, reworded)
     largest = max(1.0, holdout * examples.height)
     labels = [label or "" for label in examples["label"]]
     rests = {row for row, one in enumerate(retired) if one}
@@ -169,6 +193,7 @@ def split_examples(
     chosen = {row for name in held for row in rows[name].all}
     lost = {row for name, unit in rows.items() if name not in held for row in unit.held_before}
     lost |= _alike(lost, pairs) if lost else set()
+    lost |= {row for unit in rows.values() for row in unit.reworded}
     lost = (lost - chosen) | rests
     return Split(
         train=_rows(examples, lambda row: row not in chosen and row not in lost),
@@ -187,6 +212,8 @@ def _rows(examples: pl.DataFrame, wanted: Callable[[int], bool]) -> pl.DataFrame
 
 
 def _side(unit: _Rows, largest: float) -> Side:
+    if unit.seen <= Seen.TRAINED and largest >= len(unit.all) <= 2 * len(unit.reworded):
+        return Side.HOLDOUT
     if unit.seen is Seen.NEVER:
         return Side.NEW
     if unit.seen is Seen.TRAINED:
@@ -194,7 +221,9 @@ def _side(unit: _Rows, largest: float) -> Side:
     return Side.HOLDOUT if len(unit.all) <= max(largest, 2 * len(unit.held_before)) else Side.TRAIN
 
 
-def _units(examples: pl.DataFrame, pairs: Sequence[SimilarPair], seen: Sequence[Seen]) -> dict[str, _Rows]:
+def _units(
+    examples: pl.DataFrame, pairs: Sequence[SimilarPair], seen: Sequence[Seen], reworded: Sequence[bool]
+) -> dict[str, _Rows]:
     """Return the units by name. A unit has the name of its first group."""
     groups = examples["group"].unique().sort().to_list()
     of_row = (examples["group"].rank("dense").cast(pl.Int64) - 1).to_numpy()
@@ -208,6 +237,8 @@ def _units(examples: pl.DataFrame, pairs: Sequence[SimilarPair], seen: Sequence[
         if seen:
             unit.seen = max(unit.seen, seen[row])
             unit.held_before += [row] if seen[row] is Seen.EXAMPLE else []
+        if reworded and reworded[row]:
+            unit.reworded.append(row)
     return units
 
 

@@ -81,11 +81,12 @@ def jaccard(one: frozenset[str], other: frozenset[str]) -> float:
     return shared / (len(one) + len(other) - shared)
 
 
-def shingle_sets(keys: pl.Series) -> ShingleSets:
-    """Return the hashed shingles of ``keys``, texts as ``comparison_key`` returns them."""
+def shingle_sets(keys: pl.Series, *, secret: bytes = b"") -> ShingleSets:
+    """Return the hashed shingles of ``keys``, texts as ``comparison_key`` returns them. A ``secret`` of at
+    most 64 bytes keys the hashes of the words."""
     values: list[UInt64s] = [np.empty(0, np.uint64)]
     counts: list[Integers] = [np.zeros(1, np.int64)]
-    words = _Words()
+    words = _Words(secret)
     for start in range(0, len(keys), _ROWS_AT_ONCE):
         found, sizes = _chunk_sets(keys.slice(start, _ROWS_AT_ONCE), words)
         values.append(found)
@@ -102,8 +103,8 @@ def _chunk_sets(keys: pl.Series, words_seen: _Words) -> tuple[UInt64s, Integers]
     alone = lengths[rows.astype(np.int64)] == 1
     wordless = np.flatnonzero(lengths == 0)
     of_row = np.concatenate([rows[:-1][together], rows[alone], wordless.astype(np.uint64)])
-    of_pair = _mixed(hashes[:-1] * _LEFT + hashes[1:] * _RIGHT)[together]
-    found = np.concatenate([of_pair, hashes[alone], text_hashes(keys.gather(wordless))])
+    of_pair = mixed(hashes[:-1] * _LEFT + hashes[1:] * _RIGHT)[together]
+    found = np.concatenate([of_pair, hashes[alone], text_hashes(keys.gather(wordless), words_seen.secret)])
     packed = distinct((of_row << _ROW_SHIFT) | (found >> _DROP))
     sizes = np.bincount((packed >> _ROW_SHIFT).astype(np.int64), minlength=len(keys))
     return packed & _HASH_MASK, sizes
@@ -122,7 +123,7 @@ def word_runs(keys: pl.Series, length: int, *, wanted: UInt64s | None = None) ->
         count = max(len(row) - length + 1, 0)
         run = np.zeros(count, np.uint64)
         for offset in range(length):
-            run = _mixed(run * _LEFT + of_word[offset : offset + count])
+            run = mixed(run * _LEFT + of_word[offset : offset + count])
         inside = row[:count] == row[len(row) - count :]
         if wanted is not None:
             inside &= np.isin(run, wanted)
@@ -134,24 +135,24 @@ def word_runs(keys: pl.Series, length: int, *, wanted: UInt64s | None = None) ->
 class _Words:
     """A cache of words and their hashes: most words of a text occurred in earlier texts."""
 
-    def __init__(self) -> None:
-        self._table = _hashed(pl.Series([], dtype=pl.String))
+    def __init__(self, secret: bytes = b"") -> None:
+        self.secret = secret
+        self._table = self._hashed(pl.Series([], dtype=pl.String))
 
     def hashes(self, words: pl.Series) -> UInt64s:
         """Return the hash of each of ``words``: (words,)."""
         asked = words.alias("word").to_frame()
         new = asked.unique().join(self._table, on="word", how="anti")["word"]
-        self._table = pl.concat([self._table, _hashed(new)])
+        self._table = pl.concat([self._table, self._hashed(new)])
         return asked.join(self._table, on="word", how="left", maintain_order="left")["hash"].to_numpy()
 
+    def _hashed(self, words: pl.Series) -> pl.DataFrame:
+        return pl.DataFrame({"word": words, "hash": text_hashes(words, self.secret)})
 
-def _hashed(words: pl.Series) -> pl.DataFrame:
-    return pl.DataFrame({"word": words, "hash": text_hashes(words)})
 
-
-def text_hashes(texts: Iterable[str]) -> UInt64s:
-    """Return 64 bits of BLAKE2b for each text: (texts,)."""
-    digests = b"".join(hashlib.blake2b(text.encode(), digest_size=8).digest() for text in texts)
+def text_hashes(texts: Iterable[str], secret: bytes = b"") -> UInt64s:
+    """Return 64 bits of BLAKE2b, keyed if there is a ``secret``, for each text: (texts,)."""
+    digests = b"".join(hashlib.blake2b(text.encode(), digest_size=8, key=secret).digest() for text in texts)
     return np.frombuffer(digests, dtype="<u8").astype(np.uint64)
 
 
@@ -166,8 +167,9 @@ def distinct(values: UInt64s) -> UInt64s:
     return ordered[first]
 
 
-def _mixed(values: UInt64s) -> UInt64s:
-    """Finish a hash (Steele et al. 2014, "Fast splittable pseudorandom number generators", SplitMix64)."""
+def mixed(values: UInt64s) -> UInt64s:
+    """Return hashes of ``values`` in which every bit depends on all bits (Steele et al. 2014, "Fast
+    splittable pseudorandom number generators", SplitMix64)."""
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return values ^ (values >> np.uint64(31))

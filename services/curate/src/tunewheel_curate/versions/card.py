@@ -13,6 +13,7 @@ from tunewheel_curate.labels.quality import quality_sections
 from tunewheel_curate.lineage import SourceCount
 from tunewheel_curate.passages.adding import Shown
 from tunewheel_curate.pipeline import Build, label_counts
+from tunewheel_curate.similarity.containment import LONG_WORDS
 
 MADE = {
     ExampleFormat.CHUNK: "passages",
@@ -57,6 +58,10 @@ UNCHECKED = (
     "> **Caution.** No expert validated {count} of the {of} held-out answers, so every verdict on this "
     "version says how far a model agrees with unchecked answers. Publish answers with `validated_by`; a file "
     "that an expert has read, by `tunewheel publish FILE --project {project} --validated-by NAME`."
+)
+IN_TRAINING = (
+    "{found} of {asked} held-out answers of {words} words or more stand in the text of training rows, such "
+    "as passages of documents. A model may know them by heart: the scorecard shows these rows apart."
 )
 CLEANED = {
     "quoted_history": "tickets whose quoted history was cut",
@@ -107,6 +112,9 @@ def data_card(
     if spec.task.label_field is not None:
         parts.append(f"## Labels ({spec.task.label_field})\n\n" + _labels(build, spec))
     parts += quality_sections(build.quality)
+    if build.counts.answers_in_training:
+        found, asked = build.counts.answers_in_training, len(build.answers_in_training)
+        parts.append("## Answers\n\n" + IN_TRAINING.format(found=found, asked=asked, words=LONG_WORDS))
     if build.preferences is not None:
         parts.append("## Preferences\n\n" + _preferences(build))
     if build.negatives is not None:

@@ -20,6 +20,7 @@ from tunewheel_contracts.identity import canonical_json, content_id, content_sha
 from tunewheel_contracts.pseudonyms import Pseudonyms
 from tunewheel_outputs.languages import language_of
 
+from tunewheel_curate.evaluation.leakage import ANSWER_IN_TRAINING
 from tunewheel_curate.examples.templates import VERIFIED
 from tunewheel_curate.holdout.splitting import Split
 from tunewheel_curate.pipeline import Build
@@ -124,7 +125,7 @@ def write_version(
             folder,
             prefix,
             "holdout.parquet",
-            _parquet(with_requests(with_origin(build.split.holdout, build.lineage, languages=True), build)),
+            _parquet(with_findings(with_origin(build.split.holdout, build.lineage, languages=True), build)),
         ),
         card=_write(folder, prefix, "card.md", card.encode()),
         lineage=_write(folder, prefix, "lineage.parquet", _parquet(build.lineage)),
@@ -200,11 +201,13 @@ def with_origin(rows: pl.DataFrame, lineage: pl.DataFrame, *, languages: bool = 
     )
 
 
-def with_requests(holdout: pl.DataFrame, build: Build) -> pl.DataFrame:
-    """Return the held-out rows with the column ``label_request``, the request for labels that a row answers,
-    if there is any. It does not enter the version's id."""
-    asked = [build.requests.get(example_id) for example_id in holdout["example_id"]]
-    return holdout.with_columns(pl.Series(LABEL_REQUEST, asked, dtype=pl.String)) if any(asked) else holdout
+def with_findings(holdout: pl.DataFrame, build: Build) -> pl.DataFrame:
+    """Return the held-out rows with the columns ``label_request``, the request for labels that a row answers,
+    and ``answer_in_training``, each if there is any. They do not enter the version's id."""
+    for name, found in ((LABEL_REQUEST, build.requests), (ANSWER_IN_TRAINING, build.answers_in_training)):
+        column = pl.Series(name, [found.get(example_id) for example_id in holdout["example_id"]])
+        holdout = holdout if column.null_count() == len(column) else holdout.with_columns(column)
+    return holdout
 
 
 def _asked(messages: list[dict[str, str]]) -> str:
