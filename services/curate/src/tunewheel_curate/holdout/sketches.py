@@ -69,4 +69,4 @@ def _signs(bits: npt.NDArray[np.uint8]) -> Signs:
 
 def _estimates(new: Signs, held: Signs, bits: int) -> Signs:
     """Return the similarity of every pair by the first ``bits``: (new, held)."""
-    return new[:, :bits] @ held[:, :bits].T / bits
+    return new[:, :bits] @ held[:, :bits].T / np.float32(bits)
