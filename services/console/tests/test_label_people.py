@@ -118,6 +118,28 @@ async def test_an_answer_that_needs_a_second_opinion_counts_once_two_people_agre
     assert (event.data.output["category"], event.data.validated_by) == ("solar", "bob")
 
 
+@pytest.mark.parametrize(
+    ("labels", "people"),
+    [
+        ({"second_opinion": True}, "ann bob eve"),
+        ({"second_opinion": True, "assignees": ("ann", "bob")}, "ann bob"),
+    ],
+    indirect=["labels"],
+)
+async def test_a_prompt_on_which_nobody_agrees_is_left_out_until_somebody_does(
+    labels: Any, people: str
+) -> None:
+    said = dict(zip(people.split(), (HORN, BELL, None), strict=False))
+    for person, output in said.items():
+        assert published(labels.log) == []
+        await say(labels, person, 1, output)
+    (event,) = published(labels.log)
+    assert event.data.attributes["out_of_scope"] == "true"
+    assert (await told(labels))["items"][0]["state"] == "out_of_scope"
+    assert (await say(labels, "dan", 1, HORN))["answered"] == 1
+    assert published(labels.log)[-1].data.output == HORN
+
+
 @under(second_opinion=True)
 async def test_of_two_different_labels_a_third_decides(labels: Any) -> None:
     await say(labels, "ann", 1, HORN)

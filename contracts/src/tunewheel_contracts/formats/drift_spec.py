@@ -73,7 +73,13 @@ class LabelsSpec(Strict):
     else with the role may answer too. Empty: prompts are assigned to nobody."""
     second_opinion: Annotated[bool, Field(exclude_if=operator.not_)] = False
     """true: an answer counts once two people have given the same label; of two different labels a third
-    person's decides. The task needs ``label_field``."""
+    person's decides. If no two of three agree, or the only two ``assignees`` do not, the prompt is left out.
+    The task needs ``label_field``."""
+
+    @property
+    def most_opinions(self) -> int:
+        """After how many different opinions a prompt is left out."""
+        return 2 if len(self.assignees) == 2 else 3
 
     def minutes(self, answers: int) -> float:
         """Return how long people take for so many answers."""

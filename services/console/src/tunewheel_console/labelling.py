@@ -145,7 +145,8 @@ class Labelling:
         at: datetime | None,
     ) -> LabelQueue:
         """Publish an answer, where a second opinion is asked for only once two people have given the same
-        label. ``output`` None: out of scope. Two who answer at the same time both see both opinions."""
+        label; if nobody agrees, publish that the prompt is left out. ``output`` None: out of scope. Two who
+        answer at the same time both see both opinions."""
         asked = queue.request.data
         if queue.spec.second_opinion:
             own = Opinion(completion_id=item.completion_id, by=person, label=content_sha256(label.encode()))
@@ -153,8 +154,11 @@ class Labelling:
             path = f"{_opinions(asked.project, asked.request_id)}/{name}.json"
             await self.store.replace(path, own.model_dump_json().encode())
             queue = replace(queue, opinions=await self._opinions(asked.project, asked.request_id))
-            if list(queue.labels_of(item).values()).count(own.label) < 2:
-                return queue
+            labels = [*queue.labels_of(item).values()]
+            if labels.count(own.label) < 2:
+                if len(labels) < queue.spec.most_opinions:
+                    return queue
+                output = None  # nobody agrees: a topic must not wait for an answer that never comes
         at = at or datetime.now(UTC)
         example = label_example(asked, item, output, person=person, at=at, caller=caller)
         await self.actions.answer(queue.request, example)
