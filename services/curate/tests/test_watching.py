@@ -8,11 +8,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from tunewheel_contracts.erasures import Erasure, erasure_of
 from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.events.data import BuildReason, DatasetRequested
 from tunewheel_contracts.events.monitoring import AlarmAnswer, DriftResolved, TurnDecided
 from tunewheel_contracts.events.production import DriftDetected, DriftWindow
-from tunewheel_contracts.events.upstream import ProjectDeclared
+from tunewheel_contracts.events.upstream import ErasureRequested, ProjectDeclared
 from tunewheel_curate.builds.log_state import LogState
 from tunewheel_curate.records.log import Backlog
 from tunewheel_curate.records.table import RecordTable
@@ -62,7 +63,10 @@ class Shop:
             holds=self._holds,
             built_upto=self._built_upto,
             decision=lambda _: self.decided,
+            recall_erasures=self._recall,
         )
+        self.carried_out: list[Erasure] = []
+        """The erasures whose findings are stored."""
         self.decided: TurnDecided | None = None
         self.due: Envelope[DatasetRequested] | None = None
         self.held = False
@@ -74,6 +78,9 @@ class Shop:
         self._watch = Watch(
             service, curation, seconds=1, compact_files=99, read_backlog=self._backlog, clock=lambda: self.now
         )
+
+    async def _recall(self) -> list[Erasure]:
+        return self.carried_out
 
     async def _due(self, _: str) -> Envelope[DatasetRequested] | None:
         due, self.due = self.due, None
@@ -130,6 +137,22 @@ async def test_what_waits_on_the_log_is_in_the_build_that_silence_asks_for(shop:
     shop.now += HOUR
     await shop.look()
     assert counts(shop) == [{"0": 5}]
+
+
+async def test_rows_of_an_erasure_stay_until_its_finding_is_stored_and_rows_of_others_always(
+    shop: Shop, records: Any
+) -> None:
+    rows = records(*({"record_id": f"rec-{n}", "offset": n, "group": f"person-{n % 2}"} for n in range(5)))
+    shop.table.append(rows.head(4))
+    data = ErasureRequested(project="shop", erasure_id="e", customer="person-0", requested_by="privacy")
+    asked = new_event(data, source="/test")
+    shop.state.apply(asked, Position("erasure.requested", 0, 0))
+    await shop.look()
+    assert shop.table.arrivals().height == 4, "the finding would count nothing"
+    shop.carried_out = [erasure_of(asked)]
+    shop.table.append(rows.tail(1))  # by a replica that has not read the erasure
+    await shop.look()
+    assert sorted(shop.table.arrivals()["record_id"]) == ["rec-1", "rec-3"]
 
 
 async def test_what_others_publish_meanwhile_is_not_waited_for(shop: Shop) -> None:

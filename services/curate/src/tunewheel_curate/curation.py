@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 import structlog
-from tunewheel_contracts.erasures import proof_of
+from tunewheel_contracts.erasures import Erasure, proof_of
 from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.data import (
@@ -89,8 +89,9 @@ class Curation:
         log.info("records_kept", delivered=len(deliveries), new=new)
         await self._builder.prepare()
 
-    async def recall_erasures(self) -> None:
-        """Let the table remember the erased records that stored findings name, each finding once.
+    async def recall_erasures(self) -> list[Erasure]:
+        """Let the table remember the erased records that stored findings name, each finding once. Return the
+        erasures that have a finding.
 
         Raises:
             TransientError: the store is away.
@@ -98,6 +99,7 @@ class Curation:
         asked = self.state.erasures.by_request()
         new = {name: erasure for name, erasure in asked.items() if name not in self._recalled}
         self._recalled |= await recall(self.table, self._service.store, new)
+        return [erasure for name, erasure in asked.items() if name in self._recalled]
 
     async def turn_for(self, event: Envelope[DriftDetected]) -> Envelope[DatasetRequested] | None:
         """Return the request for a version if the alarm in ``event`` makes one due at once."""

@@ -162,11 +162,13 @@ class Watch:
         self._silent.discard(project)
 
     async def _sweep(self) -> None:
-        """Erase rows that another replica appended before it had read their erasure."""
-        erasures = self._curation.state.erasures.all()
-        if not erasures:
+        """Erase rows that another replica appended before it had read their erasure.
+
+        An erasure whose finding is not stored yet is left alone: without its rows the finding, and so the
+        proof, would name neither records nor versions.
+        """
+        if not (erasures := await self._curation.recall_erasures()):
             return
-        await self._curation.recall_erasures()
         rows = await asyncio.to_thread(self._curation.table.subjects, erasures)
         if not rows.is_empty():
             await asyncio.to_thread(self._curation.table.erase, rows)
