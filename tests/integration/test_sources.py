@@ -17,7 +17,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from tunewheel_contracts import topics
 from tunewheel_testing.specs import declared
 
-from .bus import Bus, process, running
+from .bus import Bus, process, running, until
 
 pytestmark = pytest.mark.integration
 SCHEMA = {
@@ -71,11 +71,12 @@ async def test_rows_of_a_table_become_tickets_and_deleted_rows_withdraw_them(
         {"name": "crm", "topic": topic, "format": "debezium", **MAPPING},
         {"name": "other", "topic": "hr.salaries", **MAPPING},
         {"name": "own", "topic": "record.ingested", **MAPPING},
+        {"name": "gone", "topic": f"{topic}.gone", **MAPPING},
     ]
     settings = Settings(
         bootstrap_servers=kafka,
         store_url=(tmp_path / "store").as_uri(),
-        source_topics=f"{topic}={project},record.*",
+        source_topics=f"{topic}*={project},record.*",
     )
     service = make_app(settings)
     async with Bus(kafka) as bus, running(service):
@@ -95,11 +96,15 @@ async def test_rows_of_a_table_become_tickets_and_deleted_rows_withdraw_them(
         assert (withdrawn.data.document_id, withdrawn.data.kind) == ("C-3", "ticket")
         (letter,) = await bus.dead_letters("ticket.published", 1, about=project)
         assert (letter.source_topic, letter.field, letter.value) == (topic, "body", wrong)
+        await until(
+            lambda: f"{topic}.gone is not read: it does not exist" in str(service.state()["warnings"])
+        )
         warnings = str(service.state()["warnings"])
         assert "hr.salaries is not listed" in warnings
         assert "record.ingested is a topic of Tunewheel itself" in warnings
 
 
+@pytest.mark.nightly("kills")
 async def test_a_killed_ingest_loses_no_message_of_an_avro_topic(
     kafka: str, tmp_path: Path, project: str, registry: str
 ) -> None:

@@ -16,7 +16,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import structlog
-from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
 from tunewheel_contracts.errors import InvalidEvent, TransientError
 from tunewheel_contracts.event import Envelope
@@ -107,13 +106,11 @@ class ForeignReader:
                 for records in batches.values():
                     await self._consume(records)
                     await commit(consumer, records)
-                self._tell(await self._missing(consumer))
+                if consumer.partitions_for_topic(self.foreign.topic) is None:
+                    raise TransientError("it does not exist, or ingest may not describe it")
+                self._tell(None)
         finally:
             await stop_consumer(consumer)
-
-    async def _missing(self, consumer: AIOKafkaConsumer) -> str | None:
-        exists = self.foreign.topic in await consumer.topics()
-        return None if exists else "it does not exist, or ingest may not describe it"
 
     async def _consume(self, records: Sequence[Record]) -> None:
         made: list[tuple[Record, Sequence[Envelope[Any]]]] = []

@@ -54,7 +54,8 @@ async def handle(record: Undecoded, source: SourceSpec, project: str, schemas: S
     message = opened(source.format, value, key)
     if message is None:
         return Handled()
-    logged = datetime.fromtimestamp(max(record.logged_ms or 0, 0) / 1_000, UTC)
+    stamped = record.logged_ms is not None and record.logged_ms > 0
+    logged = datetime.fromtimestamp((record.logged_ms or 0) / 1_000, UTC) if stamped else datetime.now(UTC)
     found = [*mapped(source, project, message, lambda: Reading(logged, is_strict=True))]
     refusals = [one.refusal for one in found if one.refusal is not None]
     return Handled(
