@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tunewheel_redaction.finding import Finding
 from tunewheel_redaction.folding import as_written, fold
-from tunewheel_redaction.recognizers import Finding
 
 WRITTEN = [
     ("jane&#64;acme.com", "jane@acme.com"),

@@ -18,6 +18,7 @@ from typing import Any
 import polars as pl
 from corpus import project, require_data, tickets
 from report import write_report
+from tunewheel_contracts.formats.data_quality import PiiPolicy
 from tunewheel_contracts.formats.spec import ProjectSpec, TaskSpec
 from tunewheel_curate.cleaning.normalization import comparison_key
 from tunewheel_curate.duplicates.questions import drop_near_duplicates, find_near_pairs
@@ -27,7 +28,7 @@ from tunewheel_curate.pipeline import Build, build
 from tunewheel_curate.similarity.near_cache import NearCache
 from tunewheel_curate.similarity.near_index import NearIndex, empty_index, grow
 from tunewheel_curate.versions.versioning import rows_sha256
-from tunewheel_redaction.recognizers import ENTITIES, recognizers_of
+from tunewheel_redaction.recognizers import recognizers_of
 from tunewheel_redaction.redaction import find_entities
 from tunewheel_runtime.store import ObjectStore
 
@@ -100,7 +101,7 @@ async def built_again(records: pl.DataFrame, spec: ProjectSpec, store: ObjectSto
 def start_anew() -> None:
     """Load the recognisers without what they remember: in a service each build is a process of its own."""
     recognizers_of.cache_clear()
-    for entity in ENTITIES:
+    for entity in PiiPolicy().wanted:
         recognizers_of(entity)
     find_entities(["+44 20 7946 0321"], ["PHONE_NUMBER"])  # phonenumbers reads its tables at the first number
 

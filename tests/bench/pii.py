@@ -18,7 +18,7 @@ from tunewheel_contracts.formats.data_quality import PiiPolicy
 from tunewheel_redaction.recognizers import recognizers_of
 from tunewheel_redaction.redaction import find_entities
 
-ENTITIES = PiiPolicy().entities
+ENTITIES = PiiPolicy().wanted
 FILE = DATA / "pii_presidio/data/synth_dataset_v2.json"
 UNSEEN = ("PERSON", "STREET_ADDRESS", "GPE", "ORGANIZATION", "DATE_TIME")
 """Labelled, and not looked for: they need a language model."""

@@ -9,7 +9,7 @@ import polars as pl
 from tunewheel_contracts.errors import InvalidSpec
 from tunewheel_contracts.formats.data_quality import NamedEntities
 
-from tunewheel_redaction.recognizers import Finding
+from tunewheel_redaction.finding import Finding
 
 if TYPE_CHECKING:
     from spacy.language import Language

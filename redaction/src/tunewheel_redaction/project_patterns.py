@@ -5,27 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import polars as pl
-from tunewheel_contracts.errors import InvalidSpec
 from tunewheel_contracts.formats.data_quality import PiiPattern
 
-from tunewheel_redaction.recognizers import ENTITIES, Finding
+from tunewheel_redaction.finding import Finding
 
 _OPEN, _CLOSE = "\ufdd0", "\ufdd1"
 """Noncharacters that mark findings; Unicode reserves them for use inside a process (Unicode 16, §23.7)."""
-
-
-def check_patterns(patterns: Sequence[PiiPattern]) -> None:
-    """Check the names of patterns.
-
-    Raises:
-        InvalidSpec: a pattern has the name of a built-in entity.
-    """
-    for number, pattern in enumerate(patterns):
-        if pattern.name in ENTITIES:
-            raise InvalidSpec(
-                field=f"dataset.pii.patterns.{number}.name",
-                reason=f"{pattern.name!r} is a built-in entity; choose another name",
-            )
 
 
 def find_by_patterns(texts: pl.Series, patterns: Sequence[PiiPattern]) -> dict[int, list[Finding]]:

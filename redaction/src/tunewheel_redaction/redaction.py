@@ -14,10 +14,12 @@ from tunewheel_contracts.formats.recognised import entity_complaint
 from tunewheel_contracts.identity import canonical_json, content_sha256
 
 from tunewheel_redaction.answers import PHONE_KEY, Kind, Part, parts_of, with_parts
+from tunewheel_redaction.finding import Finding
 from tunewheel_redaction.folding import as_written, fold, fold_texts
 from tunewheel_redaction.named_entities import find_named_entities
-from tunewheel_redaction.project_patterns import check_patterns, find_by_patterns
-from tunewheel_redaction.recognizers import Finding, may_contain, recognizers_of
+from tunewheel_redaction.project_patterns import find_by_patterns
+from tunewheel_redaction.recognizers import may_contain, recognizers_of
+from tunewheel_redaction.spellings import ENCODED, decoded_runs, find_split_cards
 
 ANNOUNCED = "phone: "
 """Text put before the value of a key that announces a telephone number, so that the recognisers find it."""
@@ -59,8 +61,22 @@ def find_all(texts: pl.Series, entities: Sequence[str]) -> dict[int, list[Findin
         for place, text in zip(places, read.gather(places).to_list(), strict=True):
             for find in recognizers_of(entity):
                 found.setdefault(place, []).extend(find(text))
+    for place, own in _encoded(read, entities).items():
+        found.setdefault(place, []).extend(own)
     for place in found.keys() & set(folded):
         found[place] = as_written(found[place], texts[place])
+    return found
+
+
+def _encoded(texts: pl.Series, entities: Sequence[str]) -> dict[int, list[Finding]]:
+    """Return the runs of Base64 in ``texts`` that hold one of ``entities``, as findings of the first."""
+    places = texts.str.contains(ENCODED).fill_null(False).arg_true()
+    runs = [(place, *run) for place in places for run in decoded_runs(texts[place])]
+    inner = find_all(pl.Series([said for *_, said in runs], dtype=pl.String), entities) if runs else {}
+    found: dict[int, list[Finding]] = {}
+    for number, own in inner.items():
+        place, start, end, _ = runs[number]
+        found.setdefault(place, []).append(Finding(without_overlaps(own)[0].entity, start, end, 1.0))
     return found
 
 
@@ -80,14 +96,13 @@ class Redactor:
     ``secret`` a pseudonym is an HMAC (RFC 2104), so that nobody without the secret can confirm a guess.
 
     Raises:
-        InvalidSpec: the policy names an unknown entity, or gives a pattern the name of a built-in one.
+        InvalidSpec: the policy names an unknown entity.
     """
 
     def __init__(
         self, policy: PiiPolicy, *, project: str = "", secret: str = "", own_words: Collection[str] = ()
     ) -> None:
         check_entities(policy.entities)
-        check_patterns(policy.patterns)
         self._policy, self._project, self._secret = policy, project, secret
         self._own_words = frozenset(own_words)
         self.tallies = defaultdict[int, Counter[str]](Counter)
@@ -118,7 +133,7 @@ class Redactor:
 
     def _findings(self, texts: pl.Series) -> dict[int, list[Finding]]:
         found = self._by_patterns(texts)
-        for place, own in find_all(texts, self._policy.entities).items():
+        for place, own in find_all(texts, self._policy.wanted).items():
             found.setdefault(place, []).extend(own)
         if (named := self._policy.named_entities) is not None:
             for place, own in find_named_entities(texts, named).items():
@@ -164,11 +179,22 @@ class Redactor:
             return answers.is_not_null()
         worth = answers.str.contains("\\", literal=True)
         read, _ = fold_texts(answers)
-        for entity in self._policy.entities:
+        for entity in self._policy.wanted:
             worth |= may_contain(entity, read)
         if "PHONE_NUMBER" in self._policy.entities:
             worth |= answers.str.contains(PHONE_KEY)
         return worth.fill_null(False)
+
+    def clean_split(self, turns: Sequence[str], group: str, owner: int) -> list[str]:
+        """Return a person's ``turns`` without card numbers that are spread over several of them."""
+        if "CREDIT_CARD" not in self._policy.entities:
+            return list(turns)
+        found = find_split_cards(turns)
+        self.tallies[owner].update("CREDIT_CARD" for _ in found)
+        return [
+            self._replaced(turn, without_overlaps(found.get(place, ())), group)
+            for place, turn in enumerate(turns)
+        ]
 
     def _replaced(self, text: str, findings: Sequence[Finding], group: str) -> str:
         parts: list[str] = []
@@ -189,8 +215,3 @@ class Redactor:
         else:
             hashed = content_sha256(told)
         return f"<{entity}_{hashed[:STAND_IN_DIGITS]}>"
-
-
-def redact_text(text: str, entities: Sequence[str]) -> str:
-    """Replace each finding by ``<ENTITY>``."""
-    return Redactor(PiiPolicy(entities=tuple(entities))).clean(pl.Series([text]), pl.Series([""]))[0]

@@ -111,7 +111,7 @@ def config_sha256_of(spec: RetrievalSpec, pii: PiiPolicy, embedding: str, *, sec
         {
             "format": FORMAT,
             "spec": spec.indexed,
-            "pii": pii.model_dump(mode="json"),
+            "pii": pii.model_dump(mode="json") | {"found": [] if pii.action == "keep" else pii.wanted},
             "embedding": embedding,
             "keyed": keyed,
         }

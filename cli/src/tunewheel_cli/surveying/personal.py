@@ -15,5 +15,5 @@ def count_personal(texts: Sequence[str]) -> Counter[str] | None:
         return None
     from tunewheel_contracts.formats.data_quality import PiiPolicy
 
-    found = find_entities(texts, PiiPolicy().entities)
+    found = find_entities(texts, PiiPolicy().wanted)
     return Counter(entity for findings in found for entity in sorted({one.entity for one in findings}))

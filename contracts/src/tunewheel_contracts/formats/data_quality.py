@@ -70,22 +70,36 @@ class PiiPolicy(Strict):
     entities: tuple[str, ...] = (
         "EMAIL_ADDRESS", "PHONE_NUMBER", "CREDIT_CARD", "IBAN_CODE", "IP_ADDRESS", "US_SSN",
     )  # fmt: skip
+    """Others are national ids and more that presidio finds, such as UK_NINO, ES_NIF or IT_FISCAL_CODE."""
+    secrets: Annotated[bool, Field(exclude_if=bool)] = True
+    """Replaces keys, tokens and passwords by <SECRET>."""
+    names: Annotated[bool, Field(exclude_if=bool)] = True
+    """Replaces by <PERSON> names with a known given name, and names after words such as "my name is"."""
+    addresses: Annotated[bool, Field(exclude_if=bool)] = True
+    """Replaces postal addresses by <LOCATION>."""
     patterns: Annotated[tuple[PiiPattern, ...], Field(max_length=50)] = ()
     named_entities: Annotated[NamedEntities | None, Field(exclude_if=operator.not_)] = None
-    """null: names of people and places are kept."""
+    """A spaCy pipeline that finds more names than `names` does. null: no pipeline."""
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:
+        named = () if self.named_entities is None else self.named_entities.entities
         for name in (pattern.name for pattern in self.patterns):
-            if self.placeholders.count(name) > 1:
+            if [*self.entities, *(pattern.name for pattern in self.patterns), *named].count(name) > 1:
                 raise inconsistent("patterns", f"name {name!r} twice; give each pattern its own name")
         return self
+
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        """All entities that are found by their form."""
+        own = {"SECRET": self.secrets, "PERSON": self.names, "LOCATION": self.addresses}
+        return (*self.entities, *(name for name, on in own.items() if on))
 
     @property
     def placeholders(self) -> tuple[str, ...]:
         """All names that may occur in a placeholder."""
         named = () if self.named_entities is None else self.named_entities.entities
-        return (*self.entities, *(pattern.name for pattern in self.patterns), *named)
+        return tuple(dict.fromkeys((*self.wanted, *(pattern.name for pattern in self.patterns), *named)))
 
 
 class SemanticDuplicates(Strict):

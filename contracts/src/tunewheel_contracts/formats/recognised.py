@@ -19,13 +19,16 @@ LANGUAGES = frozenset(_CODES.split())
 _MISTAKEN = {"cz": "cs", "dk": "da", "gr": "el", "jp": "ja", "kr": "ko", "ua": "uk", "cn": "zh", "iw": "he"}
 """Codes that are often mistaken for language codes (country codes and an outdated one), with the right
 code."""
-PII_ENTITIES = frozenset(
-    {
-        "EMAIL_ADDRESS", "PHONE_NUMBER", "CREDIT_CARD", "IBAN_CODE", "IP_ADDRESS", "US_SSN", "US_PASSPORT",
-        "US_ITIN", "UK_NHS", "CRYPTO", "MAC_ADDRESS", "URL",
-    }
-)  # fmt: skip
-"""Kinds of personal data that a pattern recogniser can find."""
+_ENTITIES = """
+EMAIL_ADDRESS PHONE_NUMBER CREDIT_CARD IBAN_CODE IP_ADDRESS US_SSN
+ABA_ROUTING_NUMBER AU_ABN AU_ACN AU_MEDICARE AU_TFN CRYPTO DATE_TIME ES_NIE ES_NIF FI_PERSONAL_IDENTITY_CODE
+IN_AADHAAR IN_GSTIN IN_PAN IN_PASSPORT IN_VEHICLE_REGISTRATION IN_VOTER IT_DRIVER_LICENSE IT_FISCAL_CODE
+IT_IDENTITY_CARD IT_PASSPORT IT_VAT_CODE KR_BRN KR_DRIVER_LICENSE KR_FRN KR_PASSPORT KR_RRN MAC_ADDRESS
+MEDICAL_LICENSE NG_NIN NG_VEHICLE_REGISTRATION PL_PESEL SG_NRIC_FIN SG_UEN TH_TNIN UK_NHS UK_NINO UK_PASSPORT
+UK_POSTCODE UK_VEHICLE_REGISTRATION URL US_BANK_NUMBER US_DRIVER_LICENSE US_ITIN US_MBI US_NPI US_PASSPORT
+"""
+PII_ENTITIES = frozenset(_ENTITIES.split())
+"""Kinds of personal data that one of presidio's recognisers by pattern can find."""
 
 
 def check_recognised(

@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 
 CODE = ("tunewheel_contracts", "tunewheel_curate", "tunewheel_outputs", "tunewheel_redaction")
 LIBRARIES = (
-    "ftfy", "jsonschema", "phonenumbers", "polars", "presidio-analyzer", "py3langid", "transformers",
+    "ftfy", "jsonschema", "kingfisher-secret-scanner", "phonenumbers", "polars", "presidio-analyzer",
+    "py3langid", "spacy", "tldextract", "transformers",
 )  # fmt: skip
 KEYS = ("kind", "chain", "row", "record_id")
 FIGURES = "figures"

@@ -66,7 +66,9 @@ def test_the_named_ones_go_and_others_stay(records: Callable[..., pl.DataFrame])
     assert row["output"] == '{"reply": "Dear <PERSON>, the Frisian one is yours."}'
     assert stage.counts == {"EMAIL_ADDRESS": 1, "LOCATION": 2, "PERSON": 3}
     others = POLICY.model_copy(update={"entities": ("ORGANIZATION", "NRP")})
-    row = redact_records(frame, PiiPolicy(named_entities=others)).kept.row(0, named=True)
+    row = redact_records(frame, PiiPolicy(named_entities=others, names=False, addresses=False)).kept.row(
+        0, named=True
+    )
     assert row["input"].endswith(
         "Anna Berg from Mill Lane 7, Tollerby; <EMAIL_ADDRESS> knows <ORGANIZATION>."
     )

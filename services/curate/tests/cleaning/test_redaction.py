@@ -123,14 +123,6 @@ def test_hostile_patterns_and_texts_take_linear_work(records) -> None:
     assert stage.kept.height == len(hostile)
 
 
-def test_a_pattern_does_not_take_a_built_in_name(records) -> None:
-    policy = PiiPolicy.model_validate(
-        {"entities": ["IP_ADDRESS"], "patterns": [{"name": "URL", "regex": "x"}]}
-    )
-    with pytest.raises(InvalidSpec, match=r"patterns\.0\.name: 'URL' is a built-in"):
-        redact_records(records({}), policy)
-
-
 def test_rejected_answers_and_deep_ones_are_redacted_too(records) -> None:
     deep = "[" * 900 + '"a@example.com"' + "]" * 900
     stage = redact_records(records({"rejected_output": "write a@example.com", "output": deep}), PiiPolicy())
@@ -156,3 +148,27 @@ def test_a_pattern_may_look_for_the_ends_of_a_string_in_json(records) -> None:
 def test_an_unknown_entity_is_refused_with_the_choice(records) -> None:
     with pytest.raises(InvalidSpec, match=r"dataset\.pii\.entities.*PERSON.*EMAIL_ADDRESS"):
         redact_records(records({}), PiiPolicy(entities=("PERSON",)))
+
+
+def test_a_card_is_redacted_that_a_person_spread_over_turns(records) -> None:
+    history = [
+        {"content": "it starts 4111 1111", "role": "user"},
+        {"content": "and the rest?", "role": "assistant"},
+    ]
+    frame = records({"input": "1111 1111", "history": json.dumps(history)}, {"input": "1111 1111"})
+    stage = redact_records(frame, PiiPolicy())
+    assert stage.kept["input"].to_list() == ["<CREDIT_CARD>", "1111 1111"]
+    assert json.loads(stage.kept["history"][0])[0]["content"] == "it starts <CREDIT_CARD>"
+    assert stage.counts == {"CREDIT_CARD": 2}
+    rejected = redact_records(frame, PiiPolicy(action="reject"))
+    assert rejected.funnel.reasons == {"pii": 1}
+
+
+def test_secrets_names_and_addresses_are_replaced_unless_the_spec_says_otherwise(records) -> None:
+    asked = "I am Anna Berg, 12 Baker Street; my password is tulip#42"
+    frame = records({"input": asked, "output": '{"reply": "Dear Anna Berg, use tulip"}'})
+    row = redact_records(frame, PiiPolicy()).kept.row(0, named=True)
+    assert row["input"] == "I am <PERSON>, <LOCATION>; my password is <SECRET>"
+    assert json.loads(row["output"]) == {"reply": "Dear <PERSON>, use tulip"}
+    kept = PiiPolicy(secrets=False, names=False, addresses=False)
+    assert redact_records(frame, kept).kept["input"].to_list() == [asked]

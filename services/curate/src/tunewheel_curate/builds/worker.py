@@ -220,9 +220,10 @@ def _names(order: BuildOrder) -> Pseudonyms:
 def load() -> None:
     """Import everything that takes seconds to load, so that a build starts at once."""
     from tunewheel_basemodel.tokenizer import import_library
+    from tunewheel_contracts.formats.data_quality import PiiPolicy
     from tunewheel_outputs.languages import language_of
     from tunewheel_redaction.folding import fold
-    from tunewheel_redaction.recognizers import ENTITIES, recognizers_of
+    from tunewheel_redaction.recognizers import recognizers_of
 
     import_library(hide_torch=True)
     for name in NEEDED:
@@ -231,7 +232,7 @@ def load() -> None:
     for name in ("feature_extraction.text", "linear_model", "model_selection"):
         importlib.import_module(f"sklearn.{name}")  # for labels/suspects.py
     language_of("In which language do people ask?")
-    for entity in ENTITIES:
+    for entity in PiiPolicy().wanted:
         recognizers_of(entity)
     fold("")
 

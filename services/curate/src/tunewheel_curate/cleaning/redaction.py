@@ -47,16 +47,26 @@ def redact_records(
 
 
 def _with_histories(records: pl.DataFrame, redactor: Redactor) -> tuple[pl.DataFrame, pl.Series]:
-    """Return ``records`` with redacted histories, and which records have a turn with personal data."""
+    """Return ``records`` with redacted histories, and which records have a turn with personal data. The
+    turns of a person are searched once more together, since a card number may be spread over them."""
     talks = [turns_of(history) for history in records["history"]]
     owners = [row for row, turns in enumerate(talks) for _ in turns]
     said = pl.Series([turn["content"] for turns in talks for turn in turns], dtype=pl.String)
-    redacted = redactor.clean(said, records["group"].gather(owners), owners)
-    touched = {owners[place] for place in redacted.ne(said).arg_true()}
-    texts = iter(redacted)
-    histories = [
-        canonical_json([turn | {"content": next(texts)} for turn in turns]).decode() if turns else None
-        for turns in talks
-    ]
-    changed = pl.Series([row in touched for row in range(records.height)], dtype=pl.Boolean)
-    return records.with_columns(pl.Series("history", histories, dtype=pl.String)), changed
+    texts = iter(redactor.clean(said, records["group"].gather(owners), owners))
+    inputs = records["input"].to_list()
+    histories: list[str | None] = [None] * records.height
+    changed = [False] * records.height
+    for row, turns in enumerate(talks):
+        if not turns:
+            continue
+        new = [turn | {"content": next(texts)} for turn in turns]
+        asked = [turn for turn in new if turn["role"] == "user"]
+        whole = [*(turn["content"] for turn in asked), inputs[row]]
+        *whole, inputs[row] = redactor.clean_split(whole, records["group"][row], row)
+        for turn, text in zip(asked, whole, strict=True):
+            turn["content"] = text
+        histories[row] = canonical_json(new).decode()
+        changed[row] = new != turns
+    columns = {"history": histories, "input": inputs}
+    clean = records.with_columns(pl.Series(name, own, dtype=pl.String) for name, own in columns.items())
+    return clean, pl.Series(changed, dtype=pl.Boolean)

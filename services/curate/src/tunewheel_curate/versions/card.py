@@ -163,7 +163,7 @@ def _personal_data(spec: ProjectSpec, found: dict[str, int], secret: str) -> str
         "pseudonymise": "Replaced by stand-ins that agree within a group",
         "reject": "Found, and its records dropped",
     }[policy.action]
-    wanted = [*policy.entities, *(pattern.name for pattern in policy.patterns)]
+    wanted = [*policy.wanted, *(pattern.name for pattern in policy.patterns)]
     listed = ", ".join(f"{entity}: {count}" for entity, count in found.items()) or "nothing"
     keyed = KEYED if policy.action == "pseudonymise" and secret else ""
     return f"Looked for {', '.join(wanted)}. {verb}: {listed}.{keyed}"

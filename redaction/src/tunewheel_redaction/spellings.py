@@ -1,0 +1,78 @@
+"""Finds personal data that is spelt so that a machine does not read it: "jane at acme dot com", addresses
+broken over lines, Base64, and card numbers split over the turns of a conversation."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Sequence
+from itertools import pairwise
+
+from tunewheel_redaction.check_digits import passes_luhn
+from tunewheel_redaction.finding import Finding
+
+_BREAK = r"[ \t]{0,2}=?\r?\n[ \t>]{0,4}"
+_DOT = rf"(?:\.(?:{_BREAK})?| \. | dot )"
+_SPELT = re.compile(
+    rf"(?i)(?<![\w.+-])([\w.+-]{{1,64}}?)((?:{_BREAK})?@(?:{_BREAK})?| {{1,2}}@ {{1,2}}| at )"
+    rf"((?:[\w-]{{1,63}}{_DOT}){{1,5}}[a-z]{{2,24}})(?![\w-])"
+)
+_LOOSE = re.compile(r"(?i) dot |[._+\d]")
+ENCODED = r"[A-Za-z0-9+/]{12,}={0,2}"
+"""A run of Base64 (RFC 4648), for Python and for Rust alike."""
+_ENCODED = re.compile(rf"(?<![A-Za-z0-9+/=]){ENCODED}")
+_QUARTERS = re.compile(r"(?<![\w-])\d{4}(?:[ -]?\d{4}){0,2}(?![\w-])")
+_CARD = re.compile(r"[3-6]\d{15}")
+
+
+def find_spelt_emails(text: str) -> list[Finding]:
+    """Find e-mail addresses with spaces, line breaks, or the words "at" and "dot" in them. The domain must
+    end with a public suffix."""
+    from tldextract.tldextract import TLD_EXTRACTOR
+
+    findings: list[Finding] = []
+    for match in _SPELT.finditer(text):
+        local, at, domain = match.groups()
+        said = at.strip().lower() == "at"
+        if said and not (_LOOSE.search(local) or re.search("(?i) dot ", domain)):
+            continue  # "look at example.com" is no address
+        if TLD_EXTRACTOR(re.sub(r"\s|=|>", "", re.sub("(?i) dot ", ".", domain))).suffix:
+            findings.append(Finding("EMAIL_ADDRESS", match.start(), match.end(), 0.8))
+    return findings
+
+
+def decoded_runs(text: str) -> list[tuple[int, int, str]]:
+    """Return the runs of Base64 in ``text`` that hold readable text: start, end, and the text."""
+    runs: list[tuple[int, int, str]] = []
+    for match in _ENCODED.finditer(text):
+        run = match.group().rstrip("=")
+        try:
+            said = base64.b64decode(run + "=" * (-len(run) % 4), validate=True).decode()
+        except (binascii.Error, ValueError):
+            continue
+        if said.isprintable() or said.replace("\n", " ").isprintable():
+            runs.append((*match.span(), said))
+    return runs
+
+
+def find_split_cards(turns: Sequence[str]) -> dict[int, list[Finding]]:
+    """Return card numbers of 16 digits whose groups of four stand in two or three of ``turns``, one after the
+    other, by the turn's position."""
+    pieces = [
+        (place, match.start(), match.end(), re.sub(r"\D", "", match.group()))
+        for place, turn in enumerate(turns)
+        for match in _QUARTERS.finditer(turn)
+    ]
+    found: dict[int, list[Finding]] = {}
+    for first in range(len(pieces)):
+        for count in (2, 3, 4):
+            chosen = pieces[first : first + count]
+            if len(chosen) < count:
+                break
+            digits = "".join(piece[3] for piece in chosen)
+            near = all(b[0] - a[0] <= 1 for a, b in pairwise(chosen)) and chosen[0][0] != chosen[-1][0]
+            if near and _CARD.fullmatch(digits) and passes_luhn([*map(int, digits)]):
+                for place, start, end, _ in chosen:
+                    found.setdefault(place, []).append(Finding("CREDIT_CARD", start, end, 0.9))
+    return found

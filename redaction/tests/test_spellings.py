@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import base64
+
+import pytest
+from tunewheel_redaction.redaction import find_entities
+from tunewheel_redaction.spellings import find_split_cards
+
+EMAIL = ("EMAIL_ADDRESS",)
+
+
+@pytest.mark.parametrize(
+    "spelt",
+    [
+        "jane.roe@\nacme.com",
+        "jane.roe@\n> acme.com",
+        "jane.roe@acme.\ncom",
+        "jane.roe @ acme.com",
+        "jane.roe at acme dot com",
+        "jane.roe [at] acme [dot] com",
+        "jane.roe(at)acme.com",
+        "jane.roe=40acme.com",
+        "jane.roe%2540acme.com",
+        "jane.roe\\@acme.com",
+        base64.b64encode(b"jane.roe@acme.com").decode(),
+    ],
+)
+def test_an_address_is_found_however_it_is_spelt(spelt: str) -> None:
+    text = f"Write to {spelt} today"
+    (found,) = find_entities([text], EMAIL)[0]
+    assert text[found.start : found.end] == spelt
+
+
+@pytest.mark.parametrize(
+    "text", ["look at example.com", "arrive at 9. Then go", "a @ b", "thanks @jane, see example.com"]
+)
+def test_other_uses_of_at_are_no_address(text: str) -> None:
+    assert find_entities([text], EMAIL) == [[]]
+
+
+def test_base64_without_personal_data_stays() -> None:
+    assert find_entities([base64.b64encode(b"nothing to see here").decode()], EMAIL) == [[]]
+
+
+@pytest.mark.parametrize(
+    "card", ["4111.1111.1111.1111", "4111/1111/1111/1111", "4111 1111\n1111 1111", "3782.822463.10005"]
+)
+def test_a_card_is_found_with_any_separator(card: str) -> None:
+    text = f"card {card}, please"
+    (found,) = find_entities([text], ("CREDIT_CARD",))[0]
+    assert text[found.start : found.end] == card
+
+
+def test_a_card_split_over_turns_is_found_and_years_are_none() -> None:
+    turns = ["it starts 4111 1111", "and ends 1111 1111, thanks"]
+    found = find_split_cards(turns)
+    parts = {place: [turns[place][f.start : f.end] for f in own] for place, own in found.items()}
+    assert parts == {0: ["4111 1111"], 1: ["1111 1111"]}
+    assert find_split_cards([turns[0], "no number here", turns[1]]) == {}
+    assert find_split_cards(["in 2024 and 2025", "or 2026, 2027"]) == {}
+
+
+def test_hostile_texts_take_linear_work() -> None:
+    for hostile in ("a", "a at ", "a@", "a.b@c.", "QUJD"):
+        find_entities([hostile * 10_000], EMAIL)
