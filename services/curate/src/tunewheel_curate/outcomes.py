@@ -125,7 +125,7 @@ def _software() -> list[str]:
         spec = find_spec(package)
         assert spec is not None
         for folder in spec.submodule_search_locations or ():
-            for path in sorted(Path(folder).rglob("*.py")):
+            for path in sorted(p for p in Path(folder).rglob("*.*") if p.suffix in (".py", ".txt")):
                 digest.update(path.read_bytes())
     return [digest.hexdigest(), sys.version, *(version(name) for name in LIBRARIES)]
 
