@@ -11,6 +11,10 @@ WRITTEN = [
     ("jane&#x40;acme&period;com", "jane@acme.com"),
     ("jane&amp;amp;#64;acme.com", "jane@acme.com"),
     ("jane%40acme.com", "jane@acme.com"),
+    ("jane%252540acme.com", "jane@acme.com"),
+    ("jane=40acme=2Ecom, card=4012", "jane@acme.com, card=4012"),
+    ("jane [at] acme (dot) com", "jane@acme.com"),
+    ("536-\n> 90-4399", "536-90-4399"),
     (r"jane\u0040acme.com", "jane@acme.com"),
     (r"jane\x40acme.com", "jane@acme.com"),
     ("ｊａｎｅ＠ａｃｍｅ．ｃｏｍ", "jane@acme.com"),  # noqa: RUF001

@@ -43,7 +43,14 @@ def test_base64_without_personal_data_stays() -> None:
 
 
 @pytest.mark.parametrize(
-    "card", ["4111.1111.1111.1111", "4111/1111/1111/1111", "4111 1111\n1111 1111", "3782.822463.10005"]
+    "card",
+    [
+        "4111.1111.1111.1111",
+        "4111/1111/1111/1111",
+        "4111 1111\n1111 1111",
+        "4111-\n1111-1111-1111",
+        "3782.822463.10005",
+    ],
 )
 def test_a_card_is_found_with_any_separator(card: str) -> None:
     text = f"card {card}, please"

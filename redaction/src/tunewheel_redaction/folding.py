@@ -22,8 +22,9 @@ _ENTITY = r"&(?:amp;)*(?:#[0-9]{1,7}|#[xX][0-9A-Fa-f]{1,6}|[A-Za-z][0-9A-Za-z]{1
 _PERCENT = r"%(?:25){0,4}[2-7][0-9A-Fa-f]"
 _QUOTED = r"=(?:40|2[Ee])[A-Za-z]"
 """``@`` and ``.`` in quoted-printable (RFC 2045 §6.7). A digit may follow an equals sign in any text."""
-_BRACKETED = r"(?i: ?[\[({] ?(?:at|dot) ?[\])}] ?)|\\[@.]"
-"""``jane [at] acme [dot] com``, and ``jane\\@acme.com`` as Markdown escapes it."""
+_BRACKETED = r"(?i: ?[\[({] ?(?:at|dot) ?[\])}] ?)|\\[@.]|-\r?\n[ >]{0,4}"
+"""``jane [at] acme [dot] com``, and ``jane\\@acme.com`` as Markdown escapes it; a hyphen at the end of
+a line."""
 _ESCAPE = r"\\u(?:[0-9A-Ca-cE-Fe-f][0-9A-Fa-f]{3}|[Dd][0-7][0-9A-Fa-f]{2})|\\x[0-9A-Fa-f]{2}"
 """The escapes of a character in JSON and many languages. Lone surrogates stay as they are."""
 _AGAIN = re.compile(r"&(?:amp;)+(?=[#A-Za-z])")
@@ -107,6 +108,8 @@ def as_written(findings: Iterable[Finding], text: str) -> list[Finding]:
 def _meant(written: str) -> str:
     if written[0] == "%":
         return chr(int(written[-2:], 16))
+    if written[0] == "-":
+        return "-"
     if written[0] == "=":
         return chr(int(written[1:3], 16)) + written[3]
     if (plain := written.strip(" [](){}").lower()) in ("at", "dot"):

@@ -30,7 +30,7 @@ OWN_ENTITIES = frozenset({"SECRET", "PERSON", "LOCATION"})
 
 _CONTEXT_CHARACTERS = 40
 _CARD_SHAPE = re.compile(r"(?<![\w-])\d(?:[ -]?\d){11,18}(?![\w-])")
-_GAP = r"[ >]{0,3}[-./\n]?[ >]{0,3}"
+_GAP = r"[ >]{0,3}[-./]?\n?[ >]{0,3}"
 _GROUPED_CARD = re.compile(
     rf"(?<![\w-])(?:[3-6]\d{{3}}(?:{_GAP}\d{{4}}){{3}}|3[47]\d\d{_GAP}\d{{6}}{_GAP}\d{{5}})(?![\w-])"
 )
@@ -101,7 +101,7 @@ def find_ipv6(text: str) -> list[Finding]:
 SIGNS = {
     "EMAIL_ADDRESS": r"@|(?i: dot )",
     "PHONE_NUMBER": phones.SIGN,
-    "CREDIT_CARD": r"\d(?:[ >]{0,3}[-./\n]?[ >]{0,3}\d){11}",
+    "CREDIT_CARD": r"\d(?:[ >]{0,3}[-./]?\n?[ >]{0,3}\d){11}",
     "IBAN_CODE": r"[A-Za-z]{2}\d{2}(?:[ -]?[A-Za-z0-9]{4}){2}",
     "IP_ADDRESS": r"\d\.\d{1,3}\.\d{1,3}\.\d|::[0-9A-Fa-f:]*\d|\d[0-9A-Fa-f:]*::|(?:[0-9A-Fa-f]{1,4}:){7}",
     "US_SSN": r"\d(?:[-. ]?\d){8}",

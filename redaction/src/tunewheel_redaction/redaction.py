@@ -76,7 +76,8 @@ def _encoded(texts: pl.Series, entities: Sequence[str]) -> dict[int, list[Findin
     found: dict[int, list[Finding]] = {}
     for number, own in inner.items():
         place, start, end, _ = runs[number]
-        found.setdefault(place, []).append(Finding(without_overlaps(own)[0].entity, start, end, 1.0))
+        if own:
+            found.setdefault(place, []).append(Finding(without_overlaps(own)[0].entity, start, end, 1.0))
     return found
 
 

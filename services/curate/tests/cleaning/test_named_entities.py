@@ -115,8 +115,8 @@ def test_a_version_with_names_redacted_passes_its_own_suite(records, varied_rows
     assert all("<PERSON> of <LOCATION>" in text for text in asked)
     assert observed(made.split, wanted, made.pinned.tokens)["personal_data"].sum() == 0
     card = data_card("ds-1", wanted, made)
-    assert "names by the pipeline" in card
-    assert "Names, postal addresses" not in card
+    assert "names also by the pipeline" in card
+    assert "lists of given names" not in card
 
 
 def test_a_path_is_no_name_of_a_pipeline() -> None:
