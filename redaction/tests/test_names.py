@@ -13,6 +13,7 @@ from tunewheel_redaction.names import find_names, given_names
         ("my name is jonas müller and it fails", ["jonas müller"]),
         ("Best regards,\nXimena Quark", ["Ximena Quark"]),
         ("Hi Bob, the export fails", ["Bob"]),
+        ("It was Anna. I saw Carla Weiss.", ["Anna", "Carla Weiss"]),
         ("for Vide A. Persson's team", ["Vide A. Persson"]),
         ("Мария Иванова не может войти", ["Мария Иванова"]),
     ],
@@ -27,6 +28,7 @@ def test_names_are_found(text: str, names: list[str]) -> None:
         "Open Settings > Keys > Move and Edit the Sales Agent",
         "The Merchant Agreement PDF fails on Windows Server 2022",
         "Grafana Loki and Jenkins restart in May; see <PERSON> and Anna@example.com",
+        "at Anna Bridge and the Olivia Smith Hospital",
         "WILL THE SERVER RESTART IN APRIL? Mark all as done.",
     ],
 )

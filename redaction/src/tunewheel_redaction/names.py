@@ -12,7 +12,7 @@ from tunewheel_redaction.finding import Finding
 SCORE = 0.5
 UPPER = "".join(chr(code) for code in range(0x41, 0x530) if unicodedata.category(chr(code)) in ("Lu", "Lt"))
 """The capital letters of the Latin, Greek, Cyrillic and Armenian scripts."""
-_WORD = rf"[{UPPER}](?:[^\W\d_]|['’\-](?=[^\W\d_]))*(?![\w@/\\=(])\.?"  # noqa: RUF001
+_WORD = rf"[{UPPER}](?:[^\W\d_]|['’\-](?=[^\W\d_]))*(?![\w@/\\=(])(?:(?<=[^\w][{UPPER}])\.)?"  # noqa: RUF001
 _PARTICLES = r"(?:(?:de|da|van|von|der|den|la|al|bin|di|du|del|dos|el|ter|le) ){0,2}"
 _RUN = re.compile(rf"(?<![\w@./\\<-]){_WORD}(?: {_PARTICLES}{_WORD}){{0,5}}")
 """Capitalised words in a row, with the particles of family names between them."""
@@ -46,7 +46,13 @@ Orlando Oscar Pandora Paris Porsche Romeo Ruby Sage Savannah Sierra Siri Sydney 
 Virginia Watson Zulu
 """
 """Given names that alone mostly mean products or places."""
-NO_NAMES, NO_FAMILY, THINGS = (frozenset(words.split()) for words in (_NO_NAMES, _NO_FAMILY, _THINGS))
+_PLACES = (
+    "Agreement Airport Bridge Centre Center Hall Hospital House Law Park School Stadium Station University"
+)
+"""What is named after a person, and is none."""
+NO_NAMES, NO_FAMILY, THINGS, PLACES = (
+    frozenset(words.split()) for words in (_NO_NAMES, _NO_FAMILY, _THINGS, _PLACES)
+)
 
 
 @cache
@@ -63,7 +69,7 @@ def find_names(text: str) -> list[Finding]:
         words = [(word.group(), run.start() + word.start()) for word in re.finditer(r"\S+", run.group())]
         while words and (words[0][0] in NO_NAMES or _TITLE.match(words[0][0])):
             del words[0]
-        if words and (first := _first(text, words)) is not None:
+        if words and words[-1][0] not in PLACES and (first := _first(text, words)) is not None:
             last, at = words[-1]
             last = re.sub(r"['’]s$", "", last if len(last) == 2 else last.rstrip("."))  # noqa: RUF001
             findings.append(Finding("PERSON", words[first][1], at + len(last), SCORE))
