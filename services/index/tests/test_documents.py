@@ -217,7 +217,8 @@ def texts(document: Document) -> str:
 
 def test_personal_data_is_in_no_text_heading_or_title() -> None:
     document = made(PiiPolicy(), title="Anna is anna@example.com")
-    assert document.title == "Anna is <EMAIL_ADDRESS>"
+    assert document.title == "<PERSON> is <EMAIL_ADDRESS>"
+    assert made(PiiPolicy(names=False), title="Anna is here").title == "Anna is here"
     assert [one.path for one in document.sections or ()] == [
         ("Handbook", "Ask <EMAIL_ADDRESS>"),
         ("Lockers",),
