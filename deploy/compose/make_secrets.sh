@@ -25,7 +25,7 @@ keys() { # keys FILE NAME SECRET ROLES: the file of keys that services know a ca
     mv "$folder/identity/$1.new" "$folder/identity/$1"
 }
 
-signer() { # signer SERVICE: the key by which it signs commands, and its public part beside those of the others
+signer() { # signer SERVICE: the key by which it signs events, and its public part beside those of the others
     [ -s "$folder/signing_key_$1" ] && return
     public=$folder/identity/signing-keys.json
     openssl genpkey -algorithm ed25519 -outform DER -out "$folder/der.new"
@@ -47,5 +47,5 @@ keep session_secret
 keep grafana_password
 keys keys.yaml operator api_key 'viewer, publisher, expert, application, reviewer, operator'
 keys engine-keys.yaml gateway engine_api_key 'application, viewer, operator'
-for service in console curate eval registry; do signer $service; done
+for service in console curate eval ingest registry serve-gateway; do signer $service; done
 echo "the secrets are in $folder: keep pseudonym_secret as long as the log and the store"

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import yaml
 from pydantic import SecretStr
 from tunewheel_client import Context, contexts
 from tunewheel_local.kafka.broker import run_async
@@ -42,7 +43,8 @@ def test_secrets_are_made_once_and_are_their_owners_alone(var: Var) -> None:
         os.umask(umask)
     assert sorted(path.name for path in var.identity.iterdir()) == [
         "api-key", "keys.yaml", "pseudonym-secret", "session-secret", "signing-key-console",
-        "signing-key-curate", "signing-key-eval", "signing-key-registry", "signing-keys.json",
+        "signing-key-curate", "signing-key-eval", "signing-key-ingest", "signing-key-registry",
+        "signing-key-serve-gateway", "signing-keys.json",
     ]  # fmt: skip
     assert var.identity.stat().st_mode & 0o777 == 0o700
     assert modes(var.identity) == {0o600}
@@ -65,6 +67,16 @@ def test_the_key_may_do_everything_everywhere(var: Var) -> None:
     assert all(ring.caller(principal).projects_of(role) is None for role in Role)
 
 
+def test_the_key_of_an_earlier_release_becomes_an_experts_and_a_narrower_one_stays(var: Var) -> None:
+    make_secrets(var, pseudonyms=True)
+    for left_out, gains in (({"expert"}, True), ({"expert", "operator"}, False)):
+        said = yaml.safe_load(var.keys_file.read_text())
+        said["keys"][LOCAL]["roles"] = sorted({role.value for role in Role} - left_out)
+        var.keys_file.write_text(yaml.safe_dump(said))
+        make_secrets(var, pseudonyms=True)
+        assert ("expert" in yaml.safe_load(var.keys_file.read_text())["keys"][LOCAL]["roles"]) == gains
+
+
 def test_secrets_that_lie_open_are_closed(var: Var) -> None:
     make_secrets(var, pseudonyms=True)
     var.identity.chmod(0o755)
@@ -79,7 +91,7 @@ def test_those_who_start_at_once_get_the_same(var: Var) -> None:
     with ThreadPoolExecutor(8) as pool:
         made = list(pool.map(lambda _: make_secrets(var, pseudonyms=True), range(16)))
     assert len({str(vars_of(one)) for one in made}) == 1
-    assert len(list(var.identity.iterdir())) == 9, "no half-written file is left"
+    assert len(list(var.identity.iterdir())) == 5 + len(SIGNERS), "no half-written file is left"
 
 
 def vars_of(made: object) -> dict[str, str]:
@@ -122,7 +134,7 @@ def test_a_start_that_is_cut_off_between_two_files_is_taken_up(var: Var) -> None
     public = read_public_keys(again.signing_keys_file)
     assert [json.loads(key.get_secret_value())["kid"] in public for key in again.signing_keys.values()] == [
         True
-    ] * 4
+    ] * len(SIGNERS)
     assert again.api_key == made.api_key
     assert again.session_secret != made.session_secret
     assert read_keys(again.keys_file).find(again.api_key.get_secret_value()) is not None

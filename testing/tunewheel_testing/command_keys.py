@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import SecretStr
-from tunewheel_contracts.event import E, Envelope
+from tunewheel_contracts.event import E, Envelope, KafkaRecord
 from tunewheel_runtime.identity.command_keys import SIGNERS, add_key
 from tunewheel_runtime.identity.signatures import Signatures
 from tunewheel_runtime.settings import ServiceSettings
@@ -43,6 +43,12 @@ class CommandKeys:
         """Return what signs and checks in ``service``."""
         told = {"identity": "required", "store_url": "memory://", **self.settings(service), **settings}
         return Signatures(service, ServiceSettings(**told), store or ObjectStore("memory://"))
+
+    def sealed(self, event: Envelope[Any], *, by: str) -> KafkaRecord:
+        """Return upstream data as the door of ``by`` writes it."""
+        record = event.to_kafka()
+        self.of(by).seal([record])
+        return record
 
     def sign(self, event: Envelope[E], *, by: str = "console") -> Envelope[E]:
         return self.of(by).sign(event)

@@ -33,6 +33,13 @@ COMMANDS: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 
+UPSTREAM: dict[str, dict[str, Any]] = {
+    "ticket.published": {"ticket_id": "T-1", "body": "b", "answer": "a", "validated_by": "eve"},
+    "example.published": {"example_id": "e-1", "input": "b", "output": "a", "validated_by": "eve"},
+    "document.published": {"document_id": "a.md", "content": "b"},
+    "feedback.received": {"feedback_id": "f-1", "completion_id": "c-1", "rating": "up"},
+}
+
 
 def command(topic: str, project: str, **fields: Any) -> Envelope[Any]:
     """Return a command of Ada's, which nobody has signed."""
@@ -40,15 +47,37 @@ def command(topic: str, project: str, **fields: Any) -> Envelope[Any]:
     return new_event(BY_NAME[topic].event.model_validate(data), source="/tunewheel/console")
 
 
+def upstream(topic: str, project: str, **fields: Any) -> Envelope[Any]:
+    """Return data that an expert published, before its door signs it."""
+    data = {"project": project, "principal": ADA, "authority": "expert", **UPSTREAM[topic], **fields}
+    return new_event(BY_NAME[topic].event.model_validate(data), source="/tunewheel/ingest")
+
+
+def door_of(topic: str) -> str:
+    """Return a service that signs events of ``topic``."""
+    return next(name for name in SIGNERS if name in BY_NAME[topic].producers)
+
+
 def with_data(record: KafkaRecord, **fields: Any) -> KafkaRecord:
     return replace(record, value=json.dumps(json.loads(record.value) | fields).encode())
 
 
+def signature_of(record: KafkaRecord) -> str:
+    sealed = record.headers.get("ce_signature")
+    return sealed.decode() if sealed is not None else json.loads(record.value)["signature"]
+
+
+def with_signature(record: KafkaRecord, signature: str) -> KafkaRecord:
+    if record.topic in UPSTREAM:
+        return replace(record, headers=record.headers | {"ce_signature": signature.encode()})
+    return with_data(record, signature=signature)
+
+
 def signed_anew(record: KafkaRecord, header: dict[str, Any], key: Any, algorithm: str) -> KafkaRecord:
     """Sign what the door signed by another key or algorithm."""
-    payload = jws.extract_compact(json.loads(record.value)["signature"].encode()).payload
+    payload = jws.extract_compact(signature_of(record).encode()).payload
     signature = jws.serialize_compact(header, payload, key, algorithms=[algorithm])
-    return with_data(record, signature=signature)
+    return with_signature(record, signature)
 
 
 def unsigned(record: KafkaRecord, _: CommandKeys) -> KafkaRecord:
@@ -75,8 +104,11 @@ def by_a_service_that_does_not_publish_it(record: KafkaRecord, keys: CommandKeys
 
 
 def of_another_command(record: KafkaRecord, keys: CommandKeys) -> KafkaRecord:
-    other = keys.sign(command(record.topic, "another")).to_kafka()
-    return with_data(record, signature=json.loads(other.value)["signature"])
+    if record.topic in UPSTREAM:
+        other = keys.sealed(upstream(record.topic, "another"), by=door_of(record.topic))
+    else:
+        other = keys.sign(command(record.topic, "another")).to_kafka()
+    return with_signature(record, signature_of(other))
 
 
 def with_another_principal(record: KafkaRecord, _: CommandKeys) -> KafkaRecord:
@@ -103,9 +135,9 @@ def with_another_id(record: KafkaRecord, _: CommandKeys) -> KafkaRecord:
 
 def by_algorithm_none(record: KafkaRecord, keys: CommandKeys) -> KafkaRecord:
     kid = json.loads(keys.private["console"])["kid"]
-    payload = json.loads(record.value)["signature"].split(".")[1]
+    payload = signature_of(record).split(".")[1]
     header = base64.urlsafe_b64encode(json.dumps({"alg": "none", "kid": kid}).encode()).decode().rstrip("=")
-    return with_data(record, signature=f"{header}.{payload}.")
+    return with_signature(record, f"{header}.{payload}.")
 
 
 def by_hs256_with_the_public_key(record: KafkaRecord, keys: CommandKeys) -> KafkaRecord:
@@ -116,22 +148,49 @@ def by_hs256_with_the_public_key(record: KafkaRecord, keys: CommandKeys) -> Kafk
 
 def by_a_list_as_header(record: KafkaRecord, _: CommandKeys) -> KafkaRecord:
     header = base64.urlsafe_b64encode(b'["alg", "kid"]').decode().rstrip("=")
-    _, payload, signature = json.loads(record.value)["signature"].split(".")
-    return with_data(record, signature=f"{header}.{payload}.{signature}")
+    payload, signature = signature_of(record).split(".")[1:]
+    return with_signature(record, f"{header}.{payload}.{signature}")
 
 
 def that_is_no_signature(record: KafkaRecord, _: CommandKeys) -> KafkaRecord:
-    return with_data(record, signature="sig\u00e9")
+    return with_signature(record, "sig\u00e9")
 
 
 def that_is_empty(record: KafkaRecord, _: CommandKeys) -> KafkaRecord:
-    return with_data(record, signature="")
+    return with_signature(record, "")
+
+
+def with_another_time(record: KafkaRecord, _: CommandKeys) -> KafkaRecord:
+    return replace(record, headers=record.headers | {"ce_time": b"2026-01-01T00:00:00Z"})
+
+
+def with_a_second_time(record: KafkaRecord, _: CommandKeys) -> KafkaRecord:
+    return replace(record, headers=record.headers | {"Ce_Time": b"2026-01-01T00:00:00Z"})
+
+
+def with_more_authority(record: KafkaRecord, _: CommandKeys) -> KafkaRecord:
+    return replace(record, value=record.value.replace(b'"authority":"unverified"', b'"authority":"expert"'))
 
 
 Forge = Callable[[KafkaRecord, CommandKeys], KafkaRecord]
 FORGERIES: tuple[Forge, ...] = (
-    unsigned, by_an_unknown_key, by_an_unknown_key_of_a_known_name, by_a_service_that_does_not_publish_it,
-    of_another_command, with_another_principal, with_other_data, with_an_unknown_field, with_a_field_twice,
-    with_another_id, by_algorithm_none, by_hs256_with_the_public_key, by_a_list_as_header,
-    that_is_no_signature, that_is_empty,
+    unsigned,
+    by_an_unknown_key,
+    by_an_unknown_key_of_a_known_name,
+    by_a_service_that_does_not_publish_it,
+    of_another_command,
+    with_another_principal,
+    with_other_data,
+    with_an_unknown_field,
+    with_a_field_twice,
+    with_another_id,
+    by_algorithm_none,
+    by_hs256_with_the_public_key,
+    by_a_list_as_header,
+    that_is_no_signature,
+    that_is_empty,
+)
+FORGED_DATA: tuple[Forge, ...] = (
+    *(forge for forge in FORGERIES if forge is not unsigned),
+    with_another_time, with_a_second_time, with_more_authority,
 )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self
 
@@ -88,6 +89,7 @@ class KafkaDoor(IngestDoor):
         self._options, self._principal = options, principal
         self._sender, self._uploader = Sender(options), Uploader(ingest)
         self.refused: list[Late] = []
+        self.lowered: Counter[str] = Counter()
 
     async def __aenter__(self) -> Self:
         await self._sender.__aenter__()

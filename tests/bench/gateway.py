@@ -49,6 +49,7 @@ from tunewheel_local.kafka.broker import LocalKafka
 from tunewheel_local.kafka.ports import free_port
 from tunewheel_local.topics import ensure_topics
 from tunewheel_runtime.store import ObjectStore
+from tunewheel_testing.command_keys import CommandKeys
 from tunewheel_testing.indexes import put_index
 
 HERE = Path(__file__).resolve().parent
@@ -286,6 +287,7 @@ def start(stack: ExitStack, root: Path, servers: str, options: argparse.Namespac
         "TUNEWHEEL_IDENTITY": "required",
         "TUNEWHEEL_API_KEYS_FILE": str(write_keys(root)),
         "TUNEWHEEL_SHADOW_BACKLOG": "100000",
+        **CommandKeys(root).environment("serve-gateway"),
     }
     if options.redis:
         environment |= {"TUNEWHEEL_LIMITS_URL": options.redis, "TUNEWHEEL_LIMITS_TIMEOUT_SECONDS": "5"}

@@ -42,6 +42,7 @@ from tunewheel_local.kafka.ports import free_port
 from tunewheel_local.topics import ensure_topics
 from tunewheel_runtime.store import ObjectStore
 from tunewheel_serve_gateway.chat_body import KNOWN
+from tunewheel_testing.command_keys import CommandKeys
 
 GROWTH_BYTES = 150 << 20
 """Most that the resident set may grow by."""
@@ -431,6 +432,7 @@ def start(stack: ExitStack, root: Path) -> tuple[int, psutil.Process]:
             TUNEWHEEL_HTTP_PORT=str(port),
             TUNEWHEEL_IDENTITY="required",
             TUNEWHEEL_API_KEYS_FILE=str(write_keys(root)),
+            **CommandKeys(root).environment("serve-gateway"),
         )
     )
     return port, gateway

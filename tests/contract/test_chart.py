@@ -74,8 +74,8 @@ def test_the_chart_knows_every_service_and_what_it_is() -> None:
     elected = {service for spec in TOPICS for service in spec.elects}
     assert {name for name in names if "activeStandby" in facts[name]} == elected
     assert {name for name in names if "oneRelease" in facts[name]} == {"monitor"}
-    commanding = {name for spec in TOPICS if spec.is_command for name in (*spec.producers, *spec.consumers)}
-    assert {name for name in names if "commands" in facts[name]} == commanding
+    signed = {name for spec in TOPICS if spec.is_signed for name in (*spec.producers, *spec.consumers)}
+    assert {name for name in names if "signatures" in facts[name]} == signed - {"upstream"}
     assert {name for name in names if "TUNEWHEEL_SIGNING_KEY" in secrets.get(name, {})} == set(SIGNERS)
     for service in SERVICES:
         source = "".join(path.read_text("utf-8") for path in (service / "src").rglob("*.py"))

@@ -17,7 +17,7 @@ import yaml
 from jsonschema import Draft202012Validator
 from pydantic import SecretStr
 from tunewheel_runtime.identity.access import Access
-from tunewheel_runtime.identity.command_keys import read_public_keys, retire_key
+from tunewheel_runtime.identity.command_keys import SIGNERS, read_public_keys, retire_key
 from tunewheel_runtime.identity.keys import read_keys
 from tunewheel_runtime.identity.roles import Role
 from tunewheel_runtime.identity.signatures import Signatures
@@ -38,7 +38,7 @@ NEEDED = {
     "engine": {"TUNEWHEEL_API_KEYS_FILE", "TUNEWHEEL_BASE_MODEL"},
     "eval": {"TUNEWHEEL_API_KEYS_FILE", *SIGNS},
     "index": {"TUNEWHEEL_PSEUDONYM_SECRET"},
-    "ingest": {"TUNEWHEEL_API_KEYS_FILE"},
+    "ingest": {"TUNEWHEEL_API_KEYS_FILE", *SIGNS},
     "monitor": {"TUNEWHEEL_API_KEYS_FILE", "TUNEWHEEL_SIGNING_KEYS_FILE"},
     "registry": {"TUNEWHEEL_API_KEYS_FILE", *SIGNS},
     "serve-gateway": {
@@ -46,6 +46,7 @@ NEEDED = {
         "TUNEWHEEL_COMPLETION_SECRET",
         "TUNEWHEEL_ENGINE_API_KEY",
         "TUNEWHEEL_ENGINE_URL",
+        *SIGNS,
     },
     "train": {"TUNEWHEEL_API_KEYS_FILE", "TUNEWHEEL_SIGNING_KEYS_FILE"},
 }
@@ -202,7 +203,7 @@ def test_the_secrets_fit_together_and_are_made_once(made: Path) -> None:
     changed = {path.name for path in before if before[path] != after[path]}
     assert changed == {"session_secret", "signing_key_eval", "signing-keys.json"}
     services = [key.service for key in read_public_keys(public(made)).values()]
-    assert services == ["console", "curate", "eval", "registry", "eval"]
+    assert services == [*SIGNERS, "eval"]
 
 
 def test_what_is_ours_may_write_nothing_but_its_volumes(file: dict[str, Any]) -> None:

@@ -1,4 +1,5 @@
-"""Commands that were written straight to Kafka: a real broker, and every service that obeys commands."""
+"""Commands and upstream data that were written straight to Kafka: a real broker, and every service that obeys
+commands or believes data."""
 
 from __future__ import annotations
 
@@ -20,13 +21,15 @@ from tunewheel_curate.main import make_app as make_curate
 from tunewheel_curate.settings import Settings as CurateSettings
 from tunewheel_eval.main import make_app as make_eval
 from tunewheel_eval.settings import Settings as EvalSettings
+from tunewheel_ingest.main import make_app as make_ingest
+from tunewheel_ingest.settings import Settings as IngestSettings
 from tunewheel_monitor.main import make_app as make_monitor
 from tunewheel_monitor.settings import Settings as MonitorSettings
 from tunewheel_registry.main import make_app as make_registry
 from tunewheel_registry.settings import Settings as RegistrySettings
 from tunewheel_runtime.service import Service
 from tunewheel_testing.command_keys import CommandKeys
-from tunewheel_testing.forgeries import COMMANDS, FORGERIES, command
+from tunewheel_testing.forgeries import ADA, COMMANDS, FORGED_DATA, FORGERIES, command, upstream
 from tunewheel_testing.specs import declared
 from tunewheel_train.main import make_app as make_train
 from tunewheel_train.runs.controls import Controls
@@ -43,6 +46,7 @@ MADE: dict[str, tuple[Callable[[Any], Service], Any]] = {
     "registry": (make_registry, RegistrySettings),
     "train": (make_train, TrainSettings),
 }
+INGEST: dict[str, tuple[Callable[[Any], Service], Any]] = {"ingest": (make_ingest, IngestSettings)}
 
 
 class House:
@@ -59,7 +63,7 @@ class House:
         }  # fmt: skip
 
     def service(self, name: str) -> Service:
-        make, settings = MADE[name]
+        make, settings = (MADE | INGEST)[name]
         return make(settings(**self._settings, **self.signing.settings(name)))
 
 
@@ -139,3 +143,45 @@ async def test_commands_of_before_the_upgrade_count_unsigned_and_those_of_a_reti
             await bus.publish(house.signing.sign(sent("late")))
             *_, letter = await bus.dead_letters("train.control", 2, about=project)
             assert (letter.field, json.loads(letter.value)["run_id"]) == ("signature", "late")
+
+
+async def test_of_forged_tickets_none_is_an_experts_and_none_names_a_caller(
+    kafka: str, house: House, project: str
+) -> None:
+    def ticket(name: str, authority: str = "expert") -> Envelope[Any]:
+        return upstream("ticket.published", project, ticket_id=name, authority=authority)
+
+    async with Bus(kafka) as bus, running(house.service("ingest")):
+        await bus.publish(declared(project))
+        await bus.publish(*(ticket(f"T-{n}") for n in range(30)), upstream("example.published", project))
+        lowered = house.signing.sealed(ticket("lowered", "unverified"), by="ingest")
+        signed = house.signing.sealed(ticket("signed"), by="ingest")
+        for record in (lowered, signed, *(forge(lowered, house.signing) for forge in FORGED_DATA)):
+            await bus.send(record.topic, record.key, record.value, record.headers)
+        letters = await bus.dead_letters("ticket.published", len(FORGED_DATA), about=project)
+        assert {letter.field for letter in letters} == {"signature"}
+        found = await bus.collect(topics.RECORD_INGESTED, 33, where=lambda event: event.project == project)
+    named = {event.data.source_id: event.data for event in found}
+    assert {name: record.principal for name, record in named.items() if record.trust == "expert"} == {
+        "signed": ADA, "e-1": None,  # The topic of examples grants as much to whoever may write it.
+    }  # fmt: skip
+    assert {name for name, record in named.items() if record.authority} == {"lowered", "signed"}
+    assert named["lowered"].principal == ADA
+    assert all(named[f"T-{n}"].principal is None for n in range(30))
+
+
+async def test_tickets_of_before_the_upgrade_mean_what_they_meant(
+    kafka: str, house: House, project: str
+) -> None:
+    async def published(bus: Bus, name: str) -> None:
+        await bus.publish(upstream("ticket.published", project, ticket_id=name))
+
+    async with Bus(kafka) as bus:
+        await bus.publish(declared(project))
+        await published(bus, "before")
+        async with running(house.service("ingest")):
+            await published(bus, "after")
+            found = await bus.collect(topics.RECORD_INGESTED, 2, where=lambda e: e.project == project)
+    assert {event.data.source_id: event.data.trust for event in found} == {
+        "before": "expert", "after": "unverified",
+    }  # fmt: skip

@@ -335,7 +335,7 @@ def test_only_the_gateway_may_call_the_engine(manifests: dict[str, Manifests]) -
         ("services.train.settings.stop_seconds=600", "would be killed in the middle of its last checkpoint"),
         ("services.train.gpus=1,services.train.settings.train_slots=2", "need 2"),
         ("identity.apiKeys.existingSecret=", "can tell who calls"),
-        ("identity.signing.publicKeys=", "without the keys that sign and verify commands"),
+        ("identity.signing.publicKeys=", "without the keys that sign and verify events"),
         ("services.engine.enabled=false", "engine.url: no engine is installed"),
         ("kafka.securityProtocol=SASL_SSL", "SCRAM-SHA-512 needs username and existingSecret"),
         ("kafka.partitions.no=3", 'there is no topic "no"'),

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         DeviceCode,
         FeedbackReceipt,
         Gap,
+        Lowered,
         Receipt,
         RefusedItem,
     )
@@ -52,6 +53,7 @@ __all__ = [
     "FeedbackReceipt",
     "Gap",
     "InvalidContexts",
+    "Lowered",
     "NoAddress",
     "NotAllowed",
     "NotFound",
@@ -68,7 +70,7 @@ _HOMES = {
     "contexts": ("Addresses", "Context", "Contexts"),
     "sync.client": ("Client",),
     "sync.login": ("login",),
-    "values": ("Answer", "DeviceCode", "FeedbackReceipt", "Gap", "Receipt", "RefusedItem"),
+    "values": ("Answer", "DeviceCode", "FeedbackReceipt", "Gap", "Lowered", "Receipt", "RefusedItem"),
 }
 
 

@@ -29,12 +29,19 @@ class _Refusal(BaseModel):
     reason: str
 
 
+class _Lowered(BaseModel):
+    count: int
+    trust: str
+    reason: str
+
+
 class _Receipt(BaseModel):
     """The body of ingest's answers to a request of several lines."""
 
     accepted: int
     event_ids: list[str] = []
     refused: list[_Refusal] = []
+    lowered: _Lowered | None = None
 
 
 def receipt_of(body: bytes) -> _Receipt | None:

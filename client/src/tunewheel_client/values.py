@@ -44,6 +44,16 @@ class RefusedItem:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Lowered:
+    """Validated answers that were published, but are trusted less than they state."""
+
+    count: int
+    trust: str
+    """The trust that they have."""
+    reason: str
+
+
 @dataclass(slots=True)
 class Receipt:
     """What became of published items. Accepted ones are on the log."""
@@ -51,6 +61,8 @@ class Receipt:
     accepted: int = 0
     event_ids: list[str] = field(default_factory=list[str])
     refused: list[RefusedItem] = field(default_factory=list[RefusedItem])
+    lowered: Lowered | None = None
+    """None: all answers are trusted as they state."""
 
 
 @dataclass(frozen=True, slots=True)

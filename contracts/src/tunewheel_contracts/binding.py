@@ -36,18 +36,23 @@ def to_headers(
     """
     if not (id and type and source and subject) or time.tzinfo is None:
         raise ValueError(f"not a CloudEvent: {id=}, {type=}, {source=}, {subject=}, {time=}")
-    stamp = time.isoformat()
     headers = {
         "ce_id": id.encode(),
         "ce_type": type.encode(),
         "ce_source": source.encode(),
         "ce_subject": subject.encode(),
-        "ce_time": (f"{stamp[:-6]}Z" if stamp.endswith("+00:00") else stamp).encode(),
+        "ce_time": time_text(time).encode(),
         "content-type": CONTENT_TYPE.encode(),
     }
     headers |= {f"{_PREFIX}{name}": value.encode() for name, value in extensions.items() if value}
     headers["ce_specversion"] = b"1.0"
     return headers
+
+
+def time_text(time: datetime) -> str:
+    """Return a time as in the header ``ce_time`` (RFC 3339)."""
+    stamp = time.isoformat()
+    return f"{stamp[:-6]}Z" if stamp.endswith("+00:00") else stamp
 
 
 def from_headers(headers: Headers) -> dict[str, str]:

@@ -94,6 +94,8 @@ class Envelope(Generic[E]):
     correlation_id: str | None = None
     unknown: tuple[str, ...] = field(default=(), compare=False)
     """Names of fields that a newer release wrote and that were left out."""
+    signed_by: str | None = field(default=None, compare=False)
+    """The service whose signature on upstream data was verified. None: nobody signed it, or nobody looked."""
 
     @property
     def project(self) -> str:

@@ -50,9 +50,8 @@ OptionalSignature = Annotated[
     str | None,
     Field(
         max_length=2048,
-        description="The signature of the service that published this event: a compact JWS (RFC 7515) over "
-        "the event's id, its type and the SHA-256 of its other data, for upstream data also its time; null: "
-        "not signed.",
+        description="The signature of the service that published this command: a compact JWS (RFC 7515) over "
+        "the event's id, its type and the SHA-256 of its other data; null: not signed.",
         exclude_if=lambda signature: signature is None,  # Earlier releases do not know the field.
     ),
 ]
@@ -61,10 +60,10 @@ OptionalAuthority = Annotated[
     Trust | None,
     Field(
         description="The most trust that the caller's roles grant to this answer, as determined by the door "
-        "that signed the event; null: as much as the topic grants (`dataset.trust`).",
+        "that signed the event; null: as much as the topic grants.",
         exclude_if=lambda authority: authority is None,  # Earlier releases do not know the field.
     ),
 ]
 
-SET_BY_DOORS = frozenset({"principal", "authority", "signature"})
+SET_BY_DOORS = frozenset({"principal", "authority"})
 """The fields of upstream data that a door sets, and that its callers may not send."""

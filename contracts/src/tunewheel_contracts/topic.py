@@ -68,14 +68,14 @@ class TopicSpec:
 
     @property
     def is_signed(self) -> bool:
-        """Whether one of ``producers`` may sign the events."""
-        return "signature" in self.event.model_fields
+        """Whether the services among ``producers`` sign the events. Other systems have no key: their events
+        count without a signature, but then they are trusted as their topic is (``dataset.trust``)."""
+        return self.is_command or (self.is_from_upstream and "authority" in self.event.model_fields)
 
     @property
     def is_command(self) -> bool:
-        """Whether the events count only with a signature. Upstream systems have no key: their events count
-        without one, but are trusted less (``dataset.trust``)."""
-        return self.is_signed and not self.is_from_upstream
+        """Whether the events count only with the signature of one of ``producers``."""
+        return "signature" in self.event.model_fields
 
     @property
     def is_kept_for_ever(self) -> bool:

@@ -46,6 +46,11 @@ class Member:
     has_api: bool = True
 
     @property
+    def service(self) -> str:
+        """The name of its service."""
+        return self.module.partition(".")[0].removeprefix("tunewheel_").replace("_", "-")
+
+    @property
     def health(self) -> str:
         """The name of its health port; the member's own name if that is its only port."""
         return f"{self.name}-health" if self.has_api else self.name
@@ -179,7 +184,7 @@ def _identity(
         "TUNEWHEEL_API_KEYS_FILE": str(wheel_secrets.keys_file),
         "TUNEWHEEL_SIGNING_KEYS_FILE": str(wheel_secrets.signing_keys_file),
     }
-    if (signing := wheel_secrets.signing_keys.get(member.name)) is not None:
+    if (signing := wheel_secrets.signing_keys.get(member.service)) is not None:
         own["TUNEWHEEL_SIGNING_KEY"] = signing.get_secret_value()
     if member is GATEWAY and has_engine:
         own["TUNEWHEEL_ENGINE_API_KEY"] = wheel_secrets.api_key.get_secret_value()

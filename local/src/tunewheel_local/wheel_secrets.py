@@ -78,6 +78,8 @@ def make_secrets(var: Var, *, pseudonyms: bool) -> WheelSecrets:
         is_new = not (_holds_anything(var.kafka) or _holds_anything(var.store))
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         folder.chmod(0o700)  # a copied folder may be readable by others
+        if var.keys_file.exists():
+            key_file.complete(var.keys_file, LOCAL)
         with one_at_a_time(folder):
             key = _keep(folder / "api-key", key_file.new_key)
             if not var.keys_file.exists():

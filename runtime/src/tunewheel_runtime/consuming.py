@@ -31,6 +31,7 @@ from tunewheel_runtime.deadletter import (
     Position,
     Refusal,
     position_of,
+    unchecked,
     undecoded,
 )
 from tunewheel_runtime.handling import Handling, Instruments, Outcome, Record
@@ -70,8 +71,9 @@ class Consumption:
     backoff: Backoff
     instruments: Instruments
     newer: NewerReleases = field(default_factory=NewerReleases)
-    check: Check = lambda _topic, _event, _record: None
-    """Refuses a command that no service signed (``identity.signatures``)."""
+    check: Check = unchecked
+    """Returns what counts of an event, and refuses a command that no service signed
+    (``identity.signatures``)."""
 
     def expect(self, spec: TopicSpec) -> None:
         """Create the counters of ``spec`` with 0. Prometheus sees no increase in a series that begins with
@@ -101,8 +103,7 @@ class Consumption:
                 raise
             raise Crashed.by(error) from error  # The same bytes give the same error: no second attempt.
         self.newer.left_out(spec, envelope.unknown)
-        self.check(spec, envelope, raw)
-        return Delivery(envelope, raw.position, raw.headers)
+        return Delivery(self.check(spec, envelope, raw), raw.position, raw.headers)
 
     async def survive(self, spec: TopicSpec, record: Record, work: Callable[[], Awaitable[T]]) -> T:
         """Await ``work()``, which handles ``record``, with retries.

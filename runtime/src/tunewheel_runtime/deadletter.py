@@ -83,8 +83,14 @@ class Undecoded:
         return (self.key or b"").decode("utf-8", "replace")
 
 
-Check = Callable[[TopicSpec, Envelope[Any], Undecoded], None]
-"""Raises ``InvalidEvent`` for an event that was decoded, but does not count. Gets the record that held it."""
+Check = Callable[[TopicSpec, Envelope[Any], Undecoded], Envelope[Any]]
+"""Returns what counts of a decoded event. Raises ``InvalidEvent`` for an event that does not count. Gets the
+record that held it."""
+
+
+def unchecked(_topic: TopicSpec, event: Envelope[Any], _record: Undecoded) -> Envelope[Any]:
+    """The ``Check`` that lets everything count."""
+    return event
 
 
 def undecoded(record: ConsumerRecord[bytes, bytes]) -> Undecoded:

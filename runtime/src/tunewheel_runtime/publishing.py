@@ -66,6 +66,8 @@ class Publisher:
         """Called when Kafka accepts no transaction of this process any more."""
         self.sign: Callable[[Envelope[Any]], Envelope[Any]] = lambda event: event
         """Signs an event that is a command; called for every event that leaves the service."""
+        self.seal: Callable[[Sequence[KafkaRecord | Tombstone]], None] = lambda _: None
+        """Adds signatures to the headers of upstream data; called for all records that leave the service."""
         self._transacting = asyncio.Lock()
         self._published: metrics.Counter = telemetry.meter.create_counter(
             "tunewheel.events.published", description="Events acknowledged by the broker, by topic"
@@ -166,7 +168,7 @@ class Publisher:
             await self.send([_with_trace(self.sign(envelope).to_kafka(), carried) for envelope in envelopes])
 
     async def send(self, records: Sequence[KafkaRecord | Tombstone]) -> None:
-        """Publish encoded records unchanged, and wait until all are acknowledged.
+        """Publish encoded records, and wait until all are acknowledged. Upstream data is signed.
 
         A record that was not acknowledged in time may still reach the log later, because aiokafka never drops
         an idempotent batch. Sending it again is harmless, because event ids are derived from content. But a
@@ -178,6 +180,7 @@ class Publisher:
             TransientError: the broker did not acknowledge within ``publish_seconds``, or refused temporarily.
             LeadershipLost: another process is active now (``Service.one_at_a_time``).
         """
+        self.seal(records)
         for record in records:
             # The broker measures the compressed batch.
             if isinstance(record, KafkaRecord) and record.topic in BY_NAME:

@@ -99,6 +99,7 @@ class Service:
         self.publisher = Publisher(settings, self.telemetry)
         self._signatures = Signatures(name, settings, self.store)
         self.publisher.sign = self._signatures.sign
+        self.publisher.seal = self._signatures.seal
         self._broker_watch = BrokerWatch(
             self.publisher.reach,
             lambda: self._subscriptions.lag(),
@@ -206,7 +207,7 @@ class Service:
 
     @property
     def check_signature(self) -> Check:
-        """Refuses a command that no service signed, as every reader of this process does."""
+        """Refuses events by their signatures, as every reader of this process does."""
         return self._signatures.check
 
     def predates_signatures(self, position: Position) -> bool:
@@ -344,10 +345,10 @@ class Service:
         return {name for reader in self._readers for name in reader.names}
 
     @property
-    def _commands(self) -> list[TopicSpec]:
-        """The topics of commands that this process reads or publishes."""
+    def _signed(self) -> list[TopicSpec]:
+        """The topics of signed events that this process reads or publishes."""
         read = self.replayed.union(topic for _, topic in self.groups)
-        return [t for t in TOPICS if t.is_command and (t.name in read or self.name in t.producers)]
+        return [t for t in TOPICS if t.is_signed and (t.name in read or self.name in t.producers)]
 
     def mount(self, app: Starlette, *, any_content: Sequence[str] = ()) -> None:
         """Serve ``app``, whose routes name the roles that they need (``identity.guard``).
@@ -420,7 +421,7 @@ class Service:
             if self._leadership is not None and not self._is_hot_standby:
                 await self._leadership.gain()
                 await self.publisher.fence()
-            await self._signatures.begin(self._commands)
+            await self._signatures.begin(self._signed)
             with uncollected() if self._has_process else contextlib.nullcontext():
                 for reader in self._readers:
                     await reader.start()
@@ -519,7 +520,7 @@ class Service:
             InvalidTls: the certificate or its key cannot be used.
         """
         self._doors.require_identity()
-        if self._commands:
+        if self._signed:
             self._signatures.require_keys()
         self._doors.open()
         async with self._running():

@@ -14,7 +14,7 @@ from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.event import Envelope, Event
 from tunewheel_contracts.topics import BY_NAME, TopicSpec
 
-from tunewheel_runtime.deadletter import Check, Position, Undecoded, Warn
+from tunewheel_runtime.deadletter import Check, Position, Undecoded, Warn, unchecked
 from tunewheel_runtime.kafka import client_options
 from tunewheel_runtime.kafka_refusals import not_allowed
 from tunewheel_runtime.kafka_settings import KafkaSettings
@@ -68,7 +68,7 @@ class LogReader:
         warn: Warn = lambda _name, _text: None,
         begins: Begins | None = None,
         newer: NewerReleases | None = None,
-        check: Check = lambda _topic, _event, _record: None,
+        check: Check = unchecked,
         keep: Keep | None = None,
     ) -> None:
         self._begins = begins
@@ -222,8 +222,7 @@ class LogReader:
             self._forget(topic, record.key_text)
             return None
         try:
-            envelope = decode(record)
-            self._check(topic, envelope, record)
+            envelope = self._check(topic, decode(record), record)
         except InvalidEvent as error:
             self._newer.skipped(topic, record.key, record.position, error)
             return None

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.event import Envelope, KafkaRecord, new_event
+from tunewheel_contracts.principal import Trust
 from tunewheel_contracts.topics import BY_NAME, TOPICS, TopicSpec
 from tunewheel_runtime.deadletter import Position, Undecoded
 from tunewheel_runtime.identity.access import NoIdentity
@@ -20,11 +21,25 @@ from tunewheel_runtime.identity.command_keys import (
 )
 from tunewheel_runtime.identity.signatures import Look, Signatures
 from tunewheel_runtime.log import Place, Span
+from tunewheel_runtime.publishing import Tombstone
 from tunewheel_runtime.service import Service
 from tunewheel_runtime.settings import ServiceSettings
 from tunewheel_runtime.store import ObjectStore
 from tunewheel_testing.command_keys import CommandKeys
-from tunewheel_testing.forgeries import ADA, COMMANDS, FORGERIES, Forge, by_an_unknown_key, command, with_data
+from tunewheel_testing.forgeries import (
+    ADA,
+    COMMANDS,
+    FORGED_DATA,
+    FORGERIES,
+    UPSTREAM,
+    Forge,
+    by_an_unknown_key,
+    command,
+    door_of,
+    upstream,
+    with_data,
+    with_signature,
+)
 
 
 @pytest.fixture
@@ -37,8 +52,7 @@ def read(signatures: Signatures, record: KafkaRecord, *, offset: int = 7) -> Env
     topic = BY_NAME[record.topic]
     event = Envelope.from_kafka(topic.event, record.value, record.headers)
     position = Position(record.topic, 0, offset)
-    signatures.check(topic, event, Undecoded(position, record.key, record.value, record.headers))
-    return event
+    return signatures.check(topic, event, Undecoded(position, record.key, record.value, record.headers))
 
 
 def ending_at(end: int) -> Look:
@@ -50,7 +64,8 @@ def ending_at(end: int) -> Look:
 
 def test_every_command_that_a_person_may_give_is_signed() -> None:
     assert {topic.name for topic in TOPICS if topic.is_command} == set(COMMANDS)
-    assert SIGNERS == ("console", "curate", "eval", "registry")
+    assert {topic.name for topic in TOPICS if topic.is_signed} == {*COMMANDS, *UPSTREAM}
+    assert SIGNERS == ("console", "curate", "eval", "ingest", "registry", "serve-gateway")
 
 
 @pytest.mark.parametrize("topic", [BY_NAME[name] for name in COMMANDS], ids=lambda topic: topic.name)
@@ -74,7 +89,61 @@ def test_a_forged_command_is_refused(topic: str, forge: Forge, keys: CommandKeys
     read(keys.of("train", identity="open"), forge(record, keys))  # nothing is asked
 
 
-def test_what_is_no_command_is_published_as_it_is(keys: CommandKeys) -> None:
+@pytest.mark.parametrize("topic", UPSTREAM)
+def test_upstream_data_counts_as_its_door_signed_it(topic: str, keys: CommandKeys) -> None:
+    for service in {*BY_NAME[topic].producers} - {"upstream"}:
+        sent = upstream(topic, "desk")
+        got = read(keys.of("ingest"), keys.sealed(sent, by=service))
+        assert (got.data, got.signed_by) == (sent.data, service)
+        assert (got.data.authority, got.data.principal) == (Trust.EXPERT, ADA)
+
+
+@pytest.mark.parametrize("forge", FORGED_DATA, ids=lambda forge: forge.__name__)
+@pytest.mark.parametrize("topic", UPSTREAM)
+def test_forged_upstream_data_is_refused(topic: str, forge: Forge, keys: CommandKeys) -> None:
+    record = keys.sealed(upstream(topic, "desk", authority="unverified"), by=door_of(topic))
+    ingest = keys.of("ingest")
+    read(ingest, record)  # A signature that was valid once makes no other event valid.
+    with pytest.raises(InvalidEvent) as refused:
+        read(ingest, forge(record, keys))
+    assert refused.value.field == "signature"
+
+
+@pytest.mark.parametrize("topic", UPSTREAM)
+async def test_unsigned_upstream_data_says_nothing_of_its_caller(topic: str, keys: CommandKeys) -> None:
+    store = ObjectStore("memory://")
+    await store.first(f"commands/signed-from/{topic}.json", b'{"0": 5}')
+    ingest = keys.of("ingest", store)
+    await ingest.begin([BY_NAME[topic]], ending_at(9))
+    record = upstream(topic, "desk").to_kafka()
+    older, newer = read(ingest, record, offset=4), read(ingest, record, offset=5)
+    assert (newer.data.authority, newer.data.principal, newer.signed_by) == (None, None, None)
+    assert (older.data.authority, older.data.principal) == (Trust.EXPERT, None), "it means what it meant"
+    forged = with_signature(upstream(topic, "desk", authority="unverified").to_kafka(), "a.b.c")
+    obeyed = read(keys.of("ingest", identity="open"), forged)
+    assert (obeyed.data.authority, obeyed.data.principal, obeyed.signed_by) == (Trust.EXPERT, None, None)
+
+
+def test_an_upload_costs_a_signature_for_every_thirty_two_events(keys: CommandKeys) -> None:
+    sent = [upstream("ticket.published", "desk", ticket_id=f"T-{n}") for n in range(70)]
+    records, ingest = [event.to_kafka() for event in sent], keys.of("ingest")
+    ingest.seal([*records, Tombstone("project.declared", b"desk")])
+    assert len({record.headers["ce_signature"] for record in records}) == 3
+    assert [read(ingest, record).data for record in records] == [event.data for event in sent]
+
+
+def test_a_signature_of_data_is_none_of_a_command_and_the_other_way_round(keys: CommandKeys) -> None:
+    data = keys.sealed(upstream("example.published", "desk"), by="console")
+    asked = keys.sign(command("dataset.requested", "desk"))
+    of_data = data.headers["ce_signature"].decode()
+    for moved in (
+        with_signature(asked.to_kafka(), of_data), with_signature(data, asked.data.signature)
+    ):  # fmt: skip
+        with pytest.raises(InvalidEvent, match="signature is not of this event"):
+            read(keys.of("curate"), moved)
+
+
+def test_what_is_not_signed_is_published_as_it_is(keys: CommandKeys) -> None:
     data = BY_NAME["train.progressed"].event.model_construct(project="desk", run_id="run-1")
     told = new_event(data, source="/tunewheel/train")
     assert keys.of("console").sign(told) is told
@@ -176,13 +245,13 @@ async def test_only_a_process_that_reads_or_publishes_commands_needs_keys(reads:
     if not reads:
         desk.stop()
         return await desk.serve()
-    with pytest.raises(NoIdentity, match="desk cannot tell who published a command"):
+    with pytest.raises(NoIdentity, match="desk cannot tell who published an event"):
         await desk.serve()
 
 
 def test_a_key_of_another_service_or_of_no_file_does_not_start(keys: CommandKeys) -> None:
     for key in (keys.private["eval"], add_key(keys.file.with_name("other.json"), "console")):
-        with pytest.raises(NoIdentity, match="nobody would obey its commands"):
+        with pytest.raises(NoIdentity, match="nobody would believe its events"):
             keys.of("console", signing_key=key).require_keys()
 
 
@@ -213,8 +282,8 @@ def test_a_private_key_or_a_double_one_is_no_public_key(keys: CommandKeys) -> No
 
 
 def test_only_services_that_publish_commands_get_keys(keys: CommandKeys) -> None:
-    for service in ("ingest", "cli"):
-        with pytest.raises(InvalidSigningKey, match="console, curate, eval, registry"):
+    for service in ("monitor", "cli"):
+        with pytest.raises(InvalidSigningKey, match="console, curate, eval, ingest, registry, serve-gateway"):
             add_key(keys.file, service)
     with pytest.raises(InvalidSigningKey, match="has no key 'none'"):
         retire_key(keys.file, "none", {})

@@ -21,8 +21,10 @@ from tunewheel_contracts.events.upstream import (
     DocumentPublished,
     ExamplePublished,
     FeedbackReceived,
+    ProjectDeclared,
     TicketPublished,
 )
+from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.topics import TopicSpec
 from tunewheel_ingest.documents import Documents
 from tunewheel_ingest.handlers import register
@@ -36,10 +38,18 @@ NOW_MS = int(datetime(2026, 7, 1, tzinfo=UTC).timestamp() * 1000)
 class Desk:
     """The part of a service that the handlers are registered at; every project is declared."""
 
+    spec = ProjectSpec.model_validate(
+        {
+            "project": "desk", "base_model": "m", "task": {"system_prompt": "Answer."},
+            "criteria": [{"metric": "rouge_l", "minimum": 0.1}],
+        }
+    )  # fmt: skip
+
     def __init__(self) -> None:
         self.store = ObjectStore("memory://")
         self.handlers: dict[str, Any] = {}
         self.applied: Callable[[Envelope[Any]], None]
+        self.warnings: dict[str, str | None] = {}
 
     def on(self, topic: TopicSpec, **_: Any) -> Callable[[Any], Any]:
         return lambda handler: self.handlers.setdefault(topic.name, handler)
@@ -54,8 +64,11 @@ class Desk:
 
     async def refresh(self) -> None: ...
 
-    async def fresh(self, project: str) -> bool:
-        return True
+    async def fresh(self, project: str) -> Envelope[ProjectDeclared]:
+        return new_event(ProjectDeclared(project=project, spec=self.spec), source="/test")
+
+    def warn(self, name: str, text: str | None) -> None:
+        self.warnings[name] = text
 
     def new(self, data: Any, *, cause: Envelope[Any]) -> Envelope[Any]:
         return new_event(data, source="/test", cause=cause)
@@ -187,3 +200,15 @@ async def test_a_text_that_normalising_makes_too_long_is_refused_by_its_field(ev
         await desk.handlers[event.type](new_event(event, source="/test"))
     assert refusal.value.field == field
     assert GROWS[:9] not in refusal.value.reason
+
+
+async def test_a_project_is_told_whose_validated_answers_count_as_unverified() -> None:
+    desk: Any = Desk()
+    register(desk, desk, Documents(desk.store, NoParser(), max_bytes=1 << 20))
+    said = {"project": "desk", "answer": "a", "body": "b", "validated_by": "eve"}
+    for name, authority in (("T-1", "expert"), ("T-2", None)):
+        ticket = TicketPublished.model_validate({**said, "ticket_id": name, "authority": authority})
+        await desk.handlers["ticket.published"](new_event(ticket, source="/test"))
+        assert (desk.warnings != {}) == (authority is None)
+    (warning,) = desk.warnings.values()
+    assert "dataset.trust of project desk" in warning

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,8 +16,9 @@ from tunewheel_contracts.events.upstream import (
     FeedbackReceived,
     TicketPublished,
 )
+from tunewheel_contracts.formats.data_quality import TopicTrust
 from tunewheel_contracts.formats.dataset import ChatMessage
-from tunewheel_contracts.principal import Trust
+from tunewheel_contracts.principal import Principal, Trust
 from tunewheel_ingest.normalising import normalise
 from tunewheel_ingest.parsing.formats.text import parse_markdown
 from tunewheel_ingest.records import (
@@ -34,7 +36,9 @@ def wrap(data: UpstreamEvent) -> Envelope[Any]:
 
 
 def ticket(**fields: Any) -> Envelope[TicketPublished]:
-    return wrap(TicketPublished(**{"project": "p", "ticket_id": "T-1", "body": "bell"} | fields))
+    """Return a ticket as a door signed it that an expert sent it to."""
+    known = {"project": "p", "ticket_id": "T-1", "body": "bell", "authority": "expert"}
+    return wrap(TicketPublished.model_validate(known | fields))
 
 
 def feedback(**fields: Any) -> Envelope[FeedbackReceived]:
@@ -95,6 +99,55 @@ def test_a_ticket_that_is_sent_again_with_its_customer_is_the_same_record_of_ano
     first, again = (ticket_record(ticket(**more)) for more in ({}, {"customer": "jane"}))
     assert first.record_id == again.record_id
     assert (first.group, again.group) == (first.source_id, "jane")
+
+
+ANSWERED = {"answer": "a", "validated_by": "eve"}
+EXAMPLE = {"project": "p", "example_id": "e", "input": "q", "output": "a", "validated_by": "eve"}
+CORRECTION = {"correction": "a", "messages": QUESTION, "submitted_by": "eve"}
+LOW = TopicTrust(**dict.fromkeys(TopicTrust.model_fields, Trust.UNVERIFIED))
+HIGH = TopicTrust(**dict.fromkeys(TopicTrust.model_fields, Trust.EXPERT))
+
+
+def answered(grants: TopicTrust, authority: str | None) -> Any:
+    return ticket_record(ticket(**ANSWERED, authority=authority), grants)
+
+
+def not_validated(grants: TopicTrust, authority: str | None) -> Any:
+    return ticket_record(ticket(answer="a", authority=authority), grants)
+
+
+def example(grants: TopicTrust, authority: str | None) -> Any:
+    return example_record(wrap(ExamplePublished.model_validate(EXAMPLE | {"authority": authority})), grants)
+
+
+def correction(grants: TopicTrust, authority: str | None) -> Any:
+    return feedback_record(feedback(**CORRECTION, authority=authority), grants)
+
+
+@pytest.mark.parametrize(
+    ("made", "by_default", "claim"),
+    [
+        (answered, "unverified", "expert"), (not_validated, "unverified", "unverified"),
+        (example, "expert", "expert"), (correction, "corrected", "corrected"),
+    ],
+)  # fmt: skip
+def test_an_answer_has_the_trust_it_states_and_at_most_what_its_door_or_its_topic_grants(
+    made: Any, by_default: str, claim: str
+) -> None:
+    assert made(TopicTrust(), None).trust == by_default
+    assert (made(LOW, None).trust, made(HIGH, None).trust) == ("unverified", claim)
+    doors = made(HIGH, "unverified").trust, made(LOW, "expert").trust
+    assert doors == ("unverified", claim), "a door outranks its topic"
+
+
+def test_a_record_names_the_caller_whom_a_door_identified_and_nobody_else() -> None:
+    stated = ticket(**ANSWERED, principal={"name": "ceo"})
+    record = ticket_record(stated)
+    assert (record.principal, record.authority) == (None, None)
+    signed = ticket_record(replace(stated, signed_by="ingest"))
+    assert (signed.principal, signed.authority, signed.record_id) == (
+        Principal(name="ceo"), Trust.EXPERT, record.record_id,
+    )  # fmt: skip
 
 
 def test_identity_follows_content_and_source_only() -> None:

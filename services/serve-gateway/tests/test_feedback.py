@@ -16,6 +16,7 @@ from tunewheel_testing.log import wrap
 from tunewheel_testing.specs import spec_of
 from tunewheel_testing.waiting import until
 
+EXPERT = Caller(Principal(name="lead"), (Grant(frozenset({Role.APPLICATION, Role.EXPERT})),))
 APP = Caller(Principal(name="app"), (Grant(frozenset({Role.APPLICATION}), frozenset({"desk"})),))
 MAIL = "ann@example.org"
 ANYTHING = st.recursive(
@@ -298,3 +299,9 @@ def joined(raw: bytes) -> FeedbackReceived | ApiError:
         return join(parse_feedback(raw), "desk", None, APP)
     except ApiError as error:
         return error
+
+
+def test_an_applications_feedback_grants_a_correction_and_an_experts_more() -> None:
+    body = parse_feedback(b'{"completion_id": "c-1", "rating": "up"}')
+    assert join(body, "desk", None, APP).authority == "corrected"
+    assert join(body, "desk", None, EXPERT).authority == "expert"

@@ -76,7 +76,7 @@ def _ends(options: Mapping[str, Any]) -> dict[str, dict[str, int]]:
     from tunewheel_runtime.log import ends
 
     found: dict[str, dict[str, int]] = {}
-    spans = asyncio.run(ends(options, [topic.name for topic in TOPICS if topic.is_command]))
+    spans = asyncio.run(ends(options, [topic.name for topic in TOPICS if topic.is_signed]))
     for (topic, partition), span in spans.items():
         found.setdefault(topic, {})[str(partition)] = span.end
     return found

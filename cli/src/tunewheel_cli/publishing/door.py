@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Self
 
@@ -30,6 +31,8 @@ class IngestDoor:
         self._allowed_groups = tuple(allowed_groups)
         self._waiting: dict[str, list[tuple[Found, Envelope[Any]]]] = {}
         self.refused: list[Late] = []
+        self.lowered: Counter[str] = Counter()
+        """By what is said of them, how many answers are trusted less than they state."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -83,6 +86,8 @@ class IngestDoor:
         receipt = await asyncio.to_thread(
             lambda: self._client.publish(events[0].project, events, kind=Kind(kind).value)
         )
+        if (lowered := receipt.lowered) is not None:
+            self.lowered[f"count as {lowered.trust}: {lowered.reason}"] += lowered.count
         for one in receipt.refused:
             found = batch[one.index][0]
             self.refused.append((topic, Refusal(found.where, found.line, one.field, one.reason)))

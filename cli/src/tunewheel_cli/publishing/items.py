@@ -100,6 +100,8 @@ class Summary:
     """By topic, the number of acknowledged events."""
     refused: int = 0
     refusals: list[Refusal] = field(default_factory=list)
+    lowered: int = 0
+    """How many validated answers are trusted less than they state; ``notes`` say why."""
     form: str | None = None
     """What the file was recognised as."""
     notes: list[str] = field(default_factory=list)
@@ -117,6 +119,11 @@ class Summary:
         if len(self.refusals) < KEPT_REFUSALS:
             self.refusals.append(refusal)
 
+    def lower(self, lowered: Counter[str]) -> None:
+        """Note the answers that are trusted less than they state, by what is said of them."""
+        self.lowered = lowered.total()
+        self.notes += [f"{count:,} validated answers {said}" for said, count in lowered.items()]
+
     def as_json(self) -> dict[str, Any]:
         """Return the summary for machines."""
         refusals = [
@@ -130,6 +137,7 @@ class Summary:
             "by_topic": dict(self.published),
             "refused": self.refused,
             "refusals": refusals,
+            "lowered": self.lowered,
             "bytes": self.read_bytes,
             "seconds": round(self.seconds, 3),
         }

@@ -57,6 +57,7 @@ async def publish_path(
     async with door:
         await Pump(door, summary, project, kind, on_progress, validated_by).run(items)
     summary.form, summary.notes = items.form, items.notes
+    summary.lower(door.lowered)
     summary.seconds = time.monotonic() - began
     if on_progress:
         on_progress(summary)

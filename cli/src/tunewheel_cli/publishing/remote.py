@@ -69,6 +69,7 @@ async def publish_url(
                 await prefix.download(name, file)
                 await pump.run(Source(_items(file, name, kind, max_bytes, summary)))
                 file.unlink(missing_ok=True)
+    summary.lower(door.lowered)
     summary.seconds = time.monotonic() - began
     if on_progress:
         on_progress(summary)

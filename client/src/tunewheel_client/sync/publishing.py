@@ -10,7 +10,7 @@ from typing import Any
 
 from tunewheel_client.batches import Item, Kind, batches, bytes_of, receipt_of
 from tunewheel_client.sync.transport import INGEST, Transport, refusal_of
-from tunewheel_client.values import Receipt, RefusedItem
+from tunewheel_client.values import Lowered, Receipt, RefusedItem
 
 RECEIPTS = (403, 413, 422)
 """Statuses whose body is a receipt too."""
@@ -34,6 +34,9 @@ def publish(transport: Transport, project: str, items: Iterable[Item], kind: Kin
         receipt.accepted += told.accepted
         receipt.event_ids += told.event_ids
         receipt.refused += [RefusedItem(batch[it.line - 1][0], it.field, it.reason) for it in told.refused]
+        if (new := told.lowered) is not None:
+            count = new.count + (receipt.lowered.count if receipt.lowered else 0)
+            receipt.lowered = Lowered(count, new.trust, new.reason)
     return receipt
 
 

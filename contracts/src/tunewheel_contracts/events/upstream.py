@@ -14,7 +14,7 @@ from tunewheel_contracts.fields import ArtifactRef, JsonObject, RelativePath, Sl
 from tunewheel_contracts.formats.dataset import ChatMessage
 from tunewheel_contracts.formats.document import AllowedGroups, MediaType, is_text
 from tunewheel_contracts.formats.spec import ProjectSpec
-from tunewheel_contracts.principal import OptionalAuthority, OptionalPrincipal, OptionalSignature
+from tunewheel_contracts.principal import OptionalAuthority, OptionalPrincipal
 from tunewheel_contracts.topic import TopicSpec
 
 Attributes = Annotated[dict[str, str], Field(max_length=64)]
@@ -52,7 +52,6 @@ class TicketPublished(UpstreamEvent):
     begins and ends with HTML markup is HTML, any other text is plain."""
     principal: OptionalPrincipal = None
     authority: OptionalAuthority = None
-    signature: OptionalSignature = None
 
 
 class DocumentPublished(UpstreamEvent):
@@ -80,7 +79,6 @@ class DocumentPublished(UpstreamEvent):
     attributes: Attributes = {}
     principal: OptionalPrincipal = None
     authority: OptionalAuthority = None
-    signature: OptionalSignature = None
 
     @model_validator(mode="after")
     def _text_or_file(self) -> Self:
@@ -141,7 +139,6 @@ class ExamplePublished(UpstreamEvent):
     attributes: Attributes = {}
     principal: OptionalPrincipal = None
     authority: OptionalAuthority = None
-    signature: OptionalSignature = None
 
 
 class FeedbackReceived(UpstreamEvent):
@@ -170,7 +167,6 @@ class FeedbackReceived(UpstreamEvent):
     answer."""
     principal: OptionalPrincipal = None
     authority: OptionalAuthority = None
-    signature: OptionalSignature = None
 
 
 class ErasureRequested(UpstreamEvent):

@@ -15,15 +15,13 @@ from tunewheel_contracts.principal import Trust
 
 
 class TopicTrust(Strict):
-    """The most trust that an event has by its topic alone: of a producer on Kafka, whom the topic's ACL let
-    in. An event that came through a door over HTTP has as much as its caller's roles grant instead."""
+    """The most trust that an answer has by its topic alone: of a producer on Kafka, whom the topic's ACL let
+    in. An answer that came through a door over HTTP has as much as its caller's roles grant instead."""
 
     tickets: Trust = Trust.UNVERIFIED
     """`expert`: whoever may write `ticket.published` is believed a ticket's `validated_by`."""
     examples: Trust = Trust.EXPERT
     feedback: Trust = Trust.CORRECTED
-    documents: Trust = Trust.EXPERT
-    """Also of documents from callers over HTTP who lack the role `expert`."""
 
 
 class PiiPattern(Strict):

@@ -1,11 +1,11 @@
-"""The keys by which services sign commands: Ed25519 (RFC 8037), as JSON Web Keys (RFC 7517).
+"""The keys by which services sign events: Ed25519 (RFC 8037), as JSON Web Keys (RFC 7517).
 
-Each service that publishes commands has a private key. All services read the public keys from one file, a key
+Each of the ``SIGNERS`` has a private key. All services read the public keys from one file, a key
 set::
 
     {"keys": [{"kid": "console-…", "service": "console", "kty": "OKP", "crv": "Ed25519", "x": "…"}]}
 
-A key that is no longer used stays in the file, marked ``retired``: its commands are read again at every
+A key that is no longer used stays in the file, marked ``retired``: its events are read again at every
 start. What it signs after ``ends`` is refused.
 """
 
@@ -30,8 +30,10 @@ if TYPE_CHECKING:
 
 CURVE = "Ed25519"
 """The curve, and also the algorithm's name (RFC 9864)."""
-SIGNERS = tuple(sorted({name for topic in TOPICS if topic.is_command for name in topic.producers}))
-"""The services that publish commands."""
+SIGNERS = tuple(
+    sorted({name for topic in TOPICS if topic.is_signed for name in topic.producers} - {"upstream"})
+)
+"""The services that sign: those that publish commands, or upstream data that came through their door."""
 
 _MEMBERS = ("kty", "crv", "x", "d", "kid")
 _OBJECT = TypeAdapter(dict[str, Any])

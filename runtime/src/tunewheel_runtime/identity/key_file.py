@@ -109,6 +109,19 @@ def add(
     return key
 
 
+def complete(path: Path, name: str) -> None:
+    """Give ``name`` the role expert where it has all others: an earlier release made its key, and did not
+    know the role.
+
+    Raises:
+        InvalidKeys, KeyFileUnwritable
+    """
+    entry = read(path).keys.get(name)
+    if entry is not None and set(Role) - set(entry.roles) == {Role.EXPERT}:
+        whole = entry.model_copy(update={"roles": tuple(Role)})
+        _change(path, lambda file: _with(file, name, whole))
+
+
 def rotate(path: Path, name: str, *, keep_old: bool) -> str:
     """Give ``name`` a new key and return it. ``keep_old``: the previous key stays valid too.
 

@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from tunewheel_contracts.errors import TunewheelError
 from tunewheel_contracts.fields import PositiveInt, Strict
-from tunewheel_contracts.principal import Principal
+from tunewheel_contracts.principal import Principal, Trust
 
 
 class Limits(Strict):
@@ -95,6 +95,11 @@ class Caller:
             grant.gives(role) and (project is None or grant.projects is None or project in grant.projects)
             for grant in self.grants
         )
+
+    def authority(self, project: str, *, least: Trust | None) -> Trust | None:
+        """Return the most trust of what this caller publishes in ``project``. ``least``: what everybody has
+        whom the door lets in."""
+        return Trust.EXPERT if self.may(Role.EXPERT, project) else least
 
     def projects_of(self, *roles: Role) -> frozenset[str] | None:
         """Return the projects in which this caller has one of ``roles``; None: all projects."""

@@ -22,6 +22,7 @@ from tunewheel_contracts.events.upstream import ExamplePublished
 from tunewheel_contracts.formats.label_prompts import LABEL_REQUEST, OUT_OF_SCOPE, LabelPrompt, LabelPrompts
 from tunewheel_contracts.formats.spec import ProjectSpec, TaskSpec
 from tunewheel_contracts.identity import content_sha256
+from tunewheel_contracts.principal import Trust
 from tunewheel_runtime.identity.roles import Caller
 from tunewheel_runtime.refusals import Refused
 from tunewheel_runtime.store import ObjectStore
@@ -236,6 +237,7 @@ def label_example(
         validated_at=at,
         attributes={LABEL_REQUEST: asked.request_id} | ({OUT_OF_SCOPE: "true"} if output is None else {}),
         principal=caller.principal,
+        authority=Trust.EXPERT,  # The role reviewer, which answering prompts needs, grants it.
     )
 
 

@@ -103,6 +103,7 @@ async def test_answers_are_marked_and_validated_by_nobody(desk: Desk, teacher: T
     assert [turn.content for turn in one.messages] == ["hello", "yes?"]
     assert (one.validated_by, one.validated_at) == (None, None)
     assert one.attributes == {"label_request": "alarm-1", "taught_by": "some/teacher"}
+    assert one.authority == "unverified"
     assert "Answer as JSON." in teacher.asked[0]["messages"][0]["content"]
     assert '"enum":["bell","horn"]' in teacher.asked[0]["messages"][0]["content"]
     assert await desk.taught(event, desk.spec()) == 0, "redelivered, nothing is asked again"

@@ -292,7 +292,7 @@ async def test_corrections_are_published_once_the_review_is_decided(open_review:
     assert isinstance(corrected, ExamplePublished)
     item = desk.reviewed.items[0]
     assert (corrected.input, corrected.output) == (item.messages[-1].content, "as it should be")
-    assert (corrected.messages, corrected.validated_by) == ((), "ada")
+    assert (corrected.messages, corrected.validated_by, corrected.authority) == ((), "ada", "expert")
     assert corrected.attributes == {"corrected_in_review": desk.reviewed.review_id}
     assert list(await desk.submit("bob")) == [verdict, corrected]
 

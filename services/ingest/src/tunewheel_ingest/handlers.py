@@ -19,6 +19,8 @@ from tunewheel_contracts.events.upstream import (
     ProjectDeclared,
     TicketPublished,
 )
+from tunewheel_contracts.formats.spec import ProjectSpec
+from tunewheel_contracts.principal import Trust
 from tunewheel_runtime.service import Service
 from tunewheel_runtime.view import View
 
@@ -27,6 +29,11 @@ from tunewheel_ingest.records import RECORD_OF, document_record, require_size
 from tunewheel_ingest.settings import DOCUMENTS_AT_ONCE, TICKETS_AT_ONCE
 
 SOURCE = "/tunewheel/ingest"
+LOWERED = (
+    "answers on {event.data.type} name who validated them, and count as unverified: nobody with the role "
+    "expert sent them. Publish them by a key with this role, or let the topic grant more (dataset.trust of "
+    "project {event.project})"
+)
 Made = Envelope[RecordIngested] | None
 
 
@@ -37,8 +44,11 @@ def register(service: Service, projects: View[ProjectDeclared], documents: Docum
     service.withhold(erasures, asked)
 
     async def ingest(event: Envelope[Any]) -> Made:
-        await require_project(projects, event.project)
-        return made(RECORD_OF[type(event.data)](event), event)
+        spec = await require_project(projects, event.project)
+        record = RECORD_OF[type(event.data)](event, spec.dataset.trust)
+        if record is not None and record.trust is Trust.UNVERIFIED and record.validated_by and record.output:
+            service.warn(f"lowered {event.data.type} {event.project}", LOWERED.format(event=event))
+        return made(record, event)
 
     @service.on_each(topics.TICKET_PUBLISHED, max_records=TICKETS_AT_ONCE)
     async def on_ticket_published(event: Envelope[TicketPublished]) -> Made:
@@ -74,8 +84,13 @@ def made(record: RecordIngested | None, cause: Envelope[Any]) -> Made:
     return new_event(record, source=SOURCE, cause=cause, time=cause.time)
 
 
-async def require_project(projects: View[ProjectDeclared], project: str) -> None:
-    """Raise ``InvalidEvent`` unless ``project`` is declared. The log is read to its end before raising."""
-    if await projects.fresh(project) is None:
+async def require_project(projects: View[ProjectDeclared], project: str) -> ProjectSpec:
+    """Return the spec of ``project``. The log is read to its end before raising.
+
+    Raises:
+        InvalidEvent: the project is not declared.
+    """
+    if (declared := await projects.fresh(project)) is None:
         reason = f"{project!r} is not declared; run 'tunewheel project declare project.yaml' first"
         raise InvalidEvent(field="project", reason=reason)
+    return declared.data.spec

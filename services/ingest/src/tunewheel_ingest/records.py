@@ -18,6 +18,7 @@ from tunewheel_contracts.events.upstream import (
     FeedbackReceived,
     TicketPublished,
 )
+from tunewheel_contracts.formats.data_quality import TopicTrust
 from tunewheel_contracts.formats.dataset import ChatMessage
 from tunewheel_contracts.formats.document import groups_of, with_groups
 from tunewheel_contracts.identity import content_id
@@ -27,16 +28,18 @@ from tunewheel_contracts.topics import MAX_MESSAGE_BYTES
 from tunewheel_ingest.normalising import normalise
 from tunewheel_ingest.parsing.document import PARSER_VERSION, ParsedDocument
 
+BY_TOPIC = TopicTrust()
 BLANK = "is blank; send text, or do not send the event"
 
 
-def ticket_record(event: Envelope[TicketPublished]) -> RecordIngested:
+def ticket_record(event: Envelope[TicketPublished], grants: TopicTrust = BY_TOPIC) -> RecordIngested:
     """Turn a ticket into a record. A ticket without an answer becomes a record too, but trains nothing
     yet."""
     ticket = event.data
     attributes = dict(ticket.attributes) | ({"channel": ticket.channel} if ticket.channel else {})
     return _record(
         event,
+        grants.tickets,
         kind=RecordKind.TICKET,
         source_id=ticket.ticket_id,
         title=ticket.subject,
@@ -44,7 +47,7 @@ def ticket_record(event: Envelope[TicketPublished]) -> RecordIngested:
         output=ticket.answer,
         history=ticket.thread,
         group=ticket.customer or ticket.ticket_id,
-        trust=_trust(ticket.answer, ticket.validated_by),
+        trust=claimed(ticket),
         validated_by=ticket.validated_by,
         validated_at=ticket.validated_at,
         occurred_at=ticket.validated_at or ticket.created_at,
@@ -53,12 +56,14 @@ def ticket_record(event: Envelope[TicketPublished]) -> RecordIngested:
 
 
 def document_record(event: Envelope[DocumentPublished], parsed: ParsedDocument) -> RecordIngested:
-    """Turn a document, whose content is ``parsed``, into a record."""
+    """Turn a document, whose content is ``parsed``, into a record. It is no answer, so its trust is not
+    asked."""
     document = event.data
     if not parsed.markdown.strip():
         raise InvalidEvent(field="content", reason=BLANK)
     return _record(
         event,
+        Trust.EXPERT,
         kind=RecordKind.DOCUMENT,
         source_id=document.document_id,
         title=document.title or parsed.title or PurePosixPath(document.document_id).stem,
@@ -75,7 +80,7 @@ def document_record(event: Envelope[DocumentPublished], parsed: ParsedDocument) 
     )
 
 
-def example_record(event: Envelope[ExamplePublished]) -> RecordIngested:
+def example_record(event: Envelope[ExamplePublished], grants: TopicTrust = BY_TOPIC) -> RecordIngested:
     """Turn a validated question and answer into a record."""
     example = event.data
     rejected = _answer_text(example.rejected_output)
@@ -85,6 +90,7 @@ def example_record(event: Envelope[ExamplePublished]) -> RecordIngested:
         )
     return _record(
         event,
+        grants.examples,
         kind=RecordKind.EXAMPLE,
         source_id=example.example_id,
         input=_required("input", example.input),
@@ -92,7 +98,7 @@ def example_record(event: Envelope[ExamplePublished]) -> RecordIngested:
         rejected_output=rejected,
         history=example.messages,
         group=example.group or example.example_id,
-        trust=_trust(example.output, example.validated_by),
+        trust=claimed(example),
         validated_by=example.validated_by,
         validated_at=example.validated_at,
         occurred_at=example.validated_at,
@@ -100,7 +106,9 @@ def example_record(event: Envelope[ExamplePublished]) -> RecordIngested:
     )
 
 
-def feedback_record(event: Envelope[FeedbackReceived]) -> RecordIngested | None:
+def feedback_record(
+    event: Envelope[FeedbackReceived], grants: TopicTrust = BY_TOPIC
+) -> RecordIngested | None:
     """Turn a correction, or a thumb without a correction, into a record.
 
     The answer that got a thumb down becomes the record's rejected answer. A thumb without its question and
@@ -128,6 +136,7 @@ def feedback_record(event: Envelope[FeedbackReceived]) -> RecordIngested | None:
         return None
     return _record(
         event,
+        grants.feedback,
         kind=RecordKind.FEEDBACK,
         source_id=feedback.completion_id,
         input=_required("messages", question),
@@ -138,7 +147,7 @@ def feedback_record(event: Envelope[FeedbackReceived]) -> RecordIngested | None:
     )
 
 
-RECORD_OF: dict[type[Any], Callable[[Envelope[Any]], RecordIngested | None]] = {
+RECORD_OF: dict[type[Any], Callable[[Envelope[Any], TopicTrust], RecordIngested | None]] = {
     TicketPublished: ticket_record,
     ExamplePublished: example_record,
     FeedbackReceived: feedback_record,
@@ -147,6 +156,7 @@ RECORD_OF: dict[type[Any], Callable[[Envelope[Any]], RecordIngested | None]] = {
 
 def _record(
     event: Envelope[Any],
+    by_topic: Trust,
     *,
     title: str = "",
     input: str,
@@ -155,7 +165,10 @@ def _record(
     history: Iterable[ChatMessage] = (),
     **fields: Any,
 ) -> RecordIngested:
+    """Return a record. Its trust is what ``fields`` state, and at most what the event's door granted, or for
+    an event that no door signed what its topic grants, ``by_topic``."""
     title, text, earlier = normalise(title), _answer_text(output), _turns(history)
+    fields["trust"] = min(fields["trust"], event.data.authority or by_topic, key=lambda trust: trust.rank)
     cause = [event.project, fields["kind"], fields["source_id"], title, input, text, fields["trust"]]
     # Newer fields enter the id only if they are set, so that records without them keep their ids.
     cause += [["rejected", rejected_output]] if rejected_output else []
@@ -175,6 +188,8 @@ def _record(
             "rejected_output": rejected_output,
             "history": [turn.model_dump() for turn in earlier],
         }
+        if event.signed_by is not None:  # Else no door identified anybody.
+            own |= {"authority": event.data.authority, "principal": event.data.principal}
         return RecordIngested.model_validate(own | fields)
     except ValidationError as error:  # normalising a text, or writing an answer as JSON, made it too long
         raise InvalidEvent.from_validation(error) from error
@@ -208,8 +223,17 @@ def _answer_text(answer: Answer | None) -> str | None:
     return json.dumps(answer, ensure_ascii=False)
 
 
-def _trust(answer: Answer | None, validated_by: str | None) -> Trust:
-    return Trust.EXPERT if answer is not None and validated_by else Trust.UNVERIFIED
+def claimed(data: TicketPublished | ExamplePublished) -> Trust:
+    """Return the trust that an answer states by naming who validated it."""
+    answer = data.answer if isinstance(data, TicketPublished) else data.output
+    return Trust.EXPERT if answer is not None and data.validated_by else Trust.UNVERIFIED
+
+
+def is_lowered(data: Any) -> bool:
+    """Return whether an answer states more trust than its door granted."""
+    if not isinstance(data, TicketPublished | ExamplePublished) or data.authority is None:
+        return False
+    return data.authority.rank < claimed(data).rank
 
 
 MAX_RECORD_BYTES = MAX_MESSAGE_BYTES - 16 * 1024

@@ -29,6 +29,8 @@ KEYS = {
     "desk": {"roles": ["publisher"], "projects": ["p"]},
     "other": {"roles": ["publisher"], "projects": ["q"]},
     "everywhere": {"roles": ["publisher"]},
+    "lead": {"roles": ["publisher", "expert"], "projects": ["p"]},
+    "elsewhere": {"roles": ["publisher"], "projects": ["p"], "groups": ["experts-of-q"]},
     "dpo": {"roles": ["operator"], "projects": ["p"]},
 }
 
@@ -80,7 +82,8 @@ async def guarded(log: Log, store: ObjectStore, tmp_path: Path) -> AsyncIterator
     """Where the callers of ``KEYS`` are known, each by its name as the key."""
     file = tmp_path / "keys.yaml"
     keys = {name: {"sha256": content_sha256(name.encode()), **entry} for name, entry in KEYS.items()}
-    file.write_text(yaml.safe_dump({"keys": keys}))
+    groups = {"experts-of-q": {"roles": ["expert"], "projects": ["q"]}}
+    file.write_text(yaml.safe_dump({"keys": keys, "groups": groups}))
     settings = HttpSettings(identity="required", api_keys_file=file)
     async with client_of(make_app(log, store, settings)) as client:
         yield client

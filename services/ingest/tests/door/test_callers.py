@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import httpx
 import pytest
@@ -131,7 +132,6 @@ async def test_events_name_their_caller_and_nobody_else_does(
         ("principal", {"name": "ceo"}),
         ("principal", None),
         ("authority", "expert"),
-        ("signature", "e.e.e"),
     ]
     for field, value in said:
         answer = await guarded.post("/v1/tickets", json={**ticket, field: value}, headers=key("desk"))
@@ -155,3 +155,34 @@ async def test_events_name_their_caller_and_nobody_else_does(
         ("ticket.published", None),
     ]
     assert log.events[0].id == log.events[-1].id, "the same ticket is the same event, whoever sends it"
+
+
+async def test_the_callers_roles_grant_the_trust_of_what_they_send(
+    guarded: httpx.AsyncClient, client: httpx.AsyncClient, log: Log
+) -> None:
+    ticket = {"project": "p", "ticket_id": "T", "body": "b", "answer": "a", "validated_by": "eve"}
+    document = {"project": "p", "document_id": "a.md", "content": "x"}
+    told = list[Any]()
+    for name in ("desk", "lead", "elsewhere"):
+        answers = [
+            await guarded.post(f"/v1/{kind}", json=body, headers=key(name))
+            for kind, body in (("tickets", ticket), ("documents", document))
+        ]
+        assert [one.status_code for one in answers] == [202, 202]
+        told += [one.json().get("lowered") for one in answers]
+    granted = [event.data.authority for event in log.events]
+    assert granted == ["unverified", None, "expert", "expert", "unverified", None]
+    assert [one and (one["count"], one["trust"]) for one in told] == [
+        (1, "unverified"), None, None, None, (1, "unverified"), None,
+    ]  # fmt: skip
+    assert "desk lacks the role expert in project 'p'" in told[0]["reason"]
+    open_to_all = await client.post("/v1/tickets", json=ticket)
+    assert "lowered" not in open_to_all.json()
+
+
+async def test_a_receipt_counts_all_answers_that_are_lowered(guarded: httpx.AsyncClient) -> None:
+    ticket = {"project": "p", "body": "b", "answer": "a"}
+    who = [{"validated_by": "eve"}, {}]
+    body = "\n".join(json.dumps(ticket | {"ticket_id": f"T-{n}"} | who[n % 2]) for n in range(50))
+    answer = await guarded.post("/v1/tickets", content=body, headers=key("desk", **LINES))
+    assert (answer.json()["accepted"], answer.json()["lowered"]["count"]) == (50, 25)

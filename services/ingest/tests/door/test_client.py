@@ -37,7 +37,7 @@ async def test_items_of_all_kinds_are_published_each_on_its_topic(publisher: Asy
     assert [event.data.type for event in log.events] == [
         "ticket.published", "ticket.published", "example.published", "document.published",
     ]  # fmt: skip
-    assert log.events[2].data == example
+    assert log.events[2].data == example.model_copy(update={"authority": "expert"})
 
 
 async def test_what_is_wrong_is_listed_by_its_place_and_the_rest_published(
@@ -48,6 +48,21 @@ async def test_what_is_wrong_is_listed_by_its_place_and_the_rest_published(
     receipt = await publisher.publish("p", [*tickets(3), *faulty, *tickets(1)])
     assert [(one.index, one.field) for one in receipt.refused] == [(4, "(kind)"), (5, "(item)"), (3, "body")]
     assert receipt.accepted == len(log.events) == 4
+
+
+async def test_answers_that_are_lowered_are_counted_over_all_requests(
+    guarded: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches, "BATCH_ITEMS", 2)
+    answered = [one | {"answer": "a", "validated_by": "eve"} for one in tickets(5)]
+    for name, count in (("desk", 5), ("lead", None)):
+        receipt = await AsyncClient(NOWHERE, name, ingest="http://ingest", http=guarded).publish(
+            "p", answered
+        )
+        assert receipt.accepted == 5
+        assert (receipt.lowered and (receipt.lowered.count, receipt.lowered.trust)) == (
+            count and (count, "unverified")
+        )
 
 
 async def test_a_batch_of_which_nothing_is_right_is_told_and_not_raised(publisher: AsyncClient) -> None:

@@ -14,6 +14,7 @@ from tunewheel_contracts.fields import Slug, SourceId, Strict, Text
 from tunewheel_contracts.formats.dataset import ChatMessage
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.identity import content_id
+from tunewheel_contracts.principal import Trust
 from tunewheel_runtime.identity.roles import Caller
 
 from tunewheel_serve_gateway.completions.recording import policy_of
@@ -98,6 +99,7 @@ def join(
         comment=body.comment,
         overrides=completion.overrides if completion is not None else (),
         principal=caller.principal,
+        authority=caller.authority(project, least=Trust.CORRECTED),
     )
 
 

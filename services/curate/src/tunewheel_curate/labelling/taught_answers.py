@@ -28,6 +28,7 @@ from tunewheel_contracts.formats.example_formats import TeacherSpec
 from tunewheel_contracts.formats.label_prompts import LABEL_REQUEST, TAUGHT_BY, LabelPrompt, LabelPrompts
 from tunewheel_contracts.formats.spec import ProjectSpec, TaskSpec
 from tunewheel_contracts.identity import canonical_json, content_sha256
+from tunewheel_contracts.principal import Trust
 from tunewheel_outputs.complaints import answer_complaint
 from tunewheel_outputs.texts import said_before
 from tunewheel_runtime.chat import json_in, reply_of
@@ -203,6 +204,7 @@ def _example(asked: LabelsRequested, item: LabelPrompt, output: str, model: str)
             output=output if value is None else value,
             group=item.customer,
             attributes={LABEL_REQUEST: asked.request_id, TAUGHT_BY: model},
+            authority=Trust.UNVERIFIED,
         )
     except ValidationError as error:
         field, reason = first_complaint(error)

@@ -15,6 +15,7 @@ from tunewheel_contracts.events.evaluation import ReviewAnswered
 from tunewheel_contracts.events.upstream import ExamplePublished
 from tunewheel_contracts.formats.review import CORRECTED_IN_REVIEW, ReviewItem, ReviewSet
 from tunewheel_contracts.identity import content_id
+from tunewheel_contracts.principal import Trust
 
 from tunewheel_eval.reviewing.cases import Submission, person_of
 
@@ -63,6 +64,7 @@ def _example(item: ReviewItem, answer: ReviewAnswered) -> ExamplePublished | Non
             validated_by=answer.reviewer,
             attributes={CORRECTED_IN_REVIEW: answer.review_id},
             principal=answer.principal,
+            authority=Trust.EXPERT,  # Its reviewer submitted, and had the role.
         )
     except ValidationError as error:
         field, reason = first_complaint(error)

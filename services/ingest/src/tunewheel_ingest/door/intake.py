@@ -11,10 +11,13 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from tunewheel_contracts.errors import InvalidEvent, TransientError
 from tunewheel_contracts.event import Envelope, UpstreamEvent
+from tunewheel_contracts.events.upstream import DocumentPublished
 from tunewheel_contracts.formats.source_spec import SourceSpec
-from tunewheel_contracts.principal import SET_BY_DOORS
+from tunewheel_contracts.principal import SET_BY_DOORS, Trust
 from tunewheel_runtime.identity.guard import caller_of
 from tunewheel_runtime.identity.roles import NotAuthorised, Role
+
+from tunewheel_ingest.records import is_lowered
 
 log = structlog.get_logger(__name__)
 E = TypeVar("E", bound=UpstreamEvent)
@@ -41,6 +44,15 @@ class Refusal(BaseModel):
     reason: str
 
 
+class Lowered(BaseModel):
+    """Validated answers that were accepted, but are trusted less than they state."""
+
+    count: int
+    trust: Trust
+    """The trust that they have."""
+    reason: str
+
+
 class Receipt(BaseModel):
     """The outcome of a request. Accepted events are on the log, acknowledged by the broker."""
 
@@ -50,12 +62,23 @@ class Receipt(BaseModel):
     """The ids of the first 1,000 accepted events."""
     refused: list[Refusal] = []
     """The first 1,000 refusals."""
+    lowered: Lowered | None = Field(default=None, exclude_if=lambda lowered: lowered is None)
     error: str | None = Field(default=None, exclude_if=lambda error: error is None)
     """Why the rest of the body was not read (status 503)."""
 
     def accept(self, envelopes: Sequence[Envelope[Any]]) -> None:
         self.accepted += len(envelopes)
         self.event_ids.extend(e.id for e in envelopes[: LISTED - len(self.event_ids)])
+        if lowered := [e.data for e in envelopes if is_lowered(e.data)]:
+            count = len(lowered) + (self.lowered.count if self.lowered else 0)
+            who, project, trust = lowered[0].principal, lowered[0].project, lowered[0].authority
+            name = who.name if who else "the caller"
+            reason = (
+                f"{name} lacks the role expert in project {project!r}, so validated_by counts for nothing; "
+                "ask an operator for the role, or leave validated_by out"
+            )
+            self.lowered = self.lowered or Lowered(count=0, trust=trust, reason=reason)
+            self.lowered.count = count
 
     def refuse(self, line: int, error: InvalidEvent) -> None:
         self.refusals += 1
@@ -72,7 +95,8 @@ class RoleMissing(InvalidEvent):
 
 
 def sent_by(request: Request, event: E, role: Role) -> E:
-    """Return ``event`` with the caller as its principal.
+    """Return ``event`` with the caller as its principal, and with the trust that the caller's roles grant.
+    A document is no answer, so only an expert's states a trust.
 
     The guard of the route checked only the project of the query. A body may name another one.
 
@@ -90,7 +114,11 @@ def sent_by(request: Request, event: E, role: Role) -> E:
         raise RoleMissing(field="project", reason=str(error)) from error
     if stated := SET_BY_DOORS & event.model_fields_set:
         raise InvalidEvent(field=min(stated), reason="is set by the door; leave it out")
-    return event.model_copy(update={"principal": caller.principal})
+    said: dict[str, Any] = {"principal": caller.principal}
+    if "authority" in type(event).model_fields:
+        least = None if isinstance(event, DocumentPublished) else Trust.UNVERIFIED
+        said["authority"] = caller.authority(event.project, least=least)
+    return event.model_copy(update=said)
 
 
 def status_of(error: InvalidEvent) -> int:
