@@ -8,9 +8,14 @@ from __future__ import annotations
 
 import re
 
+from tunewheel_curate.cleaning.quotation import asks
+
 LONGEST_LINE = 80
 SIGNATURE_LINES = 8
 """How many lines a signature may have below its first, without blank lines."""
+SENTENCE_WORDS = 5
+"""A line of so many words belongs to the message, unless it has a sign of ``_OF_ADDRESSES``."""
+_OF_ADDRESSES = re.compile(r"[|@\d/·•]")
 _NAME = (
     r"(?:\s+(?-i:[^\W\d_a-zß-öø-ÿ][\w.'-]{0,30})|\s+(?:team|support|there|all|everybody|everyone|folks|sirs?|"
 )
@@ -29,14 +34,19 @@ _SIGN_OFF = re.compile(
     r"thank you(?: (?:very much|so much|in advance))?|thx|cheers|best|sincerely|"
     r"yours (?:sincerely|faithfully|truly)|respectfully|mit freundlichen grüßen|mfg|vielen dank|"
     r"(?:viele|beste|liebe|freundliche) grüße|danke(?: im voraus)?|cordialement|bien à vous|merci|"
-    r"saludos(?: cordiales)?|atentamente|gracias|cordiali saluti|grazie)"
-    r"(?:\s?[,.!-]+(?:\s(?-i:[^\W\d_a-zß-öø-ÿ][\w.'-]{0,30})){0,3})?",
+    r"(?:un )?saludos?(?: cordial(?:es)?)?|atentamente|(?:muchas )?gracias|(?:cordiali|distinti) saluti|grazie|"
+    r"(?:met )?vriendelijke groet(?:en)?|(?:hartelijke )?groet(?:en|jes)?|bedankt|atenciosamente|cumprimentos|obrigad[oa]|"
+    r"abraços|z poważaniem|pozdrawiam|dziękuję|(?:med )?(?:vänliga?|bästa) hälsning(?:ar)?|mvh|tack(?: på förhand)?|"
+    r"(?:med )?venlig hilsen|с уважением|спасибо|(?:どうぞ)?(?:よろしく|宜しく)(?:お願い(?:いた|致)?します|お願い申し上げます)?|"
+    r"以上|敬具|此致|敬礼|谢谢|祝好|顺祝商祺|감사합니다)"
+    r"(?:\s?[,.!。！-]+(?:\s(?-i:[^\W\d_a-zß-öø-ÿ][\w.'-]{0,30})){0,3})?",
     re.IGNORECASE,
 )
-_DEVICE = (
-    "sent from my ", "get outlook for ", "von meinem ", "gesendet von ", "envoyé de mon ",
-    "enviado desde mi ",
-)  # fmt: skip
+_DEVICE = re.compile(
+    r"(?:sent from my |get outlook for |von meinem |gesendet von |envoyé de mon |enviado desde mi |inviato da |"
+    r"verstuurd vanaf |enviado do meu |wysłane z |skickat från |iphoneから送信|发自我的)[\w '-]{0,40}\.?",
+    re.IGNORECASE,
+)
 _CARRIES_FACTS = re.compile(
     r"p\.?\s?s\.?\b|\d{1,2}[.)]\s|.{0,20}\b(?:order|ticket|invoice|case|serial|reference|ref|bestell|rechnung)\w{0,20}\b.{0,30}\d",
     re.IGNORECASE,
@@ -89,11 +99,12 @@ def without_disclaimers(text: str) -> str:
 def _opens_signature(line: str) -> bool:
     if len(line) > LONGEST_LINE:
         return False
-    return line == "--" or line.casefold().startswith(_DEVICE) or _SIGN_OFF.fullmatch(line) is not None
+    return line == "--" or _DEVICE.fullmatch(line) is not None or _SIGN_OFF.fullmatch(line) is not None
 
 
 def _is_signature(line: str) -> bool:
-    return len(line) <= LONGEST_LINE and "?" not in line and _CARRIES_FACTS.match(line) is None
+    is_sentence = len(line.split()) >= SENTENCE_WORDS and _OF_ADDRESSES.search(line) is None
+    return len(line) <= LONGEST_LINE and not (is_sentence or asks(line) or _CARRIES_FACTS.match(line))
 
 
 def _is_disclaimer(paragraph: str) -> bool:
