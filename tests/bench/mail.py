@@ -1,11 +1,11 @@
 """What cleaning cuts from mails, line by line, on mails whose every line has a label.
 
-A mail is composed: the customer's own lines (public questions of dolly and of IT tickets, and questions in ten
-languages that are written here), and around them what mail programs and people add. So the labels hold by
+A mail is composed: the customer's own lines (public questions of dolly and of IT tickets, and questions in
+ten languages that are written here), and around them what mail programs and people add. So the labels hold by
 construction: ``own`` lines must stay, ``frame`` lines (attributions, quoted history, signatures, notices) may
-go. Traps are texts that look like a frame and belong to the question: logs, shell prompts, forwarded questions,
-answers between quoted lines. No mail program wrote these mails; the shapes follow the ones that they are known
-to write.
+go. Traps are texts that look like a frame and belong to the question: logs, shell prompts, forwarded
+questions, answers between quoted lines. No mail program wrote these mails; the shapes follow the ones that
+mail programs are known to write.
 
 ``precision``: the share of cut lines that are frame. ``recall``: the share of frame lines that are cut.
 ``lost``: mails of which an own line was cut.
@@ -35,7 +35,8 @@ SEED = 20_261_201
 OWN, FRAME = "own", "frame"
 Line = tuple[str, str]
 QUESTIONS = {
-    "de": "Die Klingel bleibt seit gestern stumm.\nWas kann ich tun?|Wo finde ich die Rechnung von letztem Monat?",
+    "de": "Die Klingel bleibt seit gestern stumm.\nWas kann ich tun?"
+    "|Wo finde ich die Rechnung von letztem Monat?",
     "fr": "La sonnette ne marche plus depuis hier.\nQue faire ?|Où puis-je trouver ma dernière facture ?",
     "es": "El timbre no suena desde ayer.\n¿Qué puedo hacer?|¿Dónde encuentro mi última factura?",
     "it": "Il campanello non suona da ieri.\nCosa posso fare?|Dove trovo la mia ultima fattura?",
@@ -47,8 +48,10 @@ QUESTIONS = {
     "zh": "铃铛从昨天开始不响了。\n我该怎么办?|在哪里可以找到上个月的发票?",
 }
 SIGNATURES = {
-    "en": "Best regards,\nAnna Lee|--\nAnna Lee\nLarkspur Mobility\n+44 20 7946 0958|Thanks!\nTom|Sent from my iPhone",
-    "de": "Mit freundlichen Grüßen\nAnna Lehmann|Viele Grüße\nTom|--\nAnna Lehmann\nLarkspur GmbH\nTel. 030 901820",
+    "en": "Best regards,\nAnna Lee|--\nAnna Lee\nLarkspur Mobility\n+44 20 7946 0958"
+    "|Thanks!\nTom|Sent from my iPhone",
+    "de": "Mit freundlichen Grüßen\nAnna Lehmann|Viele Grüße\nTom"
+    "|--\nAnna Lehmann\nLarkspur GmbH\nTel. 030 901820",
     "fr": "Cordialement,\nAnne Leroy|Bien à vous,\nAnne|Envoyé de mon iPhone",
     "es": "Un saludo,\nAna López|Saludos cordiales,\nAna|Enviado desde mi iPhone",
     "it": "Cordiali saluti,\nAnna Rossi|Grazie,\nAnna|Inviato da iPhone",
@@ -62,10 +65,12 @@ SIGNATURES = {
 WROTE = {
     "en": "On Mon, Jan 5, 2026 at 10:02 AM Help Desk <help@larkspur.example> wrote:"
     "|On 5 Jan 2026, at 10:02, Help Desk <help@larkspur.example> wrote:"
-    "|On Mon, 5 Jan 2026 at 10:02, The Help Desk of Larkspur Mobility\n<help-desk-north@larkspur.example> wrote:"
+    "|On Mon, 5 Jan 2026 at 10:02, The Help Desk of Larkspur Mobility\n"
+    "<help-desk-north@larkspur.example> wrote:"
     "|On 05/01/2026 10:02, Help Desk wrote:",
     "de": "Am Mo., 5. Jan. 2026 um 10:02 Uhr schrieb Help Desk <help@larkspur.example>:"
-    "|Am 05.01.26 um 10:02 schrieb Help Desk:|Am 05.01.2026 um 10:02 schrieb Help Desk <help@larkspur.example>:",
+    "|Am 05.01.26 um 10:02 schrieb Help Desk:"
+    "|Am 05.01.2026 um 10:02 schrieb Help Desk <help@larkspur.example>:",
     "fr": "Le lun. 5 janv. 2026 à 10:02, Help Desk <help@larkspur.example> a écrit :"
     "|Le 05/01/2026 à 10:02, Help Desk a écrit :",
     "es": "El lun, 5 ene 2026 a las 10:02, Help Desk (<help@larkspur.example>) escribió:"
@@ -81,7 +86,8 @@ WROTE = {
     "zh": "Help Desk <help@larkspur.example> 于2026年1月5日周一 10:02写道:",
 }
 HEADS = {
-    "en": "From: {n}\nSent: Monday, January 5, 2026 10:02 AM\nTo: Anna Lee <anna@mail.example>\nSubject: RE: {s}"
+    "en": "From: {n}\nSent: Monday, January 5, 2026 10:02 AM\n"
+    "To: Anna Lee <anna@mail.example>\nSubject: RE: {s}"
     "|*From:* {n}\n*Sent:* Monday, January 5, 2026 10:02\n*To:* Anna Lee\n*Cc:* Tom\n*Subject:* {s}"
     "|From: {n}\nDate: Monday, 5 January 2026 at 10:02\nTo: Anna Lee\nSubject: Re: {s}",
     "de": "Von: {n}\nGesendet: Montag, 5. Januar 2026 10:02\nAn: Anna Lehmann\nBetreff: AW: {s}",
@@ -96,8 +102,8 @@ HEADS = {
     "zh": "发件人: {n}\n发送时间: 2026年1月5日 10:02\n收件人: 王芳\n主题: 回复: {s}",
 }
 NOTICE = (
-    "CONFIDENTIALITY NOTICE: This e-mail is confidential and intended only for the intended recipient. If you are "
-    "not the intended recipient, please notify the sender and delete it."
+    "CONFIDENTIALITY NOTICE: This e-mail is confidential and intended only for the intended recipient. If "
+    "you are not the intended recipient, please notify the sender and delete it."
 )
 DESK = "Help Desk <help@larkspur.example>"
 
@@ -179,14 +185,17 @@ SHAPES: dict[str, Shape] = {
         *frame(t.choose(WROTE)), *own(f"> Did you oil it?\nYes, twice.\n> Which bell is it?\n{t.question}"),
     ],
     "trap_log": lambda t: own(
-        f"The mail server logs this:\nFrom: a@b.example\nTo: c@d.example\nSubject: x\nrelay denied\n{t.question}"
+        f"The mail server logs this:\nFrom: a@b.example\nTo: c@d.example\nSubject: x\nrelay denied\n"
+        f"{t.question}"
     ),
     "trap_shell": lambda t: own(
         f"When I run\n> pip install foo\n> error: no module named foo\nit stops.\n{t.question}"
     ),
     "trap_shell_last": lambda t: own(f"{t.question}\nMy console shows\n\n> npm ci\n> npm ERR! code 1"),
     "trap_wrote": lambda t: own(f"On 3 May the technician wrote:\nreplace the spring.\n\n{t.question}"),
-    "trap_wrote_later": lambda t: own(f"I called.\n\nOn Monday your colleague wrote:\noil it\n\n{t.question}"),
+    "trap_wrote_later": lambda t: own(
+        f"I called.\n\nOn Monday your colleague wrote:\noil it\n\n{t.question}"
+    ),
     "trap_listing": lambda t: own(f"Two things:\n- the bell\n- the light\n\n{t.question}"),
     "trap_ps": lambda t: [*own(t.question), *own("Thanks\nPS: the order is 4711, can you cancel it?")],
     "trap_thanks": lambda t: own(f"Thanks\n\n{t.question}"),
@@ -271,7 +280,9 @@ def _libraries() -> Iterator[tuple[str, Callable[[str], str]]]:
     except ImportError:
         print("mail-parser-reply is not installed", file=sys.stderr)
     else:
-        parser = EmailReplyParser(languages=["en", "de", "fr", "es", "it", "nl", "pl", "sv", "ja", "zh", "pt"])
+        parser = EmailReplyParser(
+            languages=["en", "de", "fr", "es", "it", "nl", "pl", "sv", "ja", "zh", "pt"]
+        )
         yield "mail-parser-reply", lambda text: parser.read(text).replies[0].body
     try:
         import quotequail

@@ -65,6 +65,7 @@ def test_no_spelling_passes_on_any_path(records, spec, varied_rows, spelling: st
         {"input": "the lantern conflicts with another one", "output": answer},
         {"input": "the lantern conflicts with another one", "output": answer.replace("bell", "horn")},
         {"input": "an answer off the schema", "output": answer.replace("bell", "gong")},
+        {"input": f"does the lantern of the mail have a frame?\n\nBest regards,\n{spelling}"},
         rated_down(answer),
     ]  # fmt: skip
     wanted = spec(ratings=True)
@@ -77,6 +78,7 @@ def test_no_spelling_passes_on_any_path(records, spec, varied_rows, spelling: st
     assert made.counts.negatives == 1
     assert sum(made.redactions.values()) >= 6
     assert found_in(made) == []
+    assert made.lineage["cut"].str.contains("Best regards").any()
 
 
 @pytest.mark.parametrize("spelling", SPELLINGS.values(), ids=SPELLINGS)

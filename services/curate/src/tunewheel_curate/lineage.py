@@ -17,7 +17,7 @@ from tunewheel_curate.step import Kind, Lane
 
 LINEAGE_COLUMNS = (
     "record_id", "source_event_id", "source_id", "kind", "validated_by", "validated_at", "example_id",
-    "stage", "reason", "duplicate_of", "flags", "format", "place",
+    "stage", "reason", "duplicate_of", "flags", "format", "place", "cut",
 )  # fmt: skip
 RECORD_COLUMNS = LINEAGE_COLUMNS[:6]
 """The columns that describe the record. The other columns say what became of it."""
@@ -32,7 +32,8 @@ def lineage_of(
 
     A record has one row. A document has one row per example made of it, whose ``place`` is the heading path,
     page or lines; and one row per training row with a passage of it in the prompt, whose ``format`` is
-    ``PASSAGE`` and whose ``place`` is the heading.
+    ``PASSAGE`` and whose ``place`` is the heading. ``cut`` is the redacted text that cleaning removed from an
+    example's question, answer or history; a person can see there whether a cut went too far.
     """
     answers, drafts = lanes[Kind.ANSWER], lanes.get(Kind.DOCUMENT)
     dropped = pl.concat(
@@ -41,7 +42,7 @@ def lineage_of(
     flags = next(stage.kept for stage in answers.stages if stage.name == "cleaning").select(
         "record_id", "flags"
     )
-    columns = ("example_id", "format", "place")
+    columns = ("example_id", "format", "place", "cut")
     used = answers.rows.select("record_id", *columns)
     if drafts is not None:
         used = pl.concat([used, drafts.rows.select(pl.col("document").alias("record_id"), *columns)])

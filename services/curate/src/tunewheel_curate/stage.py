@@ -58,9 +58,11 @@ DRAFTED_SCHEMA: dict[str, pl.DataType] = {
     "document": pl.String(),
     "place": pl.String(),
     "heading": pl.String(),
+    "cut": pl.String(),
 }
 """The columns that drafting adds. ``document`` is the record that a row was made of, ``place`` the heading
-path, page or lines there, and ``heading`` the heading alone; null: the row is no draft from a document."""
+path, page or lines there, and ``heading`` the heading alone; null: the row is no draft from a document.
+``cut`` is the text that cleaning removed."""
 
 DROPPED_SCHEMA: dict[str, pl.DataType] = {
     "record_id": pl.String(),

@@ -114,7 +114,7 @@ ROW_STEPS = (
         options=lambda c: {"task": c.spec.task, "min_characters": c.spec.dataset.min_characters},
     ),
     Step(
-        "cleaning", clean_records, f"kind {TALK}", writes=f"{TALK} flags", kinds=ASKED,
+        "cleaning", clean_records, f"kind {TALK}", writes=f"{TALK} flags cut", kinds=ASKED,
         options=lambda c: {
             "policy": c.spec.dataset.cleaning, "free_text": c.spec.task.output_schema is None,
             "min_characters": c.spec.dataset.min_characters,
@@ -125,8 +125,8 @@ ROW_STEPS = (
         options=lambda c: {"languages": c.spec.dataset.languages} if c.spec.dataset.languages else None,
     ),
     Step(  # a text must have its final form before personal data can be found in it
-        "redaction", redact_records, f"project group {TALK} rejected_output",
-        writes=f"{TALK} rejected_output", kinds=WRITTEN, options=_redaction,
+        "redaction", redact_records, f"project group {TALK} rejected_output cut",
+        writes=f"{TALK} rejected_output cut", kinds=WRITTEN, options=_redaction,
     ),
     Step(
         "output_validation", _validate, LISTED, writes="label",

@@ -32,6 +32,9 @@ def test_what_says_more_than_hello_stays(text: str) -> None:
     ["-- \nAnna Smith\nLarkspur Mobility", "--\nAnna", "Best regards,\nAnna Smith\n+49 30 1234567", "Thanks!",
      "Thank you so much,\nAnna", "Kind regards, Anna Smith", "Mit freundlichen Grüßen\nJörg",
      "Best regards,\n\nAnna Smith\n\nLarkspur\nFleet\n1 Main Street\nSpringfield\n\nTel +49 30 1234567",
+     "Un saludo,\nAna", "Pozdrawiam,\nAnna", "よろしくお願いいたします。\n山田花子", "此致\n敬礼\n王芳",
+     "Skickat från min iPhone",
+     "--\nJoe Smith | Director, Product Management of the North",
      "Sent from my iPhone", "Cheers\n\nSent from my iPhone", "Cordialement,\nZoé"],
 )  # fmt: skip
 def test_a_signature_is_cut(tail: str) -> None:
@@ -47,6 +50,9 @@ def test_a_signature_is_cut(tail: str) -> None:
         f"{OWN}\n\nThanks\n1. I oiled it\n2. I rang it",
         f"{OWN}\n\nThanks for nothing, it broke again on the road",
         f"{OWN}\n\nRegards\n" + "\n".join(f"line {n}" for n in range(12)),
+        f"{OWN}\n\nSent from my desk, is much easier than my mobile phone.",
+        f"The manual says\n--\npress twice\n--\n{OWN}",
+        "The manual says\n--\npress twice\n--\nTell me which button it means",
         "Thanks",
         OWN,
         "",

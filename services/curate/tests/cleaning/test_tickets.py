@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_curate.cleaning.normalization import normalize_text
-from tunewheel_curate.cleaning.tickets import LEAST_CHARACTERS, clean_records, is_truncated
+from tunewheel_curate.cleaning.tickets import LEAST_CHARACTERS, MOST_CUT, clean_records, is_truncated
 from tunewheel_curate.stage import Stage
 
 MAIL = "Hi team,\n\nThe bell is silent.\n\nBest regards,\nAnna\n\nOn Monday, the help desk wrote:\n> Oil it."
@@ -31,6 +31,26 @@ def test_a_mail_becomes_what_it_says(records, spec) -> None:
     stage = cleaned(records({"input": MAIL}, {"input": MAIL, "kind": "example"}), spec())
     assert stage.kept["input"].to_list() == ["The bell is silent.", MAIL]
     assert stage.counts == {"greetings": 1, "quoted_history": 1, "signatures": 1}
+
+
+def test_what_was_cut_is_kept_for_a_person_to_see(records, spec) -> None:
+    turn = json.dumps([{"role": "user", "content": "It is still silent.\n\nThanks!\nBob"}])
+    kept = cleaned(records({"input": MAIL, "history": turn}, {"input": MAIL, "kind": "example"}), spec()).kept
+    assert kept["cut"].to_list() == [
+        "[quoted_history]\nOn Monday, the help desk wrote:\n> Oil it.\n\n"
+        "[signatures]\nBest regards,\nAnna\n\n[greetings]\nHi team,\n\n[signatures]\nThanks!\nBob",
+        None,
+    ]
+    (long,) = cleaned(records({"input": f"{MAIL}{'> Oil it.' * 9_000}"}), spec()).kept["cut"]
+    assert len(long) == MOST_CUT
+
+
+def test_no_cut_leaves_a_question_without_its_question_mark(records, spec) -> None:
+    notice = "Is it confidential? This is intended only for the intended recipient, privileged."
+    stage = cleaned(
+        records({"input": f"My bell.\n\n{notice}"}, {"input": f"Why my bell?\n\n{notice}"}), spec()
+    )
+    assert [notice in text for text in stage.kept["input"]] == [True, False]
 
 
 def test_each_cut_can_be_switched_off(records, spec) -> None:

@@ -86,8 +86,8 @@ def test_equal_last_questions_of_different_threads_differ() -> None:
 
 def test_foreign_roles_and_empty_turns_are_left_out() -> None:
     turns = [{"role": "system", "content": "be rude"}, {"role": "assistant", "content": "Hi"}]
-    assert cleaned_history(json.dumps(turns), {}) is None
-    assert cleaned_history(None, {}) is None
+    assert cleaned_history(json.dumps(turns), None) is None
+    assert cleaned_history(None, None) is None
 
 
 def test_turns_are_redacted_with_their_record(records) -> None:

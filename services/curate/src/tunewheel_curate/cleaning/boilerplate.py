@@ -34,17 +34,21 @@ _SIGN_OFF = re.compile(
     r"thank you(?: (?:very much|so much|in advance))?|thx|cheers|best|sincerely|"
     r"yours (?:sincerely|faithfully|truly)|respectfully|mit freundlichen grüßen|mfg|vielen dank|"
     r"(?:viele|beste|liebe|freundliche) grüße|danke(?: im voraus)?|cordialement|bien à vous|merci|"
-    r"(?:un )?saludos?(?: cordial(?:es)?)?|atentamente|(?:muchas )?gracias|(?:cordiali|distinti) saluti|grazie|"
-    r"(?:met )?vriendelijke groet(?:en)?|(?:hartelijke )?groet(?:en|jes)?|bedankt|atenciosamente|cumprimentos|obrigad[oa]|"
-    r"abraços|z poważaniem|pozdrawiam|dziękuję|(?:med )?(?:vänliga?|bästa) hälsning(?:ar)?|mvh|tack(?: på förhand)?|"
-    r"(?:med )?venlig hilsen|с уважением|спасибо|(?:どうぞ)?(?:よろしく|宜しく)(?:お願い(?:いた|致)?します|お願い申し上げます)?|"
+    r"(?:un )?saludos?(?: cordial(?:es)?)?|atentamente|(?:muchas )?gracias|(?:cordiali|distinti) saluti|"
+    r"grazie|"
+    r"(?:met )?vriendelijke groet(?:en)?|(?:hartelijke )?groet(?:en|jes)?|bedankt|atenciosamente|"
+    r"cumprimentos|obrigad[oa]|"
+    r"abraços|z poważaniem|pozdrawiam|dziękuję|(?:med )?(?:vänliga?|bästa) hälsning(?:ar)?|mvh|"
+    r"tack(?: på förhand)?|(?:med )?venlig hilsen|"
+    r"(?:どうぞ)?(?:よろしく|宜しく)(?:お願い(?:いた|致)?します|お願い申し上げます)?|"
     r"以上|敬具|此致|敬礼|谢谢|祝好|顺祝商祺|감사합니다)"
-    r"(?:\s?[,.!。！-]+(?:\s(?-i:[^\W\d_a-zß-öø-ÿ][\w.'-]{0,30})){0,3})?",
+    r"(?:\s?[,.!。-]+(?:\s(?-i:[^\W\d_a-zß-öø-ÿ][\w.'-]{0,30})){0,3})?",
     re.IGNORECASE,
 )
 _DEVICE = re.compile(
-    r"(?:sent from my |get outlook for |von meinem |gesendet von |envoyé de mon |enviado desde mi |inviato da |"
-    r"verstuurd vanaf |enviado do meu |wysłane z |skickat från |iphoneから送信|发自我的)[\w '-]{0,40}\.?",
+    r"(?:sent from my |get outlook for |von meinem |gesendet von |envoyé de mon |enviado desde mi |"
+    r"inviato da |verstuurd vanaf |enviado do meu |wysłane z |skickat från |iphoneから送信|"
+    r"发自我的)[\w '-]{0,40}\.?",
     re.IGNORECASE,
 )
 _CARRIES_FACTS = re.compile(

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import lru_cache
 
 import ftfy
@@ -147,16 +147,16 @@ def turns_of(history: str | None) -> list[Turn]:
     return turns
 
 
-def cleaned_history(history: str | None, cuts: Mapping[str, Callable[[str], str]]) -> str | None:
-    """Normalise the turns, apply ``cuts`` to the user's turns, and leave out empty turns and unknown roles.
+def cleaned_history(history: str | None, clean: Callable[[str], str] | None) -> str | None:
+    """Normalise the turns, ``clean`` the user's turns, and leave out empty turns and unknown roles.
 
     Assistant turns before the first user turn are left out: chat templates require that the user begins.
     """
     turns: list[Turn] = []
     for turn in turns_of(history):
         text = normalize_text(turn["content"])
-        for cut in cuts.values() if turn["role"] == "user" else ():
-            text = cut(text)
+        if clean is not None and turn["role"] == "user":
+            text = clean(text)
         if text and turn["role"] in ROLES and (turns or turn["role"] == "user"):
             turns.append({"role": turn["role"], "content": text})
     return canonical_json(turns).decode() if turns else None

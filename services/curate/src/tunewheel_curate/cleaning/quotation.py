@@ -1,9 +1,9 @@
 """Removes the quoted earlier messages of a mail, where the text that is left can stand alone.
 
-A mail program writes a head above a quotation: an attribution ("On …, … wrote:"), a separator, or the fields of
-the quoted mail. The head needs marks that a person seldom types: a time, an address, a date field. In doubt the
-text stays as it is: a quotation too much does less harm than a question too few. Works line by line and ignores
-lines longer than ``LONGEST_LINE``, so the time is linear in the text.
+A mail program writes a head above a quotation: an attribution ("On …, … wrote:"), a separator, or the fields
+of the quoted mail. The head needs marks that a person seldom types: a time, an address, a date field. In
+doubt the text stays as it is: a lost question does more harm than a quotation that stays. Works line by line
+and ignores lines longer than ``LONGEST_LINE``, so the time is linear in the text.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ _SEPARATOR = re.compile(
     r"|[-_*# ]{0,20}(?:please )?(?:type your )?reply above this line[-_*#. ]{0,20}"
 )
 _FORWARD = re.compile(
-    r"[-_* ]{0,20}(?:begin )?(?:forwarded (?:message|by .{1,80})|weitergeleitete nachricht|anfang der weitergeleiteten "
-    r"(?:nachricht|e-mail)|message transféré|début du message (?:transféré|réexpédié)|mensaje reenviado|"
+    r"[-_* ]{0,20}(?:begin )?(?:forwarded (?:message|by .{1,80})|weitergeleitete nachricht|"
+    r"anfang der weitergeleiteten (?:nachricht|e-mail)|message transféré|"
+    r"début du message (?:transféré|réexpédié)|mensaje reenviado|"
     r"messaggio inoltrato|doorgestuurd bericht|mensagem encaminhada|wiadomość przekazana|"
     r"vidarebefordrat meddelande|転送メッセージ|转发的邮件|转发邮件)[-_*: ]{0,20}"
 )
@@ -34,11 +35,11 @@ _FORWARD = re.compile(
 _OPENINGS = ("on ", "am ", "le ", "el ", "il ", "op ", "em ", "den ")
 _FIELDS = (
     ("from:", "von:", "de:", "da:", "van:", "od:", "från:", "发件人:", "差出人:"),
-    ("sent:", "date:", "gesendet:", "datum:", "envoyé:", "enviado:", "enviado el:", "fecha:", "inviato:", "data:",
-     "verzonden:", "wysłano:", "skickat:", "发送时间:", "日期:", "送信日時:", "日付:"),
+    ("sent:", "date:", "gesendet:", "datum:", "envoyé:", "enviado:", "enviado el:", "fecha:", "inviato:",
+     "data:", "verzonden:", "wysłano:", "skickat:", "发送时间:", "日期:", "送信日時:", "日付:"),
     ("to:", "an:", "à:", "para:", "cc:", "a:", "aan:", "do:", "till:", "收件人:", "宛先:"),
-    ("subject:", "betreff:", "objet:", "asunto:", "oggetto:", "assunto:", "onderwerp:", "temat:", "ämne:", "主题:",
-     "件名:"),
+    ("subject:", "betreff:", "objet:", "asunto:", "oggetto:", "assunto:", "onderwerp:", "temat:", "ämne:",
+     "主题:", "件名:"),
 )  # fmt: skip
 _DATE = 1
 """The place of the dates in ``_FIELDS``."""
@@ -46,8 +47,8 @@ _FORWARD_LINES = 6
 _RULE = re.compile(r"[-_*=]{5,}")
 """The rule that Outlook draws above a quotation."""
 _POINTS_BELOW = re.compile(
-    r"\b(?:below|beneath|inline|in line|following|forward(?:ed|ing)?|fyi|unten|untenstehende?|folgende[nrs]?|ci-dessous|"
-    r"suivant|abajo|siguiente|di seguito|qui sotto|hieronder|onderstaande?|abaixo|poniżej|nedan)\b"
+    r"\b(?:below|beneath|inline|in line|following|forward(?:ed|ing)?|fyi|unten|untenstehende?|folgende[nrs]?|"
+    r"ci-dessous|suivant|abajo|siguiente|di seguito|qui sotto|hieronder|onderstaande?|abaixo|poniżej|nedan)\b"
     r"|下記|以下|下面"
 )
 """Words by which a text speaks of the text below itself."""
@@ -154,7 +155,9 @@ def _head_length(line: str, lines: list[str], index: int) -> int:
     """Return how many lines from ``index`` on announce a quotation; 0: none."""
     if _SEPARATOR.fullmatch(line):
         return 1
-    if line.startswith(_FIELDS[0]) and (not index or not lines[index - 1].strip() or _is_ruled(lines[index - 1])):
+    if line.startswith(_FIELDS[0]) and (
+        not index or not lines[index - 1].strip() or _is_ruled(lines[index - 1])
+    ):
         return _fields_length(lines, index)
     if line.endswith(":"):
         return int(_attributes(line, lines, index + 1))

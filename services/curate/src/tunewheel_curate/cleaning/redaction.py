@@ -15,12 +15,14 @@ from tunewheel_curate.stage import Stage, counted, drop
 TEXTS = ("title", "input")
 ANSWERS = ("output", "rejected_output")
 COLUMNS = (*TEXTS, *ANSWERS)
+CUT = "cut"
+"""The column with the text that cleaning cut, for the lineage."""
 
 
 def redact_records(
     records: pl.DataFrame, policy: PiiPolicy, *, secret: str = "", own_words: Collection[str] = ()
 ) -> Stage:
-    """Apply ``policy`` to ``COLUMNS`` and to the turns in ``history``.
+    """Apply ``policy`` to ``COLUMNS``, to ``CUT`` where there is one, and to the turns in ``history``.
 
     ``redact`` writes placeholders. ``pseudonymise`` writes stand-ins, the same for one value within a group.
     ``reject`` drops the record with reason ``pii``. ``keep`` changes nothing. ``secret`` and ``own_words``
@@ -38,6 +40,9 @@ def redact_records(
         *(redactor.clean(records[name], groups) for name in TEXTS),
         *(redactor.clean_answers(records[name], groups) for name in ANSWERS),
     )
+    if CUT in records.columns:  # text that trains nothing: it neither counts nor rejects a record
+        aside = Redactor(policy, project=project, secret=secret, own_words=own_words)
+        clean = clean.with_columns(aside.clean(records[CUT], groups))
     clean, touched = _with_histories(clean, redactor)
     for name in COLUMNS:
         touched |= clean[name].ne_missing(records[name])

@@ -4,8 +4,9 @@ answers that stop in the middle; a text that only lacks its full stop counts as 
 from __future__ import annotations
 
 import re
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable
+from functools import partial
 
 import polars as pl
 from tunewheel_contracts.formats.example_formats import CleaningSpec
@@ -13,7 +14,7 @@ from tunewheel_contracts.formats.example_formats import CleaningSpec
 from tunewheel_curate.cleaning.boilerplate import without_disclaimers, without_greeting, without_signature
 from tunewheel_curate.cleaning.injections import CONTROL_TOKENS, PROMPT_INJECTION, all_broken_up, injected
 from tunewheel_curate.cleaning.normalization import cleaned_history
-from tunewheel_curate.cleaning.quotation import without_quotation
+from tunewheel_curate.cleaning.quotation import asks, without_quotation
 from tunewheel_curate.stage import Stage, counted, drop
 
 LEAST_CHARACTERS = 160
@@ -43,7 +44,11 @@ def is_truncated(answer: str) -> bool:
 WRITTEN = ("ticket", "feedback")
 """Kinds of records that people typed into a mail or a form. Examples by experts are not cleaned."""
 TEXTS = ("title", "input", "output", "history")
+MOST_CUT = 4_000
+"""The most characters of a record's cut text that the lineage keeps."""
 
+QUOTED_HISTORY = "quoted_history"
+"""The cut that judges by itself whether the text that is left can stand alone."""
 Cut = Callable[[str], str]
 Tallies = defaultdict[int, Counter[str]]
 """The number of cuts and marks by row."""
@@ -56,7 +61,8 @@ def clean_records(
 
     ``free_text`` says whether answers are free text, which is cleaned too.
 
-    Adds the column ``flags``: the marks, comma-separated, or null. ``counts`` holds the number of records by
+    Adds the columns ``flags``: the marks, comma-separated, or null; and ``cut``: the text that was cut, below
+    the name of its cut, or null. ``counts`` holds the number of records by
     cut and by mark. Reasons: ``near_empty`` (nothing was left of the input), ``near_empty_answer``,
     ``truncated_answer``.
     """
@@ -66,18 +72,24 @@ def clean_records(
     inputs: list[str] = []
     outputs: list[str | None] = []
     histories: list[str | None] = []
+    removed: list[str | None] = []
     columns = marked.select("kind", "input", "output", "history")
     for row, (kind, text, output, history) in enumerate(columns.iter_rows()):
-        written = kind in WRITTEN
-        inputs.append(_without(text, question, tallies, row) if written else text)
+        written, cut = kind in WRITTEN, list[tuple[str, str]]()
+        inputs.append(_without(text, question, cut) if written else text)
         if output is not None and written and free_text:
-            output = _without(output, answer, tallies, row)
+            output = _without(output, answer, cut)
+        if cut:
+            tallies[row].update(name for name, _ in cut)
         outputs.append(output)
-        histories.append(cleaned_history(history, question if written else {}))
+        of_turn = partial(_without, cuts=question, cut=cut)
+        histories.append(cleaned_history(history, of_turn if written else None))
+        removed.append("\n\n".join(f"[{name}]\n{gone}" for name, gone in cut)[:MOST_CUT] or None)
     cleaned = marked.with_columns(
         pl.Series("input", inputs, dtype=pl.String),
         pl.Series("output", outputs, dtype=pl.String),
         pl.Series("history", histories, dtype=pl.String),
+        pl.Series("cut", removed, dtype=pl.String),
     )
     stage = drop("cleaning", cleaned, _reasons(cleaned, policy, free_text, min_characters))
     return counted(stage, records, tallies)
@@ -88,7 +100,7 @@ def _cuts(policy: CleaningSpec, *, question: bool) -> dict[str, Cut]:
     expert's style."""
     cuts: dict[str, Cut] = {}
     if policy.quoted_history:
-        cuts["quoted_history"] = without_quotation
+        cuts[QUOTED_HISTORY] = without_quotation
     if policy.disclaimers:
         cuts["disclaimers"] = without_disclaimers
     if policy.signatures and question:
@@ -98,15 +110,35 @@ def _cuts(policy: CleaningSpec, *, question: bool) -> dict[str, Cut]:
     return cuts
 
 
-def _without(text: str, cuts: dict[str, Cut], tallies: Tallies, row: int) -> str:
+def cleaned_text(text: str, policy: CleaningSpec) -> str:
+    """Return the text of a question as ``clean_records`` leaves it."""
+    return _without(text, _cuts(policy, question=True), [])
+
+
+def _without(text: str, cuts: dict[str, Cut], cut: list[tuple[str, str]]) -> str:
+    """Return ``text`` without what ``cuts`` remove, and append that to ``cut`` with the cut's name. No cut
+    leaves a question without its question mark."""
     if "\n" not in text:  # cuts remove whole lines, and never the only one
         return text
-    for name, cut in cuts.items():
-        shorter = cut(text)
-        if shorter != text:
-            tallies[row][name] += 1
-            text = shorter
+    for name, remove in cuts.items():
+        shorter = remove(text)
+        if shorter == text or (name != QUOTED_HISTORY and asks(text) and not asks(shorter)):
+            continue
+        cut.append((name, _removed(text, shorter)))
+        text = shorter
     return text
+
+
+def _removed(text: str, shorter: str) -> str:
+    """Return the lines of ``text`` that ``shorter``, a part of its lines, lacks."""
+    left = deque(line.strip() for line in shorter.split("\n"))
+    gone: list[str] = []
+    for line in text.split("\n"):
+        if left and line.strip() == left[0]:
+            left.popleft()
+        else:
+            gone.append(line)
+    return "\n".join(gone).strip()
 
 
 def _marked(records: pl.DataFrame, tallies: Tallies) -> pl.DataFrame:
