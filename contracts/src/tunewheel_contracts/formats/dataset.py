@@ -219,9 +219,9 @@ class DatasetManifest(Frozen):
     lineage: ArtifactRef | None = None
     """Parquet: record_id, source_event_id, source_id, kind, validated_by and validated_at (if the source
     states them), example_id or the stage that dropped the record, flags (observations about the record,
-    comma-separated), cut (the redacted text that cleaning removed from an example). If ``format`` is
-    ``passage``, the example's prompt contains a passage of the record.
-    ``source_id`` and ``validated_by`` are pseudonyms, as ``group`` is in all files."""
+    comma-separated), cut (the redacted text that cleaning removed from an example; if there is any). If
+    ``format`` is ``passage``, the example's prompt contains a passage of the record. ``source_id`` and
+    ``validated_by`` are pseudonyms, as ``group`` is in all files."""
     preferences: ArtifactRef | None = None
     """Parquet of ``PreferencePair``; None if no record has an answer to avoid."""
     negatives: Annotated[ArtifactRef | None, Field(exclude_if=lambda ref: ref is None)] = None

@@ -11,13 +11,14 @@ from dataclasses import dataclass
 import polars as pl
 
 from tunewheel_curate.cleaning.injections import PROMPT_INJECTION, injected
+from tunewheel_curate.cleaning.redaction import CUT
 from tunewheel_curate.passages.adding import Shown
 from tunewheel_curate.stage import dropped_frame
 from tunewheel_curate.step import Kind, Lane
 
 LINEAGE_COLUMNS = (
     "record_id", "source_event_id", "source_id", "kind", "validated_by", "validated_at", "example_id",
-    "stage", "reason", "duplicate_of", "flags", "format", "place", "cut",
+    "stage", "reason", "duplicate_of", "flags", "format", "place",
 )  # fmt: skip
 RECORD_COLUMNS = LINEAGE_COLUMNS[:6]
 """The columns that describe the record. The other columns say what became of it."""
@@ -32,8 +33,9 @@ def lineage_of(
 
     A record has one row. A document has one row per example made of it, whose ``place`` is the heading path,
     page or lines; and one row per training row with a passage of it in the prompt, whose ``format`` is
-    ``PASSAGE`` and whose ``place`` is the heading. ``cut`` is the redacted text that cleaning removed from an
-    example's question, answer or history; a person can see there whether a cut went too far.
+    ``PASSAGE`` and whose ``place`` is the heading. If cleaning cut anything
+    from an example's question, answer or history, the column ``cut`` has the redacted text, so that a person
+    can see whether a cut went too far.
     """
     answers, drafts = lanes[Kind.ANSWER], lanes.get(Kind.DOCUMENT)
     dropped = pl.concat(
@@ -42,7 +44,7 @@ def lineage_of(
     flags = next(stage.kept for stage in answers.stages if stage.name == "cleaning").select(
         "record_id", "flags"
     )
-    columns = ("example_id", "format", "place", "cut")
+    columns = ("example_id", "format", "place", CUT)
     used = answers.rows.select("record_id", *columns)
     if drafts is not None:
         used = pl.concat([used, drafts.rows.select(pl.col("document").alias("record_id"), *columns)])
@@ -58,10 +60,12 @@ def lineage_of(
         .join(used, on="record_id", how="left")
         .join(dropped, on="record_id", how="left")
         .join(flags, on="record_id", how="left")
-        .select(LINEAGE_COLUMNS)
+        .select(*LINEAGE_COLUMNS, CUT)
     )
+    if not rows[CUT].count():
+        rows = rows.drop(CUT)
     if shown is not None:
-        rows = pl.concat([rows, _shown(shown, distinct, rows)])
+        rows = pl.concat([rows, _shown(shown, distinct, rows)], how="diagonal")
     return rows.sort("record_id", "example_id")
 
 
