@@ -27,6 +27,10 @@ def _media_type(value: str) -> str:
 MediaType = Annotated[str, AfterValidator(_media_type)]
 """A media type. The set is open: ingest has a parser for each type that it reads, and refuses others."""
 DOCX = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
+XLSX = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
+PPTX = "application/vnd.openxmlformats-officedocument.presentationml.presentation"
+EML = "message/rfc822"
+IPYNB = "application/x-ipynb+json"
 PROSE_TYPES: Mapping[str, str] = MappingProxyType(
     {
         ".md": "text/markdown",
@@ -36,6 +40,10 @@ PROSE_TYPES: Mapping[str, str] = MappingProxyType(
         ".htm": "text/html",
         ".pdf": "application/pdf",
         ".docx": DOCX,
+        ".xlsx": XLSX,
+        ".pptx": PPTX,
+        ".eml": EML,
+        ".ipynb": IPYNB,
     }
 )
 """Media type by the ending of a document's id, of the formats that clients publish from folders."""

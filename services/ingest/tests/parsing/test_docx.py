@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tunewheel_ingest.parsing.archives import MAX_ENTRIES, OLE_MAGIC
 from tunewheel_ingest.parsing.document import ParsedDocument, Unreadable
-from tunewheel_ingest.parsing.formats.docx import MAX_ENTRIES, OLE_MAGIC, parse_docx
+from tunewheel_ingest.parsing.formats.docx import parse_docx
 
 from .docxs import MANUAL, OFFICE, make_docx, merged, paragraph, relations
 
@@ -70,7 +71,7 @@ def archive(**parts: bytes) -> bytes:
     [
         (bytes, "is no readable DOCX"),
         (lambda: b"PK\x03\x04 not really", "is no readable DOCX"),
-        (lambda: OLE_MAGIC + bytes(600), "is encrypted, or an old .doc"),
+        (lambda: OLE_MAGIC + bytes(600), "is encrypted, or of an old format"),
         (lambda: archive(a=b"b"), "is an archive, but no DOCX"),
         (lambda: make_docx("", more={"word/media/bomb.bin": bytes(300 << 20)}), "unpacks to 3145"),
         (lambda: make_docx("", more={"word/media/bomb.bin": bytes(50 << 20)}), "-fold, 200 are allowed"),

@@ -44,6 +44,7 @@ class Limits(Frozen):
     def exceeded(self, ended_by: int) -> str | None:
         """Return the limit that a process exceeded when a signal ended it; None if that is not known."""
         return {
+            signal.SIGABRT: self.too_much_memory,  # how Rust ends a process that gets no more memory
             signal.SIGXCPU: f"takes over {self.cpu_seconds} s of processor time to read; split it, or raise "
             "TUNEWHEEL_PARSE_CPU_SECONDS",
             signal.SIGALRM: f"takes over {self.wall_seconds} s to read; split it, or raise "

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunewheel_ingest.normalising import normalise
 from tunewheel_ingest.parsing.document import ParsedDocument, Parser, Unreadable, refusing_damage
+from tunewheel_ingest.parsing.formats.confluence import is_confluence, settle_macros, without_cdata
 from tunewheel_ingest.parsing.markdown import sections_of, title_of
 
 if TYPE_CHECKING:
@@ -49,7 +50,10 @@ def parse_html(html: str | bytes) -> ParsedDocument:
     from bs4 import BeautifulSoup
 
     with refusing_damage("HTML page", "simplify or mend its markup"):
-        soup = BeautifulSoup(html, "html.parser")
+        is_wiki = is_confluence(html)
+        soup = BeautifulSoup(without_cdata(html) if is_wiki else html, "html.parser")
+        if is_wiki:
+            settle_macros(soup)
         named = normalise(soup.title.get_text(" ", strip=True)) if soup.title else ""
         _clean(soup)
         markdown = to_markdown(_main_part(soup))
