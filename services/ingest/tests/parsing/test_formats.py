@@ -29,7 +29,7 @@ def _read(path, name):
     mail = message_from_bytes(path.read_bytes())
     return ParsedDocument(markdown=mail.get_payload().strip(), title=mail["subject"])
 
-MAIL = Parser("message/rfc822", _read, endings=(".eml",), libraries=("email",))
+MAIL = Parser("application/x-letter", _read, endings=(".letter",), libraries=("email",))
 LOG = Parser("text/x-log", lambda path, name: parse_plain(path.read_text()), read_here=parse_plain)
 """
 
@@ -53,10 +53,10 @@ def published(document_id: str, **fields: Any) -> DocumentPublished:
 @pytest.mark.usefixtures("mail")
 async def test_a_new_format_is_one_file(tmp_path: Path) -> None:
     file = ArtifactRef(path="documents/a", sha256="0" * 64, size_bytes=1)
-    require_parser(published("a.eml", media_type=known_type("inbox/A.EML"), file=file))
-    (tmp_path / "a.eml").write_text("Subject: Bell\n\nIt rings.\n")
+    require_parser(published("a.letter", media_type=known_type("inbox/A.LETTER"), file=file))
+    (tmp_path / "a.letter").write_text("Subject: Bell\n\nIt rings.\n")
     target = tmp_path / "parsed.json"
-    order = Order(source=str(tmp_path / "a.eml"), target=str(target), media_type="message/rfc822", name="a",
+    order = Order(source=str(tmp_path / "a.letter"), target=str(target), media_type="application/x-letter", name="a",
                   limits=LIMITS)  # fmt: skip
     assert outcome_of(order, parse_file).status == "read"
     parsed = ParsedDocument.model_validate_json(target.read_bytes())
@@ -80,4 +80,4 @@ async def test_a_format_without_a_parser_is_refused_with_the_formats_that_have_o
 def test_each_format_of_folders_and_of_code_has_a_parser() -> None:
     endings = {*PROSE_TYPES, *LANGUAGES}
     assert {known_type(f"x{ending}") for ending in endings} == set(known_parsers())
-    assert len(known_parsers()) >= 7
+    assert len(known_parsers()) >= 11

@@ -13,7 +13,9 @@ from pathlib import Path
 
 import psutil
 import pytest
+import xlsxwriter
 from tunewheel_contracts.errors import TransientError
+from tunewheel_contracts.formats.document import XLSX
 from tunewheel_ingest.parsing.document import ParsedDocument, Unreadable
 from tunewheel_ingest.parsing.limits import Limits
 from tunewheel_ingest.parsing.process import ParserProcess
@@ -43,6 +45,18 @@ async def test_documents_of_all_kinds_one_after_the_other(parser: ParserProcess,
         (tmp_path / name).write_bytes(data)
         parsed = await parser.parse(tmp_path / name, media_type=media_type, name=name)
         assert parsed.sections, name
+
+
+async def test_a_sheet_with_two_cells_far_apart_is_refused_for_its_memory(
+    parser: ParserProcess, tmp_path: Path
+) -> None:
+    book = xlsxwriter.Workbook(str(tmp_path / "a.xlsx"))
+    sheet = book.add_worksheet()
+    sheet.write(0, 0, "a")
+    sheet.write(1_048_575, 16_383, "b")
+    book.close()
+    with pytest.raises(Unreadable, match="MiB of memory"):
+        await parser.parse(tmp_path / "a.xlsx", media_type=XLSX, name="a.xlsx")
 
 
 async def test_a_refusal_travels_and_the_next_document_is_read(parser: ParserProcess, tmp_path: Path) -> None:
