@@ -72,12 +72,12 @@ def test_a_file_that_bears_the_mark_of_its_encoding_is_left_to_ingest(folder: Pa
 
 
 def test_a_file_of_any_ending_is_left_to_ingest_if_it_is_said_to_be_a_document(tmp_path: Path) -> None:
-    (tmp_path / "mail.eml").write_text("Subject: bell")
+    (tmp_path / "mail.letter").write_text("Subject: bell")
     with pytest.raises(SourceUnusable):
-        open_source(tmp_path / "mail.eml", kind=None, maps=(), max_bytes=1_000)
-    (found,) = open_source(tmp_path / "mail.eml", kind=Kind.DOCUMENT, maps=(), max_bytes=1_000)
+        open_source(tmp_path / "mail.letter", kind=None, maps=(), max_bytes=1_000)
+    (found,) = open_source(tmp_path / "mail.letter", kind=Kind.DOCUMENT, maps=(), max_bytes=1_000)
     assert isinstance(found, FoundFile)
-    assert (found.document_id, found.media_type) == ("mail.eml", None)
+    assert (found.document_id, found.media_type) == ("mail.letter", None)
 
 
 def write(root: Path, *names: str) -> None:

@@ -38,12 +38,12 @@ LOG = Parser("text/x-log", lambda path, name: parse_plain(path.read_text()), rea
 def mail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     folder = tmp_path / "more"
     folder.mkdir()
-    (folder / "mail.py").write_text(MAIL)
+    (folder / "letter.py").write_text(MAIL)
     monkeypatch.setattr(formats, "__path__", [*formats.__path__, str(folder)])
     known_parsers.cache_clear()
     yield
     known_parsers.cache_clear()
-    sys.modules.pop(f"{formats.__name__}.mail", None)
+    sys.modules.pop(f"{formats.__name__}.letter", None)
 
 
 def published(document_id: str, **fields: Any) -> DocumentPublished:
@@ -56,8 +56,8 @@ async def test_a_new_format_is_one_file(tmp_path: Path) -> None:
     require_parser(published("a.letter", media_type=known_type("inbox/A.LETTER"), file=file))
     (tmp_path / "a.letter").write_text("Subject: Bell\n\nIt rings.\n")
     target = tmp_path / "parsed.json"
-    order = Order(source=str(tmp_path / "a.letter"), target=str(target), media_type="application/x-letter", name="a",
-                  limits=LIMITS)  # fmt: skip
+    order = Order(source=str(tmp_path / "a.letter"), target=str(target), name="a", limits=LIMITS,
+                  media_type="application/x-letter")  # fmt: skip
     assert outcome_of(order, parse_file).status == "read"
     parsed = ParsedDocument.model_validate_json(target.read_bytes())
     assert (parsed.markdown, parsed.title) == ("It rings.", "Bell")

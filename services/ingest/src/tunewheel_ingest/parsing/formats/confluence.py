@@ -68,7 +68,7 @@ def _settle_macro(soup: BeautifulSoup, macro: Tag) -> None:
     title, label = said.get("title", ""), name.capitalize() if name in PANELS else ""
     if name in VERBATIM:
         body.name = "pre"
-        body["class"] = [f"language-{said['language']}"] if said.get("language") else []
+        body["class"] = f"language-{said['language']}" if said.get("language") else ""
     if title or label:
         heading = soup.new_tag("p")
         heading.string = ": ".join(part for part in (label, title) if part)
