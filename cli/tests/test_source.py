@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from .test_publish import Intake, intake  # noqa: F401 (a fixture)
+from tunewheel_cli.publishing.items import Found, Kind, Refusal
+from tunewheel_cli.publishing.mapped import mapped_source, source_of
 
 SPEC = """
 project: desk
@@ -73,10 +73,12 @@ def test_what_cannot_be_tried_is_said(cases: Path, run: Any) -> None:
     assert "cases.pdf" in run("source", "test", "cases.pdf", code=1).output
 
 
-def test_a_file_is_published_by_a_source(intake: Intake, cases: Path, run: Any) -> None:  # noqa: F811
-    told = json.loads(run("publish", str(cases), "--source", "crm", "--json", code=3).stdout)
-    assert (told["published"], told["refused"]) == (1, 1)
-    assert told["notes"] == ["left out: 1 records that the source's where leaves out"]
-    (event,) = intake.of("ticket.published")
-    assert (event.ticket_id, event.answer) == ("1", "Charge it.")
+def test_a_file_is_published_by_a_source(cases: Path, run: Any) -> None:
+    source = mapped_source(cases, source_of("crm", Path("project.yaml")), "desk", None)
+    event, refused = source
+    assert isinstance(event, Found)
+    assert (event.kind, event.fields["ticket_id"], event.fields["answer"]) == (Kind.TICKET, "1", "Charge it.")
+    assert isinstance(refused, Refusal)
+    assert refused.field == "body"
+    assert source.notes == ["left out: 1 records that the source's where leaves out"]
     assert "--source" in run("publish", str(cases), "--source", "crm", "--check", code=2).output
