@@ -19,6 +19,7 @@ from tunewheel_curate.errors import SourceAway
 from tunewheel_curate.evaluation.benchmarks import BenchmarkTexts
 from tunewheel_curate.examples.tokens import Tokens, estimating
 from tunewheel_curate.holdout.memory import HoldoutMemory
+from tunewheel_curate.quarantine.judgements import NOBODY_JUDGED, Judged
 from tunewheel_curate.replay.mixing import ReplayPool
 
 if TYPE_CHECKING:
@@ -76,6 +77,8 @@ class Inputs:
     """All inputs of a build other than the records and the spec."""
 
     withdrawals: tuple[Withdrawal, ...] = ()
+    judged: Judged = NOBODY_JUDGED
+    """People's decisions about records in quarantine."""
     memory: HoldoutMemory = field(default_factory=HoldoutMemory)
     """The memory of the project's previous version."""
     replay: ReplayPool | None = None

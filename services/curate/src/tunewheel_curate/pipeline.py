@@ -28,6 +28,7 @@ from tunewheel_curate.lineage import LINEAGE_COLUMNS, RECORD_COLUMNS, SourceCoun
 from tunewheel_curate.outcomes import no_outcomes
 from tunewheel_curate.passages.adding import PROMPT_COLUMNS, Shown, shown_in
 from tunewheel_curate.preferences import negatives_of, pairs_of
+from tunewheel_curate.quarantine.rules import LISTED
 from tunewheel_curate.records.selection import Selected, select
 from tunewheel_curate.replay.mixing import Replayed, replayed_of
 from tunewheel_curate.similarity.near_index import NearIndex, empty_index
@@ -71,6 +72,8 @@ class Build:
     """What the row steps made of the rows, so that the next build does not run them again."""
     shown: Shown | None = None
     """The passages in the prompts of training rows. None: the project trains without passages."""
+    waiting: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=LISTED))
+    """The records in quarantine."""
     requests: dict[str, str] = field(default_factory=dict)
     """By example: the request for labels that it answers."""
     answers_in_training: dict[str, bool] = field(default_factory=dict)
@@ -91,7 +94,8 @@ def build(
     and do not change the result.
     """
     inputs = inputs or Inputs()
-    selected = select(records, inputs.withdrawals, ratings=spec.dataset.ratings)
+    ratings = spec.dataset.ratings
+    selected = select(records, inputs.withdrawals, ratings=ratings, judged=inputs.judged)
     return curate(selected, spec, inputs, earlier=earlier or empty_index(), outcomes=outcomes)
 
 
@@ -124,6 +128,7 @@ def _put_together(lanes: Mapping[Kind, Lane], context: Context) -> Build:
     in_training: dict[str, bool] = dict(
         answers.rows.select("example_id", ANSWER_IN_TRAINING).drop_nulls().iter_rows()
     )
+    waiting = _waiting(lanes)
     shown, examples = _shown(lanes, inputs), pl.concat([own.train, own.holdout])
     funnel = [
         stage for kind in Kind if kind in lanes and kind is not Kind.PASSAGE for stage in lanes[kind].funnel
@@ -145,10 +150,10 @@ def _put_together(lanes: Mapping[Kind, Lane], context: Context) -> Build:
             formats=_by_format(split),
             answers_in_training=sum(in_training.values()) if in_training else None,
         ),
-        rejections=why_rejected(answers.rows, split, spec),
+        rejections=why_rejected(answers.rows, split, spec, waiting.height),
         near_index=answers.near_index,
         figures=figures,
-        quality=_quality(lanes),
+        quality=_quality(lanes, waiting),
         memory=answers.memory,
         preferences=None if pairs is None else pairs_of(pairs),
         negatives=None if negatives is None else negatives_of(negatives),
@@ -161,6 +166,7 @@ def _put_together(lanes: Mapping[Kind, Lane], context: Context) -> Build:
         ),
         shown=shown,
         answers_in_training=in_training,
+        waiting=waiting,
         requests=dict(answers.rows.select("example_id", label_request()).drop_nulls().iter_rows()),
     )
 
@@ -170,7 +176,7 @@ def _curated(lanes: Mapping[Kind, Lane]) -> list[Lane]:
     return [lanes[kind] for kind in (Kind.ANSWER, Kind.DOCUMENT) if kind in lanes]
 
 
-def _quality(lanes: Mapping[Kind, Lane]) -> Quality:
+def _quality(lanes: Mapping[Kind, Lane], waiting: pl.DataFrame) -> Quality:
     """Return the findings that people should review."""
     answers, overlaps = lanes[Kind.ANSWER], merged(one for lane in _curated(lanes) for one in lane.overlaps)
     return Quality(
@@ -178,7 +184,17 @@ def _quality(lanes: Mapping[Kind, Lane]) -> Quality:
         suspects=answers.suspects,
         contamination=tuple(overlap.report for overlap in overlaps),
         semantic=answers.semantic,
+        quarantined=dict(waiting.group_by("reason").len().sort("reason").iter_rows()),
     )
+
+
+def _waiting(lanes: Mapping[Kind, Lane]) -> pl.DataFrame:
+    """Return the records that wait for a person: a document once, however many of its drafts wait."""
+    parts = [part for lane in lanes.values() for part in lane.waiting]
+    rows = pl.concat([pl.DataFrame(schema=LISTED), *parts]).unique(
+        "record_id", keep="first", maintain_order=True
+    )
+    return rows.sort("reason", "record_id")
 
 
 def _shown(lanes: Mapping[Kind, Lane], inputs: Inputs) -> Shown | None:
@@ -219,15 +235,20 @@ def label_counts(frame: pl.DataFrame) -> dict[str, int]:
     return dict(sorted(counted.items(), key=lambda item: (-item[1], item[0])))
 
 
-def why_rejected(examples: pl.DataFrame, split: Split, spec: ProjectSpec) -> tuple[str, ...]:
+def why_rejected(
+    examples: pl.DataFrame, split: Split, spec: ProjectSpec, waiting: int = 0
+) -> tuple[str, ...]:
     """Return the reasons against a version of ``examples``; empty if it may be published. Each reason names
     the field and the fix."""
     reasons: list[str] = []
     wanted = spec.dataset.min_examples
     if examples.height < wanted:
+        listed = (
+            f"judge the {waiting} records that wait (`tunewheel quarantine list --project {spec.project}`), "
+        )
         reasons.append(
             f"dataset.min_examples: {examples.height} clean examples where {wanted} are needed; "
-            "publish more answered records, or lower it"
+            f"{listed if waiting else ''}publish more answered records, or lower it"
         )
     askable = (*spec.dataset.holdout_trust, Trust.UNVERIFIED)
     if examples.height and not examples["trust"].is_in(askable).any():

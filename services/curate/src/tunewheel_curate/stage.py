@@ -37,6 +37,7 @@ RECORD_SCHEMA: dict[str, pl.DataType] = {
     "group": pl.String(),
     "trust": pl.String(),
     "validated_by": pl.String(),
+    "principal": pl.String(),
     "validated_at": pl.Datetime("us", "UTC"),
     "occurred_at": pl.Datetime("us", "UTC"),
     "attributes": pl.String(),
@@ -46,8 +47,9 @@ RECORD_SCHEMA: dict[str, pl.DataType] = {
     "offset": pl.Int64(),
 }
 """One row per delivery of ``record.ingested``. ``attributes``, ``history`` and ``sections`` are canonical
-JSON; ``history`` and ``sections`` are null where the record has none. ``published_at`` is the event's
-``ce_time``. ``partition`` and ``offset`` are the event's place on the log."""
+JSON; ``history`` and ``sections`` are null where the record has none. ``principal`` is the caller whom a door
+identified, or null. ``published_at`` is the event's ``ce_time``. ``partition`` and ``offset`` are the event's
+place on the log."""
 
 TRAIN, HOLDOUT = "train", "holdout"
 """The values of the column ``side``."""
@@ -59,10 +61,12 @@ DRAFTED_SCHEMA: dict[str, pl.DataType] = {
     "place": pl.String(),
     "heading": pl.String(),
     "cut": pl.String(),
+    "instead_of": pl.String(),
 }
 """The columns that drafting adds. ``document`` is the record that a row was made of, ``place`` the heading
 path, page or lines there, and ``heading`` the heading alone; null: the row is no draft from a document.
-``cut`` is the text that cleaning removed."""
+``cut`` is the text that cleaning removed. ``instead_of`` is the record that the row would replace if a person
+released it (``select_usable``)."""
 
 DROPPED_SCHEMA: dict[str, pl.DataType] = {
     "record_id": pl.String(),
@@ -112,6 +116,8 @@ class Stage:
     counts_of: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """The part of ``counts`` that each row has, by ``record_id``; only of a step that judges each row by
     itself."""
+    waiting: tuple[pl.DataFrame, ...] = ()
+    """Lists of records that wait for a person; see ``quarantine/rules.py``."""
     review: tuple[pl.DataFrame, ...] = ()
     """Lists of records that people should review; see ``labels/review.py``."""
     pairs: SimilarPairs | None = None
@@ -140,14 +146,21 @@ def drafted(records: pl.DataFrame) -> pl.DataFrame:
     """Return ``records`` with the columns of ``DRAFTED_SCHEMA``, as rows that train."""
     values = {"format": ExampleFormat.ANSWER.value, "side": TRAIN}
     return records.with_columns(
-        pl.lit(values.get(name), dtype=kind).alias(name) for name, kind in DRAFTED_SCHEMA.items()
+        pl.lit(values.get(name), dtype=kind).alias(name)
+        for name, kind in DRAFTED_SCHEMA.items()
+        if name not in records.columns
     )
 
 
 def without_texts(stage: Stage) -> Stage:
     """Return ``stage`` with only the columns that funnel and lineage need: texts take memory."""
     return replace(
-        stage, kept=stage.kept.select(pl.col("^(record_id|flags)$")), pairs=None, counts_of={}, review=()
+        stage,
+        kept=stage.kept.select(pl.col("^(record_id|flags)$")),
+        pairs=None,
+        counts_of={},
+        review=(),
+        waiting=(),
     )
 
 

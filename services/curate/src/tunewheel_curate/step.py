@@ -133,6 +133,7 @@ class Lane:
     """The name of the only stage that the funnel has for this lane. Empty: the funnel has all stages."""
     held: pl.DataFrame = field(default_factory=pl.DataFrame)
     review: list[pl.DataFrame] = field(default_factory=list)
+    waiting: list[pl.DataFrame] = field(default_factory=list)
     overlaps: list[Overlap] = field(default_factory=list)
     near_index: NearIndex = field(default_factory=empty_index)
     memory: HoldoutMemory = field(default_factory=HoldoutMemory)
@@ -177,6 +178,7 @@ class Lane:
         if step.held:
             self.held = self.rows
         self.review += stage.review
+        self.waiting += stage.waiting
         self.overlaps += stage.overlaps
         for name in ("near_index", "semantic", "suspects", "memory"):
             if (found := getattr(stage, name)) is not None:

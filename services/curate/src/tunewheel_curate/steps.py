@@ -7,6 +7,7 @@ stay are the version, which ``pipeline.py`` puts together.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 
 import polars as pl
@@ -48,6 +49,7 @@ from tunewheel_curate.preferences import (
     keep_trained,
     take_answers,
 )
+from tunewheel_curate.quarantine.rules import limit_origins, set_aside
 from tunewheel_curate.replay.mixing import choose_replay, draft_replay
 from tunewheel_curate.stage import DOCUMENT, RATED_DOWN, TRAIN, Stage, drafted, keep_all, without_texts
 from tunewheel_curate.step import Context, Draft, Kind, Lane, Step
@@ -67,8 +69,8 @@ def _validate(records: pl.DataFrame, task: TaskSpec, cleaning: CleaningSpec) -> 
     return replace(stage, review=(off_schema(records, stage, task),))
 
 
-def _settle_conflicts(records: pl.DataFrame, task: TaskSpec) -> Stage:
-    stage = drop_conflicts(records)
+def _settle_conflicts(records: pl.DataFrame, task: TaskSpec, released: Collection[str]) -> Stage:
+    stage = drop_conflicts(records, released)
     return replace(stage, review=(conflicting(records, stage), answer_conflicting(stage.kept, task)))
 
 
@@ -86,6 +88,8 @@ def _trained(context: Context) -> dict[str, object]:
 TRUST = "trust attributes"
 BEST = f"{TRUST} output occurred_at published_at"
 """The columns by which the best of several records is chosen."""
+WAITS = "kind trust principal published_at input output"
+"""The columns of the list of quarantined records."""
 LISTED = f"kind source_id title input output validated_by validated_at {TRUST} occurred_at published_at"
 """The columns of the review list."""
 TALK = "title input history output"
@@ -155,14 +159,22 @@ ROW_STEPS = (
 (``outcomes.py``)."""
 
 CORPUS_STEPS = (
+    Step(
+        "quarantine", set_aside, f"{WAITS} title history document instead_of", kinds=WRITTEN,
+        options=lambda c: {
+            "corrections": c.spec.dataset.corrections, "injections": c.spec.dataset.injections,
+            "min_trust": c.spec.dataset.min_trust if c.kind is Kind.ANSWER else "unverified",
+            "released": c.inputs.judged.released, "refused": c.inputs.judged.refused,
+        },
+    ),
     Step(  # checks a sample first
         "template", check_conversations, TALK, kinds=WRITTEN,
         options=lambda c: {"tokenizer": c.inputs.pinned.tokens.tokenizer, "system_prompt": c.system_prompt}
         if c.inputs.pinned.tokens.tokenizer is not None else None,
     ),
     Step(
-        "conflicts", _settle_conflicts, f"key label {LISTED}", held=True,
-        options=lambda c: {"task": c.spec.task},
+        "conflicts", _settle_conflicts, f"key label group principal {LISTED}", held=True,
+        options=lambda c: {"task": c.spec.task, "released": c.inputs.judged.released},
     ),
     Step("exact_duplicates", drop_exact_duplicates, f"key {BEST}"),
     Step(
@@ -183,6 +195,13 @@ CORPUS_STEPS = (
         "semantic_duplicates", settle_semantic_duplicates, f"key label {BEST}", paired=True,
         options=lambda c: {"policy": c.spec.dataset.semantic_duplicates, "task": c.spec.task}
         if c.spec.dataset.semantic_duplicates.enabled else None,
+    ),
+    Step(
+        "flood", limit_origins, f"{WAITS} group label",
+        options=lambda c: {
+            "limits": c.spec.dataset.limits, "held_out": c.spec.dataset.holdout_fraction,
+            "released": c.inputs.judged.released,
+        },
     ),
     Step(
         "conversations", join_conversations, "", paired=True,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from tunewheel_contracts.events.data import (
 from tunewheel_contracts.events.retrieval import IndexVersioned
 from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.dataset import DatasetManifest
+from tunewheel_contracts.formats.quarantine import quarantine_path
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.identity import content_sha256
 from tunewheel_runtime.service import Service
@@ -45,10 +46,12 @@ Answer = Envelope[DatasetVersioned] | Envelope[DatasetRejected]
 
 @dataclass(frozen=True)
 class Basis:
-    """The withdrawals and erasures that a build respects. If they change during a build, it is repeated."""
+    """The withdrawals and erasures that a build respects. If they change during a build, it is repeated. A
+    decision about a record in quarantine that comes meanwhile counts for the next build."""
 
     withdrawals_upto: Mapping[str, int]
     erasures: tuple[Erasure, ...]
+    judged_upto: Mapping[str, int] = field(compare=False)
 
 
 class Answering:
@@ -96,6 +99,7 @@ class Answering:
                 spec,
                 records_upto=event.data.records_upto,
                 withdrawals_upto=basis.withdrawals_upto,
+                judged_upto=basis.judged_upto,
                 erasures=basis.erasures,
                 previous=previous.dataset_id if previous else None,
                 published=self._state.history.versions(event.project),
@@ -152,7 +156,8 @@ class Answering:
     def _basis(self, event: Envelope[DatasetRequested]) -> Basis:
         pinned = event.data.withdrawals_upto
         upto = self._state.withdrawals.upto(event.project) if pinned is None else pinned
-        return Basis(upto, self._state.erasures.of(event.project))
+        judged = self._state.judgements.upto(event.project)
+        return Basis(upto, self._state.erasures.of(event.project), judged)
 
     async def _forget_meanwhile(self, project: str, *, before: tuple[Erasure, ...]) -> None:
         """Delete what a build kept of records and documents that were erased during that build: a teacher's
@@ -163,6 +168,7 @@ class Answering:
                 keys = await taught_of(store, project, erasure.subject)
                 await forget_taught(store, project, erasure.subject, keys)
                 await OutcomeCache(store).forget(project)
+                await store.delete([quarantine_path(project)])
 
     async def _publishable(
         self,
@@ -200,6 +206,7 @@ class Answering:
             reason=event.data.reason,
             records_upto=event.data.records_upto,
             withdrawals_upto=dict(basis.withdrawals_upto),
+            judged_upto=dict(basis.judged_upto) or None,
             preliminary=manifest.preliminary,
             previous=manifest.previous,
             missing_records=self._missing.count or None,
@@ -246,6 +253,7 @@ class Answering:
             funnel=outcome.funnel,
             records_upto=event.data.records_upto,
             withdrawals_upto=dict(basis.withdrawals_upto),
+            judged_upto=dict(basis.judged_upto) or None,
         )
         log.warning("dataset_rejected", project=event.project, reasons=reasons)
         return self._service.new(data, cause=event)

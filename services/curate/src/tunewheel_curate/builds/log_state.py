@@ -1,5 +1,5 @@
 """Curate's state from the log, other than the records: specs, requests, versions, turns, withdrawals,
-erasures, and trained adapters. A restart forgets nothing."""
+judgements, erasures, and trained adapters. A restart forgets nothing."""
 
 from __future__ import annotations
 
@@ -13,13 +13,23 @@ from tunewheel_contracts.events.monitoring import TurnDecided
 from tunewheel_contracts.events.training import TrainCompleted
 from tunewheel_contracts.events.upstream import ProjectDeclared
 from tunewheel_contracts.formats.spec import ProjectSpec
-from tunewheel_contracts.topics import DOCUMENT_WITHDRAWN, ERASURE_REQUESTED, PROJECT_DECLARED, TURN_DECIDED
+from tunewheel_contracts.topics import (
+    DOCUMENT_WITHDRAWN,
+    ERASURE_REQUESTED,
+    PROJECT_DECLARED,
+    RECORD_JUDGED,
+    TURN_DECIDED,
+)
 from tunewheel_contracts.withdrawals import Withdrawals
 from tunewheel_runtime.service import Position
 from tunewheel_turns.facts import TOPICS as TURN_TOPICS
 from tunewheel_turns.facts import TurnFacts
 
-TOPICS = (PROJECT_DECLARED, DOCUMENT_WITHDRAWN, ERASURE_REQUESTED, TURN_DECIDED, *TURN_TOPICS)
+from tunewheel_curate.quarantine.judgements import Judgements
+
+TOPICS = (
+    PROJECT_DECLARED, DOCUMENT_WITHDRAWN, RECORD_JUDGED, ERASURE_REQUESTED, TURN_DECIDED, *TURN_TOPICS
+)  # fmt: skip
 
 
 class History:
@@ -113,6 +123,7 @@ class LogState:
         self.history = History()
         self.turns = TurnFacts()
         self.withdrawals = Withdrawals()
+        self.judgements = Judgements()
         self.erasures = Erasures()
         self.specs: dict[str, ProjectSpec] = {}
         """By hash: every spec that the log still holds, including earlier ones."""
@@ -133,6 +144,7 @@ class LogState:
             self._read_decision(envelope, position)
         self.requested(envelope)
         self.withdrawals.apply(envelope, position.partition, position.offset)
+        self.judgements.apply(envelope, position.partition, position.offset)
         self.erasures.apply(envelope)
 
     def requested(self, envelope: Envelope[Any]) -> None:

@@ -66,6 +66,7 @@ class StoredVersions:
         *,
         records_upto: Mapping[str, int] | None,
         withdrawals_upto: Mapping[str, int] | None,
+        judged_upto: Mapping[str, int] | None,
         erasures: tuple[Erasure, ...],
         previous: str | None,
         published: Iterable[DatasetVersioned],
@@ -73,8 +74,8 @@ class StoredVersions:
     ) -> BuildOrder:
         """Return the order for a version of ``spec``'s project that follows the version ``previous``.
 
-        ``published`` are all earlier versions. None for ``records_upto`` or ``withdrawals_upto`` means no
-        records, or no withdrawals.
+        ``published`` are all earlier versions. None for ``records_upto``, ``withdrawals_upto`` or
+        ``judged_upto`` means no records, no withdrawals, or no decisions.
         """
         return BuildOrder(
             table_url=self._table_url,
@@ -82,6 +83,7 @@ class StoredVersions:
             records_upto=dict(records_upto or {}),
             folder="",
             withdrawals=self._state.withdrawals.before(spec.project, withdrawals_upto or {}),
+            judged=self._state.judgements.before(spec.project, judged_upto or {}),
             erasures=erasures,
             previous=previous,
             published=tuple(one.dataset_id for one in published),
@@ -182,6 +184,7 @@ class StoredVersions:
             spec,
             records_upto=version.records_upto,
             withdrawals_upto=version.withdrawals_upto,
+            judged_upto=version.judged_upto,
             erasures=self._state.erasures.of(version.project),
             previous=version.previous,
             published=earlier,

@@ -32,6 +32,7 @@ from tunewheel_contracts.withdrawals import Withdrawal
 from tunewheel_runtime.worker_spans import worker_span
 
 from tunewheel_curate.errors import SourceAway
+from tunewheel_curate.quarantine.judgements import NOBODY_JUDGED, Judged
 
 if TYPE_CHECKING:
     import polars as pl
@@ -65,6 +66,7 @@ class BuildOrder(Frozen):
     regression_set: str | None = None
     """Path of eval's regression set; None: the set that comes with Tunewheel."""
     withdrawals: tuple[Withdrawal, ...] = ()
+    judged: Judged = NOBODY_JUDGED
     erasures: tuple[Erasure, ...] = ()
     previous: str | None = None
     """The ``dataset_id`` of the project's previous version."""
@@ -150,13 +152,14 @@ async def _curated(order: BuildOrder, records: pl.DataFrame) -> Build:
     from tunewheel_curate.evaluation.benchmarks import read_benchmarks, regression_benchmark
     from tunewheel_curate.outcomes import OutcomeCache
     from tunewheel_curate.pipeline import curate, refused
+    from tunewheel_curate.quarantine.listing import write_quarantine
     from tunewheel_curate.records.selection import select
     from tunewheel_curate.records.table import store_of
     from tunewheel_curate.similarity.near_cache import NearCache
     from tunewheel_curate.stage import DOCUMENT
 
     spec, store = order.spec, ObjectStore(store_of(order.table_url))
-    selected = select(records, order.withdrawals, ratings=spec.dataset.ratings)
+    selected = select(records, order.withdrawals, ratings=spec.dataset.ratings, judged=order.judged)
     regression = regression_benchmark(Path(order.regression_set) if order.regression_set else None)
     try:
         declared = await read_benchmarks(spec.dataset.benchmarks, store)
@@ -170,6 +173,7 @@ async def _curated(order: BuildOrder, records: pl.DataFrame) -> Build:
     made = curate(selected, spec, inputs, earlier=earlier, outcomes=outcomes)
     await near.write(spec.project, made.near_index, earlier=earlier)
     await rows.write(spec.project, made.outcomes, earlier=outcomes)
+    await write_quarantine(store, spec.project, made.waiting, order.records_upto)
     return made
 
 
@@ -187,6 +191,7 @@ async def _inputs(
     return Inputs(
         benchmarks=benchmarks,
         withdrawals=order.withdrawals,
+        judged=order.judged,
         memory=_memory(order).retiring(groups, rows),
         replay=await pinned_replay(store, build_id, replay, order.allowed) if replay is not None else None,
         pinned=await pin_inputs(store, build_id, order.spec, documents, allowed=order.allowed, secret=secret),

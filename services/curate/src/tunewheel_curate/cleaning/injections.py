@@ -24,7 +24,9 @@ _INJECTION = (
     r"|\b(?:developer|god|jailbreak) mode\b|\bdo anything now\b|\bnew instructions?\s?:"
     r"|\bignorier\w{0,3}\b[^\n.!?]{0,40}\b(?:anweisung|instruktion|regel)\w{0,3}\b"
     r"|\bignore[zrs]?\b[^\n.!?]{0,40}\b(?:instruction|consigne|instruccion|instrucción)\w{0,3}\b"
-    r"|(?m)^\s{0,8}#{0,6}\s?(?:system|assistant)\s?:"
+    # Tickets have lines like "System: Windows 11" too, so only a line that goes on as instructions do counts.
+    r"|(?m)^\s{0,8}#{0,6}\s?(?:system|assistant)\s?:\s{0,8}"
+    r"(?:you\b|your\b|act\b|always\b|never\b|from now|respond\b|reply\b|answer\b|say\b|sure\b|ignore\b)"
     r"|<\|[a-z0-9_.-]{1,64}\|>|\[/?inst\]|<</?sys>>"
 ).replace(r"\b", r"(?-u:\b)")
 _CONTROL = re.compile(
@@ -35,6 +37,11 @@ _CONTROL = re.compile(
 def injected(texts: pl.Expr) -> pl.Expr:
     """Return whether a text addresses the model: it tries to replace the instructions, or imitates a role."""
     return texts.str.contains(_INJECTION)
+
+
+def found_injection(texts: pl.Expr) -> pl.Expr:
+    """Return the words by which a text addresses the model; null: it does not."""
+    return texts.str.extract(_INJECTION, 0)
 
 
 def broken_up(text: str) -> str:

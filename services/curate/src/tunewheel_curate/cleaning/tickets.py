@@ -148,7 +148,7 @@ def _marked(records: pl.DataFrame, tallies: Tallies) -> pl.DataFrame:
         pl.any_horizontal(pl.lit(broken[name].ne_missing(records[name])) for name in TEXTS)
     ).to_series()
     injection = records.select(
-        pl.any_horizontal(injected(pl.col(name)).fill_null(False) for name in ("title", "input", "history"))
+        pl.any_horizontal(injected(pl.col(name)).fill_null(False) for name in TEXTS)
     ).to_series()
     for name, mask in ((CONTROL_TOKENS, control), (PROMPT_INJECTION, injection)):
         for row in mask.arg_true():

@@ -34,6 +34,8 @@ class Quality:
     suspects: Suspects = field(default_factory=Suspects)
     contamination: tuple[BenchmarkOverlap, ...] = ()
     semantic: SemanticReport | None = None
+    quarantined: dict[str, int] = field(default_factory=dict)
+    """How many records wait for a person, by reason."""
 
     def report(self, review: ArtifactRef | None) -> QualityReport:
         """Return the report for the manifest; ``review`` refers to the review list, if it has rows."""
@@ -42,6 +44,7 @@ class Quality:
             review_counts=review_counts(self.review),
             contamination=self.contamination,
             semantic=self.semantic,
+            quarantined=self.quarantined,
         )
 
 

@@ -28,6 +28,7 @@ from tunewheel_runtime.store import ObjectStore
 
 from tunewheel_curate.documents.teaching import forget_taught, taught_of
 from tunewheel_curate.outcomes import OutcomeCache
+from tunewheel_curate.quarantine.listing import forget_quarantined
 from tunewheel_curate.records.table import RecordTable
 from tunewheel_curate.similarity.near_cache import NearCache
 
@@ -77,6 +78,7 @@ async def forget(
     await asyncio.to_thread(table.erase, rows)
     await NearCache(store).forget(event.project)
     await OutcomeCache(store).forget(event.project)
+    await forget_quarantined(store, event.project, finding.record_ids)
     log.info(
         "erased", erasure_id=event.data.erasure_id, records=finding.records, dataset_ids=finding.dataset_ids
     )

@@ -7,11 +7,15 @@ of delivery and the partitions do not matter.
    The copy keeps the time of the earliest publication after the last other record of the same source, so that
    an export that is sent again changes nothing. A source that returns to an earlier content says it anew.
 2. Of several records of one source (same kind and ``source_id``) the newest counts. "Newest" is decided by,
-   in this order: the record's own date (for a ticket when it was validated, otherwise ``occurred_at``);
-   higher trust; later publication; greater ``record_id``. The record's own date is used only if every record
+   in this order: the trust of its answer, since an answer never replaces one that is trusted more; the
+   record's own date (for a ticket when it was validated, otherwise ``occurred_at``); a correction in a
+   review; later publication; greater ``record_id``. The record's own date is used only if every record
    of the source has one. Otherwise a file without a date would lose to the dated file that it replaces, or
    the other way round. ingest publishes the versions of a source in order, so "later published" holds even
    between partitions.
+3. A newer answer that loses by its trust waits for a person. So does one of another caller than the source's
+   first answer, unless an expert gave it: callers choose ids freely. A record that a person released counts
+   as trusted as the best of its source.
 
 Ratings without a correction become outputs and rejected outputs. They count only if ``dataset.ratings`` is
 on; otherwise a build ignores them, and they are not in its funnel. ``contracts`` folds withdrawals.
@@ -20,7 +24,7 @@ on; otherwise a build ignores them, and they are not in its funnel. ``contracts`
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import polars as pl
@@ -29,7 +33,18 @@ from tunewheel_contracts.formats.document import ALLOWED_GROUPS
 from tunewheel_contracts.formats.label_prompts import TAUGHT_BY
 from tunewheel_contracts.withdrawals import Withdrawal
 
-from tunewheel_curate.stage import DOCUMENT, RATED, RATED_DOWN, TAUGHT, Stage, drop, dropped_frame, trust_rank
+from tunewheel_curate.quarantine.judgements import NOBODY_JUDGED, Judged
+from tunewheel_curate.stage import (
+    DOCUMENT,
+    RATED,
+    RATED_DOWN,
+    TAUGHT,
+    TRUST_RANK,
+    Stage,
+    drop,
+    dropped_frame,
+    trust_rank,
+)
 
 _MARK = f'"{TAUGHT_BY}":'
 """The key as canonical JSON writes it. In a value the quotes would be escaped, so only the key matches."""
@@ -72,26 +87,54 @@ def _dated() -> pl.Expr:
     return pl.when(said.is_not_null().all().over(SOURCE)).then(said)
 
 
-def select_usable(records: pl.DataFrame) -> Stage:
-    """Drop superseded records (rule 2), documents, answers rated down, and records without an output.
+def _competing(records: pl.DataFrame, judged: Judged) -> pl.DataFrame:
+    """Return ``records`` with ``_newest``, whether the record is the newest of its source (rule 2), and
+    ``instead_of``, the newest record if this one waits to replace it (rule 3)."""
+    document, released = pl.col("kind") == DOCUMENT, pl.col("record_id").is_in(judged.released)
+    answered = pl.col("output").is_not_null() & ~document
+    level = pl.col("trust").replace_strict(TRUST_RANK, default=0, return_dtype=pl.Int32)
+    level = pl.when(document).then(0).otherwise(level)
+    answers = records.filter(answered).sort("published_at", "record_id")
+    owners = answers.group_by(SOURCE, maintain_order=True).agg(pl.col("principal").first().alias("_owner"))
+    foreign = pl.col("_owner").is_not_null() & pl.col("principal").ne_missing(pl.col("_owner"))
+    taking = answered & foreign & (pl.col("trust") != "expert") & ~released
+    order = ["_may", "_level", "_dated", "_rank", "published_at", "record_id"]
+    ranked = (
+        records.join(owners, on=SOURCE, how="left", maintain_order="left")
+        .with_columns(
+            (~taking & ~pl.col("record_id").is_in(judged.refused)).fill_null(True).alias("_may"),
+            pl.when(released).then(level.max().over(SOURCE)).otherwise(level).alias("_level"),
+            _dated().alias("_dated"),
+            trust_rank().alias("_rank"),
+        )
+        .sort(order, descending=True, nulls_last=True)
+        .with_columns(
+            pl.col(name).first().over(SOURCE).alias(f"_best_{name.strip('_')}")
+            for name in ("record_id", "_level", "published_at")
+        )
+    )
+    waits = (
+        (answered & (pl.col("_level") >= 0) & ~pl.col("record_id").is_in(judged.refused))
+        & (pl.col("published_at") > pl.col("_best_published_at"))
+        & (~pl.col("_may") | (pl.col("_level") < pl.col("_best_level")))
+    )
+    return ranked.with_columns(
+        (pl.col("record_id") == pl.col("_best_record_id")).alias("_newest"),
+        pl.when(waits).then("_best_record_id").alias("instead_of"),
+    ).select(*records.columns, "_newest", "instead_of")
+
+
+def select_usable(records: pl.DataFrame, judged: Judged = NOBODY_JUDGED) -> Stage:
+    """Drop superseded records (rule 2), documents, answers rated down, and records without an output. Records
+    that wait to replace another (rule 3) stay: the step ``quarantine`` sets them aside.
 
     ``records`` holds distinct ``record_id``s. Reasons: ``replaced``, ``restricted`` (nothing is learnt from a
     document that not every caller may see), ``document``, ``rated_down``, ``no_output``.
     """
-    newest = (
-        records.with_columns(trust_rank().alias("_rank"), _dated().alias("_dated"))
-        .sort(
-            ["_dated", "_rank", "published_at", "record_id"],
-            descending=True,
-            nulls_last=True,
-        )
-        .unique(SOURCE, keep="first", maintain_order=True)
-        .select("record_id")
-        .to_series()
-    )
+    competing = _competing(records, judged).sort("record_id")
     rated_down = (pl.col("trust") == RATED) & pl.col("rejected_output").is_not_null()
     reason = (
-        pl.when(~pl.col("record_id").is_in(newest.implode()))
+        pl.when(~pl.col("_newest") & pl.col("instead_of").is_null())
         .then(pl.lit("replaced"))
         .when((pl.col("kind") == "document") & _is_restricted())
         .then(pl.lit("restricted"))
@@ -102,7 +145,8 @@ def select_usable(records: pl.DataFrame) -> Stage:
         .when(pl.col("output").is_null())
         .then(pl.lit("no_output"))
     )
-    return drop("selection", records, reason)
+    stage = drop("selection", competing, reason)
+    return replace(stage, kept=stage.kept.drop("_newest"))
 
 
 @dataclass(frozen=True)
@@ -120,13 +164,19 @@ class Selected:
         return self.live.kept.filter(pl.col("record_id").is_in(ids.implode()))
 
 
-def select(records: pl.DataFrame, withdrawals: Iterable[Withdrawal], *, ratings: bool) -> Selected:
+def select(
+    records: pl.DataFrame,
+    withdrawals: Iterable[Withdrawal],
+    *,
+    ratings: bool,
+    judged: Judged = NOBODY_JUDGED,
+) -> Selected:
     """Select among ``records`` (``RECORD_SCHEMA``, one project); ``ratings`` says whether ratings count."""
     records = with_taught(with_ratings(records, wanted=ratings))
     withdrawals = tuple(withdrawals)
     live = drop_withdrawn(records, withdrawals)
     distinct = distinct_records(records) if withdrawals else live.kept
-    return Selected(distinct, live, select_usable(live.kept))
+    return Selected(distinct, live, select_usable(live.kept, judged))
 
 
 def with_ratings(records: pl.DataFrame, *, wanted: bool) -> pl.DataFrame:

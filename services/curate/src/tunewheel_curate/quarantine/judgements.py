@@ -1,0 +1,48 @@
+"""People's decisions about quarantined records, folded from the log."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tunewheel_contracts.event import Envelope
+from tunewheel_contracts.events.data import RecordJudged
+from tunewheel_contracts.fields import Frozen, Slug
+
+
+class Judged(Frozen):
+    """The records that people released or refused, by the latest decision about each."""
+
+    released: tuple[Slug, ...] = ()
+    refused: tuple[Slug, ...] = ()
+
+
+NOBODY_JUDGED = Judged()
+
+
+class Judgements:
+    """All decisions so far. Applying an event twice changes nothing."""
+
+    def __init__(self) -> None:
+        self._by_project: dict[str, dict[tuple[int, int], RecordJudged]] = {}
+
+    def apply(self, envelope: Envelope[Any], partition: int, offset: int) -> None:
+        """Add one event and its position on the log. Other events are ignored."""
+        if isinstance(envelope.data, RecordJudged):
+            self._by_project.setdefault(envelope.project, {})[partition, offset] = envelope.data
+
+    def upto(self, project: str) -> dict[str, int]:
+        """Return, by partition, the offset after the project's last known decision."""
+        ends: dict[int, int] = {}
+        for partition, offset in self._by_project.get(project, {}):
+            ends[partition] = max(offset + 1, ends.get(partition, 0))
+        return {str(partition): end for partition, end in sorted(ends.items())}
+
+    def before(self, project: str, upto: Mapping[str, int]) -> Judged:
+        """Return the decisions before the offsets ``upto``. The topic keeps a project in one partition."""
+        verdicts: dict[str, str] = {}
+        for (partition, offset), data in sorted(self._by_project.get(project, {}).items()):
+            if offset < upto.get(str(partition), 0):
+                verdicts[data.record_id] = data.verdict
+        released = tuple(sorted(name for name, verdict in verdicts.items() if verdict == "release"))
+        return Judged(released=released, refused=tuple(sorted(verdicts.keys() - set(released))))
