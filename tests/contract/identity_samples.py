@@ -231,6 +231,10 @@ SAMPLES: Mapping[str, Mapping[str, list[Sample]]] = {
         "POST /v1/projects/{project}/withdrawals": [
             Sample(f"/v1/projects/{PROJECT}/withdrawals", {"documents": []}, 422, 403)
         ],
+        "GET /v1/projects/{project}/quarantine": [Sample(f"/v1/projects/{PROJECT}/quarantine", refused=403)],
+        "POST /v1/projects/{project}/quarantine": [
+            Sample(f"/v1/projects/{PROJECT}/quarantine", {"verdict": "release"}, 404, 403)
+        ],
         "GET /v1/audit": [Sample("/v1/audit", tells=True)],
         "GET /v1/keys": [Sample("/v1/keys", tells=True)],
         "POST /v1/keys": [Sample("/v1/keys", {"name": "x"}, 422)],

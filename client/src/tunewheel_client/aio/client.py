@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tunewheel_client.aio.models import Models, Rollouts
     from tunewheel_client.aio.operations import Audit, Commands, DeadLetters, Keys, ServicesOfWheel
     from tunewheel_client.aio.projects import Projects
+    from tunewheel_client.aio.quarantine import Quarantine
     from tunewheel_client.aio.runs import Evaluations, Runs
     from tunewheel_client.aio.takebacks import Documents, Erasures
     from tunewheel_client.aio.turns import Alarms, Detectors, Turns
@@ -229,6 +230,12 @@ class AsyncClient:
         from tunewheel_client.aio.datasets import Datasets
 
         return Datasets(self._transport)
+
+    @cached_property
+    def quarantine(self) -> Quarantine:
+        from tunewheel_client.aio.quarantine import Quarantine
+
+        return Quarantine(self._transport)
 
     @cached_property
     def runs(self) -> Runs:

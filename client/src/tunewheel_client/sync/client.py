@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from tunewheel_client.sync.models import Models, Rollouts
     from tunewheel_client.sync.operations import Audit, Commands, DeadLetters, Keys, ServicesOfWheel
     from tunewheel_client.sync.projects import Projects
+    from tunewheel_client.sync.quarantine import Quarantine
     from tunewheel_client.sync.runs import Evaluations, Runs
     from tunewheel_client.sync.takebacks import Documents, Erasures
     from tunewheel_client.sync.turns import Alarms, Detectors, Turns
@@ -225,6 +226,12 @@ class Client:
         from tunewheel_client.sync.datasets import Datasets
 
         return Datasets(self._transport)
+
+    @cached_property
+    def quarantine(self) -> Quarantine:
+        from tunewheel_client.sync.quarantine import Quarantine
+
+        return Quarantine(self._transport)
 
     @cached_property
     def runs(self) -> Runs:

@@ -41,7 +41,7 @@ class QuarantinedRecord(Frozen):
     """The name of the caller, where a service identified one."""
     published_at: Timestamp | None = None
     input: Text
-    """The question as it would train, without personal data. Of a document: the section."""
+    """The beginning of the question as it would train, without personal data. Of a document: a draft's."""
     output: Text | None = None
     instead_of: Annotated[Slug | None, Field(exclude_if=lambda name: name is None)] = None
     """The record that stays in its place; None: none does."""

@@ -12,7 +12,7 @@ import structlog
 from pydantic import ValidationError
 from tunewheel_contracts.api.commands import EvaluationOrder
 from tunewheel_contracts.event import E, Envelope
-from tunewheel_contracts.events.data import BuildReason, DatasetRequested
+from tunewheel_contracts.events.data import BuildReason, DatasetRequested, RecordJudged
 from tunewheel_contracts.events.evaluation import EvalRequested, ReviewRequested, ReviewSubmitted
 from tunewheel_contracts.events.lifecycle import ModelCommanded
 from tunewheel_contracts.events.training import TrainAction, TrainControl
@@ -169,6 +169,21 @@ class Actions:
             _valid(DocumentWithdrawn, project=project, document_id=name, reason=reason, principal=principal)
             for name in documents
         ]
+        return [await self._send(event) for event in events]
+
+    async def judge(
+        self,
+        project: str,
+        records: tuple[str, ...],
+        *,
+        verdict: str,
+        comment: str,
+        principal: Principal | None,
+        request: str | None = None,
+    ) -> list[Envelope[RecordJudged]]:
+        """Release records from quarantine, or refuse them."""
+        told = {"verdict": verdict, "comment": comment, "request": _named(request), "principal": principal}
+        events = [_valid(RecordJudged, project=project, record_id=name, **told) for name in records]
         return [await self._send(event) for event in events]
 
     async def erase(

@@ -51,9 +51,10 @@ from tunewheel_console.traffic import Traffic
 TRAFFIC = (topics.RECORD_INGESTED, topics.INFERENCE_COMPLETED, topics.FEEDBACK_RECEIVED)
 """Topics of which only the latest events are read."""
 ASKED_PATH = re.compile(
-    r"/((?P<of>reviews|labels)(/(?P<project>[^/]+)/(?P<id>[^/]+))?|detectors/(?P<watched>[^/]+))/?$"
+    r"/((?P<of>reviews|labels)(/(?P<project>[^/]+)/(?P<id>[^/]+))?|detectors/(?P<watched>[^/]+)"
+    r"|quarantine/(?P<judged>[^/]+))/?$"
 )
-"""The paths of pages for reviews, requests for labels and detectors, after any prefix that a proxy adds."""
+"""The paths of the pages beside the first one, after any prefix that a proxy adds."""
 REFRESH_SECONDS = 5.0
 """The longest time to read the log to its end, for example before a review is submitted."""
 PAGE_SOCKET = "/_nicegui_ws/"
@@ -138,6 +139,7 @@ def make_web(
     from tunewheel_console.detector_page import draw_detectors, watched
     from tunewheel_console.label_page import LabelPage
     from tunewheel_console.page import Page
+    from tunewheel_console.quarantine_page import draw_quarantine, waiting
     from tunewheel_console.queue_list import (
         LABEL_TITLES,
         REVIEW_TITLES,
@@ -172,6 +174,10 @@ def make_web(
             page = Page(state, actions, caller, who, **fresh)
         elif asked["watched"]:
             page = Listing(partial(watched, state, asked["watched"]), draw_detectors, caller, who, **fresh)
+        elif asked["judged"]:
+            name = asked["judged"]
+            draw = partial(draw_quarantine, actions, name, who)
+            page = Listing(partial(waiting, state, sources.store, name), draw, caller, who, **fresh)
         elif asked["id"] is None and asked["of"] == "reviews":
             reviews = partial(review_lines, state)
             page = queue_list(reviews, REVIEW_TITLES, caller, who, **fresh)

@@ -77,7 +77,7 @@ def draw_project(project: Project, commands: Commands) -> None:
     for labels in project.labels.waiting:
         draw_request_for_labels(labels, commands)
     with ui.grid().classes("w-full gap-4 grid-cols-1 lg:grid-cols-2"):
-        draw_datasets(project)
+        draw_datasets(project, commands)
         draw_runs(project, commands)
         draw_scorecards(project, commands)
         draw_production(project, commands)
@@ -156,10 +156,11 @@ def draw_figures(found: Verdict) -> None:
             ui.label(f"{check.criterion.title}: {check.reason}").classes("text-caption")
 
 
-def draw_datasets(project: Project) -> None:
+def draw_datasets(project: Project, commands: Commands) -> None:
     with ui.column().classes("w-full gap-1"):
         _heading("Dataset versions")
         _table(("dataset", "reason", "records", "train", "holdout", "funnel"), rows.dataset_rows(project))
+        ui.link("records that wait for a person", commands.link_to(f"quarantine/{project.name}"))
         for rejected in list(project.rejections)[-1:]:
             ui.label("last rejected: " + "; ".join(rejected.reasons)).classes("text-negative text-caption")
 

@@ -49,7 +49,7 @@ from tunewheel_curate.preferences import (
     keep_trained,
     take_answers,
 )
-from tunewheel_curate.quarantine.rules import limit_origins, set_aside
+from tunewheel_curate.quarantine.rules import drop_injected, limit_origins, set_aside
 from tunewheel_curate.replay.mixing import choose_replay, draft_replay
 from tunewheel_curate.stage import DOCUMENT, RATED_DOWN, TRAIN, Stage, drafted, keep_all, without_texts
 from tunewheel_curate.step import Context, Draft, Kind, Lane, Step
@@ -256,6 +256,10 @@ EXAMPLE_STEPS = (
         "personal_data", drop_personal_data, "input", kinds=(Kind.PASSAGE,),
         options=lambda c: {"policy": c.spec.dataset.pii, "project": c.spec.project}
         if c.spec.dataset.pii.action != "keep" else None,
+    ),
+    Step(
+        "injections", drop_injected, "input", kinds=(Kind.PASSAGE,),
+        options=lambda c: {} if c.spec.dataset.injections != "keep" else None,
     ),
     Step(
         "control_tokens", drop_control_tokens, "messages", kinds=(Kind.PASSAGE,),

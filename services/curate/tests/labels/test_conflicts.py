@@ -44,3 +44,32 @@ def test_of_similar_questions_nobody_who_is_trusted_alike_removes_another(record
     frame = frame.with_columns(pl.lit(trust).alias("trust"))
     pairs = [SimilarPair(0, 1, 0.9), SimilarPair(0, 2, 0.9), SimilarPair(1, 3, 0.9)]
     assert drop_near_conflicts(frame, pairs).kept["key"].to_list() == ["a", "b", "c", "d"]
+
+
+@pytest.mark.parametrize(
+    ("callers", "labels", "waits"),
+    [
+        ([None] * 4, ["bell", "bell", "horn", "bell"], ["rec-0002"]),
+        (
+            ["a", "b", "c", "m", "m", "m", "m"],
+            ["bell"] * 3 + ["horn"] * 4,
+            [f"rec-000{n}" for n in (3, 4, 5, 6)],
+        ),
+        (["a", "b", "m"], ["bell", "bell", "horn"], []),
+        (["a", "m", "m", "m"], ["bell", "horn", "horn", "horn"], []),
+    ],
+)
+def test_one_against_many_waits_and_a_caller_has_one_vote(records, callers, labels, waits) -> None:
+    frame = labelled(records, *(("q", label) for label in labels))
+    frame = frame.with_columns(pl.Series("principal", callers, dtype=pl.String))
+    stage = drop_conflicts(frame)
+    assert stage.dropped.filter(pl.col("reason") == "conflict")["record_id"].to_list() == waits
+    assert stage.kept["label"].to_list() == ([label for label in labels if label == "bell"] if waits else [])
+    assert [name for part in stage.waiting for name in part["record_id"]] == waits
+
+
+def test_of_records_trusted_alike_the_released_one_stays(records) -> None:
+    frame = labelled(records, ("q", "bell"), ("q", "horn"))
+    assert drop_conflicts(frame, ("rec-0001",)).kept["label"].to_list() == ["horn"]
+    lower = frame.with_columns(pl.Series("trust", ["expert", "unverified"]))
+    assert drop_conflicts(lower, ("rec-0001",)).kept["label"].to_list() == ["bell"]

@@ -12,6 +12,7 @@ from tunewheel_contracts.events.data import RecordIngested, RecordKind
 from tunewheel_contracts.events.upstream import ErasureRequested
 from tunewheel_contracts.principal import Trust
 from tunewheel_curate.pipeline import build
+from tunewheel_curate.quarantine.judgements import Judged
 from tunewheel_curate.records.log import rows_of
 from tunewheel_curate.records.selection import distinct_records, erased, select_usable
 from tunewheel_runtime.service import Delivery, Position
@@ -84,15 +85,16 @@ def test_documents_and_unanswered_records_are_not_used(records) -> None:
 def test_the_newest_of_a_source_counts(records) -> None:
     def winner(*rows: dict[str, object]) -> str:
         frame = records(*({"source_id": "T"} | row for row in rows))
-        kept = select_usable(frame).kept["record_id"].to_list()
-        assert kept == select_usable(frame.reverse()).kept["record_id"].to_list()
+        stage = select_usable(frame)
+        assert stage.kept.equals(select_usable(frame.reverse()).kept)
+        kept = stage.kept.filter(pl.col("instead_of").is_null())["record_id"].to_list()
         assert len(kept) == 1
         return kept[0]
 
     assert winner({"validated_at": NEW}, {"validated_at": OLD}) == "rec-0000"
     assert winner({"trust": "expert"}, {"trust": "unverified"}) == "rec-0000"
     dated = {"validated_at": OLD, "trust": "expert"}, {"validated_at": NEW, "trust": "unverified"}
-    assert winner(*dated) == "rec-0001", "later by its own words"
+    assert winner(*dated) == "rec-0000", "a date is only words"
     assert winner({}, {}) == "rec-0001", "published later"
     assert winner({"published_at": OLD}, {"published_at": OLD}) == "rec-0001", "greater id"
 
@@ -233,3 +235,40 @@ def test_nothing_is_learnt_from_a_document_that_not_every_caller_may_see(records
     assert dict(selected.dropped.select("record_id", "reason").iter_rows()) == {
         "rec-a": "replaced", "rec-b": "restricted", "rec-c": "document",
     }  # fmt: skip
+
+
+ANSWERS = {"source_id": "T", "trust": "unverified"}
+
+
+@pytest.mark.parametrize(
+    ("rows", "waits"),
+    [
+        (({"trust": "expert"}, {"trust": "unverified"}), True),
+        (({"trust": "expert", "principal": "ann"}, {"trust": "corrected", "principal": "ann"}), True),
+        (({"principal": "shop"}, {"principal": "mallory"}), True),
+        (({"principal": "shop"}, {}), True),
+        (({"principal": "shop"}, {"principal": "shop"}), False),
+        (({}, {"principal": "shop"}), False),
+        (({"principal": "shop"}, {"principal": "ann", "trust": "expert"}), False),
+        (({"principal": "shop", "output": None}, {"principal": "agents"}), False),
+        (({"principal": "a", "kind": "document"}, {"principal": "b", "kind": "document"}), False),
+    ],
+)
+def test_a_record_of_less_trust_or_of_another_caller_waits_to_replace_a_source(records, rows, waits) -> None:
+    frame = records(*(ANSWERS | row for row in rows))
+    taking = select_usable(frame).kept.drop_nulls("instead_of")
+    assert taking.select("record_id", "instead_of").rows() == ([("rec-0001", "rec-0000")] if waits else [])
+
+
+def test_a_released_record_replaces_its_source_until_a_newer_one_of_equal_trust_comes(records) -> None:
+    rows = [{"source_id": "T"}, {"source_id": "T", "trust": "unverified"}, {"source_id": "T"}]
+    judged = Judged(released=("rec-0001",))
+    assert select_usable(records(*rows[:2]), judged).kept["record_id"].to_list() == ["rec-0001"]
+    assert select_usable(records(*rows), judged).kept["record_id"].to_list() == ["rec-0002"]
+
+
+def test_a_refused_record_does_not_replace_what_came_before(records) -> None:
+    frame = records({"source_id": "T"}, {"source_id": "T"})
+    stage = select_usable(frame, Judged(refused=("rec-0001",)))
+    assert stage.kept["record_id"].to_list() == ["rec-0000"]
+    assert stage.kept["instead_of"].null_count() == 1

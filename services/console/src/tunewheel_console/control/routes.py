@@ -27,6 +27,7 @@ from tunewheel_console.control.log import Log
 from tunewheel_console.control.models import add_models
 from tunewheel_console.control.orders import add_orders
 from tunewheel_console.control.projects import add_projects
+from tunewheel_console.control.quarantine import add_quarantine
 from tunewheel_console.control.registry import Registry, add_registry
 from tunewheel_console.control.runs import add_runs
 from tunewheel_console.control.services import Lags, add_services
@@ -97,6 +98,7 @@ def add_steering(
     add_orders(web, state, actions, log)
     add_erasures(web, state, actions)
     add_withdrawals(web, state, actions, log)
+    add_quarantine(web, state, actions, store)
     add_commands(web, state, store, log)
     add_audit(web, state)
     add_keys(web, settings.api_keys_file)

@@ -12,13 +12,19 @@ from tunewheel_contracts.formats.quarantine import Quarantine, QuarantinedRecord
 from tunewheel_runtime.store import ObjectStore
 
 log = structlog.get_logger(__name__)
+MOST_LISTED = 2_000
+"""Most records of one reason in the list. The others come up once these are judged."""
+SHOWN = 4_000
+"""Most characters of a text in the list."""
 
 
 async def write_quarantine(
     store: ObjectStore, project: str, waiting: pl.DataFrame, upto: Mapping[str, int]
 ) -> None:
     """Replace the list of ``project``. If the store is away, the next build does it."""
-    rows = tuple(QuarantinedRecord(**row | {"origin": row["origin"] or ""}) for row in waiting.to_dicts())
+    listed = waiting.group_by("reason", maintain_order=True).head(MOST_LISTED).sort("reason", "record_id")
+    texts = listed.with_columns(pl.col("input", "output").str.slice(0, SHOWN), pl.col("origin").fill_null(""))
+    rows = tuple(map(QuarantinedRecord.model_validate, texts.to_dicts()))
     found = Quarantine(project=project, records_upto=dict(upto), records=rows)
     try:
         await store.replace(quarantine_path(project), found.model_dump_json().encode())

@@ -76,6 +76,12 @@ def set_aside(
     return waiting(drop("quarantine", records, reason), records, evidence)
 
 
+def drop_injected(passages: pl.DataFrame) -> Stage:
+    """Drop the passages of the index that address the model."""
+    injected = found_injection(pl.col("input")).is_not_null()
+    return drop("injections", passages, pl.when(injected).then(pl.lit(INJECTED)))
+
+
 def waiting(stage: Stage, records: pl.DataFrame, evidence: pl.Expr) -> Stage:
     """Return ``stage`` with the list of those of ``records`` that it dropped and that wait for a person."""
     reasons = stage.dropped.filter(pl.col("reason").is_in([one.value for one in SetAside]))

@@ -105,7 +105,7 @@ def _competing(records: pl.DataFrame, judged: Judged) -> pl.DataFrame:
             (~taking & ~pl.col("record_id").is_in(judged.refused)).fill_null(True).alias("_may"),
             pl.when(released).then(level.max().over(SOURCE)).otherwise(level).alias("_level"),
             _dated().alias("_dated"),
-            trust_rank().alias("_rank"),
+            pl.when(released).then(trust_rank().max().over(SOURCE)).otherwise(trust_rank()).alias("_rank"),
         )
         .sort(order, descending=True, nulls_last=True)
         .with_columns(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 from tunewheel_contracts.formats.dataset import ExampleFormat, FunnelStage
+from tunewheel_contracts.formats.quarantine import SetAside
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.principal import Trust
 
@@ -64,12 +65,20 @@ IN_TRAINING = (
     "{found} of {asked} held-out answers of {words} words or more stand in the text of training rows, such "
     "as passages of documents. A model may know them by heart: the scorecard shows these rows apart."
 )
+SET_ASIDE = {
+    SetAside.FLOOD: "are more than `dataset.limits` lets one caller or customer add",
+    SetAside.TAKEOVER: "would replace a record that is trusted more, or that another caller published",
+    SetAside.CONFLICT: "give a question another label than nearly everybody else",
+    SetAside.INJECTION: "address the model (prompt injection)",
+    SetAside.CORRECTION: "are corrections by end users (`dataset.corrections`)",
+    SetAside.EXPECTATION: "miss an expectation of the project",
+}
 CLEANED = {
     "quoted_history": "tickets whose quoted history was cut",
     "signatures": "tickets whose signature was cut",
     "greetings": "tickets whose greeting was cut",
     "disclaimers": "tickets whose legal notice was cut",
-    "prompt_injection": "records that address the model (prompt injection); kept as data, marked in lineage",
+    "prompt_injection": "records that address the model (prompt injection), marked in lineage",
     "control_tokens": "records with signs of a chat template; kept, broken up, marked in lineage",
 }
 
@@ -108,6 +117,8 @@ def data_card(
     if kept := build.figures.get("near_duplicates", {}).get(ANSWERED_OTHERWISE):
         parts.append(OTHERWISE.format(count=kept))
     parts.append("## Sources\n\n" + _sources(build.sources))
+    if build.quality.quarantined:
+        parts.append("## Quarantine\n\n" + _quarantine(build, spec))
     parts.append("## Cleaning\n\n" + _cleaning(build.figures.get("cleaning", {})))
     parts.append("## Personal data\n\n" + _personal_data(spec, build.redactions, build.pinned.secret))
     if spec.task.label_field is not None:
@@ -140,6 +151,28 @@ def _funnel(funnel: tuple[FunnelStage, ...]) -> str:
         why = ", ".join(f"{_cell(reason)}: {count}" for reason, count in stage.reasons.items()) or NOTHING
         rows.append(f"| {stage.stage} | {stage.entered} | {stage.left} | {why} |")
     return "\n".join(rows)
+
+
+def _quarantine(build: Build, spec: ProjectSpec) -> str:
+    lines = [f"{build.waiting.height} records wait for a person, and neither train nor are held out:", ""]
+    for reason, count in build.quality.quarantined.items():
+        found = build.waiting.filter(pl.col("reason") == reason)
+        origins = (
+            found["origin"]
+            .drop_nulls()
+            .value_counts(sort=True)
+            .sort("count", "origin", descending=[True, False])
+        )
+        most = [f"{name} ({sent})" for name, sent in origins.head(3).iter_rows()]
+        whom = f", most from {', '.join(map(_cell, most))}" if most else ""
+        lines.append(f"- {reason}: {count} {SET_ASIDE[SetAside(reason)]}{whom}.")
+    command = f"--project {spec.project} --reason {next(iter(build.quality.quarantined))}"
+    lines += [
+        "",
+        f"`tunewheel quarantine list {command}` shows them; `tunewheel quarantine release {command}` lets "
+        "the next version use them, and `refuse` in place of `release` keeps them out.",
+    ]
+    return "\n".join(lines)
 
 
 def _cleaning(counts: dict[str, int]) -> str:

@@ -1,0 +1,85 @@
+"""``GET`` and ``POST /v1/projects/{project}/quarantine``: records that wait for a person."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+from fastapi import FastAPI, Request
+from pydantic import ValidationError
+from tunewheel_contracts.api.paging import Page
+from tunewheel_contracts.api.quarantine import QuarantineItem, QuarantineOrder, RecordsJudged
+from tunewheel_contracts.events.data import RecordJudged
+from tunewheel_contracts.formats.quarantine import Quarantine, quarantine_path
+from tunewheel_runtime.identity.guard import caller_of, needs
+from tunewheel_runtime.identity.roles import Role
+from tunewheel_runtime.refusals import Refused
+from tunewheel_runtime.store import ObjectStore
+
+from tunewheel_console.actions import Actions
+from tunewheel_console.control.naming import Key, named
+from tunewheel_console.control.orders import declared
+from tunewheel_console.control.paging import Paged, page_by_number
+from tunewheel_console.control.resolving import project_of
+from tunewheel_console.project import Project
+from tunewheel_console.state import ConsoleState
+
+QUARANTINE = "/v1/projects/{project}/quarantine"
+STATES = {"release": "released", "refuse": "refused"}
+
+
+async def quarantined(view: Project, store: ObjectStore) -> list[QuarantineItem]:
+    """Return the records that the latest build set aside, with people's decisions since.
+
+    Raises:
+        TransientError: the store is away.
+    """
+    data = await store.read(quarantine_path(view.name))
+    try:
+        listed = () if data is None else Quarantine.model_validate_json(data).records
+    except ValidationError:
+        listed = ()
+    given = sorted(view.commands.by_id.values(), key=lambda one: (one.at, one.command_id))
+    verdicts = {one.target: STATES.get(one.action) for one in given if one.type == RecordJudged.type}
+    return [
+        QuarantineItem.model_validate(one.model_dump() | {"state": verdicts.get(one.record_id) or "waiting"})
+        for one in listed
+    ]
+
+
+def add_quarantine(api: FastAPI, state: ConsoleState, actions: Actions, store: ObjectStore) -> None:
+    """Add the routes."""
+
+    @api.get(QUARANTINE)
+    @needs(Role.VIEWER)
+    async def list_quarantine(project: str, asked: Paged, reason: str | None = None) -> Page[QuarantineItem]:
+        """The records that the latest build set aside, by reason."""
+        found = await quarantined(project_of(state, project), store)
+        shown = [one for one in found if reason in (None, one.reason)]
+        part, following = page_by_number(len(shown), asked)
+        return Page[QuarantineItem](
+            items=tuple(shown[part.start : part.stop]), next=following, total=len(shown)
+        )
+
+    @api.post(QUARANTINE, status_code=HTTPStatus.ACCEPTED)
+    @needs(Role.REVIEWER)
+    async def judge_quarantine(
+        request: Request, project: str, order: QuarantineOrder, key: Key = None
+    ) -> RecordsJudged:
+        """Release records, so that the next build uses them, or refuse them for good."""
+        found = await quarantined(declared(state, project), store)
+        asked = tuple(dict.fromkeys(order.records))
+        listed = {one.record_id for one in found}
+        if unknown := next((name for name in asked if name not in listed), None):
+            reason = f"{unknown} is not in the quarantine of {project}; list it again"
+            raise Refused(HTTPStatus.NOT_FOUND, "records", reason)
+        if not asked:
+            waiting = (one for one in found if one.state == "waiting" and order.reason in (None, one.reason))
+            asked = tuple(one.record_id for one in waiting)
+        if not asked:
+            raise Refused(HTTPStatus.NOT_FOUND, "reason", f"nothing waits in the quarantine of {project}")
+        events = await actions.judge(
+            project, asked, verdict=order.verdict, comment=order.comment,
+            principal=caller_of(request).principal, request=named(order, key),
+        )  # fmt: skip
+        ids = tuple(event.id for event in events)
+        return RecordsJudged(project=project, command_id=ids[0], command_ids=ids, records=asked)
