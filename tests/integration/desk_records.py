@@ -64,6 +64,7 @@ def rich_dataset(general: Path) -> dict[str, Any]:
         },
         "pii": {"action": "pseudonymise"},
         "ratings": True,
+        "corrections": "train",
         "replay": {"source": str(general), "share": 0.2},
         "comfortable_examples": 30,
     }

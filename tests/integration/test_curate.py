@@ -22,11 +22,13 @@ from tunewheel_contracts.events.data import (
     DatasetRequested,
     DatasetVersioned,
     RecordIngested,
+    RecordJudged,
     RecordKind,
 )
 from tunewheel_contracts.events.production import DriftDetected, DriftWindow
 from tunewheel_contracts.events.upstream import FeedbackReceived
 from tunewheel_contracts.formats.dataset import DatasetManifest
+from tunewheel_contracts.formats.quarantine import Quarantine, quarantine_path
 from tunewheel_contracts.identity import content_id
 from tunewheel_contracts.principal import Trust
 from tunewheel_runtime.service import Service
@@ -117,7 +119,13 @@ async def test_enough_records_become_a_version(kafka: str, tmp_path: Path, proje
         running(ingest(kafka, tmp_path)),
         running(curate(kafka, tmp_path / "store")) as service,
     ):
-        await bus.publish(spec_of(project, min_new_records=47), silent, unseen, *corrected, *records(project))
+        await bus.publish(
+            spec_of(project, {"corrections": "train"}, min_new_records=47),
+            silent,
+            unseen,
+            *corrected,
+            *records(project),
+        )
         (event,) = await versions(bus, project)
         manifest = DatasetManifest.model_validate_json(await service.store.get(event.data.manifest))
         train = pl.read_parquet(await service.store.get(manifest.train))
@@ -146,6 +154,32 @@ async def test_enough_records_become_a_version(kafka: str, tmp_path: Path, proje
         if (question := event.data.messages[1].content) in trained
     }
     assert pairs.height == event.data.counts.preferences >= 3
+
+
+async def test_a_correction_waits_until_a_person_releases_it(
+    kafka: str, tmp_path: Path, project: str
+) -> None:
+    thumb = RecordIngested(
+        project=project, record_id=content_id("rec", [project, "F"]), kind=RecordKind.FEEDBACK,
+        source_id="completion-1", source_event_id="F", input="Where is the bell of my unicycle?",
+        output=json.dumps({"category": "bell"}), group="ann", trust=Trust.CORRECTED,
+    )  # fmt: skip
+    released = RecordJudged(project=project, record_id=thumb.record_id, verdict="release", request="r1")
+    again = DatasetRequested(project=project, reason=BuildReason.COMMAND, request="again")
+    async with Bus(kafka) as bus, running(curate(kafka, tmp_path / "store")) as service:
+        correction = new_event(thumb, source="/test")
+        await bus.publish(spec_of(project, min_new_records=41), correction, *records(project))
+        (first,) = await versions(bus, project)
+        listed = Quarantine.model_validate_json(await service.store.read(quarantine_path(project)) or b"")
+        assert [(one.record_id, one.reason) for one in listed.records] == [(thumb.record_id, "correction")]
+        await bus.publish(new_event(released, source="/test"), new_event(again, source="/test"))
+        _, second = await versions(bus, project, 2)
+        manifest = DatasetManifest.model_validate_json(await service.store.get(second.data.manifest))
+    assert second.data.counts.examples == first.data.counts.examples + 1
+    assert first.data.judged_upto is None
+    assert second.data.judged_upto
+    assert manifest.quality is not None
+    assert not manifest.quality.quarantined
 
 
 async def test_repeated_records_and_a_deleted_table_change_nothing(

@@ -166,7 +166,7 @@ def parts_of(made: Build) -> dict[str, str]:
 def project(spec: Any, **dataset: Any) -> ProjectSpec:
     """Return a spec that asks for everything that a build can do without a network."""
     chosen = spec(
-        languages=["en"], ratings=True, pii={"action": "pseudonymise"}, max_tokens=512,
+        languages=["en"], ratings=True, injections="keep", pii={"action": "pseudonymise"}, max_tokens=512,
         semantic_duplicates={"enabled": True, "action": "drop"}, holdout_fraction=0.2,
         replay={"source": "/general.jsonl", "share": 0.1},
         formats={"documents": {"chunks": {"enabled": True}, "questions": {"enabled": True},

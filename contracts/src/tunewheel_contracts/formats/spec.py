@@ -138,9 +138,9 @@ class ReplaySpec(Strict):
 
 
 class RecordLimits(Strict):
-    """How many records that no expert answered one origin may add beside experts' records. The others wait in
-    quarantine. Each limit is a share of the number of experts' records; null: no limit. A project without
-    experts' records has no limits."""
+    """How many of the rows that train one origin may give, where no expert validated its answers. The rest of
+    its records wait in quarantine. Each limit is a share of these rows and the experts' rows together; null:
+    no limit. A project without experts' answers has no limits."""
 
     principal: Annotated[Fraction | None, Field(exclude_if=lambda share: share == ORIGIN_SHARE)] = (
         ORIGIN_SHARE

@@ -56,7 +56,11 @@ def test_a_correction_replaces_the_thumb_that_came_with_it(records, varied_rows,
     said = {"kind": "feedback", "source_id": "chat-1", "trust": "corrected", "output": HORN}
     text = thumb("up", 1)["input"]
     frame = records(*varied_rows(30), said | {"input": text}, thumb("up", 1))
-    fate = dict(build(frame, spec(ratings=True)).lineage.select("record_id", "reason").iter_rows())
+    fate = dict(
+        build(frame, spec(ratings=True, corrections="train"))
+        .lineage.select("record_id", "reason")
+        .iter_rows()
+    )
     assert (fate["rec-0030"], fate["rec-thumb-01"]) == (None, "replaced")
 
 

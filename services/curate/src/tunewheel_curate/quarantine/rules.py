@@ -73,7 +73,13 @@ def set_aside(
         .then(pl.format('the text says "{}"', injected.str.slice(0, 80)))
         .otherwise(pl.lit("an end user wrote the answer"))
     )
-    return waiting(drop("quarantine", records, reason), records, evidence)
+    return _shown_if_any(waiting(drop("quarantine", records, reason), records, evidence))
+
+
+def _shown_if_any(stage: Stage) -> Stage:
+    """Return ``stage``, which is in the funnel only if it dropped a record. So a version that no rule touches
+    is the same, to the byte, as before there were rules."""
+    return replace(stage, shown=not stage.dropped.is_empty())
 
 
 def drop_injected(passages: pl.DataFrame) -> Stage:
@@ -120,7 +126,7 @@ def limit_origins(
         list(over), list(over.values()), default=None, return_dtype=pl.String
     )
     reason = pl.when(found.is_not_null()).then(pl.lit(SetAside.FLOOD.value))
-    return waiting(drop("flood", records, reason), records, found)
+    return _shown_if_any(waiting(drop("flood", records, reason), records, found))
 
 
 def _limits(limits: RecordLimits) -> Iterator[tuple[str, pl.Expr, float]]:
