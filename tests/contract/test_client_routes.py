@@ -31,6 +31,11 @@ LEFT_OUT = {
     ("gateway", "GET", "/v1/status"): "for operators of the gateway",
     ("ingest", "POST", "/v1/erasures"): "the console takes erasures too",
     ("ingest", "DELETE", "/v1/documents/{document_id}"): "the console takes withdrawals too",
+    (
+        "ingest",
+        "POST",
+        "/v1/projects/{project}/sources/{name}",
+    ): "for other systems, which sign in their own way",
 }
 VALUES: dict[str, Any] = {
     "str": "x-1", "int": 1, "float": 0.0, "datetime": datetime(2026, 1, 1, tzinfo=UTC),
