@@ -26,6 +26,7 @@ from tunewheel_runtime.deadletter import Refusal, Undecoded, Warn, undecoded
 from tunewheel_runtime.handling import Record
 from tunewheel_runtime.kafka import client_options, make_consumer, stop_consumer
 from tunewheel_runtime.kafka_refusals import not_allowed
+from tunewheel_runtime.log import ends
 from tunewheel_runtime.retry import retry
 from tunewheel_runtime.settings import ServiceSettings
 
@@ -91,8 +92,12 @@ class ForeignReader:
 
     async def _read(self) -> None:
         bare = self.settings.model_copy(update={"topic_prefix": ""})  # The topic's name is another system's.
+        options = client_options(bare)
+        # A member of a group whose topic is missing may never leave the group: look before joining.
+        if not await ends(options, [self.foreign.topic], missing_ok=True):
+            raise TransientError("it does not exist, or ingest may not describe it")
         consumer = make_consumer(
-            client_options(bare),
+            options,
             self.foreign.topic,
             group_id=f"{self.settings.topic_prefix}{self.foreign.group}",
             session_timeout_ms=self.settings.session_timeout_ms,
@@ -106,8 +111,6 @@ class ForeignReader:
                 for records in batches.values():
                     await self._consume(records)
                     await commit(consumer, records)
-                if consumer.partitions_for_topic(self.foreign.topic) is None:
-                    raise TransientError("it does not exist, or ingest may not describe it")
                 self._tell(None)
         finally:
             await stop_consumer(consumer)
