@@ -21,6 +21,7 @@ from tunewheel_contracts.topics import FOREVER, TopicSpec
 
 from tunewheel_runtime.deadletter import Warn
 from tunewheel_runtime.kafka import client_options
+from tunewheel_runtime.kafka_refusals import not_allowed
 from tunewheel_runtime.log import Cursor, Place
 from tunewheel_runtime.partitions import group_backlog
 from tunewheel_runtime.settings import ServiceSettings
@@ -111,6 +112,8 @@ class Retention:
             except InvalidEvent as error:
                 self._warn(f"retention {self._topic.name}", str(error))
             except TransientError as error:
+                if (refusal := not_allowed(error)) is not None:  # no later sweep mends a missing right
+                    self._warn(f"retention {self._topic.name}", f"{error}; {refusal}")
                 log.warning("records_not_deleted", topic=self._topic.name, error=str(error))
             await asyncio.sleep(SWEEP_SECONDS)
 
