@@ -192,7 +192,7 @@ class DatasetSpec(Strict):
     ] = "quarantine"
     """What is done with a text that addresses the model (prompt injection), in questions, answers and
     documents. `quarantine`: it waits for a person; `drop`: it never trains; `keep`: it trains, and lineage
-    marks it. With `quarantine` and `drop` the index leaves out such passages of documents."""
+    marks it. The index holds such passages all the same, as data between fences."""
     near_duplicate_threshold: Annotated[float, Field(ge=0.5, le=1.0)] = 0.8
     """Jaccard similarity of word shingles from which two inputs are nearly the same. They count as one where
     their answers are equal but for case, punctuation, and figures that an answer takes from its question."""

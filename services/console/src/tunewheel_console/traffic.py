@@ -14,7 +14,7 @@ import structlog
 from tunewheel_contracts.errors import InvalidEvent, TransientError
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.topics import BY_NAME, REVIEW_SUBMITTED, TOPICS, TRAIN_CONTROL, TopicSpec
-from tunewheel_runtime.deadletter import Check, Position, Undecoded, refused
+from tunewheel_runtime.deadletter import Check, Position, Undecoded, refused, unchecked
 from tunewheel_runtime.kafka import client_options
 from tunewheel_runtime.log import decode, follow
 from tunewheel_runtime.settings import ServiceSettings
@@ -37,7 +37,7 @@ class Traffic:
         *,
         refuse: Callable[[Envelope[Any]], None],
         told: Callable[[Undecoded, Envelope[Any] | None], None] = lambda _letter, _event: None,
-        check: Check = lambda _topic, _event, _record: None,
+        check: Check = unchecked,
         latest: int,
     ) -> None:
         """``told`` gets every dead letter, with the event that it holds (``event_in``)."""
