@@ -256,6 +256,7 @@ def test_held_out_answers_that_a_document_holds_are_counted_and_marked(records, 
         ('{"category": "bell", "reply": "Dry."}', None),
         ("Three days.", None),
         ('["The lamp of model nine must never become wet, so call us at once if it did."]', False),
+        ("[" * 100_000 + " the lamp of model nine must never become wet so call us at once", False),
     ],
 )
 def test_an_answer_of_few_words_is_not_looked_for_and_marks_do_not_hide_one(

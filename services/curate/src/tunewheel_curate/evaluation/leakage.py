@@ -135,7 +135,7 @@ def _texts(answer: str) -> list[str]:
     """Return the texts of an answer: itself, or the strings in it if it is JSON."""
     try:
         found: list[Any] = [json.loads(answer)]
-    except ValueError:
+    except (ValueError, RecursionError):
         return [answer]
     texts: list[str] = []
     while found:
