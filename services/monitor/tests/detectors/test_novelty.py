@@ -10,7 +10,7 @@ from tunewheel_contracts.formats.drift_spec import DriftSpec
 from tunewheel_monitor.coverage import LEVELS, NOVEL_QUANTILE, ODD, Coverage
 from tunewheel_monitor.detectors import Opening, State, evidence
 from tunewheel_monitor.detectors.novelty import Novelty, caution, encoder_of
-from tunewheel_monitor.detectors.picking import encoded
+from tunewheel_monitor.detectors.picking import encoded, pick
 from tunewheel_monitor.detectors.points import margin
 
 from .conftest import alarms, answer, opening, windows
@@ -247,6 +247,21 @@ def test_scores_of_another_encoder_are_not_mixed_in(world: World, blurred: World
     before = dict(state["encoded"])
     windows(Novelty(), state, encoded_too(blurred, world, world.mixed(600, 0.5)))
     assert (encoder_of(state), state["encoded"]) == ("another", before)
+
+
+def test_the_pool_of_another_encoder_goes_with_it_and_that_of_the_same_encoder_stays(
+    world: World, blurred: World
+):
+    state, begun = judged_by(blurred, world), opening(dataset_id="ds-1", coverage=world.coverage.facts)
+    far = {"dataset_id": "ds-1", "cell": 0, "novelty": 9.0, "novel": True}
+    for encoder, size in (("e", 24), ("e", 24), ("newer", 16), ("newer", 16)):
+        Novelty().encode(state, encoder, begun)
+        name = f"{encoder} {len(state['asking'].get('encoded', {'pool': {}})['pool'])}"
+        vector = encoded(np.random.default_rng(len(name)).normal(size=size))
+        found = Encoded(encoder=encoder, cell=0, novelty=9.0, novel=True, vector=vector)
+        Novelty().see(state, answer(completion_id=name, encoded=found, **far))
+        assert pick(state["asking"], most=3).completion_ids[:1]
+    assert all(name.startswith("newer") for name in state["asking"]["encoded"]["pool"])
 
 
 def test_a_dataset_with_rewordings_raises_no_alarm_by_the_encoder(blurred: World):

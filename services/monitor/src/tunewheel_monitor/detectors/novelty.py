@@ -75,6 +75,8 @@ class Novelty:
             part = opened(opening, opening.coverage, self.weight, doubt=doubt)
             state["encoded"] = part | {"encoder": encoder, "burst": ENCODED_BURST}
             state["burst"] = ENCODED_BURST
+            # vectors of different encoders cannot be compared, and may differ in length
+            state.get("asking", {}).pop("encoded", None)
 
     def see(self, state: State, item: InferenceScored) -> bool | None:
         if "mixture" not in state or item.of != "completion" or item.dataset_id != state["dataset_id"]:
