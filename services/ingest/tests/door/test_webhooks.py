@@ -112,6 +112,21 @@ async def test_a_copy_of_a_request_changes_nothing(hooks: httpx.AsyncClient, log
     assert len(log.events) == 1
 
 
+async def test_a_copy_with_more_in_its_header_of_signatures_changes_nothing(
+    hooks: httpx.AsyncClient, log: Sourced
+) -> None:
+    for name, header, body in (
+        ("hub", "X-Hub-Signature-256", json.dumps(ISSUE).encode()),
+        ("own", "webhook-signature", b'{"no": 1, "text": "Hi"}'),
+    ):
+        headers = own(body) if name == "own" else hub(body)
+        assert (await post(hooks, name, body, headers)).status_code == 202
+        taken = len(log.events)
+        for more in (f"{headers[header]} v1,AAAA", f"{'x' * 255} {headers[header]}"):
+            await post(hooks, name, body, headers | {header: more})
+        assert len(log.events) == taken
+
+
 async def test_both_secrets_count_while_one_is_replaced(hooks: httpx.AsyncClient) -> None:
     body = b'{"no": 1, "text": "Hi"}'
     assert (await post(hooks, "own", body, own(body, secret="the-next-secret"))).status_code == 202
@@ -126,6 +141,7 @@ async def test_what_nobody_signed_is_refused_alike_whether_or_not_the_source_exi
         ("own", own(body, at=time.time() - 400)),
         ("own", own(body, at=time.time() + 400)), ("own", hub(body)), ("file", own(body)),
         ("none", own(body)),
+        ("own", signed("", body, secret=SECRET, at=int(time.time()))),
         ("own", {**own(body), "webhook-timestamp": "soon"}), ("hub", {"X-Hub-Signature-256": "sha256="}),
     ]  # fmt: skip
     for name, headers in wrong:

@@ -21,7 +21,7 @@ from tunewheel_runtime.identity.roles import Caller, NotAuthenticated
 
 from tunewheel_ingest.door.intake import Intake, Receipt, TooLarge, answer, encoded, refusal, unavailable
 from tunewheel_ingest.door.once import Once
-from tunewheel_ingest.sources.signatures import SIGNATURES, check, secrets_of
+from tunewheel_ingest.sources.signatures import SIGNATURES, check, name_of, secrets_of
 from tunewheel_ingest.sources.topics import ISSUER, as_published
 from tunewheel_ingest.sources.wire import parse_json
 
@@ -31,7 +31,7 @@ log = structlog.get_logger(__name__)
 class Webhooks:
     """Maps the body of a signed request to events, and publishes them.
 
-    The receipt of a request is kept by its signature. So a request that is sent again, by the vendor or by
+    The receipt of a request is kept by ``name_of``. So a request that is sent again, by the vendor or by
     somebody who has a copy, changes nothing.
     """
 
@@ -49,14 +49,12 @@ class Webhooks:
             return refused
         source = self._intake.source(project, name)
         vendor = source.webhook if source is not None else None
-        signature = request.headers.get(SIGNATURES.get(vendor or "", ""), "")
-        if source is None or vendor is None or not signature:
+        if source is None or vendor is None or not request.headers.get(SIGNATURES[vendor]):
             return _unknown(NotAuthenticated("there is no such source with a webhook, or no signature of it"))
+        key = name_of(vendor, request.headers)
         set_caller(request.scope, Caller(Principal(name=f"{project}/{name}", issuer=ISSUER), ()))
         try:
-            return await self._once.run(
-                request, signature[:255], lambda body: self._work(request, body, project, source)
-            )
+            return await self._once.run(request, key, lambda body: self._work(request, body, project, source))
         except NotAuthenticated as error:
             log.warning("caller_refused", path=request.url.path[:200], reason=str(error))
             return _unknown(error)

@@ -16,18 +16,21 @@ from typing import Any, cast
 
 import yaml
 from tunewheel_contracts.errors import TransientError
+from tunewheel_contracts.identity import content_sha256
 from tunewheel_runtime.identity.roles import NotAuthenticated
 from tunewheel_runtime.webhooks import signed
 
 WINDOW_SECONDS = 300
 """How far the time of a signature may be from now. An older request may be a copy that somebody kept."""
+STANDARD = "webhook-signature"
+"""The header of Standard Webhooks, which may hold several signatures, separated by spaces."""
 SIGNATURES: Mapping[str, str] = {
     "zendesk": "x-zendesk-webhook-signature",
     "github": "x-hub-signature-256",
     "jira": "x-hub-signature",
     "confluence": "x-hub-signature",
-    "servicenow": "webhook-signature",
-    "hmac": "webhook-signature",
+    "servicenow": STANDARD,
+    "hmac": STANDARD,
 }
 """By vendor, the header of the signature, in lower case."""
 
@@ -51,6 +54,14 @@ def secrets_of(path: Path | None, project: str, source: str) -> tuple[str, ...]:
     return tuple(one for one in listed if isinstance(one, str) and one)
 
 
+def name_of(vendor: str, headers: Mapping[str, str]) -> str:
+    """Return what names a request: nothing that a copy of the request could change. Of Standard Webhooks
+    these are the id and the time, because more signatures may be added to the header."""
+    header = SIGNATURES[vendor]
+    parts = ("webhook-id", "webhook-timestamp") if header == STANDARD else (header,)
+    return content_sha256([headers.get(part, "") for part in parts])
+
+
 def check(
     vendor: str, headers: Mapping[str, str], body: bytes, secrets: Iterable[str], *, now: datetime
 ) -> None:
@@ -60,11 +71,12 @@ def check(
         NotAuthenticated: the signature is missing or wrong, or its time is too far from ``now``.
     """
     sent = headers.get(SIGNATURES[vendor], "")
+    sent_ones = sent.split(" ") if SIGNATURES[vendor] == STANDARD else [sent]
     fits = [
-        hmac.compare_digest(one.encode(), given.encode())
+        hmac.compare_digest(one.encode(), one_sent.encode())
         for secret in secrets
         for one in _expected(vendor, headers, body, secret, now)
-        for given in sent.split(" ")
+        for one_sent in sent_ones
     ]
     if not any(fits):
         raise NotAuthenticated(f"{SIGNATURES[vendor]} is no signature of this body by the source's secret")
@@ -86,10 +98,12 @@ def _expected(
         case "github" | "jira" | "confluence":
             return (f"sha256={hmac.digest(secret.encode(), body, 'sha256').hex()}",)
         case _:
-            at = headers.get("webhook-timestamp", "")
+            name, at = headers.get("webhook-id", ""), headers.get("webhook-timestamp", "")
             _check_time(at, now)
+            if not name:
+                raise NotAuthenticated("webhook-id is missing, by which a copy of the request is known")
             try:
-                made = signed(headers.get("webhook-id", ""), body, secret=secret, at=int(at))
+                made = signed(name, body, secret=secret, at=int(at))
             except ValueError as error:
                 raise NotAuthenticated(
                     "webhook-timestamp is no whole number, or the secret no base64"
