@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -64,3 +65,11 @@ def test_deep_and_long_values_take_bounded_time() -> None:
         len(search(CALL, {"customer": "c", "messages": [{"by": "c", "text": "x"}] * 100_000})["question"])
         < 1_000
     )
+
+
+@pytest.mark.parametrize("kind", ["text", "paragraph"])
+def test_a_text_of_many_parts_takes_time_in_proportion_to_them(kind: str) -> None:
+    parts = [{"type": kind, "text": "x" * 60}] * 50_000
+    began = time.process_time()
+    assert len(search("text(@)", parts)) >= 3_000_000
+    assert time.process_time() - began < 5  # seconds of the processor; a fraction of one is enough

@@ -138,7 +138,8 @@ def plain(value: Any) -> str:
     """Return the text of ``value``: a text, the parts of a chat message, or an Atlassian document."""
     if isinstance(value, str):
         return value
-    lines, waiting, count = [""], [value], 0
+    # Each line as its parts: to add to a text copies it, which takes seconds where a line has many parts.
+    lines, waiting, count = [list[str]()], [value], 0
     while waiting and count < MOST_PARTS:
         node, count = waiting.pop(), count + 1
         if isinstance(node, list):
@@ -146,13 +147,13 @@ def plain(value: Any) -> str:
         elif isinstance(node, dict):
             node = cast("dict[str, Any]", node)
             if node.get("type") in _BLOCKS and lines[-1]:
-                lines.append("")
+                lines.append([])
             said = node.get("text")
-            lines[-1] += said if isinstance(said, str) else ""
+            lines[-1] += [said] if isinstance(said, str) and said else []
             waiting.append(node.get("content"))
-        elif isinstance(node, str):
-            lines[-1] += node
-    return "\n".join(lines).strip()
+        elif isinstance(node, str) and node:
+            lines[-1].append(node)
+    return "\n".join(map("".join, lines)).strip()
 
 
 def _time(value: Any) -> str | None:
