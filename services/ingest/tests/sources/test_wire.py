@@ -22,7 +22,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tunewheel_contracts.errors import InvalidEvent, TransientError
 from tunewheel_ingest.sources.registry import Registry
-from tunewheel_ingest.sources.wire import Schema, decoded, decoded_key
+from tunewheel_ingest.sources.wire import (
+    MOST_DECIMAL_BYTES,
+    Registered,
+    Schema,
+    decoded,
+    decoded_key,
+    schema_of,
+)
 
 ADDRESS = {
     "type": "record",
@@ -102,6 +109,10 @@ def url() -> Iterator[str]:
     server.shutdown()
 
 
+def record_of(fields: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"type": "record", "name": "R", "fields": fields}
+
+
 def framed(number: int, body: bytes) -> bytes:
     return struct.pack(">bI", 0, number) + body
 
@@ -172,6 +183,24 @@ async def test_a_schema_by_which_few_bytes_are_a_value_without_end_is_not_used(u
     with pytest.raises(InvalidEvent) as caught:
         await decoded(framed(number, b"\xfe\xff\xff\xff\xff\xff\xff\xff\x7f"), Registry(url))
     assert caught.value.field == "(schema)"
+
+
+@pytest.mark.parametrize("kind", ["bytes", "fixed"])
+def test_a_decimal_that_is_too_long_to_be_a_number_is_refused(kind: str) -> None:
+    for size in (MOST_DECIMAL_BYTES, MOST_DECIMAL_BYTES + 1):
+        decimal = {"type": kind, "logicalType": "decimal", "precision": 4, "scale": 2}
+        decimal |= {"name": "F", "size": size} if kind == "fixed" else {}
+        fields = [{"name": "id", "type": "string"}, {"name": "paid", "type": decimal}]
+        read = schema_of([Registered("", "AVRO", json.dumps(record_of(fields)), [])])
+        out = io.BytesIO()
+        plain = {**decimal, "logicalType": "none"}
+        as_bytes = fastavro.parse_schema(record_of([fields[0], {"name": "paid", "type": plain}]))
+        fastavro.schemaless_writer(out, as_bytes, {"id": "1", "paid": b"\x01" * size})
+        if size == MOST_DECIMAL_BYTES:
+            assert read(out.getvalue())["id"] == "1"
+        else:
+            with pytest.raises(InvalidEvent):
+                read(out.getvalue())
 
 
 async def test_an_unknown_schema_refuses_the_message_and_a_registry_that_is_away_lets_it_wait(

@@ -16,6 +16,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time
+from functools import cache, partial
 from typing import Any, Protocol, cast
 
 import pydantic_core
@@ -39,6 +40,8 @@ WELL_KNOWN = [
 """The files of ``google.protobuf``, each after those that it needs."""
 MOST_INDEXES = 32
 MOST_FIELDS = 10_000
+MOST_DECIMAL_BYTES = 256
+"""About 600 digits. The time to read a decimal grows with the square of its bytes: 400 kB take a minute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +123,7 @@ def parse_json(value: bytes) -> Any:
 def _avro(registered: Sequence[Registered]) -> Schema:
     import fastavro
 
+    _bound_decimals()
     named: dict[str, Any] = {}
     parsed: Any = None
     for one in reversed(registered):  # A schema comes after what refers to it.
@@ -139,6 +143,22 @@ def _avro(registered: Sequence[Registered]) -> Schema:
         return _plain(value)
 
     return read
+
+
+@cache
+def _bound_decimals() -> None:
+    """Let fastavro refuse decimals that are longer than any number of another system."""
+    from fastavro.read import LOGICAL_READERS
+
+    readers: dict[str, Any] = LOGICAL_READERS
+    for kind in ("bytes-decimal", "fixed-decimal"):
+        readers[kind] = partial(_short, readers[kind])
+
+
+def _short(read: Callable[..., Any], data: bytes, *schemas: Any) -> Any:
+    if len(data) > MOST_DECIMAL_BYTES:
+        raise ValueError("the decimal is too long")
+    return read(data, *schemas)
 
 
 @dataclass(slots=True)
