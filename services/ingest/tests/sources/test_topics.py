@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tunewheel_contracts.errors import InvalidEvent, TransientError
 from tunewheel_contracts.formats.source_spec import SourceSpec
 from tunewheel_ingest.sources.registry import Registry
-from tunewheel_ingest.sources.topics import handle
+from tunewheel_ingest.sources.topics import group_of, handle, is_ours
 from tunewheel_runtime.deadletter import Position, Undecoded
 from tunewheel_runtime.foreign_topics import Handled
 
@@ -72,6 +72,19 @@ def test_a_message_without_a_value_withdraws_by_its_key() -> None:
     (event,) = made(message(None, b"C-1"), map={"ticket_id": "no || key", "body": "text"}).events
     assert (event.data.document_id, event.data.kind) == ("C-1", "ticket")
     assert made(message(None)) == Handled()
+
+
+def test_sources_whose_names_hold_dots_have_groups_of_their_own() -> None:
+    assert group_of("a", "b.c") != group_of("a.b", "c")
+
+
+@pytest.mark.parametrize("prefix", ["", "acme."])
+def test_topics_of_tunewheel_are_known_by_their_names_with_the_prefix_too(prefix: str) -> None:
+    for name in ("record.ingested", "erasure.ingest", "ticket.published.dlq"):
+        assert is_ours(prefix + name, prefix)
+    assert is_ours("__consumer_offsets", prefix)
+    assert not is_ours("crm.tickets", prefix)
+    assert not is_ours(f"{prefix}tickets", prefix)
 
 
 @pytest.mark.parametrize("format", FORMATS)

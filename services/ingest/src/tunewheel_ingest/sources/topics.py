@@ -26,6 +26,7 @@ SOURCE = "/tunewheel/ingest"
 ISSUER = "source"
 """Issuer of the principals of sources, whom no API key names."""
 LOOK_SECONDS = 1.0
+_INTERNAL = ("erasure.", "__")
 
 
 def as_published(
@@ -62,6 +63,20 @@ async def handle(record: Undecoded, source: SourceSpec, project: str, schemas: S
         [as_published(one.event, source, time=logged) for one in found if one.event is not None],
         refusals[0] if refusals else None,
     )
+
+
+def is_ours(topic: str, prefix: str) -> bool:
+    """Return whether a name on the brokers is of a topic of Tunewheel or Kafka. These hold other projects'
+    records. ``prefix``: the setting ``topic_prefix``."""
+    name = topic.removeprefix(prefix)
+    is_listed = topic in BY_NAME or name in BY_NAME
+    return is_listed or topic.endswith(".dlq") or name.startswith(_INTERNAL)
+
+
+def group_of(project: str, source: str) -> str:
+    """Return the consumer group of a source. The slash keeps apart the sources ``a`` / ``b.c`` and ``a.b`` /
+    ``c``: in one group, each would get some partitions only."""
+    return f"ingest.source.{project}/{source}"
 
 
 class SourceTopics:
@@ -104,9 +119,7 @@ class SourceTopics:
                     yield (declared.project, source.name), source
 
     def _may_read(self, project: str, source: SourceSpec) -> bool:
-        topic = source.topic or ""
-        # Our own topics hold other projects' records, and the rights of producers on Kafka.
-        is_own = topic in BY_NAME or topic.endswith(".dlq") or topic.startswith(("erasure.", "__"))
+        topic, is_own = source.topic or "", is_ours(source.topic or "", self._service.settings.topic_prefix)
         listed = any(
             fnmatchcase(topic, pattern) and owner in ("", project) for pattern, _, owner in self._allowed
         )
@@ -117,8 +130,7 @@ class SourceTopics:
 
     def _start(self, project: str, source: SourceSpec) -> None:
         becomes = BY_NAME[PUBLISHED[source.mapping.kind or ""].type]
-        group = f"ingest.source.{project}.{source.name}"
-        foreign = Foreign(source.topic or "", group, project, becomes)
+        foreign = Foreign(source.topic or "", group_of(project, source.name), project, becomes)
 
         async def take(record: Undecoded) -> Handled:
             return await handle(record, source, project, self._schemas)
