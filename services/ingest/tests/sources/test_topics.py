@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,6 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tunewheel_contracts.errors import InvalidEvent, TransientError
 from tunewheel_contracts.formats.source_spec import SourceSpec
+from tunewheel_ingest.parsing.document import ParsedDocument
+from tunewheel_ingest.records import document_record
 from tunewheel_ingest.sources.registry import Registry
 from tunewheel_ingest.sources.topics import group_of, handle, is_ours
 from tunewheel_runtime.deadletter import Position, Undecoded
@@ -44,6 +47,15 @@ def test_a_message_read_again_is_the_same_event_with_the_time_of_the_message() -
     assert event.time == NOON
     assert (event.data.principal.name, event.data.principal.issuer) == ("desk/crm", "source")
     assert event.data.authority == "corrected"
+
+
+@pytest.mark.parametrize("trust", ["unverified", "corrected", "expert"])
+def test_a_document_of_a_source_is_the_record_that_it_is_through_any_door(trust: str) -> None:
+    mapping = {"kind": "document", "map": {"document_id": "no", "content": "text"}, "trust": trust}
+    (event,) = made(message(b'{"no": "a.md", "text": "Hi"}'), **mapping).events
+    bare = replace(event, data=event.data.model_copy(update={"authority": None}))
+    own, other = (document_record(one, ParsedDocument(markdown="Hi")) for one in (event, bare))
+    assert (own.record_id, own.trust) == (other.record_id, "expert")
 
 
 def test_a_date_after_the_message_is_capped_to_it() -> None:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 
 from tunewheel_contracts.event import Envelope, UpstreamEvent, new_event
-from tunewheel_contracts.events.upstream import ProjectDeclared
+from tunewheel_contracts.events.upstream import DocumentPublished, ProjectDeclared
 from tunewheel_contracts.formats.source_spec import SourceSpec
 from tunewheel_contracts.principal import Principal, Trust
 from tunewheel_contracts.reading import Reading
@@ -32,10 +32,14 @@ _INTERNAL = ("erasure.", "__")
 def as_published(
     event: UpstreamEvent, source: SourceSpec, *, time: datetime | None = None
 ) -> Envelope[UpstreamEvent]:
-    """Wrap an event of a source's record, in the source's name and with the trust that its spec grants."""
+    """Wrap an event of a source's record, in the source's name and with the trust that its spec grants. A
+    document is no answer, and as through any door only an expert's states a trust: with less, versions from
+    elsewhere would replace those of the source."""
+    trust = Trust(source.trust)
+    is_answer = not isinstance(event, DocumentPublished)
     said = {
         "principal": Principal(name=f"{event.project}/{source.name}", issuer=ISSUER),
-        "authority": Trust(source.trust),
+        "authority": trust if is_answer or trust is Trust.EXPERT else None,
     }
     known = {name: value for name, value in said.items() if name in type(event).model_fields}
     return new_event(event.model_copy(update=known), source=SOURCE, time=time)
