@@ -28,6 +28,13 @@ def test_phones_stay_phones(text: str) -> None:
     assert len(find_entities([text], PHONE)[0]) == 1
 
 
+@pytest.mark.parametrize("separator", [", ", ";", " / "])
+def test_every_number_of_a_long_line_is_found(separator: str) -> None:
+    numbers = ["+49 30 901820", "+49 89 21801234", "+49 40 428280", "+44 20 79460958", "+44 20 79460018"]
+    text = separator.join(numbers)
+    assert [text[one.start : one.end] for one in find_entities([text], PHONE)[0]] == numbers
+
+
 def test_a_text_full_of_numbers_asks_the_costly_recogniser_a_bounded_number_of_times() -> None:
     asked: list[str] = []
 

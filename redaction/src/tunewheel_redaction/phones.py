@@ -30,6 +30,8 @@ _OTHER_NUMBER = re.compile(
 """Words before a number that is no telephone number."""
 _DECIMAL = re.compile(r"-?[1-9]\d{0,5}[.,]\d+|-?0\.\d+")
 _LONGEST_RUN = 48
+_PIECE = re.compile(rf"[+(]?\d.{{0,{_LONGEST_RUN - 2}}}(?!\d)")
+"""A part of a line that does not end within a group of digits."""
 _MOST_GROUPS = 6
 """A line with more groups of digits is a row of a table."""
 _WINDOW_CHARACTERS = 16
@@ -71,13 +73,14 @@ def near_digits(find: Recognizer) -> Recognizer:
 
 
 def _stretches(text: str) -> Iterator[tuple[int, int]]:
-    """Yield the positions of digits that may be a telephone number; a long run of digits is read by lines."""
+    """Yield the positions of digits that may be telephone numbers; a long run of digits is read by lines, and
+    a long line in pieces: a line may list several numbers."""
     for run in _DIGIT_RUN.finditer(text):
         start, end = run.span()
         for line in re.finditer(r"[^\n]+", run.group()) if end - start > _LONGEST_RUN else [None]:
             at, till = (start, end) if line is None else (start + line.start(), start + line.end())
             if _may_be_phone(text, at, till):
-                yield at, min(till, at + _LONGEST_RUN)
+                yield from (piece.span() for piece in _PIECE.finditer(text, at, till))
 
 
 def _may_be_phone(text: str, start: int, end: int) -> bool:
