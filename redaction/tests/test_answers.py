@@ -61,6 +61,15 @@ def test_a_key_that_announces_a_telephone_number_is_enough(key: str) -> None:
     assert json.loads(cleaned(f'{{"{key}": 5550100}}')) == {key: 0}
 
 
+@pytest.mark.parametrize("key", ["password", "db_password", "apiKey", "clientSecret", "auth-token"])
+def test_a_key_that_announces_a_credential_is_enough(key: str) -> None:
+    assert json.loads(cleaned(f'{{"{key}": "Hunter22!x", "n": "Hunter22!x"}}')) == {
+        key: "<SECRET>",
+        "n": "Hunter22!x",
+    }
+    assert cleaned(f'{{"{key}": "required", "{key}_help": "x12345!"}}').count("<SECRET>") == 0
+
+
 def test_a_key_that_stands_twice_hides_nothing() -> None:
     assert cleaned(f'{{"a": "{JANE}", "a": "x"}}') == '{"a": "<EMAIL_ADDRESS>", "a": "x"}'
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from enum import Enum
 
+from tunewheel_redaction.secrets import announces_secret
+
 MAX_BRACKETS = 500
 """JSON with more brackets counts as text: it could be nested too deeply for Python's stack."""
 LONGEST_NUMBER = 40
@@ -39,8 +41,9 @@ class Part:
     start: int
     end: int
     text: str
-    phone: bool = False
-    """Whether its key announces a telephone number, like a word such as "call" in a text."""
+    announced: str = ""
+    """What its key says about the value, in the words by which the recognisers find it in a text: that it is
+    a telephone number or a password; empty for other keys."""
 
 
 def parts_of(answer: str) -> list[Part]:
@@ -54,19 +57,19 @@ def parts_of(answer: str) -> list[Part]:
 
 
 def _parts(answer: str) -> Iterator[Part]:
-    phone = False
+    announced = ""
     for match in _TOKEN.finditer(answer):
         token = match.group()
         if token[0] != '"':
             digits = _whole(token)
             if digits is not None:
-                yield Part(Kind.NUMBER, match.start(), match.end(), digits, phone)
+                yield Part(Kind.NUMBER, match.start(), match.end(), digits, announced)
         elif match["key"] is None:
-            yield Part(Kind.STRING, match.start(), match.end(), _said(token), phone)
+            yield Part(Kind.STRING, match.start(), match.end(), _said(token), announced)
         else:
             end = match.start("key")
             key = _said(answer[match.start() : end])
-            phone = _announces_phone(key)
+            announced = _announced(key)
             yield Part(Kind.KEY, match.start(), end, key)
 
 
@@ -108,9 +111,11 @@ def _said(token: str) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def _announces_phone(key: str) -> bool:
-    words = _JOINT.sub(" ", key).lower().split()
-    return any(word in _PHONE_WORDS or "phone" in word for word in words)
+def _announced(key: str) -> str:
+    words = _JOINT.sub(" ", key).lower()
+    if any(word in _PHONE_WORDS or "phone" in word for word in words.split()):
+        return "phone: "
+    return "password: " if announces_secret(words) else ""
 
 
 def _whole(token: str) -> str | None:

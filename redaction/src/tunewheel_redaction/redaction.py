@@ -21,8 +21,6 @@ from tunewheel_redaction.project_patterns import find_by_patterns
 from tunewheel_redaction.recognizers import may_contain, recognizers_of
 from tunewheel_redaction.spellings import ENCODED, decoded_runs, find_split_cards
 
-ANNOUNCED = "phone: "
-"""Text put before the value of a key that announces a telephone number, so that the recognisers find it."""
 STAND_IN_DIGITS = 4
 """Hex digits of a pseudonym. They are few, so that thousands of telephone numbers fit the same pseudonym."""
 
@@ -156,12 +154,12 @@ class Redactor:
         places = self._worth_reading(answers).arg_true().to_list()
         parts = {place: self._parts(answers[place]) for place in places}
         owners = [place for place, own in parts.items() for _ in own]
-        shown = [ANNOUNCED * part.phone + part.text for own in parts.values() for part in own]
+        shown = [part.announced + part.text for own in parts.values() for part in own]
         texts = pl.Series(shown, dtype=pl.String)
         clean = iter(self.clean(texts, groups.gather(owners), owners).to_list())
         cleaned = answers.to_list()
         for place, own in parts.items():
-            said = [next(clean).removeprefix(ANNOUNCED * part.phone) for part in own]
+            said = [next(clean).removeprefix(part.announced) for part in own]
             cleaned[place] = with_parts(cleaned[place], own, said)
         return pl.Series(answers.name, cleaned, dtype=pl.String)
 

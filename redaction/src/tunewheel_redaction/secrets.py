@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from kingfisher_sdk import Scanner
 
 _SCORE = 1.0
+_LONGEST_NAME = 64
 _NAMES = (
     r"pass(?:word|wort|phrase|code|wd)|pwd|kennwort|contraseña|mot de passe|senha|wachtwoord|hasło|"
     r"(?:[a-z0-9]{1,20}[_ -])?(?:api|access|account|auth|private|secret|shared|signing|encryption|client|"
@@ -27,6 +28,7 @@ _ANNOUNCED = re.compile(
     r"(?:\s{0,3}(?::=|=>|[:=])\s{0,3}|\s(?:is|was|to|ist|lautet|est|es|é)[ :]{1,2})"
     r"[\"'`*]{0,3}([^\s\"'`<>,;]{4,512})"
 )
+_NAME = re.compile(rf"(?:.*\s)?(?:{_NAMES})\s*", re.DOTALL)
 _SHAPES = re.compile(
     r"(?<![A-Za-z0-9])(?:A3T[A-Z0-9]|AKIA|ASIA|ABIA|ACCA|AROA|AIDA)[A-Z2-7]{16}(?![A-Za-z0-9])"
     r"|(?<![\w:])\d{8,10}:[A-Za-z0-9_-]{35}(?![\w-])"
@@ -41,6 +43,11 @@ _KEY_BLOCK = re.compile(
 """A private key (RFC 7468), up to its end or the end of the text."""
 _STAND_IN = re.compile(r"[$%{(\[]|\*{3}|x{4}|https?:|\.{3}|process\.|os\.|env\b", re.IGNORECASE)
 """How documentation writes the place of a secret: ``$PASSWORD``, ``{{ token }}``, ``****``."""
+
+
+def announces_secret(words: str) -> bool:
+    """Return whether ``words``, the words of a key in small letters, end with the name of a credential."""
+    return _NAME.fullmatch(words[-_LONGEST_NAME:]) is not None
 
 
 def find_secrets(text: str) -> list[Finding]:
