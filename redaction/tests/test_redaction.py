@@ -108,6 +108,10 @@ TRICKY = [
     "4.111 1111-11111111 11",
     "DE89 3704 0044 0532 0130 00 de89370400440532013000 DE89-3704-0044-0532-0130-00",
     "078-05-1120 078.05.1120 078051120",
+    "write to jane.roe at acme.com",
+    "write to jane.roe at acme . com",
+    "ich heiße anna schmidt",
+    "signed anna",
 ]
 
 

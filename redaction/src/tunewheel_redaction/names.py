@@ -20,13 +20,13 @@ _TITLE = re.compile(
     r"(?i)\b(?:mr|mrs|ms|miss|mister|dr|prof|herr|frau|sir|madam|monsieur|madame|mme|señora?|signora?|sra?)\b"
     r"\.? ?$"
 )
-_ANNOUNCING = (
+ANNOUNCING = (
     r"\b(?:name is|name's|name to|name:|name\?(?: user:)?|named(?: him| her)?|called|calls? me|signed|"
     r"sincerely|regards|directed by|written by|ich hei(?:ß|ss)e|mein name ist|je m'appelle|me llamo|"
     r"mi chiamo|grüßen|cordialement|saludos)[,:]?"
 )
-_ANNOUNCED = re.compile(rf"(?i){_ANNOUNCING}\s*$")
-_ANNOUNCED_LOWER = re.compile(rf"(?i:{_ANNOUNCING})\s+([^\W\d_]+(?: [^\W\d_]+)?)")
+_ANNOUNCED = re.compile(rf"(?i){ANNOUNCING}\s*$")
+_ANNOUNCED_LOWER = re.compile(rf"(?i:{ANNOUNCING})\s+([^\W\d_]+(?: [^\W\d_]+)?)")
 _GREETED = re.compile(
     r"(?i)\b(?:dear|hi|hello|hey|hallo|lieber?|bonjour|hola|ciao|i'm|i am|this is|thanks|thank you|cheers|"
     r"ich bin|colleague|manager|boss|wife|husband|partner|kid|son|daughter|friend|sister|brother),?[ \n]+$"

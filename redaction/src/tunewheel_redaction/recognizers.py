@@ -20,7 +20,7 @@ from tunewheel_redaction import phones
 from tunewheel_redaction.addresses import find_addresses
 from tunewheel_redaction.check_digits import passes_luhn, passes_mod97
 from tunewheel_redaction.finding import MIN_SCORE, Finding, Recognizer
-from tunewheel_redaction.names import find_names
+from tunewheel_redaction.names import ANNOUNCING, find_names
 from tunewheel_redaction.phones import PHONE_REGIONS, find_loose_phones, near_digits
 from tunewheel_redaction.secrets import find_secrets
 from tunewheel_redaction.spellings import find_spelt_emails
@@ -99,14 +99,14 @@ def find_ipv6(text: str) -> list[Finding]:
 
 
 SIGNS = {
-    "EMAIL_ADDRESS": r"@|(?i: dot )",
+    "EMAIL_ADDRESS": r"@|(?i: dot | at [\w-]{1,63} ?\.)",
     "PHONE_NUMBER": phones.SIGN,
     "CREDIT_CARD": r"\d(?:[ >]{0,3}[-./]?\n?[ >]{0,3}\d){11}",
     "IBAN_CODE": r"[A-Za-z]{2}\d{2}(?:[ -]?[A-Za-z0-9]{4}){2}",
     "IP_ADDRESS": r"\d\.\d{1,3}\.\d{1,3}\.\d|::[0-9A-Fa-f:]*\d|\d[0-9A-Fa-f:]*::|(?:[0-9A-Fa-f]{1,4}:){7}",
     "US_SSN": r"\d(?:[-. ]?\d){8}",
     "LOCATION": r"\d",
-    "PERSON": r"\p{Lu}|(?i:name|called|regards|sincerely)",
+    "PERSON": rf"\p{{Lu}}|(?i:{ANNOUNCING})",
 }
 """By entity with a costly recogniser, a cheap pattern that every text with such an entity matches. Most texts
 match none. The patterns are valid for Python and for Rust alike, and linear in both. Entities without a
