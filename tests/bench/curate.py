@@ -51,8 +51,9 @@ def build_measured(size: int) -> dict[str, Any]:
     from tunewheel_curate.inputs import Inputs
     from tunewheel_curate.pipeline import build
     from tunewheel_curate.records.table import RecordTable, ends_of
-    from tunewheel_curate.versions.suite import run_suite
-    from tunewheel_curate.versions.versioning import write_version
+    from tunewheel_curate.versions.changes import Composition, changes_between
+    from tunewheel_curate.versions.suite import check_expectations, observed
+    from tunewheel_curate.versions.versioning import with_origin, write_version
 
     load()
     loading = round(time.process_time(), 2)
@@ -76,12 +77,18 @@ def build_measured(size: int) -> dict[str, Any]:
         step("read")
         made = build(rows, spec, Inputs(benchmarks=(regression_benchmark(None),)))
         step("curate")
-        manifest = write_version(made, spec, folder, data_docs=SUITE)
+        manifest = write_version(made, spec, folder)
         step("write")
         total = costs(size, last - started, time.perf_counter() - wall)
         if SUITE:
-            tokens = made.pinned.tokens
-            assert run_suite(made.split, spec, manifest.dataset_id, folder / "data_docs", tokens=tokens) == []
+            sides = [with_origin(side, made.lineage) for side in (made.split.train, made.split.holdout)]
+            now = Composition(observed(*sides), made.funnel)
+            docs = folder / "data_docs"
+            results = check_expectations(
+                now.rows, changes_between(now, now), spec, on_change="hold", dataset_id=manifest.dataset_id,
+                folder=docs,
+            )  # fmt: skip
+            assert all(one.met for one in results)
             step("data_docs")
         found = caught(faults, folder)
     return total | {

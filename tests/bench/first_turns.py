@@ -129,7 +129,7 @@ async def turned(seed: int, chosen: argparse.Namespace) -> dict[str, Any]:
         assert made.rejections == (), made.rejections
         inputs = replace(inputs, memory=made.memory)
         here = folder / turn
-        write_version(made, spec, here / "dataset", data_docs=False)
+        write_version(made, spec, here / "dataset")
         trained = await train(spec, here, champion, chosen)
         judged = await evaluate(spec, made, here, champion and champion / MODEL, turn, chosen)
         labels = frozenset(judged["labels"])

@@ -65,7 +65,7 @@ def flood_measured(kind: str, size: int) -> dict[str, Any]:
         rows = table.read(spec.project, ends_of(others) | {str(PARTITION): size})
         made = build(rows, spec)
         del rows
-        manifest = write_version(made, spec, Path(name) / "version", data_docs=False)
+        manifest = write_version(made, spec, Path(name) / "version")
         cpu, wall = time.process_time() - before, time.perf_counter() - wall
     assert made.rejections == ()
     sides = pl.concat([made.split.train, made.split.holdout])

@@ -80,7 +80,7 @@ def written(count: int, given: Inputs, folder: Path, store: ObjectStore) -> tupl
     ]
     made = build(rows_of(deliveries), SPEC, given)
     assert made.rejections == ()
-    manifest = write_version(made, SPEC, folder, data_docs=False)
+    manifest = write_version(made, SPEC, folder)
     run_async(store.put_directory(f"datasets/{manifest.dataset_id}", folder))
     return manifest, made
 

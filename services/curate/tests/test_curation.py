@@ -221,6 +221,24 @@ async def test_a_command_is_for_the_alarms_that_are_open(desk: Desk) -> None:
     assert (told.step, told.alarms) == ("no alarm is open", ())
 
 
+async def test_a_release_is_for_the_records_of_the_version_that_waits(desk: Desk) -> None:
+    """Records that came since are not in it, and nothing is released that does not wait."""
+    waits = DatasetRejected(
+        project="shop", spec_sha256="a" * 64, rows_sha256="b" * 64, reasons=("held",), held="ds-1",
+        records_upto={"0": 2},
+    )  # fmt: skip
+    desk.log.append(new_event(waits, source="/test"))
+    lease = Lease(TopicPartition("dataset.requested", 0))
+    command = DatasetRequested(project="shop", reason=BuildReason.COMMAND, request="by hand", release="ds-1")
+    named = await desk.curation.answer(new_event(command, source="/test"), lease)
+    assert named is not None
+    assert (named.data.records_upto, named.data.release) == ({"0": 2}, "ds-1")
+    other = command.model_copy(update={"release": "ds-2"})
+    with pytest.raises(InvalidEvent) as caught:
+        await desk.curation.answer(new_event(other, source="/test"), lease)
+    assert caught.value.field == "release"
+
+
 async def test_a_build_that_dies_again_and_again_is_rejected_with_the_reason(desk: Desk) -> None:
     desk.builder.deaths = [BuildFailed("killed"), BuildFailed("too long"), BuildFailed("killed again")]
     rejected = await desk.build()

@@ -99,7 +99,7 @@ def test_pairs_are_part_of_what_names_a_version(made, spec, tmp_path) -> None:
     one, other = made(row), made(row | {"rejected_output": "nothing"})
     assert rows_sha256(one.split) == rows_sha256(other.split)
     assert rows_sha256(one.split, one.preferences) != rows_sha256(other.split, other.preferences)
-    manifest = write_version(one, spec(), tmp_path, data_docs=False)
+    manifest = write_version(one, spec(), tmp_path)
     assert manifest.preferences is not None
     assert (tmp_path / "preferences.parquet").stat().st_size == manifest.preferences.size_bytes
     assert "1 pairs of an answer to prefer" in (tmp_path / "card.md").read_text()

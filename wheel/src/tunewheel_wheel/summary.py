@@ -43,6 +43,8 @@ def place_in_words(wheel: Wheel) -> str:
         return "collecting records" if wheel.facts.declared else ""
     if getattr(course.event.data, "awaits_index", False):
         return "waiting for the first index of its documents"
+    if (held := getattr(course.event.data, "held", None)) is not None:
+        return f"{held} waits for a person"
     return PLACES[course.stage] if course.end is None else ENDS.get(course.end, "")
 
 

@@ -96,6 +96,9 @@ def build(
     wait: Annotated[
         bool, typer.Option(help="First wait until ingest has read all that was published so far.")
     ] = True,
+    release: Annotated[
+        str | None, typer.Option(help="Publish this version, which waits because it misses expectations.")
+    ] = None,
     request: Request = None,
     timeout: Timeout = 120.0,
 ) -> None:
@@ -103,7 +106,7 @@ def build(
 
     It holds everything that was published before the command.
     """
-    accepted = call.writer.datasets.build(project, wait=wait, request=request)
+    accepted = call.writer.datasets.build(project, wait=wait, request=request, release=release)
     command = settle(call, project, accepted, timeout)
     call.show(
         command or accepted,

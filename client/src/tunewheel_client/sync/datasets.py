@@ -54,8 +54,9 @@ class Datasets(Resource):
         wait: bool = True,
         patience_seconds: float = 30.0,
         request: str | None = None,
+        release: str | None = None,
     ) -> Accepted:
         """Ask for a version of what was published so far. ``wait``: first let ingest make records of it, for
-        ``patience_seconds`` at most."""
-        told = {"wait": wait, "patience_seconds": patience_seconds, "request": request}
+        ``patience_seconds`` at most. ``release``: publish this version instead, which waits for a person."""
+        told = {"wait": wait, "patience_seconds": patience_seconds, "request": request, "release": release}
         return self._order(Accepted, project, "datasets", order=told, extra_seconds=patience_seconds)

@@ -94,12 +94,17 @@ class Actions:
         return await self._send(answer, cause=request)
 
     async def build(
-        self, project: str, *, principal: Principal | None, request: str | None = None
+        self,
+        project: str,
+        *,
+        principal: Principal | None,
+        request: str | None = None,
+        release: str | None = None,
     ) -> Envelope[DatasetRequested]:
-        """Ask for a new dataset version."""
+        """Ask for a new dataset version, or for the publication of the version ``release``, which waits."""
         data = _valid(
             DatasetRequested, project=project, reason=BuildReason.COMMAND, request=_named(request),
-            principal=principal,
+            principal=principal, release=release,
         )  # fmt: skip
         return await self._send(data)
 

@@ -265,12 +265,26 @@ class Curation:
         self, event: Envelope[DatasetRequested], spec: ProjectSpec
     ) -> Envelope[DatasetRequested]:
         """Return the request that answers ``event`` and names the records to build from."""
-        upto = await self._records_on_the_log(event.project)
+        upto = self._released(event.data) or await self._records_on_the_log(event.project)
         alarms = event.data.alarm_ids
         if not event.data.awaits_index:  # a request that waited got its alarms before it began to wait
             alarms = alarms or self._turns.mended_by_command(spec)
         data = event.data.model_copy(update={"request": event.id, "records_upto": upto, "alarm_ids": alarms})
         return self._service.new(self._with_index(data), cause=event)
+
+    def _released(self, asked: DatasetRequested) -> dict[str, int] | None:
+        """Return the records of the version that a person releases; None: the request releases none.
+
+        Raises:
+            InvalidEvent: no version of that name waits.
+        """
+        if asked.release is None:
+            return None
+        held = self.state.history.held(asked.project, asked.release)
+        if held is None:
+            reason = f"{asked.release!r} does not wait for a person; name the `held` of a dataset.rejected"
+            raise InvalidEvent(field="release", reason=reason)
+        return held
 
     def _lacks_index(self, project: str) -> bool:
         """Return whether a project trains with passages and has no index yet."""

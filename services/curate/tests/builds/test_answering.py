@@ -96,9 +96,11 @@ class Bench:
         rows: pl.DataFrame,
         reason: BuildReason = BuildReason.COMMAND,
         index: ArtifactRef | None = None,
+        release: str | None = None,
     ) -> DatasetVersioned | DatasetRejected:
+        upto = ends_of(rows)
         data = DatasetRequested(
-            project="shop", reason=reason, request=name, records_upto=ends_of(rows), index=index
+            project="shop", reason=reason, request=name, records_upto=upto, index=index, release=release
         )
         answer = await self.answering.answer(new_event(data, source="/test"), spec, stop=asyncio.Event())
         self.tell(answer)
@@ -110,8 +112,9 @@ class Bench:
 
 @pytest.fixture(autouse=True)
 def quick(request: pytest.FixtureRequest) -> None:
-    """Build without Great Expectations, except where its pages must be the same to the byte."""
-    if request.function is not test_a_store_that_was_lost_is_built_again_to_the_byte:
+    """Build without Great Expectations, except where its pages or its findings are what is tested."""
+    real = (test_a_store_that_was_lost_is_built_again_to_the_byte, test_a_version_that_differs_waits)
+    if request.function not in real:
         request.getfixturevalue("one_page")
 
 
@@ -156,6 +159,46 @@ async def test_a_store_that_was_lost_is_built_again_to_the_byte(bench, rows, spe
     assert isinstance(again, DatasetRejected)
     assert second.dataset_id in again.reasons[0]
     assert contents(datasets) == before
+
+
+async def test_a_version_that_differs_waits(bench, records, varied_rows, spec) -> None:
+    """A version that misses an expectation is not published until a person releases it, and a release counts
+    for the same version alone."""
+    wanted = spec(changes="hold", near_duplicate_threshold=1.0)
+    bench.declare(wanted)
+    known, horns = (
+        varied_rows(60),
+        [row | {"output": '{"category": "horn"}'} for row in varied_rows(150)[60:]],
+    )
+    rows = records(*known, *horns)
+    bench.table.append(rows)
+    first = await bench.build(wanted, "one", rows[:60])
+    assert first.warnings == ()
+    held = await bench.build(wanted, "two", rows)
+    assert isinstance(held, DatasetRejected)
+    assert held.held is not None
+    assert f"--release {held.held}" in held.reasons[0]
+    assert held.reasons[1].startswith("share of label bell: 0.2; in the version before 0.5")
+    assert bench.state.history.latest("shop").dataset_id == first.dataset_id
+    assert bench.state.history.held("shop", held.held) == ends_of(rows)
+    # Released with other records it is another version, which waits again.
+    fewer = await bench.build(wanted, "three", rows[:140], release=held.held)
+    assert isinstance(fewer, DatasetRejected)
+    assert fewer.reasons[0].startswith(f"release: {held.held} no longer follows")
+    released = await bench.build(wanted, "four", rows, release=held.held)
+    assert isinstance(released, DatasetVersioned)
+    assert (released.dataset_id, released.previous) == (held.held, first.dataset_id)
+    assert released.warnings == held.reasons[1:]
+    results = (await bench.manifest(released)).expectations
+    assert {one.by for one in results} == {"version_before"}
+    again = await bench.build(wanted, "five", rows, release=held.held)
+    assert again.reasons[0].startswith("records: nothing changed since")
+    # A spec that a person has just changed only warns.
+    other = spec(changes="hold", near_duplicate_threshold=1.0, min_characters=4)
+    bench.declare(other)
+    warned = await bench.build(other, "six", rows[:60])
+    assert isinstance(warned, DatasetVersioned)
+    assert any(text.startswith("share of label bell") for text in warned.warnings)
 
 
 async def test_rows_that_retire_are_no_reason_to_train_the_same_model_again(

@@ -239,7 +239,7 @@ def test_held_out_answers_that_a_document_holds_are_counted_and_marked(records, 
     assert made.counts.answers_in_training == 3
     assert made.split.train.height == first.split.train.height + 1
     assert "3 of " in data_card("ds-1", wanted, made).split("## Answers")[1]
-    write_version(made, wanted, tmp_path, data_docs=False)
+    write_version(made, wanted, tmp_path)
     rows = [
         ChatExample.model_validate(row) for row in pl.read_parquet(tmp_path / "holdout.parquet").to_dicts()
     ]

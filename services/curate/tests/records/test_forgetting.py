@@ -71,7 +71,7 @@ async def stored_version(
     """Store a version of ``rows``; without ``names`` as it was written before there were pseudonyms."""
     folder, made = tmp_path / "version", build(rows, spec)
     named = made if names is None else under_pseudonyms(made, names)
-    manifest = write_version(named, spec, folder, data_docs=False)
+    manifest = write_version(named, spec, folder)
     await store.put_directory(f"datasets/{manifest.dataset_id}", folder)
     return manifest.dataset_id
 

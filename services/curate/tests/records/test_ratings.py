@@ -88,7 +88,7 @@ def test_answers_rated_down_are_kept_to_be_avoided(records, varied_rows, spec, t
         "stage": "negatives", "entered": 6, "left": 1,
         "reasons": {"accepted": 1, "contaminated: held-out questions": 1, "held_out": 2, "repeated": 1},
     }  # fmt: skip
-    manifest = write_version(made, spec(ratings=True), tmp_path, data_docs=False)
+    manifest = write_version(made, spec(ratings=True), tmp_path)
     assert manifest.negatives is not None
     (row,) = pl.read_parquet(tmp_path / "negatives.parquet").to_dicts()
     negative = Negative.model_validate(row)

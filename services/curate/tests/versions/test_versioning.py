@@ -6,15 +6,17 @@ from typing import Any
 
 import polars as pl
 import pytest
+from tunewheel_contracts.errors import InvalidSpec
+from tunewheel_contracts.formats.data_quality import EXPECTATION_COLUMNS
 from tunewheel_contracts.formats.dataset import ChatExample, DatasetManifest
 from tunewheel_contracts.formats.recipe import TrainSpec
-from tunewheel_contracts.formats.spec import TaskSpec
 from tunewheel_contracts.identity import content_sha256
 from tunewheel_curate.examples.tokens import estimating
 from tunewheel_curate.holdout.splitting import Split
-from tunewheel_curate.pipeline import build
+from tunewheel_curate.pipeline import Build, build
 from tunewheel_curate.versions.card import NOTHING, data_card
-from tunewheel_curate.versions.suite import observed, run_suite
+from tunewheel_curate.versions.changes import Change
+from tunewheel_curate.versions.suite import check_expectations, observed, unmet
 from tunewheel_curate.versions.versioning import rows_sha256, with_findings, with_origin, write_version
 
 TOKENS = estimating("some/model", "no hub")
@@ -30,7 +32,7 @@ def made(records, spec, varied_rows):
 
 
 def test_a_version_is_what_its_manifest_says(made, spec, tmp_path: Path) -> None:
-    written = write_version(made, spec(), tmp_path, data_docs=False)
+    written = write_version(made, spec(), tmp_path)
     manifest = DatasetManifest.model_validate_json((tmp_path / "manifest.json").read_bytes())
     assert manifest == written
     assert manifest.dataset_id.startswith("ds-")
@@ -42,7 +44,7 @@ def test_a_version_is_what_its_manifest_says(made, spec, tmp_path: Path) -> None
 
 
 def test_rows_tell_where_they_come_from_and_the_version_is_named_without(made, spec, tmp_path: Path) -> None:
-    manifest = write_version(made, spec(), tmp_path, data_docs=False)
+    manifest = write_version(made, spec(), tmp_path)
     assert manifest.rows_sha256 == rows_sha256(made.split)
     held, trained = (
         [ChatExample.model_validate(row) for row in pl.read_parquet(tmp_path / name).to_dicts()]
@@ -60,7 +62,7 @@ def test_held_out_rows_name_the_request_for_labels_that_they_answer_and_nothing_
     said: list[dict[str, str]] = [{"label_request": "labels-1"}] * 20 + [{}] * 10
     said += [{"label_request": "Not a name!"}] * 5 + [{"other": "labels-1"}] * 5
     asked = [row | {"attributes": json.dumps(one)} for row, one in zip(rows, said, strict=True)]
-    written = write_version(build(records(*asked), spec()), spec(), tmp_path, data_docs=False)
+    written = write_version(build(records(*asked), spec()), spec(), tmp_path)
     lineage = pl.read_parquet(tmp_path / "lineage.parquet")
     answers = set(lineage.filter(pl.col("record_id") < "rec-0020")["example_id"])
     held = [
@@ -97,66 +99,82 @@ def test_rows_are_hashed_as_the_json_of_all_of_them(made) -> None:
 
 def test_the_same_build_writes_the_same_bytes(made, spec, tmp_path: Path) -> None:
     for name in ("one", "two"):
-        manifest = write_version(made, spec(), tmp_path / name, data_docs=True)
-        failures = run_suite(
-            made.split, spec(), manifest.dataset_id, tmp_path / name / "data_docs", tokens=TOKENS
-        )
-        assert failures == []
+        write_version(made, spec(), tmp_path / name)
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
-    docs = tmp_path / "one" / "data_docs"
-    assert (docs / "index.html").is_file()
-    assert b"great-expectations-web-assets" not in (docs / "index.html").read_bytes()
 
 
-def test_the_suite_sees_what_curation_would_have_missed(made, spec, tmp_path: Path) -> None:
-    broken = made.split.train.with_columns(pl.lit("ex-same").alias("example_id"))
-    split = type(made.split)(broken, made.split.holdout)
-    failures = run_suite(split, spec(), "ds-broken", tmp_path / "data_docs", tokens=TOKENS)
-    assert failures == ["example_id: expect_column_values_to_be_unique failed"]
+EXPECTED = (
+    {"type": "expect_column_values_to_be_between", "kwargs": {"column": "question_words", "max_value": 11}},
+    {"type": "expect_column_mean_to_be_between", "kwargs": {"column": "answer_words", "max_value": 50}},
+    {
+        "type": "expect_column_values_to_be_in_set",
+        "kwargs": {"column": "question", "value_set": ["w1x1"]},
+        "action": "warn",
+    },
+)
+CHANGES = (Change("share of label bell", 0.5, 0.55, 0.1), Change("share of label horn", 0.2, 0.45, 0.1))
 
 
-def test_the_suite_looks_for_rules_labels_and_personal_data(made, spec, tmp_path: Path) -> None:
-    """One example breaks a rule, one bears a label that nobody knows, one a telephone number."""
+def test_what_is_expected_is_told_in_words_and_on_pages_without_texts(made, spec, tmp_path: Path) -> None:
+    wanted, seen = spec(expectations=EXPECTED), observed(*both_sides(made), TOKENS)
+    for name in ("one", "two"):
+        results = check_expectations(
+            seen, CHANGES, wanted, on_change="reject", dataset_id="ds-1", folder=tmp_path / name
+        )
+    told = [(one.by, one.met, one.action) for one in results]
+    assert told == [
+        ("project", False, "hold"), ("project", True, "hold"), ("project", False, "warn"),
+        ("version_before", True, "reject"), ("version_before", False, "reject"),
+    ]  # fmt: skip
+    assert results[0].observed == "30 of 30 rows are otherwise"
+    assert unmet(results, "reject") == (f"share of label horn: {results[4].observed}",)
+    assert "0.45; in the version before 0.2, allowed are 0.1 to 0.3" in results[4].observed
+    pages = contents(tmp_path / "one")
+    assert pages == contents(tmp_path / "two")
+    text = "".join(page.decode() for name, page in pages.items() if name.endswith(".html"))
+    assert "share of label horn" in text
+    assert "w2x3" not in text, "no text of an example"
+    assert "great-expectations-web-assets" not in text
+    write_version(made, wanted, tmp_path / "version", expectations=results)
+    card = (tmp_path / "version" / "card.md").read_text()
+    assert "2 of 5 expectations are met; all stand in the [Data Docs](data_docs/index.html)." in card
+    assert "(action: warn)" in card
 
-    def said(answer: str, row: dict[str, Any], asked: str | None = None) -> dict[str, Any]:
-        system, user, _ = row["messages"]
-        turns = [
-            system,
-            user | ({"content": asked} if asked else {}),
-            {"role": "assistant", "content": answer},
-        ]
-        return row | {"messages": turns}
 
-    rules = [{"rule": "pattern", "field": "reply", "pattern": "^[A-Z]"}]
-    task = spec().task.model_dump(mode="json") | {"output_rules": rules}
-    own = spec().model_copy(update={"task": TaskSpec.model_validate(task)})
-    one, two, three, *rest = made.split.train.to_dicts()
-    number = "Call +49 30 901820 or <PHONE_NUMBER>"
-    rows = [
-        said('{"category": "bell", "reply": "oil it"}', one),
-        two | {"label": "gong"},
-        said('{"category": "bell", "reply": "Oil it."}', three, number),
-        *rest,
-    ]
-    split = type(made.split)(pl.DataFrame(rows, schema=made.split.train.schema), made.split.holdout)
-    assert run_suite(split, own, "ds-broken", tmp_path / "data_docs", tokens=TOKENS) == [
-        "label: expect_column_values_to_be_in_set failed",
-        "rule_violations: expect_column_max_to_be_between failed",
-        "personal_data: expect_column_values_to_be_between failed",
-    ]
-    assert observed(made.split, own, TOKENS)["personal_data"].sum() == 0
-    hidden = [turn | {"content": "<PHONE_NUMBER> or <EMAIL_ADDRESS_7c1f>"} for turn in one["messages"]]
-    split = type(made.split)(
-        pl.DataFrame([one | {"messages": hidden}], schema=split.train.schema), split.holdout
-    )
-    assert observed(split, own, TOKENS)["personal_data"].sum() == 0, "placeholders are nobody's data"
+@pytest.mark.parametrize(
+    ("kwargs", "field"),
+    [
+        ({"colum": "label"}, "dataset.expectations.0.kwargs"),
+        ({"column": "question", "min_value": 3}, "dataset.expectations.0"),
+    ],
+)
+def test_an_expectation_that_cannot_be_checked_names_its_field(
+    made, spec, tmp_path: Path, kwargs: dict[str, Any], field: str
+) -> None:
+    wanted = spec(expectations=[{"type": "expect_column_values_to_be_between", "kwargs": kwargs}])
+    with pytest.raises(InvalidSpec) as caught:
+        check_expectations(
+            observed(*both_sides(made)), (), wanted, on_change="warn", dataset_id="ds-1", folder=tmp_path
+        )
+    assert caught.value.field == field
+
+
+def test_with_nothing_to_expect_there_are_no_pages(made, spec, tmp_path: Path) -> None:
+    seen = observed(*both_sides(made))
+    assert set(seen.columns) == EXPECTATION_COLUMNS
+    assert check_expectations(seen, (), spec(), on_change="hold", dataset_id="ds-1", folder=tmp_path) == ()
+    assert not list(tmp_path.iterdir())
+
+
+def both_sides(made: Build) -> list[pl.DataFrame]:
+    return [with_origin(side, made.lineage) for side in (made.split.train, made.split.holdout)]
 
 
 def test_labels_to_review_travel_with_the_version(records, spec, varied_rows, tmp_path: Path) -> None:
     ann = {"input": "who is right here", "validated_by": "ann"}
     bob = {"input": "Who is right here", "validated_by": "bob", "output": '{"category": "horn"}'}
     made = build(records(*varied_rows(30), ann, bob), spec())
-    quality = write_version(made, spec(), tmp_path, data_docs=False).quality
+    quality = write_version(made, spec(), tmp_path).quality
     assert quality is not None
     assert quality.review is not None
     assert quality.review_counts == {"conflict": 2}
@@ -166,7 +184,7 @@ def test_labels_to_review_travel_with_the_version(records, spec, varied_rows, tm
 
 
 def test_nothing_to_review_makes_no_list(made, spec, tmp_path: Path) -> None:
-    quality = write_version(made, spec(), tmp_path, data_docs=False).quality
+    quality = write_version(made, spec(), tmp_path).quality
     assert quality is not None
     assert (quality.review, quality.review_counts) == (None, {})
     assert not (tmp_path / "review.parquet").exists()

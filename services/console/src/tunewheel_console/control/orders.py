@@ -58,11 +58,17 @@ def add_orders(api: FastAPI, state: ConsoleState, actions: Actions, log: Log) ->
         request: Request, project: str, order: Annotated[BuildOrder, Body()] = BuildOrder(), key: Key = None
     ) -> Accepted:
         """Ask for a new dataset version now, whatever the build policy says."""
-        declared(state, project)
-        if order.wait:
+        view = declared(state, project)
+        if order.release is not None and order.release not in {one.held for one in view.rejections}:
+            reason = f"{order.release!r} does not wait; name the held version of the latest rejections"
+            raise Refused(HTTPStatus.CONFLICT, "release", reason)
+        if order.wait and order.release is None:
             await log.settled(order.patience_seconds)
         event = await actions.build(
-            project, principal=caller_of(request).principal, request=named(order, key)
+            project,
+            principal=caller_of(request).principal,
+            request=named(order, key),
+            release=order.release,
         )
         return Accepted(project=project, command_id=event.id)
 

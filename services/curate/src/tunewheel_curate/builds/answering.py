@@ -37,6 +37,7 @@ from tunewheel_curate.builds.worker import BuildOutcome
 from tunewheel_curate.documents.teaching import forget_taught, taught_of
 from tunewheel_curate.outcomes import OutcomeCache
 from tunewheel_curate.records.log import MissingRecords
+from tunewheel_curate.versions.suite import unmet
 
 log = structlog.get_logger(__name__)
 
@@ -193,6 +194,11 @@ class Answering:
             place = f"datasets/{manifest.dataset_id}"
             leftover = f"store: {error}, from a build that never ended; remove {place} and ask again"
             return self._rejected(event, spec, basis, outcome, (leftover,))
+        held = unmet(manifest.expectations, "hold")
+        if held and event.data.release != manifest.dataset_id:
+            return self._rejected(
+                event, spec, basis, outcome, _waits(manifest, held, event.data), held=manifest.dataset_id
+            )
         data = DatasetVersioned(
             project=event.project,
             dataset_id=manifest.dataset_id,
@@ -212,6 +218,7 @@ class Answering:
             missing_records=self._missing.count or None,
             index_id=manifest.index_id,
             index=manifest.index,
+            warnings=(*unmet(manifest.expectations, "warn"), *held),
         )
         log.info("dataset_versioned", dataset_id=manifest.dataset_id, **manifest.counts.model_dump())
         return self._service.new(data, cause=event, correlation_id=f"turn-{manifest.dataset_id}")
@@ -243,6 +250,8 @@ class Answering:
         basis: Basis,
         outcome: BuildOutcome,
         reasons: tuple[str, ...],
+        *,
+        held: str | None = None,
     ) -> Envelope[DatasetRejected]:
         data = DatasetRejected(
             project=event.project,
@@ -254,6 +263,19 @@ class Answering:
             records_upto=event.data.records_upto,
             withdrawals_upto=dict(basis.withdrawals_upto),
             judged_upto=dict(basis.judged_upto) or None,
+            held=held,
         )
-        log.warning("dataset_rejected", project=event.project, reasons=reasons)
+        log.warning("dataset_rejected", project=event.project, reasons=reasons, held=held)
         return self._service.new(data, cause=event)
+
+
+def _waits(manifest: DatasetManifest, held: tuple[str, ...], asked: DatasetRequested) -> tuple[str, ...]:
+    """Return why a version waits for a person, and how to release it."""
+    name = manifest.dataset_id
+    how = (
+        f"held: {name} waits for a person; look at `tunewheel dataset show {name}`, then publish it by "
+        f"`tunewheel dataset build --project {manifest.project} --release {name}`, or correct the records"
+    )
+    if asked.release is not None:
+        how = f"release: {asked.release} no longer follows from its records and the spec; {how}"
+    return (how, *held)

@@ -44,6 +44,8 @@ class History:
         self._waiting: dict[str, dict[str, Envelope[DatasetRequested]]] = {}
         """By project: the requests that wait for an index."""
         self._versions: dict[str, Envelope[DatasetVersioned]] = {}
+        self._held: dict[tuple[str, str], dict[str, int]] = {}
+        """By project and version that waits for a person: the records that it was made of."""
 
     def apply(self, envelope: Envelope[Any]) -> None:
         """Apply one event; other topics are ignored."""
@@ -55,6 +57,8 @@ class History:
         self.cover(data.project, data.records_upto or {})
         if isinstance(data, DatasetVersioned):
             self._versions.setdefault(data.dataset_id, envelope)
+        if isinstance(data, DatasetRejected) and data.held is not None:
+            self._held[data.project, data.held] = dict(data.records_upto or {})
         is_request = isinstance(data, DatasetRequested)
         if is_request and data.records_upto is None and not data.awaits_index:
             return  # a command: curate answers it with a request that names records
@@ -87,6 +91,11 @@ class History:
     def projects_waiting(self) -> list[str]:
         """Return the projects with requests that wait for an index."""
         return [project for project, waiting in self._waiting.items() if waiting]
+
+    def held(self, project: str, dataset_id: str) -> dict[str, int] | None:
+        """Return, by partition, the records of a version that waits for a person; None: there is none of that
+        name."""
+        return self._held.get((project, dataset_id))
 
     def has_answered(self, request_id: str) -> bool:
         """Return whether the log holds the answer to a ``dataset.requested``."""

@@ -25,7 +25,13 @@ from tunewheel_contracts.erasures import Erasure
 from tunewheel_contracts.errors import InvalidSpec, TransientError
 from tunewheel_contracts.fields import ArtifactRef, Frozen
 from tunewheel_contracts.formats.allowed_sources import AllowedSources
-from tunewheel_contracts.formats.dataset import DatasetCounts, DatasetManifest, FunnelStage, RecordsUpto
+from tunewheel_contracts.formats.dataset import (
+    DatasetCounts,
+    DatasetManifest,
+    ExpectationResult,
+    FunnelStage,
+    RecordsUpto,
+)
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.identity import content_id
 from tunewheel_contracts.withdrawals import Withdrawal
@@ -43,6 +49,7 @@ if TYPE_CHECKING:
     from tunewheel_curate.holdout.memory import HoldoutMemory
     from tunewheel_curate.inputs import Inputs, OpenIndex
     from tunewheel_curate.pipeline import Build
+    from tunewheel_curate.versions.changes import Composition
 
 
 SCRATCH_PREFIX = "tunewheel-curate-"
@@ -104,8 +111,8 @@ class BuildOutcome(Frozen):
 
 def run_build(order: BuildOrder) -> BuildOutcome:
     """Read the records, curate them, and write the version's files below ``order.folder``."""
-    from tunewheel_curate.versions.suite import run_suite
-    from tunewheel_curate.versions.versioning import DATA_DOCS, rows_sha256, under_pseudonyms, write_version
+    from tunewheel_curate.versions.suite import unmet
+    from tunewheel_curate.versions.versioning import rows_sha256, under_pseudonyms, write_version
 
     spec, folder = order.spec, Path(order.folder)
     try:
@@ -121,13 +128,75 @@ def run_build(order: BuildOrder) -> BuildOutcome:
     )
     if made.rejections:
         return outcome
+    try:
+        results = _checked(order, made, rows)
+    except InvalidSpec as error:
+        return outcome.model_copy(update={"rejections": (str(error),)})
+    except TransientError as error:
+        return BuildOutcome(behind=str(error))
+    if broken := unmet(results, "reject"):
+        return outcome.model_copy(update={"rejections": tuple(f"dataset: {one}" for one in broken)})
     manifest = write_version(
-        made, spec, folder, data_docs=True, previous=order.previous, published=order.published
+        made, spec, folder, expectations=results, previous=order.previous, published=order.published
     )
-    failures = run_suite(made.split, spec, manifest.dataset_id, folder / DATA_DOCS, tokens=made.pinned.tokens)
-    if failures:
-        return outcome.model_copy(update={"rejections": tuple(f"suite: {failure}" for failure in failures)})
     return outcome.model_copy(update={"manifest": manifest})
+
+
+def _checked(order: BuildOrder, made: Build, rows: str) -> tuple[ExpectationResult, ...]:
+    """Check what is expected of a version, and write the pages about it.
+
+    Raises:
+        InvalidSpec: an expectation of the spec cannot be checked.
+        TransientError: the store is away.
+    """
+    from tunewheel_curate.versions.changes import Composition, changes_between
+    from tunewheel_curate.versions.suite import check_expectations, observed
+    from tunewheel_curate.versions.versioning import DATA_DOCS, name_of, with_origin
+
+    spec, dataset = order.spec, order.spec.dataset
+    sides = [with_origin(side, made.lineage) for side in (made.split.train, made.split.holdout)]
+    before, on_change = asyncio.run(_before(order)), dataset.changes
+    now = Composition(observed(*sides), made.funnel).without(made.requests)
+    changes = () if before is None else changes_between(before[1].without(made.requests), now)
+    if before is not None and (before[0].task, before[0].dataset) != (spec.task, dataset):
+        on_change = "warn"
+    return check_expectations(
+        observed(*sides, made.pinned.tokens) if dataset.expectations else now.rows,
+        changes,
+        spec,
+        on_change=on_change,
+        dataset_id=name_of(made, spec, rows, previous=order.previous, published=order.published),
+        folder=Path(order.folder) / DATA_DOCS,
+    )
+
+
+async def _before(order: BuildOrder) -> tuple[ProjectSpec, Composition] | None:
+    """Return the spec and the composition of the version before; None: there is none, or its rows are
+    erased."""
+    from io import BytesIO
+
+    import polars as pl
+    from tunewheel_contracts.errors import InvalidEvent
+    from tunewheel_contracts.event import decode_data
+    from tunewheel_runtime.store import ArtifactMissing, CorruptArtifact, ObjectStore
+
+    from tunewheel_curate.records.table import store_of
+    from tunewheel_curate.versions.changes import Composition
+    from tunewheel_curate.versions.suite import observed
+    from tunewheel_curate.versions.versioning import MANIFEST
+
+    if order.previous is None:
+        return None
+    store = ObjectStore(store_of(order.table_url))
+    try:
+        data = await store.read(f"datasets/{order.previous}/{MANIFEST}")
+        manifest = decode_data(DatasetManifest, data or b"")
+        sides = [pl.read_parquet(BytesIO(await store.get(ref))) for ref in (manifest.train, manifest.holdout)]
+    except (ArtifactMissing, CorruptArtifact, InvalidEvent):
+        return None
+    if not all("source" in side.columns for side in sides):
+        return None  # of a release that did not write the kinds of sources
+    return manifest.spec, Composition(observed(*sides), manifest.funnel)
 
 
 def _records(order: BuildOrder) -> pl.DataFrame:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import polars as pl
-from tunewheel_contracts.formats.dataset import ExampleFormat, FunnelStage
+from tunewheel_contracts.formats.dataset import ExampleFormat, ExpectationResult, FunnelStage
 from tunewheel_contracts.formats.quarantine import SetAside
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.principal import Trust
@@ -90,6 +92,7 @@ def data_card(
     *,
     data_docs: str | None = None,
     previous: str | None = None,
+    expectations: Sequence[ExpectationResult] = (),
 ) -> str:
     """Return the card as Markdown. It holds no date, so a version's card always has the same bytes.
 
@@ -112,7 +115,7 @@ def data_card(
     if build.preliminary:
         parts.insert(1, f"> **Preliminary.** {build.preliminary}")
     if data_docs:
-        parts.append(f"Every expectation that was checked, and what came of it: [Data Docs]({data_docs}).")
+        parts.append("## Expectations\n\n" + _expectations(expectations, data_docs))
     parts.append("## Funnel\n\n" + _funnel(build.funnel))
     if kept := build.figures.get("near_duplicates", {}).get(ANSWERED_OTHERWISE):
         parts.append(OTHERWISE.format(count=kept))
@@ -143,6 +146,18 @@ def data_card(
     limits = (found, *LIMITS) if documents else (NO_DOCUMENTS, found, *LIMITS)
     parts.append("## Limits\n\n" + "\n".join(f"- {limit}" for limit in limits))
     return "\n\n".join(parts) + "\n"
+
+
+def _expectations(results: Sequence[ExpectationResult], data_docs: str) -> str:
+    """Return how many expectations were met, and those that were not."""
+    met = sum(one.met for one in results)
+    lines = [f"{met} of {len(results)} expectations are met; all stand in the [Data Docs]({data_docs})."]
+    lines += [
+        f"- {_cell(one.expectation)}: {_cell(one.observed)} (action: {one.action})"
+        for one in results
+        if not one.met
+    ]
+    return "\n".join(lines)
 
 
 def _funnel(funnel: tuple[FunnelStage, ...]) -> str:

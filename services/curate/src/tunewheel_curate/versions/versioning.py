@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 from tunewheel_contracts.fields import ArtifactRef
-from tunewheel_contracts.formats.dataset import DatasetManifest, TokenizerUse
+from tunewheel_contracts.formats.dataset import DatasetManifest, ExpectationResult, TokenizerUse
 from tunewheel_contracts.formats.label_prompts import LABEL_REQUEST
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.identity import canonical_json, content_id, content_sha256
@@ -90,27 +90,34 @@ def dataset_id_of(
     return content_id("ds", content | {"previous": previous}) if plain in published else plain
 
 
+def name_of(
+    build: Build, spec: ProjectSpec, rows: str, *, previous: str | None, published: Collection[str]
+) -> str:
+    """Return the ``dataset_id_of`` a build whose rows have the hash ``rows``."""
+    index_id = build.shown and build.shown.index_id
+    return dataset_id_of(spec, rows, index_id=index_id, previous=previous, published=published)
+
+
 def write_version(
     build: Build,
     spec: ProjectSpec,
     folder: Path,
     *,
-    data_docs: bool,
+    expectations: tuple[ExpectationResult, ...] = (),
     previous: str | None = None,
     published: Collection[str] = (),
 ) -> DatasetManifest:
     """Write the version's files below ``folder``, in the layout of ``datasets/<dataset_id>/``.
 
-    The same build writes the same bytes. ``data_docs`` says whether the manifest and the card refer to Data
-    Docs. ``previous`` is the version before this one; ``published`` are all earlier versions of the project.
+    The same build writes the same bytes. If there are ``expectations``, the manifest and the card refer to
+    their Data Docs. ``previous`` is the version before this one; ``published`` are all earlier versions of
+    the project.
     """
     rows, shown = rows_sha256(build.split, build.preferences, build.negatives), build.shown
-    dataset_id = dataset_id_of(
-        spec, rows, index_id=shown and shown.index_id, previous=previous, published=published
-    )
+    dataset_id = name_of(build, spec, rows, previous=previous, published=published)
     prefix = f"datasets/{dataset_id}"
-    docs = DATA_DOCS_INDEX if data_docs else None
-    card = data_card(dataset_id, spec, build, data_docs=docs, previous=previous)
+    docs = DATA_DOCS_INDEX if expectations else None
+    card = data_card(dataset_id, spec, build, data_docs=docs, previous=previous, expectations=expectations)
     manifest = DatasetManifest(
         dataset_id=dataset_id,
         project=spec.project,
@@ -138,7 +145,7 @@ def write_version(
         else None,
         holdout_memory=_write(folder, prefix, HOLDOUT_MEMORY, _parquet(build.memory.to_frame())),
         replay=build.replayed.use if build.replayed is not None else None,
-        data_docs=f"{prefix}/{DATA_DOCS}" if data_docs else None,
+        data_docs=f"{prefix}/{DATA_DOCS}" if expectations else None,
         tokenizer=_tokenizer(build),
         teacher=build.pinned.teacher,
         counts=build.counts,
@@ -149,6 +156,7 @@ def write_version(
         index_id=shown and shown.index_id,
         index=shown and shown.index,
         passages=shown and shown.use,
+        expectations=expectations,
     )
     _write(folder, prefix, MANIFEST, manifest.model_dump_json(indent=2).encode())
     return manifest
