@@ -23,7 +23,7 @@ from tunewheel_curate.inputs import Inputs
 from tunewheel_curate.pipeline import build
 from tunewheel_curate.replay.sources import conversation, pool_of, read_replay
 from tunewheel_curate.versions.suite import observed
-from tunewheel_curate.versions.versioning import write_version
+from tunewheel_curate.versions.versioning import with_origin, write_version
 
 SHARE = {"source": "general.jsonl", "share": 0.2}
 
@@ -135,7 +135,9 @@ def test_manifest_card_and_suite_know_of_it(made, spec, tmp_path: Path) -> None:
     assert manifest.replay == build_.replayed.use
     assert manifest.counts.replay == manifest.replay.sampled > 0
     assert "general.jsonl" in (tmp_path / "card.md").read_text()
-    seen = observed(build_.split.train, build_.split.holdout)
+    seen = observed(
+        *(with_origin(side, build_.lineage) for side in (build_.split.train, build_.split.holdout))
+    )
     assert "replay" not in seen["format"].to_list()
 
 

@@ -154,14 +154,15 @@ def _checked(order: BuildOrder, made: Build, rows: str) -> tuple[ExpectationResu
     from tunewheel_curate.versions.versioning import DATA_DOCS, name_of, with_origin
 
     spec, dataset = order.spec, order.spec.dataset
-    sides = [with_origin(side, made.lineage) for side in (made.split.train, made.split.holdout)]
+    sides = (with_origin(side, made.lineage) for side in (made.split.train, made.split.holdout))
     before, on_change = asyncio.run(_before(order)), dataset.changes
-    now = Composition(observed(*sides), made.funnel).without(made.requests)
+    train, holdout = sides
+    now = Composition(observed(train, holdout), made.funnel).without(made.requests)
     changes = () if before is None else changes_between(before[1].without(made.requests), now)
     if before is not None and (before[0].task, before[0].dataset) != (spec.task, dataset):
         on_change = "warn"
     return check_expectations(
-        observed(*sides, made.pinned.tokens) if dataset.expectations else now.rows,
+        observed(train, holdout, made.pinned.tokens) if dataset.expectations else now.rows,
         changes,
         spec,
         on_change=on_change,
@@ -191,12 +192,15 @@ async def _before(order: BuildOrder) -> tuple[ProjectSpec, Composition] | None:
     try:
         data = await store.read(f"datasets/{order.previous}/{MANIFEST}")
         manifest = decode_data(DatasetManifest, data or b"")
-        sides = [pl.read_parquet(BytesIO(await store.get(ref))) for ref in (manifest.train, manifest.holdout)]
+        train, holdout = (
+            pl.read_parquet(BytesIO(data))
+            for data in [await store.get(ref) for ref in (manifest.train, manifest.holdout)]
+        )
     except (ArtifactMissing, CorruptArtifact, InvalidEvent):
         return None
-    if not all("source" in side.columns for side in sides):
+    if "source" not in train.columns or "source" not in holdout.columns:
         return None  # of a release that did not write the kinds of sources
-    return manifest.spec, Composition(observed(*sides), manifest.funnel)
+    return manifest.spec, Composition(observed(train, holdout), manifest.funnel)
 
 
 def _records(order: BuildOrder) -> pl.DataFrame:

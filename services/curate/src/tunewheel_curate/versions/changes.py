@@ -89,7 +89,9 @@ def changes_between(before: Composition, now: Composition) -> tuple[Change, ...]
     figures += _dropped(before, now)
     level = 1 - FALSE_ALARMS / max(1, len(figures)) / 2
     return tuple(
-        Change(one.name, one.before, one.now, max(one.margin, t.ppf(level, one.groups - 1) * one.error))
+        Change(
+            one.name, one.before, one.now, max(one.margin, float(t.ppf(level, one.groups - 1)) * one.error)
+        )
         for one in figures
         if one.groups > 1
     )

@@ -116,7 +116,8 @@ def _expectations(spec: ProjectSpec) -> list[Any]:
     made: list[Any] = []
     for number, one in enumerate(spec.dataset.expectations):
         try:
-            made.append(get_expectation_impl(one.type)(**one.kwargs))
+            kwargs: dict[str, Any] = one.kwargs
+            made.append(get_expectation_impl(one.type)(**kwargs))
         except (ValueError, TypeError) as error:
             field = f"dataset.expectations.{number}.kwargs"
             raise InvalidSpec(field=field, reason=f"do not fit {one.type}: {error}") from error
@@ -166,7 +167,8 @@ def _run(
             run_id=RunIdentifier(run_name=dataset_id, run_time=_RUN_TIME),
         )
         (result,) = outcome.run_results.values()
-        by_id = {one.expectation_config.id: one for one in result.results}
+        checked: list[Any] = list(result.results)
+        by_id = {one.expectation_config.id: one for one in checked}
         results[name] = [by_id[one.id] for one in suite.expectations]
     context.build_data_docs(site_names=["docs"])
     _settle(folder, dataset_id)
