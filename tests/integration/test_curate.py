@@ -134,15 +134,14 @@ async def test_enough_records_become_a_version(kafka: str, tmp_path: Path, proje
         card = (await service.store.get(manifest.card)).decode()
         assert manifest.preferences
         pairs = pl.read_parquet(await service.store.get(manifest.preferences))
-        beside = await service.store.list(f"datasets/{event.data.dataset_id}")
         (request,) = await bus.collect(topics.DATASET_REQUESTED, 1, where=lambda e: e.project == project)
     assert event.data.counts.examples == train.height + holdout.height == 47
     assert set(holdout["label"]) == {"bell", "horn"}
     assert event.data.reason is BuildReason.COUNT
     assert event.causation_id == request.id
     assert event.correlation_id == f"turn-{event.data.dataset_id}"
-    (linked,) = re.findall(r"\[Data Docs\]\((\S+)\)", card)
-    assert f"{manifest.card.path.rpartition('/')[0]}/{linked}" in beside
+    assert manifest.data_docs is None, "nothing is expected of a first version"
+    assert f"# Dataset {event.data.dataset_id}" in card
     trained = {messages[1]["content"] for messages in train["messages"].to_list()}
     told = {
         row["prompt"][-1]["content"]: (json.loads(row["chosen"]), row["rejected"], row["trust"])
