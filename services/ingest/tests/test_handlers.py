@@ -24,12 +24,15 @@ from tunewheel_contracts.events.upstream import (
     ProjectDeclared,
     TicketPublished,
 )
+from tunewheel_contracts.formats.source_spec import SourceSpec
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.topics import TopicSpec
 from tunewheel_ingest.documents import Documents
+from tunewheel_ingest.door.intake import Receipt
 from tunewheel_ingest.handlers import register
 from tunewheel_ingest.parsing.document import ParsedDocument, Unreadable
 from tunewheel_ingest.parsing.process import ParserProcess
+from tunewheel_ingest.sources.topics import as_published
 from tunewheel_runtime.store import ObjectStore
 
 NOW_MS = int(datetime(2026, 7, 1, tzinfo=UTC).timestamp() * 1000)
@@ -212,3 +215,17 @@ async def test_a_project_is_told_whose_validated_answers_count_as_unverified() -
         assert (desk.warnings != {}) == (authority is None)
     (warning,) = desk.warnings.values()
     assert "dataset.trust of project desk" in warning
+
+
+async def test_the_answers_of_a_source_are_lowered_with_the_advice_to_change_the_source() -> None:
+    desk: Any = Desk()
+    register(desk, desk, Documents(desk.store, NoParser(), max_bytes=1 << 20))
+    source = SourceSpec(name="crm", kind="ticket", map={"ticket_id": "id"})
+    ticket = TicketPublished(project="desk", ticket_id="T", body="b", answer="a", validated_by="eve")
+    await desk.handlers["ticket.published"](as_published(ticket, source))
+    (warning,) = desk.warnings.values()
+    assert "trust: expert in the source desk/crm" in warning
+    receipt = Receipt()
+    receipt.accept([as_published(ticket, source)])
+    assert receipt.lowered is not None
+    assert "trust: expert in the source desk/crm" in receipt.lowered.reason

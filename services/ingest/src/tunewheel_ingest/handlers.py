@@ -25,15 +25,11 @@ from tunewheel_runtime.service import Service
 from tunewheel_runtime.view import View
 
 from tunewheel_ingest.documents import Documents, carry_out
-from tunewheel_ingest.records import RECORD_OF, document_record, require_size
+from tunewheel_ingest.records import RECORD_OF, document_record, remedy_of, require_size
 from tunewheel_ingest.settings import DOCUMENTS_AT_ONCE, TICKETS_AT_ONCE
 
 SOURCE = "/tunewheel/ingest"
-LOWERED = (
-    "answers on {event.data.type} name who validated them, and count as unverified: nobody with the role "
-    "expert sent them. Publish them by a key with this role, or let the topic grant more (dataset.trust of "
-    "project {event.project})"
-)
+LOWERED = "answers on {event.data.type} name who validated them, and count as unverified. {remedy}"
 Made = Envelope[RecordIngested] | None
 
 
@@ -47,7 +43,8 @@ def register(service: Service, projects: View[ProjectDeclared], documents: Docum
         spec = await require_project(projects, event.project)
         record = RECORD_OF[type(event.data)](event, spec.dataset.trust)
         if record is not None and record.trust is Trust.UNVERIFIED and record.validated_by and record.output:
-            service.warn(f"lowered {event.data.type} {event.project}", LOWERED.format(event=event))
+            text = LOWERED.format(event=event, remedy=remedy_of(event.data))
+            service.warn(f"lowered {event.data.type} {event.project}", text)
         return made(record, event)
 
     @service.on_each(topics.TICKET_PUBLISHED, max_records=TICKETS_AT_ONCE)

@@ -29,6 +29,8 @@ from tunewheel_ingest.normalising import normalise
 from tunewheel_ingest.parsing.document import PARSER_VERSION, ParsedDocument
 
 BY_TOPIC = TopicTrust()
+ISSUER = "source"
+"""Issuer of the principals of sources, whom no API key names."""
 BLANK = "is blank; send text, or do not send the event"
 
 
@@ -227,6 +229,19 @@ def claimed(data: TicketPublished | ExamplePublished) -> Trust:
     """Return the trust that an answer states by naming who validated it."""
     answer = data.answer if isinstance(data, TicketPublished) else data.output
     return Trust.EXPERT if answer is not None and data.validated_by else Trust.UNVERIFIED
+
+
+def remedy_of(data: TicketPublished | ExamplePublished) -> str:
+    """Return how an answer of this sender gets the trust that it states."""
+    who = data.principal
+    if who is not None and who.issuer == ISSUER:
+        return (
+            f"Write trust: expert in the source {who.name} of the spec if its validated_by is to be believed"
+        )
+    return (
+        "Publish them by a key with the role expert, or let the topic grant more (dataset.trust of project "
+        f"{data.project})"
+    )
 
 
 def is_lowered(data: Any) -> bool:

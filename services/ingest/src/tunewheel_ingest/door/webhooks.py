@@ -21,8 +21,9 @@ from tunewheel_runtime.identity.roles import Caller, NotAuthenticated
 
 from tunewheel_ingest.door.intake import Intake, Receipt, TooLarge, answer, encoded, refusal, unavailable
 from tunewheel_ingest.door.once import Once
+from tunewheel_ingest.records import ISSUER
 from tunewheel_ingest.sources.signatures import SIGNATURES, check, name_of, secrets_of
-from tunewheel_ingest.sources.topics import ISSUER, as_published
+from tunewheel_ingest.sources.topics import as_published
 from tunewheel_ingest.sources.wire import parse_json
 
 log = structlog.get_logger(__name__)

@@ -20,11 +20,10 @@ from tunewheel_runtime.foreign_topics import Foreign, ForeignReader, Handled
 from tunewheel_runtime.service import Service
 from tunewheel_runtime.view import View
 
+from tunewheel_ingest.records import ISSUER
 from tunewheel_ingest.sources.wire import Schemas, decoded, decoded_key
 
 SOURCE = "/tunewheel/ingest"
-ISSUER = "source"
-"""Issuer of the principals of sources, whom no API key names."""
 LOOK_SECONDS = 1.0
 _INTERNAL = ("erasure.", "__")
 
