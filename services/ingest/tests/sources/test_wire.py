@@ -94,7 +94,7 @@ class Server(BaseHTTPRequestHandler):
         number = int(self.path.rpartition("/")[2]) if self.path[-1].isdigit() else 0
         if number in HOSTILE:
             found = {"schema": json.dumps(HOSTILE[number])}
-        self.send_response(500 if number == 500 else 404 if found is None else 200)
+        self.send_response(number if number in (400, 401, 422, 500) else 404 if found is None else 200)
         self.end_headers()
         self.wfile.write(json.dumps(found or {}).encode())
 
@@ -206,11 +206,14 @@ def test_a_decimal_that_is_too_long_to_be_a_number_is_refused(kind: str) -> None
 async def test_an_unknown_schema_refuses_the_message_and_a_registry_that_is_away_lets_it_wait(
     url: str,
 ) -> None:
-    with pytest.raises(InvalidEvent, match="no /schemas/ids/404"):
-        await decoded(framed(404, b""), Registry(url))
+    for number in (400, 404, 422):
+        with pytest.raises(InvalidEvent, match=f"no /schemas/ids/{number}"):
+            await decoded(framed(number, b""), Registry(url))
     for away in (Registry(url), Registry("http://127.0.0.1:1"), Registry(None)):
         with pytest.raises(TransientError):
             await decoded(framed(500, b""), away)
+    with pytest.raises(TransientError):
+        await decoded(framed(401, b""), Registry(url))
 
 
 @pytest.fixture(scope="module")

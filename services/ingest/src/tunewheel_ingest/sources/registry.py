@@ -19,6 +19,9 @@ from tunewheel_ingest.sources.wire import MOST_REFERENCES, Registered, Schema, s
 PATIENCE_SECONDS = 10.0
 MOST_SCHEMAS = 1_000
 MOST_BYTES = 4 << 20
+UNKNOWN = frozenset({400, 404, 422})
+"""A message can name any number. A registry may answer 400 or 422 to one that is beyond its own numbers, and
+will do so for ever."""
 
 
 class Registry:
@@ -83,7 +86,7 @@ class Registry:
 
     async def _answer(self, client: httpx.AsyncClient, path: str) -> dict[str, Any]:
         answer = await client.get(f"{self._url}{path}")
-        if answer.status_code == httpx.codes.NOT_FOUND:
+        if answer.status_code in UNKNOWN:
             raise InvalidEvent(
                 field="(schema)", reason=f"is unknown to the schema registry: it has no {path}"
             )
