@@ -41,6 +41,7 @@ UNREADABLE = {
     "label-prompts items.messages.role", "model.promoted from_stage", "model.promoted to_stage",
     "model.registered kind", "model.rolledback from_stage", "negative prompt.role",
     "preference-pair prompt.role", "record.ingested history.role", "record.ingested kind",
+    "record.judged verdict",
     "review-set items.messages.role", "review.requested adapter.method", "review.submitted verdict",
     "rollout.judged stage", "rollout.judged verdict", "run-manifest adapter.method",
     "serving.desired desired.routes.adapter.method", "serving.desired desired.routes.role",

@@ -18,7 +18,7 @@ from tunewheel_console.control.projects import summary_of
 from tunewheel_console.packed import CHUNK, Packed, in_log_order
 from tunewheel_console.state import ConsoleState
 from tunewheel_contracts.event import Envelope
-from tunewheel_contracts.topics import BY_NAME, PROJECT_DECLARED
+from tunewheel_contracts.topics import BY_NAME, PROJECT_DECLARED, TopicSpec
 from tunewheel_runtime.deadletter import Position, Undecoded
 from tunewheel_runtime.log import Place, Span, decode
 from tunewheel_runtime.settings import ServiceSettings
@@ -74,8 +74,9 @@ class Console:
         )  # fmt: skip
         self.reader.topics = topics
 
-    def _count(self, *_: Any) -> None:
+    def _count(self, _topic: TopicSpec, event: Envelope[Any], _record: Undecoded) -> Envelope[Any]:
         self.decoded += 1
+        return event
 
     async def start(self) -> int:
         """Start, and return how many records were read of the log."""
