@@ -92,3 +92,12 @@ def test_stable_data_is_seldom_held() -> None:
         both = composition(160 if seed % 2 else 60, seed=seed), composition(200, seed=1000 + seed)
         held += bool(beyond(changes_between(*both)))
     assert held <= 4, "1 in 100 is allowed"
+
+
+def test_labels_whose_names_look_alike_are_figures_of_their_own() -> None:
+    version = composition(400)
+    labels = {"billing": "a/b", "delivery": "a?b"}
+    version = Composition(version.rows.with_columns(pl.col("label").replace(labels)), version.funnel)
+    changes = [one for one in changes_between(version, version) if "label" in one.figure]
+    assert len({one.figure for one in changes}) == 2
+    assert changes[0].figure == "share of label a_b"

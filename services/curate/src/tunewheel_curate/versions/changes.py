@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
@@ -103,12 +104,15 @@ def _shares(column: str, before: pl.DataFrame, now: pl.DataFrame) -> list[_Figur
     if before.is_empty() or now.is_empty():
         return []
     values = pl.concat([before[column], now[column]]).unique().sort()
-    figures: list[_Figure] = []
+    figures, names = list[_Figure](), Counter[str]()
     for value in values:
+        name = f"share of {column} {_NO_NAME.sub('_', value)[:80]}"
+        names[name] += 1  # other values may have the same name
+        name += f" ({names[name]})" if names[name] > 1 else ""
         one, other = (
             frame.select("group", (pl.col(column) == value).cast(pl.Float64)) for frame in (before, now)
         )
-        figure = _figure(f"share of {column} {_NO_NAME.sub('_', value)[:80]}", one, other, MARGIN)
+        figure = _figure(name, one, other, MARGIN)
         figures += [figure] if max(figure.before, figure.now) >= MARGIN else []
     return figures
 
