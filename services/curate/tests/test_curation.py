@@ -239,6 +239,23 @@ async def test_a_release_is_for_the_records_of_the_version_that_waits(desk: Desk
     assert caught.value.field == "release"
 
 
+async def test_no_version_is_released_that_another_one_followed(desk: Desk) -> None:
+    """It lacks what the other one holds out. Another project's versions do not matter."""
+    waits = DatasetRejected(
+        project="shop", spec_sha256="a" * 64, rows_sha256="b" * 64, reasons=("held",), held="ds-1",
+        records_upto={"0": 2},
+    )  # fmt: skip
+    history = desk.curation.state.history
+    history.apply(new_event(waits, source="/test"))
+    history.apply(new_event(versioned("ds-2").data.model_copy(update={"project": "desk"}), source="/test"))
+    assert history.held("shop", "ds-1") == {"0": 2}
+    history.apply(later := versioned("ds-3"))
+    assert history.held("shop", "ds-1") is None
+    history.apply(new_event(waits.model_copy(update={"held": "ds-4"}), source="/test"))
+    history.apply(later)
+    assert history.held("shop", "ds-4") == {"0": 2}, "the version came before"
+
+
 async def test_a_build_that_dies_again_and_again_is_rejected_with_the_reason(desk: Desk) -> None:
     desk.builder.deaths = [BuildFailed("killed"), BuildFailed("too long"), BuildFailed("killed again")]
     rejected = await desk.build()

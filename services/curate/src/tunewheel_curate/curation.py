@@ -282,7 +282,10 @@ class Curation:
             return None
         held = self.state.history.held(asked.project, asked.release)
         if held is None:
-            reason = f"{asked.release!r} does not wait for a person; name the `held` of a dataset.rejected"
+            reason = (
+                f"{asked.release!r} does not wait for a person; name the `held` of a dataset.rejected "
+                "that is later than the newest version"
+            )
             raise InvalidEvent(field="release", reason=reason)
         return held
 

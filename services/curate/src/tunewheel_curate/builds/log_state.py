@@ -55,8 +55,10 @@ class History:
         if self.has_requested(data.project, envelope.id):
             return  # the first request of this id is built; a repeated one may name later records
         self.cover(data.project, data.records_upto or {})
-        if isinstance(data, DatasetVersioned):
-            self._versions.setdefault(data.dataset_id, envelope)
+        if isinstance(data, DatasetVersioned) and data.dataset_id not in self._versions:
+            self._versions[data.dataset_id] = envelope
+            # Versions held before lack what this one holds out, and were compared with the one before it.
+            self._held = {key: upto for key, upto in self._held.items() if key[0] != data.project}
         if isinstance(data, DatasetRejected) and data.held is not None:
             self._held[data.project, data.held] = dict(data.records_upto or {})
         is_request = isinstance(data, DatasetRequested)
