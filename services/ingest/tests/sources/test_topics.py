@@ -7,6 +7,7 @@ import contextlib
 import json
 from dataclasses import replace
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from tunewheel_contracts.formats.source_spec import SourceSpec
 from tunewheel_ingest.parsing.document import ParsedDocument
 from tunewheel_ingest.records import document_record
 from tunewheel_ingest.sources.registry import Registry
-from tunewheel_ingest.sources.topics import group_of, handle, is_ours
+from tunewheel_ingest.sources.topics import SourceTopics, group_of, handle, is_ours
 from tunewheel_runtime.deadletter import Position, Undecoded
 from tunewheel_runtime.foreign_topics import Handled
 
@@ -97,6 +98,29 @@ def test_topics_of_tunewheel_are_known_by_their_names_with_the_prefix_too(prefix
     assert is_ours("__consumer_offsets", prefix)
     assert not is_ours("crm.tickets", prefix)
     assert not is_ours(f"{prefix}tickets", prefix)
+
+
+async def test_the_warning_of_a_source_goes_when_the_source_leaves_its_spec() -> None:
+    warnings: dict[str, str | None] = {}
+    service: Any = SimpleNamespace(settings=SimpleNamespace(topic_prefix=""), warn=warnings.__setitem__)
+    source = SourceSpec.model_validate(MAPPING)
+    declared: list[Any] = [
+        SimpleNamespace(project=name, data=SimpleNamespace(spec=SimpleNamespace(sources=(source,))))
+        for name in ("desk", "shop")
+    ]
+    projects: Any = SimpleNamespace(values=lambda: declared)
+    topics = SourceTopics(service, projects, Registry(None), allowed="")
+
+    async def followed() -> set[str]:
+        await topics.start()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        await topics.stop()
+        return {name for name, text in warnings.items() if text is not None}
+
+    assert await followed() == {"source desk/crm", "source shop/crm"}
+    del declared[0]
+    assert await followed() == {"source shop/crm"}
 
 
 @pytest.mark.parametrize("format", FORMATS)

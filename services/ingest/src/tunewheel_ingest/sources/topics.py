@@ -93,6 +93,8 @@ class SourceTopics:
         self._schemas = schemas
         self._allowed = [entry.strip().partition("=") for entry in allowed.split(",") if entry.strip()]
         self._readers: dict[tuple[str, str], tuple[SourceSpec, ForeignReader]] = {}
+        self._refused: set[str] = set()
+        """The names of the warnings that stand."""
         self._follower: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -116,10 +118,13 @@ class SourceTopics:
             await asyncio.sleep(LOOK_SECONDS)
 
     def _declared(self) -> Iterator[tuple[tuple[str, str], SourceSpec]]:
+        before, self._refused = self._refused, set()
         for declared in self._projects.values():
             for source in declared.data.spec.sources:
                 if source.topic is not None and self._may_read(declared.project, source):
                     yield (declared.project, source.name), source
+        for name in before - self._refused:  # The source may be gone from its spec.
+            self._service.warn(name, None)
 
     def _may_read(self, project: str, source: SourceSpec) -> bool:
         topic, is_own = source.topic or "", is_ours(source.topic or "", self._service.settings.topic_prefix)
@@ -127,9 +132,12 @@ class SourceTopics:
             fnmatchcase(topic, pattern) and owner in ("", project) for pattern, _, owner in self._allowed
         )
         reason = "is a topic of Tunewheel itself" if is_own else "is not listed in TUNEWHEEL_SOURCE_TOPICS"
+        if listed and not is_own:
+            return True
         name = f"source {project}/{source.name}"
-        self._service.warn(name, None if listed and not is_own else f"{topic} {reason}; it is not read")
-        return listed and not is_own
+        self._refused.add(name)
+        self._service.warn(name, f"{topic} {reason}; it is not read")
+        return False
 
     def _start(self, project: str, source: SourceSpec) -> None:
         becomes = BY_NAME[PUBLISHED[source.mapping.kind or ""].type]
