@@ -273,7 +273,9 @@ def test_groups_are_taken_over_by_later_versions_and_old_versions_have_none(make
     again = [dataclasses.replace(one, sections=None) for one in (BELL, secret, nobody)]
     assert same(make(*again, previous=index), index)
     assert Index.open(*stored(without(index, {"sops/bell.md"}))).groups == index.groups
+    assert len(index.manifest.lexical) == 2, "an earlier release, which knows no groups, refuses it"
     public = make(BELL, LOCKER, TAX)
     assert public.groups == {}
+    assert len(public.manifest.lexical) == 1
     (table,) = (data for path, data in stored(without(public, ()))[1].items() if "documents" in path)
     assert "allowed_groups" not in pl.read_parquet(io.BytesIO(table)).columns  # as earlier releases wrote it

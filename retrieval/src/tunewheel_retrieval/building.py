@@ -71,6 +71,8 @@ class IndexFiles:
     documents: bytes
     counts: IndexCounts
     floors: Floors | None = None
+    is_restricted: bool = False
+    """Whether not every caller may see every document."""
 
     def by_name(self) -> dict[str, bytes]:
         """Return the files by their names in the version's folder. A name holds digits of the file's hash, so
@@ -96,7 +98,8 @@ class IndexFiles:
             dimensions=self.dimensions,
             passages=passages,
             vectors=vectors,
-            lexical=(lexical,),
+            # Earlier releases know no groups, and refuse a version that names more than one file here.
+            lexical=(lexical, documents) if self.is_restricted else (lexical,),
             documents=documents,
             counts=self.counts,
             floors=self.floors,
@@ -253,6 +256,7 @@ def _files(
         documents=_parquet(_documents(told)),
         counts=counts,
         floors=None if general is None else floors_of(postings, vectors, general),
+        is_restricted=any(one.allowed_groups is not None for one in told),
     )
 
 

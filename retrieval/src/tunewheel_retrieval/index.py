@@ -182,7 +182,7 @@ def _arrays(data: bytes) -> dict[str, npt.NDArray[np.float32]]:
 
 
 def _postings(files: Files, manifest: IndexManifest) -> Postings:
-    if len(manifest.lexical) != 1:
+    if manifest.lexical[1:] not in ((), (manifest.documents,)):
         raise BrokenIndex("lexical", f"names {len(manifest.lexical)} files; this release reads exactly one")
     try:
         return Postings.from_bytes(_read(files, "lexical", manifest.lexical[0]))

@@ -67,7 +67,8 @@ class IndexManifest(Frozen):
     """Safetensors: ``vectors`` of shape (passages, dimensions), float16 or float32, of unit length. Row i
     belongs to passage i."""
     lexical: tuple[ArtifactRef, ...]
-    """Files of the lexical search."""
+    """Files of the lexical search. Where not every caller may see every document, the table of documents
+    stands here too: earlier releases, which know no groups, refuse such a version."""
     documents: ArtifactRef
     """Parquet, one row per document: document_id, record_id, title, published_at, passages, left_out (the
     reason why it has no passages)."""
