@@ -60,6 +60,12 @@ async def test_other_texts_stay_as_they_are(documents: Documents, kept: TicketPu
     assert await documents.read_ticket(kept) is kept
 
 
+@pytest.mark.parametrize("answer", ['<div><img src="cid:1"></div>', "<p>&nbsp;</p>"])
+async def test_markup_without_a_text_is_no_answer(documents: Documents, answer: str) -> None:
+    read = await documents.read_ticket(ticket("It rings", answer=answer))
+    assert (read.body, read.answer) == ("It rings", None)
+
+
 async def test_a_fragment_that_is_declared_as_html_is_read(documents: Documents) -> None:
     read = await documents.read_ticket(ticket("It <i>rings</i> &amp; rings", media_type="text/html"))
     assert read.body == "It *rings* & rings"

@@ -96,7 +96,9 @@ class Documents:
         thread = tuple(
             turn.model_copy(update={"content": text}) for turn, text in zip(ticket.thread, turns, strict=True)
         )
-        update = {"body": body, "thread": thread} | ({"answer": answer} if answer else {})
+        update = {"body": body, "thread": thread} | (
+            {"answer": answer or None} if isinstance(ticket.answer, str) else {}
+        )
         return ticket.model_copy(update=update)
 
     async def stored(self, project: str, document_id: str, *, until: datetime) -> list[str]:
