@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 from pydantic import ValidationError
-from tunewheel_ingest.settings import DOCUMENTS_AT_ONCE, MAX_WALL_SECONDS, Settings
+from tunewheel_ingest.settings import DOCUMENTS_AT_ONCE, MAX_WALL_SECONDS, TICKETS_AT_ONCE, Settings
 
 POLL_SECONDS = 600
 """After which Kafka takes a member that fetches nothing for dead (the runtime's ``max_poll_interval_ms``)."""
@@ -14,6 +14,12 @@ def test_the_slowest_documents_leave_time_to_fetch_again(monkeypatch: pytest.Mon
     monkeypatch.setenv("TUNEWHEEL_PARSE_WALL_SECONDS", str(MAX_WALL_SECONDS + 1))
     with pytest.raises(ValidationError, match="parse_wall_seconds"):
         Settings()
+
+
+@pytest.mark.parametrize("cpu_seconds", [90, 3_600])
+def test_the_slowest_tickets_leave_time_to_fetch_again(cpu_seconds: int) -> None:
+    settings = Settings(parse_cpu_seconds=cpu_seconds, parse_wall_seconds=MAX_WALL_SECONDS)
+    assert TICKETS_AT_ONCE * settings.parse_limits.for_mail.wall_seconds <= 0.8 * POLL_SECONDS
 
 
 def test_limits_are_what_the_settings_say() -> None:

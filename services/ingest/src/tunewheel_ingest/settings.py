@@ -15,7 +15,7 @@ DOCUMENTS_AT_ONCE = 4
 """How many documents are fetched together. Even the slowest ones must be read before Kafka removes the
 consumer from its group, 600 s after the last fetch."""
 
-TICKETS_AT_ONCE = 100
+TICKETS_AT_ONCE = 40
 """How many tickets are fetched together, within the same time: any of them may hold HTML."""
 
 

@@ -10,6 +10,8 @@ from tunewheel_contracts.fields import Frozen
 MAIL_SHARE = 20
 """A ticket may take a 20th of the processor time that a document may take: many tickets are fetched
 together, and all must be read before Kafka removes the consumer from its group."""
+MAIL_WALL_SHARE = 10
+"""The share of the time that a document may take. It is larger, because other work may use the processor."""
 
 
 class Limits(Frozen):
@@ -25,7 +27,12 @@ class Limits(Frozen):
     @property
     def for_mail(self) -> Limits:
         """The limits for the texts of one ticket."""
-        return self.model_copy(update={"cpu_seconds": max(1, self.cpu_seconds // MAIL_SHARE)})
+        return self.model_copy(
+            update={
+                "cpu_seconds": max(1, self.cpu_seconds // MAIL_SHARE),
+                "wall_seconds": max(1, self.wall_seconds // MAIL_WALL_SHARE),
+            }
+        )
 
     def apply(self) -> None:
         """Set these limits for this process; they cannot be raised again."""
