@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+from tunewheel_redaction.redaction import find_entities
 from tunewheel_redaction.secrets import find_secrets
 
 LONG = "aB3dE5gH7jK9mN1pQ3sT5vX7zA9cE1gI3kM5"
@@ -48,6 +49,13 @@ def test_credentials_are_found(text: str, secret: str) -> None:
 )
 def test_words_about_credentials_are_none(text: str) -> None:
     assert find_secrets(text) == []
+
+
+@pytest.mark.parametrize("secret", ["40aXy8!kdQ", "2ea9c0ff31bd8872aa", "pw%41z&amp;9!x", "41aXy8!kdQ"])
+def test_a_credential_that_looks_like_an_encoded_sign_is_found(secret: str) -> None:
+    text = f"set password={secret} now"
+    (found,) = find_entities([text], ("SECRET",))[0]
+    assert text[found.start : found.end] == secret
 
 
 def test_hostile_texts_take_linear_work() -> None:

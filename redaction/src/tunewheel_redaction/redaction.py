@@ -19,6 +19,7 @@ from tunewheel_redaction.folding import as_written, fold, fold_texts
 from tunewheel_redaction.named_entities import find_named_entities
 from tunewheel_redaction.project_patterns import find_by_patterns
 from tunewheel_redaction.recognizers import may_contain, recognizers_of
+from tunewheel_redaction.secrets import find_secrets
 from tunewheel_redaction.spellings import ENCODED, decoded_runs, find_split_cards
 
 STAND_IN_DIGITS = 4
@@ -63,6 +64,9 @@ def find_all(texts: pl.Series, entities: Sequence[str]) -> dict[int, list[Findin
         found.setdefault(place, []).extend(own)
     for place in found.keys() & set(folded):
         found[place] = as_written(found[place], texts[place])
+    if "SECRET" in entities:  # folding reads the key after "token=40abc" as an address
+        for place in folded:
+            found.setdefault(place, []).extend(find_secrets(texts[place]))
     return found
 
 
