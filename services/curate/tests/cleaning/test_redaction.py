@@ -3,10 +3,11 @@ from __future__ import annotations
 import json
 import re
 
+import polars as pl
 import pytest
 from tunewheel_contracts.errors import InvalidSpec
 from tunewheel_contracts.formats.spec import PiiPolicy
-from tunewheel_curate.cleaning.redaction import redact_records
+from tunewheel_curate.cleaning.redaction import CUT, MOST_CUT, redact_records
 
 
 def test_strings_inside_json_outputs_are_redacted(records) -> None:
@@ -24,6 +25,16 @@ def test_a_project_may_reject_or_keep(records) -> None:
     frame = records({"input": "a@example.com"}, {})
     assert redact_records(frame, PiiPolicy(action="reject")).funnel.reasons == {"pii": 1}
     assert redact_records(frame, PiiPolicy(action="keep")).kept.equals(frame)
+
+
+@pytest.mark.parametrize("place", [MOST_CUT - 8, MOST_CUT - 15])
+def test_a_long_cut_text_is_shortened_only_after_it_is_redacted(records, place: int) -> None:
+    cut = f"{'x' * (place - 1)} jane.roe@example.com below"
+    frame = records({}, {}).with_columns(pl.Series(CUT, [cut, None]))
+    long, none = redact_records(frame, PiiPolicy()).kept[CUT]
+    assert (len(long), none) == (MOST_CUT, None)
+    assert "jane" not in long
+    assert redact_records(frame, PiiPolicy(action="keep")).kept[CUT].to_list() == [cut[:MOST_CUT], None]
 
 
 def pseudonyms(records, *rows: dict[str, str]) -> list[str]:

@@ -17,6 +17,9 @@ ANSWERS = ("output", "rejected_output")
 COLUMNS = (*TEXTS, *ANSWERS)
 CUT = "cut"
 """The column with the text that cleaning cut, for the lineage."""
+MOST_CUT = 4_000
+"""The most characters of a record's cut text that the lineage keeps. The text is redacted first, because no
+recogniser finds half of an address or a key."""
 
 
 def redact_records(
@@ -34,7 +37,7 @@ def redact_records(
     project = records["project"][0] if records.height else ""
     redactor = Redactor(policy, project=project, secret=secret, own_words=own_words)
     if policy.action == "keep":
-        return drop("redaction", records, pl.lit(None, dtype=pl.String))
+        return drop("redaction", _shortened(records), pl.lit(None, dtype=pl.String))
     groups = records["group"]
     clean = records.with_columns(
         *(redactor.clean(records[name], groups) for name in TEXTS),
@@ -43,12 +46,16 @@ def redact_records(
     if CUT in records.columns:  # text that trains nothing: it neither counts nor rejects a record
         aside = Redactor(policy, project=project, secret=secret, own_words=own_words)
         clean = clean.with_columns(aside.clean(records[CUT], groups))
-    clean, touched = _with_histories(clean, redactor)
+    clean, touched = _with_histories(_shortened(clean), redactor)
     for name in COLUMNS:
         touched |= clean[name].ne_missing(records[name])
     rejects = pl.lit(touched) & pl.lit(policy.action == "reject")
     stage = drop("redaction", clean, pl.when(rejects).then(pl.lit("pii")))
     return counted(stage, records, redactor.tallies)
+
+
+def _shortened(records: pl.DataFrame) -> pl.DataFrame:
+    return records.with_columns(pl.col(CUT).str.slice(0, MOST_CUT)) if CUT in records.columns else records
 
 
 def _with_histories(records: pl.DataFrame, redactor: Redactor) -> tuple[pl.DataFrame, pl.Series]:

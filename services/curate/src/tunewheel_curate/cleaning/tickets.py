@@ -44,9 +44,6 @@ def is_truncated(answer: str) -> bool:
 WRITTEN = ("ticket", "feedback")
 """Kinds of records that people typed into a mail or a form. Examples by experts are not cleaned."""
 TEXTS = ("title", "input", "output", "history")
-MOST_CUT = 4_000
-"""The most characters of a record's cut text that the lineage keeps."""
-
 QUOTED_HISTORY = "quoted_history"
 """The cut that judges by itself whether the text that is left can stand alone."""
 Cut = Callable[[str], str]
@@ -84,7 +81,7 @@ def clean_records(
         outputs.append(output)
         of_turn = partial(_without, cuts=question, cut=cut)
         histories.append(cleaned_history(history, of_turn if written else None))
-        removed.append("\n\n".join(f"[{name}]\n{gone}" for name, gone in cut)[:MOST_CUT] or None)
+        removed.append("\n\n".join(f"[{name}]\n{gone}" for name, gone in cut) or None)
     cleaned = marked.with_columns(
         pl.Series("input", inputs, dtype=pl.String),
         pl.Series("output", outputs, dtype=pl.String),
