@@ -99,6 +99,15 @@ def test_signs_miss_nothing_that_recognisers_find(shared_data: Path) -> None:
         assert missed == [], entity
 
 
+def test_an_indian_pan_is_found_and_a_long_line_takes_linear_work() -> None:
+    text = "my PAN is abcde1234f, ABCPE1234F too; order ABCDE1234F9"
+    assert [text[one.start : one.end] for one in find_entities([text], ("IN_PAN",))[0]] == [
+        "abcde1234f",
+        "ABCPE1234F",
+    ]
+    assert find_entities(["12 Aa a@" * 50_000], ("IN_PAN",)) == [[]]
+
+
 TRICKY = [
     "fe80::1%eth0 and ::1, 1:2:3:4:5:6:7:8, ::ffff:203.0.113.77 at 10:20:30",
     "a@b.co,c.d+e@mail.example.org; @nobody x@localhost a@@example.com",
