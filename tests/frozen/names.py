@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from tunewheel_contracts.event import Event, decode_data, new_event
 from tunewheel_contracts.formats.dataset import DatasetManifest
 from tunewheel_contracts.formats.run import BaseModelRef
 from tunewheel_contracts.formats.spec import ProjectSpec
+from tunewheel_contracts.principal import Trust
 from tunewheel_contracts.topics import BY_NAME
 from tunewheel_curate.versions.versioning import dataset_id_of
 from tunewheel_ingest.records import RECORD_OF
@@ -50,6 +52,8 @@ def names_of_event(kind: str, data: dict[str, Any]) -> dict[str, str]:
     event_class: type[Event] = BY_NAME[kind].event
     event = new_event(decode_data(event_class, json.dumps(data).encode()), source="/test")
     found = {"event_id": event.id}
+    if "authority" in event_class.model_fields:  # What is older than signatures means what its data states.
+        event = replace(event, data=event.data.model_copy(update={"authority": Trust.EXPERT}))
     make = RECORD_OF.get(event_class)
     if make is not None and (record := make(event)) is not None:
         found["record_id"] = record.record_id
