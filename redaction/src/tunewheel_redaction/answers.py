@@ -42,8 +42,8 @@ class Part:
     end: int
     text: str
     announced: str = ""
-    """What its key says about the value, in the words by which the recognisers find it in a text: that it is
-    a telephone number or a password; empty for other keys."""
+    """The kind of value that the JSON key names, a telephone number or a password, in words that the
+    recognisers know from texts; empty for other keys."""
 
 
 def parts_of(answer: str) -> list[Part]:

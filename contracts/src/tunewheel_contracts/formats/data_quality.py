@@ -193,7 +193,7 @@ table_row_count_to_be_between table_row_count_to_equal
 """
 EXPECTATIONS = frozenset(f"expect_{name}" for name in _EXPECTED.split())
 """The expectations of Great Expectations that take time in proportion to the rows and run no code of a spec.
-Those with regular expressions are none of them, because Python's ``re`` runs these."""
+Expectations with regular expressions are left out, because Python's ``re`` would run the expressions."""
 
 
 class Expectation(Strict):

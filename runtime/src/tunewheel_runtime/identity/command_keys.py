@@ -33,7 +33,7 @@ CURVE = "Ed25519"
 SIGNERS = tuple(
     sorted({name for topic in TOPICS if topic.is_signed for name in topic.producers} - {"upstream"})
 )
-"""The services that sign: those that publish commands, or upstream data that came through their door."""
+"""The services that sign commands, or the upstream data that their doors let in."""
 
 _MEMBERS = ("kty", "crv", "x", "d", "kid")
 _OBJECT = TypeAdapter(dict[str, Any])

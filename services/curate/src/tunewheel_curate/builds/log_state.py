@@ -57,7 +57,7 @@ class History:
         self.cover(data.project, data.records_upto or {})
         if isinstance(data, DatasetVersioned) and data.dataset_id not in self._versions:
             self._versions[data.dataset_id] = envelope
-            # Versions held before lack what this one holds out, and were compared with the one before it.
+            # A version held earlier lacks the new version's holdout, and was compared with an older version.
             self._held = {key: upto for key, upto in self._held.items() if key[0] != data.project}
         if isinstance(data, DatasetRejected) and data.held is not None:
             self._held[data.project, data.held] = dict(data.records_upto or {})
