@@ -101,3 +101,15 @@ def test_labels_whose_names_look_alike_are_figures_of_their_own() -> None:
     changes = [one for one in changes_between(version, version) if "label" in one.figure]
     assert len({one.figure for one in changes}) == 2
     assert changes[0].figure == "share of label a_b"
+
+
+def test_the_figures_do_not_depend_on_the_order_of_rows_and_groups() -> None:
+    before, now = composition(400), composition(500, seed=1)
+    first = changes_between(before, now)
+    assert len(first) == 6
+    for seed in range(20):
+        shuffled = [
+            Composition(one.rows.sample(fraction=1, shuffle=True, seed=seed), one.funnel)
+            for one in (before, now)
+        ]
+        assert changes_between(*shuffled) == first

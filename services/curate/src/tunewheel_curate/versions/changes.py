@@ -15,8 +15,6 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
 import polars as pl
 from tunewheel_contracts.formats.dataset import ExampleFormat, FunnelStage
 
@@ -29,8 +27,6 @@ FALSE_ALARMS = 0.01
 _NO_NAME = re.compile(r"[^\w .,:-]")
 _TAKEN_BACK = "withdrawal"
 """The stage of the funnel that drops what people took back, which is no change of the data."""
-
-Numbers = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -118,22 +114,21 @@ def _shares(column: str, before: pl.DataFrame, now: pl.DataFrame) -> list[_Figur
 
 
 def _figure(name: str, before: pl.DataFrame, now: pl.DataFrame, margin: float) -> _Figure:
-    """Return the means of a column beside ``group``."""
-    mean = float(pl.concat([before, now]).to_series(1).mean())  # pyright: ignore[reportArgumentType]
-    sums = [
-        frame.group_by("group").agg((pl.last() - mean).sum()).to_series(1).to_numpy()
-        for frame in (before, now)
-    ]
+    """Return the means of a column beside ``group``, the same for every order of the rows and groups: a
+    version that is built again has the same bytes."""
+    mean = math.fsum(pl.concat([before, now]).to_series(1)) / (before.height + now.height)
+    grouped = [frame.group_by("group").agg(pl.last()).to_series(1) for frame in (before, now)]
+    sums = [[math.fsum(values) - mean * len(values) for values in groups] for groups in grouped]
     errors = [_error(values, frame.height) for values, frame in zip(sums, (before, now), strict=True)]
     means = [
-        mean + float(values.sum()) / frame.height for values, frame in zip(sums, (before, now), strict=True)
+        mean + math.fsum(values) / frame.height for values, frame in zip(sums, (before, now), strict=True)
     ]
     return _Figure(name, means[0], means[1], math.hypot(*errors), min(map(len, sums)), margin)
 
 
-def _error(sums: Numbers, rows: int) -> float:
+def _error(sums: Sequence[float], rows: int) -> float:
     """Return the standard error of the mean of ``rows`` whose deviations are summed by group."""
-    return math.sqrt(float((sums**2).sum()) * len(sums) / max(1, len(sums) - 1)) / rows
+    return math.sqrt(math.fsum(value**2 for value in sums) * len(sums) / max(1, len(sums) - 1)) / rows
 
 
 def _dropped(before: Composition, now: Composition) -> list[_Figure]:
