@@ -110,7 +110,6 @@ lint: install ## ruff, pyright, import rules, the Dockerfile, and what is genera
 	$(BIN)/lint-imports
 	$(BIN)/hadolint --config deploy/images/hadolint.yaml deploy/images/Dockerfile
 	$(BIN)/python -m tunewheel_contracts.generate --check
-	$(BIN)/python scripts/client_sync.py --check
 	$(BIN)/python -m tunewheel_cli.reference --check
 	$(BIN)/python deploy/helm/generate.py --check
 	$(BIN)/python -m tunewheel_contracts.compatibility

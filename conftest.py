@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import gc
 import os
+import runpy
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -25,6 +26,9 @@ os.environ.setdefault("MKL_NUM_THREADS", "1")
 
 # Where identity is not what a test is about, whoever reaches a service may do everything.
 os.environ.setdefault("TUNEWHEEL_IDENTITY", "open")
+
+# The synchronous client is generated from the asynchronous one. Other conftest files import it.
+runpy.run_path(str(Path(__file__).parent / "client/hatch_build.py"))["write"]()
 
 # Property tests depend neither on how busy the machine is nor on luck: the same code is tried on the same
 # examples. `make fuzz` looks for new ones.

@@ -1,10 +1,10 @@
-"""What the package exports, what its import costs, and that the synchronous half is fresh."""
+"""What the package exports, what its import costs, and how its synchronous half is made."""
 
 from __future__ import annotations
 
 import ast
-import importlib.util
 import inspect
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -41,18 +41,15 @@ def test_importing_the_package_loads_neither_httpx_nor_pydantic():
     assert done.stdout.strip() == "[]"
 
 
-def test_the_synchronous_half_is_fresh():
-    path = ROOT / "scripts/client_sync.py"
-    spec = importlib.util.spec_from_file_location("client_sync", path)
-    assert spec is not None
-    assert spec.loader is not None
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-    found = {path: path.read_text("utf-8") for path in (script.PACKAGE / "sync").glob("*.py")}
-    assert found == script.generated()
-    assert script.synchronous("x: Callable[..., Awaitable[Page[T]]] = await aio.f(AsyncClient)") == (
+def test_the_synchronous_half_is_the_asynchronous_one_without_waiting():
+    generated = runpy.run_path(str(ROOT / "client/hatch_build.py"))["synchronous"]
+    assert generated("x: Callable[..., Awaitable[Page[T]]] = await aio.f(AsyncClient)") == (
         "x: Callable[..., Page[T]] = sync.f(Client)"
     )
+    folder = ROOT / "client/src/tunewheel_client"
+    names = {path.name for path in (folder / "aio").glob("*.py")}
+    assert names == {path.name for path in (folder / "sync").glob("*.py")}
+    assert not [name for name in names if "await" in (folder / "sync" / name).read_text("utf-8").split()]
 
 
 def resources() -> list[str]:

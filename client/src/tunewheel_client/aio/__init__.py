@@ -1,1 +1,1 @@
-"""The asynchronous client. ``tunewheel_client.sync`` is generated from this package."""
+"""The asynchronous client. ``tunewheel_client.sync`` is generated from this package, and not tracked."""
