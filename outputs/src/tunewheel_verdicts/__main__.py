@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 from tunewheel_contracts.formats.spec import ProjectSpec
 
 from tunewheel_verdicts.drawing import Expected
-from tunewheel_verdicts.power import Power, power_of
+from tunewheel_verdicts.power import power_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +22,12 @@ class Asked:
     expected: dict[str, Expected]
 
 
-ASKED, POWER = TypeAdapter(Asked), TypeAdapter(Power)
+ASKED = TypeAdapter(Asked)
 
 
 def main() -> None:
     asked = ASKED.validate_json(sys.stdin.buffer.read())
-    sys.stdout.buffer.write(POWER.dump_json(power_of(asked.spec, asked.sizes, asked.expected)))
+    sys.stdout.write(power_of(asked.spec, asked.sizes, asked.expected).model_dump_json())
 
 
 if __name__ == "__main__":

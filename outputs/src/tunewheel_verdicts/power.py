@@ -8,12 +8,13 @@ their own.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from math import ceil, prod
 from types import MappingProxyType
 
 import numpy as np
+from tunewheel_contracts.api.datasets import Chances, Power, Remedy
 from tunewheel_contracts.formats.criteria import LOOKS, Criterion
 from tunewheel_contracts.formats.scorecard import OUTCOMES, Role, Scorecard
 from tunewheel_contracts.formats.spec import ProjectSpec, TaskSpec
@@ -56,21 +57,17 @@ def sizes_in(card: Scorecard) -> tuple[int, ...]:
     return tuple(rows // customers + (place < rows % customers) for place in range(customers))
 
 
-@dataclass(frozen=True, slots=True)
-class Chances:
-    """How likely each outcome of all criteria together is, for a model of a stated quality."""
-
-    gain: float | None
-    """How much better than the champion the model is. None: a first model, which has no champion to be
-    compared with."""
-    met: float
-    undecided: float
-    missed: float
-
-
 def sizes_of(rows: int) -> tuple[int, ...]:
     """Return the rows of each customer where only the number of rows is known: one and two in turn."""
     return tuple(np.unique(np.arange(rows) * 2 // 3, return_counts=True)[1].tolist())
+
+
+def sizes_for(spec: ProjectSpec, card: Scorecard | None) -> tuple[int, ...]:
+    """Return the held-out rows of each customer: those of ``card``, or else of the smallest version that the
+    spec allows."""
+    if card is not None and card.findings:
+        return sizes_in(card)
+    return sizes_of(max(1, int(spec.dataset.min_examples * spec.dataset.holdout_fraction)))
 
 
 def chances(
@@ -141,30 +138,6 @@ def _shares(
     return tuple(outcomes.count(state) / len(outcomes) for state in OUTCOMES)
 
 
-@dataclass(frozen=True, slots=True)
-class Remedy:
-    """One change with which a model that is the last of ``GAINS`` better passes in ``ENOUGH`` of cases."""
-
-    change: str
-    lines: tuple[str, ...]
-    """What to write into project.yaml."""
-
-
-@dataclass(frozen=True, slots=True)
-class Power:
-    """How likely a verdict on one sample is, and what would make it likelier."""
-
-    rows: int
-    customers: int
-    assumptions: tuple[str, ...]
-    chances: tuple[Chances, ...]
-    remedies: tuple[Remedy, ...]
-
-    @property
-    def is_enough(self) -> bool:
-        return self.chances[-1].met >= ENOUGH
-
-
 def power_of(
     spec: ProjectSpec, sizes: Sequence[int], expected: Mapping[str, Expected] = MappingProxyType({})
 ) -> Power:
@@ -177,8 +150,8 @@ def power_of(
         for name, one in levels.items()
         if name not in expected
     )
-    power = Power(sum(sizes), len(sizes), said, found, ())
-    return power if power.is_enough else replace(power, remedies=tuple(_remedies(spec, tuple(sizes), levels)))
+    remedies = () if found[-1].met >= ENOUGH else tuple(_remedies(spec, tuple(sizes), levels))
+    return Power(rows=sum(sizes), customers=len(sizes), assumed=said, chances=found, remedies=remedies)
 
 
 def _remedies(spec: ProjectSpec, sizes: tuple[int, ...], levels: Mapping[str, Expected]) -> Iterator[Remedy]:
@@ -192,12 +165,11 @@ def _remedies(spec: ProjectSpec, sizes: tuple[int, ...], levels: Mapping[str, Ex
     if (more := _customers(sizes, passes)) is not None:
         examples = ceil(sum(more) / spec.dataset.holdout_fraction)
         added = len(more) - len(sizes)
-        yield Remedy(
-            f"{added} more customers ({sum(more)} held-out rows)", (f"dataset: {{min_examples: {examples}}}",)
-        )
+        change = f"{added} more customers ({sum(more)} held-out rows)"
+        yield Remedy(change=change, lines=(f"dataset: {{min_examples: {examples}}}",))
     for change, criteria in _looser(spec.criteria, levels, case):
         if passes(sizes, criteria):
-            yield Remedy(change, ("criteria:", *(f"  - {_flow(one)}" for one in criteria)))
+            yield Remedy(change=change, lines=("criteria:", *(f"  - {_flow(one)}" for one in criteria)))
             return
 
 
@@ -245,20 +217,17 @@ def _flow(criterion: Criterion) -> str:
     return "{" + ", ".join(f"{name}: {value}" for name, value in said.items()) + "}"
 
 
-def cautions_of(rows: int, met: float, changes: Sequence[str]) -> tuple[str, ...]:
-    """Return a warning if hardly any good model meets the criteria.
-
-    Args:
-        met: how often a model that is the last of ``GAINS`` better does.
-        changes: the remedies in words.
-    """
+def cautions_of(power: Power) -> tuple[str, ...]:
+    """Return a warning if hardly any model that is the last of ``GAINS`` better meets the criteria."""
+    met = power.chances[-1].met
     if met >= HARDLY:
         return ()
+    changes = " or ".join(one.change for one in power.remedies)
     return (
-        f"criteria pass a model .10 better than the champion in {met:.0%} of cases on {rows} held-out "
+        f"criteria pass a model .10 better than the champion in {met:.0%} of cases on {power.rows} held-out "
         "rows, as many as the smallest version has; "
         + (
-            f"{' or '.join(changes)} would make it four of five."
+            f"{changes} would make it four of five."
             if changes
             else "no number of rows and no margin makes it four of five: ask for less."
         ),

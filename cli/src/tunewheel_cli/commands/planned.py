@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING
 
 from tunewheel_planner.plan import duration
 
+from tunewheel_cli.calling import plain
 from tunewheel_cli.exits import print_json
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from tunewheel_contracts.api.datasets import Power
     from tunewheel_contracts.formats.plan import Interval
     from tunewheel_planner.advice import Advice
     from tunewheel_planner.plan import DatasetStats
-    from tunewheel_verdicts.power import Power
 
     from tunewheel_cli.datasets.statistics import Measured
     from tunewheel_cli.planning import Planned
@@ -39,13 +40,11 @@ class Shown:
 
 
 def show_json(shown: Shown) -> None:
-    from tunewheel_cli.power_tables import power_as_json
-
     measured, stats = shown.measured, shown.stats
     tokens = {"tokenizer": measured.tokenizer, "estimated_because": measured.reason} if measured else None
     print_json(
         {
-            "advice": shown.advice.model_dump(mode="json") if shown.advice else None,
+            "advice": plain(shown.advice),
             "prices_as_of": shown.priced,
             "tokens": tokens,
             "reckoned_with": {
@@ -58,7 +57,7 @@ def show_json(shown: Shown) -> None:
             "plans": [row.as_json() for row in shown.rows],
             "unplanned": shown.unplanned,
             "cautions": shown.cautions,
-            "power": power_as_json(shown.power) if shown.power else None,
+            "power": plain(shown.power),
         }
     )
 

@@ -13,12 +13,12 @@ from tunewheel_planner.advice import Change, Consistency
 from tunewheel_cli.calling import Call, calling, named_project
 
 if TYPE_CHECKING:
+    from tunewheel_contracts.api.datasets import Power
     from tunewheel_contracts.formats.dataset import DatasetManifest
     from tunewheel_contracts.formats.run import RunManifest
     from tunewheel_contracts.formats.spec import ProjectSpec
     from tunewheel_planner.advice import Advice
     from tunewheel_planner.shapes import ModelShape
-    from tunewheel_verdicts.power import Power
 
 
 @calling
@@ -216,9 +216,9 @@ def _power(call: Call, planned: ProjectSpec, manifest: DatasetManifest | None) -
 
 def _cautions(project: ProjectSpec, power: Power | None) -> tuple[str, ...]:
     """Return what ``declare`` would caution against, before there is a wheel to declare it to."""
-    from tunewheel_cli.power_tables import power_cautions
+    from tunewheel_verdicts.power import cautions_of
 
-    return (*project.cautions, *(power_cautions(power) if power else ()))
+    return (*project.cautions, *(cautions_of(power) if power else ()))
 
 
 def _advice(changes: Change | None, consistency: Consistency | None) -> Advice | None:

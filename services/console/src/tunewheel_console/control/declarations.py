@@ -9,7 +9,6 @@ from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Request, Response
 from tunewheel_contracts.api.commands import Accepted
-from tunewheel_contracts.api.datasets import Power
 from tunewheel_contracts.api.declarations import Declaration
 from tunewheel_contracts.errors import InvalidSpec
 from tunewheel_contracts.fields import Slug
@@ -55,6 +54,8 @@ def add_declarations(
     ) -> Declaration:
         """Check a project's spec, whose faults are all told at once, and put it in force. With ``check``
         nothing is put in force, and the status is 200."""
+        from tunewheel_verdicts.power import cautions_of
+
         # A long spec takes seconds, and others are waiting.
         spec = await asyncio.to_thread(check_spec, await _text(request), allowed=allowed)
         if spec.project != project:
@@ -68,6 +69,7 @@ def add_declarations(
             event = await actions.declare(spec, principal=caller_of(request).principal)
             command_id = event.id
         found = await find_power(spec) if power else None
+        why = f"it took more than {SIMULATION_SECONDS:g} s, or its process ended"
         return Declaration(
             project=project,
             command_id=command_id,
@@ -75,10 +77,10 @@ def add_declarations(
             criteria_sha256=spec.criteria_sha256,
             base_model=spec.base_model,
             criteria=len(spec.criteria),
-            cautions=(*spec.cautions, *_cautions(found)),
+            cautions=(*spec.cautions, *(cautions_of(found) if found else ())),
             notes=(note,) if note else (),
             power=found,
-            power_left_out=_left_out(asked=power, found=found),
+            power_left_out=None if found else why if power else "it was not asked for",
         )
 
     @api.delete("/v1/projects/{project}", status_code=HTTPStatus.ACCEPTED)
@@ -106,21 +108,3 @@ async def _text(request: Request) -> str:
     except UnicodeDecodeError as error:
         reason = f"is not UTF-8 (byte {error.start}); send it so"
         raise Refused(HTTPStatus.UNPROCESSABLE_ENTITY, "(body)", reason) from error
-
-
-def _cautions(power: Power | None) -> tuple[str, ...]:
-    from tunewheel_verdicts.power import cautions_of
-
-    if power is None:
-        return ()
-    return cautions_of(power.rows, power.chances[-1].met, [one.change for one in power.remedies])
-
-
-def _left_out(*, asked: bool, found: Power | None) -> str | None:
-    if found is not None:
-        return None
-    return (
-        f"it took more than {SIMULATION_SECONDS:g} s, or its process ended"
-        if asked
-        else "it was not asked for"
-    )

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 import structlog
-from tunewheel_contracts.api.datasets import Chances, Power, Remedy
+from tunewheel_contracts.api.datasets import Power
 from tunewheel_contracts.errors import TunewheelError
 from tunewheel_contracts.formats.scorecard import Scorecard
 from tunewheel_contracts.formats.spec import ProjectSpec
@@ -41,13 +41,10 @@ async def find_power(
         card: a scorecard of the project, for the figures of base and champion; None: they are assumed.
     """
     from tunewheel_verdicts.__main__ import ASKED, Asked
-    from tunewheel_verdicts.power import expected_by, sizes_in, sizes_of
+    from tunewheel_verdicts.power import expected_by, sizes_for
 
-    if sizes is None and card is not None and card.findings:
-        sizes = sizes_in(card)
-    elif sizes is None:
-        sizes = sizes_of(max(1, int(spec.dataset.min_examples * spec.dataset.holdout_fraction)))
-    asked = ASKED.dump_json(Asked(spec, tuple(sizes), expected_by(card) if card is not None else {}))
+    sizes = sizes_for(spec, card) if sizes is None else tuple(sizes)
+    asked = ASKED.dump_json(Asked(spec, sizes, expected_by(card) if card is not None else {}))
     name = content_sha256(asked)
     if name not in _kept:
         try:
@@ -63,8 +60,6 @@ async def find_power(
 
 
 async def _simulated(asked: bytes) -> Power:
-    from tunewheel_verdicts.__main__ import POWER
-
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "tunewheel_verdicts", stdin=pipe, stdout=pipe
@@ -77,14 +72,4 @@ async def _simulated(asked: bytes) -> Power:
             await process.wait()
     if process.returncode:
         raise SimulationEnded(f"the simulation of verdicts ended with status {process.returncode}")
-    found = POWER.validate_json(told)
-    return Power(
-        rows=found.rows,
-        customers=found.customers,
-        assumed=found.assumptions,
-        chances=tuple(
-            Chances(gain=one.gain, met=one.met, undecided=one.undecided, missed=one.missed)
-            for one in found.chances
-        ),
-        remedies=tuple(Remedy(change=one.change, lines=one.lines) for one in found.remedies),
-    )
+    return Power.model_validate_json(told)
