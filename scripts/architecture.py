@@ -85,7 +85,7 @@ def topics() -> Iterator[str]:
     yield ""
     yield from _table(["", "works on", "replays", "writes"])
     for service in services:
-        worked = [s.name for s in TOPICS if service in s.consumers and service not in s.replayed_by]
+        worked = [s.name for s in TOPICS if service in s.handled_by]
         replayed = [s.name for s in TOPICS if service in s.replayed_by]
         written = [s.name for s in TOPICS if service in s.producers]
         if service == "console":

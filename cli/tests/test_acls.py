@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections import defaultdict
+from pathlib import Path
 
 import pytest
 from tunewheel_cli.acls import PRINCIPALS, SERVICES, UPSTREAM, commands, least_acls, principal
@@ -155,3 +156,46 @@ def test_the_names_are_those_on_the_broker(monkeypatch: pytest.MonkeyPatch) -> N
     assert (code, {acl["resource_name"].split(".")[0] for acl in json.loads(out)}) == (0, {"team"})
     code, out, _ = run("curate", "--json", "--topic-prefix", "acme.")
     assert (code, {acl["resource_name"].split(".")[0] for acl in json.loads(out)}) == (0, {"acme"})
+
+
+SPEC = """
+project: {project}
+base_model: any/model
+task: {{system_prompt: Answer.}}
+criteria: [{{metric: rouge_l, minimum: 0.1}}]
+sources:
+  - {{name: crm, topic: crm.cases, kind: ticket, map: {{ticket_id: id}}}}
+  - {{name: wiki, topic: {topic}, kind: ticket, map: {{ticket_id: id}}}}
+  - {{name: zendesk, webhook: zendesk, use: zendesk}}
+"""
+
+
+def test_ingest_may_read_the_topics_of_other_systems_that_the_specs_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    plain = {(acl.resource, acl.operations) for acl in least_acls(["ingest"], prefix="acme.")}
+    one, two = tmp_path / "project.yaml", tmp_path / "two.yaml"
+    one.write_text(SPEC.format(project="desk", topic="wiki.pages"))
+    two.write_text(SPEC.format(project="shop", topic="shop-wiki"))
+
+    def added(*arguments: str) -> set[tuple[str, ...]]:
+        code, out, err = run("--json", "--topic-prefix", "acme.", *arguments)
+        assert code == 0, err
+        found = [acl for acl in json.loads(out) if acl["name"] == "ingest"]
+        told = {(acl["resource_type"], acl["resource_name"], *acl["operations"]) for acl in found}
+        assert len(told) == len(found), "one line for a resource"
+        return {acl for acl in told if (acl[1], acl[2:]) not in plain}
+
+    def groups(project: str) -> set[tuple[str, ...]]:
+        return {("group", f"acme.ingest.source.{project}/{name}", "Read") for name in ("crm", "wiki")}
+
+    desk = {("topic", "crm.cases", "Read"), ("topic", "wiki.pages", "Read")} | groups("desk")
+    assert added() == desk, "of the project in this folder"
+    shop = {("topic", "crm.cases", "Read"), ("topic", "shop-wiki", "Read")} | groups("shop")
+    assert added("--spec", str(two)) == shop
+    assert added("--spec", str(one), "--spec", str(two)) == desk | shop
+    one.unlink()
+    assert added() == set()
+    code, _, err = run("--spec", str(one))
+    assert (code, "project.yaml" in err) == (1, True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,8 +17,9 @@ from tunewheel_contracts.errors import InvalidEvent, TransientError, TunewheelEr
 from tunewheel_contracts.event import Envelope, KafkaRecord, new_event
 from tunewheel_contracts.events.data import BuildReason, DatasetRequested
 from tunewheel_contracts.events.upstream import TicketPublished
+from tunewheel_contracts.topics import TopicSpec
 from tunewheel_runtime.consuming import CRASHES, Consumption
-from tunewheel_runtime.deadletter import DeadLetters
+from tunewheel_runtime.deadletter import Check, DeadLetters, unchecked
 from tunewheel_runtime.handling import Instruments
 from tunewheel_runtime.retry import Backoff
 from tunewheel_runtime.telemetry import Telemetry, make_telemetry
@@ -53,12 +55,18 @@ class Log:
 
 
 def consumption(
-    log: Any, *, limit: int = 5, window: int = 10, telemetry: Telemetry | None = None
+    log: Any,
+    *,
+    limit: int = 5,
+    window: int = 10,
+    telemetry: Telemetry | None = None,
+    service: str = "test",
+    check: Check = unchecked,
 ) -> Consumption:
     telemetry = telemetry or make_telemetry("test", None)
     counter = telemetry.meter.create_counter("test")
-    letters = DeadLetters(log, ONCE, counter, log.warn, service="test", limit=limit, window=window)
-    return Consumption(log, letters, ONCE, Instruments.of(telemetry))
+    letters = DeadLetters(log, ONCE, counter, log.warn, service=service, limit=limit, window=window)
+    return Consumption(log, letters, ONCE, Instruments.of(telemetry), check=check)
 
 
 def request(name: str) -> Envelope[DatasetRequested]:
@@ -305,3 +313,49 @@ async def test_an_error_that_goes_away_parks_nothing() -> None:
 
     await consumption(log).consume_one(topics.TICKET_PUBLISHED, fails_twice, on_log(ticket("T-1"))[0])
     assert (log.letters, len(seen)) == ([], CRASHES)
+
+
+async def nobody(_: Any) -> None:
+    raise InvalidEvent(field="messages", reason="hold no user message")
+
+
+@pytest.mark.parametrize(
+    "topic", [topics.FEEDBACK_RECEIVED, topics.ERASURE_REQUESTED, topics.TICKET_PUBLISHED]
+)
+@pytest.mark.parametrize("fault", ["signature", "shape"])
+async def test_an_upstream_record_that_no_service_can_read_is_one_letter(
+    topic: TopicSpec, fault: str
+) -> None:
+    def check(*_: Any) -> Any:
+        raise InvalidEvent(field="signature", reason="was changed")
+
+    value = b"{" if fault == "shape" else example_of(topic)
+    head = {"ce_specversion": b"1.0", "ce_id": b"1", "ce_source": b"/x", "ce_type": topic.name.encode()}
+    record: Any = ConsumerRecord(topic.name, 0, 7, 0, 0, b"", value, None, 0, 0, tuple(head.items()))
+    written: dict[str, list[Any]] = {}
+    for service in topic.handled_by:
+        log = Log()
+        made = consumption(log, service=service, check=check, limit=0, window=1)
+        await made.consume_one(topic, nobody, record)
+        await made.consume_batch(topic, accept, [record])
+        await made.consume_each(topic, accept, [record])
+        written[service] = [letter.headers["dlq_field"] for letter in log.letters]
+        assert log.warned, "a flood is told by each service"
+    first, *others = topic.handled_by
+    assert written[first] == [b"signature" if fault == "signature" else b"(body)"] * 3
+    assert all(written[one] == [] for one in others)
+
+
+async def test_what_only_one_services_handler_refuses_is_a_letter_of_that_service() -> None:
+    log, topic = Log(), topics.FEEDBACK_RECEIVED
+    head = {"ce_specversion": b"1.0", "ce_id": b"1", "ce_source": b"/x", "ce_type": topic.name.encode()}
+    record: Any = ConsumerRecord(
+        topic.name, 0, 7, 0, 0, b"", example_of(topic), None, 0, 0, tuple(head.items())
+    )
+    await consumption(log, service=topic.handled_by[1]).consume_one(topic, nobody, record)
+    assert [letter.headers["dlq_field"] for letter in log.letters] == [b"messages"]
+
+
+def example_of(topic: TopicSpec) -> bytes:
+    folder = Path(__file__).parents[2] / "contracts/examples" / topic.name / "valid"
+    return min(folder.iterdir()).read_bytes()

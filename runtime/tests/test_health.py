@@ -26,7 +26,8 @@ class World:
 
     def __init__(self) -> None:
         self.broker: Any = SimpleNamespace(lost=False, silent_seconds=0.0, lag={})
-        self.health = Health("registry", self.broker)
+        self.now = 0.0
+        self.health = Health("registry", self.broker, clock=lambda: self.now)
         self.client = TestClient(Starlette(routes=health_routes(self.health.state)))
 
     def ready(self) -> tuple[int, dict[str, Any]]:
@@ -45,6 +46,21 @@ def test_a_process_is_ready_once_it_is_up() -> None:
     assert world.ready() == (503, {"service": "registry", "ready": False})
     world.health.started = True
     assert world.ready() == (200, {"service": "registry", "ready": True})
+
+
+def test_a_warning_with_a_time_ends_so_long_after_it_was_given_last() -> None:
+    world = World()
+    world.health.warn("for ever", "a")
+    for world.now in (0.0, 50.0):
+        world.health.warn("lowered", "b", seconds=60)
+    world.now = 109.0
+    assert world.ready()[1]["warnings"] == ["a", "b"]
+    world.now = 110.0
+    assert world.ready()[1]["warnings"] == world.health.warnings == ["a"]
+    world.health.warn("lowered", "b", seconds=60)
+    world.health.warn("lowered", "c")  # now it stands until it is taken back
+    world.now = 1e9
+    assert world.health.warnings == ["a", "c"]
 
 
 def test_a_standby_process_is_ready_and_says_so() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from tunewheel_cli.frame import app
 from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope
@@ -62,9 +63,9 @@ class House:
             "cache_dir": folder / "cache", "identity": "required", "api_keys_file": keys,
         }  # fmt: skip
 
-    def service(self, name: str) -> Service:
-        make, settings = (MADE | INGEST)[name]
-        return make(settings(**self._settings, **self.signing.settings(name)))
+    def service(self, name: str, **settings: Any) -> Service:
+        make, settings_of = (MADE | INGEST)[name]
+        return make(settings_of(**self._settings, **self.signing.settings(name), **settings))
 
 
 @pytest.fixture
@@ -168,6 +169,52 @@ async def test_of_forged_tickets_none_is_an_experts_and_none_names_a_caller(
     assert {name for name, record in named.items() if record.authority} == {"lowered", "signed"}
     assert named["lowered"].principal == ADA
     assert all(named[f"T-{n}"].principal is None for n in range(30))
+
+
+async def test_a_sources_answers_are_signed_by_ingest_and_count_as_its_spec_grants(
+    kafka: str, house: House, project: str
+) -> None:
+    topic, trusts = f"crm.{project}", ("expert", "unverified")
+    reads = {"ticket_id": "no", "body": "text", "answer": "reply", "validated_by": "by"}
+    sources = [
+        {"name": trust, "topic": f"{topic}.{trust}", "kind": "ticket", "map": reads, "trust": trust}
+        for trust in trusts
+    ]
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka)
+    await admin.start()
+    await admin.create_topics([NewTopic(source["topic"], 1, 1) for source in sources])
+    await admin.close()
+
+    def forgery(name: str, authority: str = "expert") -> Envelope[Any]:
+        principal = {"name": f"{project}/expert", "issuer": "source"}
+        return upstream("ticket.published", project, ticket_id=name, principal=principal, authority=authority)
+
+    service = house.service("ingest", source_topics=f"{topic}.*")
+    async with Bus(kafka) as bus, running(service):
+        await bus.publish(declared(project, sources=sources))
+        for number, trust in enumerate(trusts * 2):  # What a record says of its own trust counts for nothing.
+            row = {"no": f"{trust}-{number}", "text": "b", "reply": "a", "by": "eve", "authority": "expert",
+                   "principal": {"name": "ada"}}  # fmt: skip
+            await bus.send(f"{topic}.{trust}", b"", json.dumps(row).encode(), {})
+        await bus.publish(*(forgery(f"unsigned-{n}") for n in range(5)))
+        sealed = house.signing.sealed(forgery("changed", "unverified"), by="ingest")
+        for forge in FORGED_DATA:
+            record = forge(sealed, house.signing)
+            await bus.send(record.topic, record.key, record.value, record.headers)
+        letters = await bus.dead_letters("ticket.published", len(FORGED_DATA), about=project)
+        assert {letter.field for letter in letters} == {"signature"}
+        found = await bus.collect(topics.RECORD_INGESTED, 9, where=lambda event: event.project == project)
+    said = {event.data.source_id: event.data for event in found}
+    assert {name for name in said if not name.startswith("unsigned")} == {
+        "expert-0", "unverified-1", "expert-2", "unverified-3",
+    }  # fmt: skip
+    for name, record in said.items():
+        of, who = name.partition("-")[0], record.principal
+        if of == "unsigned":
+            assert (record.trust, who, record.authority) == ("unverified", None, None)
+        else:
+            assert (record.trust, record.authority) == (of, of)
+            assert (who.name, who.issuer) == (f"{project}/{of}", "source")
 
 
 async def test_tickets_of_before_the_upgrade_mean_what_they_meant(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import struct
@@ -12,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import fastavro
+import httpx
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from tunewheel_contracts import topics
+from tunewheel_runtime.service import Service
 from tunewheel_testing.specs import declared
 
-from .bus import Bus, process, running, until
+from .bus import PATIENCE_SECONDS, Bus, process, running, until
 
 pytestmark = pytest.mark.integration
 SCHEMA = {
@@ -53,6 +56,25 @@ def registry() -> Iterator[str]:
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
+
+
+async def until_measured(service: Service, lines: set[str]) -> None:
+    async with httpx.AsyncClient() as client, asyncio.timeout(PATIENCE_SECONDS):
+        while True:
+            text = (await client.get(f"http://127.0.0.1:{service.health_port}/metrics")).text
+            if lines <= {sorted_labels(line) for line in text.splitlines()}:
+                return
+            await asyncio.sleep(0.5)
+
+
+def sorted_labels(line: str) -> str:
+    """Return a line of metrics with its labels by name, without those of the process."""
+    name, _, rest = line.partition("{")
+    labels, _, value = rest.rpartition("} ")
+    kept = sorted(
+        one for one in labels.split(",") if one.partition("=")[0] in ("group", "topic", "partition")
+    )
+    return f"{name}{{{','.join(kept)}}} {value.partition('.')[0]}"
 
 
 def case(number: int) -> dict[str, str]:
@@ -99,6 +121,11 @@ async def test_rows_of_a_table_become_tickets_and_deleted_rows_withdraw_them(
         await until(
             lambda: f"{topic}.gone is not read: it does not exist" in str(service.state()["warnings"])
         )
+        waiting = [
+            f'{{group="ingest.source.{project}/crm",partition="{partition}",topic="{topic}"}} 0'
+            for partition in (0, 1)
+        ]
+        await until_measured(service, {f"tunewheel_consumer_lag{of}" for of in waiting})
         warnings = str(service.state()["warnings"])
         assert "hr.salaries is not listed" in warnings
         assert "record.ingested is a topic of Tunewheel itself" in warnings

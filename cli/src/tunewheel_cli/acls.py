@@ -12,6 +12,8 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from tunewheel_contracts.formats.source_spec import group_of
+from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.generation.asyncapi import consumed_by, produced_by
 from tunewheel_contracts.topics import (
     DOCUMENT_PUBLISHED,
@@ -23,7 +25,6 @@ from tunewheel_contracts.topics import (
     FEEDBACK_RECEIVED,
     TICKET_PUBLISHED,
     TOPICS,
-    TopicSpec,
 )
 from tunewheel_local.connection import InvalidOption
 
@@ -65,10 +66,13 @@ class Acl:
     """Kafka's names of the operations, sorted."""
 
 
-def least_acls(names: Collection[str] = tuple(PRINCIPALS), *, prefix: str = "") -> tuple[Acl, ...]:
+def least_acls(
+    names: Collection[str] = tuple(PRINCIPALS), *, prefix: str = "", specs: Iterable[ProjectSpec] = ()
+) -> tuple[Acl, ...]:
     """Return the rights that ``names`` need, sorted by principal as in ``PRINCIPALS``, then by resource.
 
-    ``prefix``: of topics, groups and transactional ids (``KafkaSettings.topic_prefix``).
+    ``prefix``: of topics, groups and transactional ids (``KafkaSettings.topic_prefix``). ``specs``: of the
+    projects whose sources ingest reads.
 
     Raises:
         InvalidOption: there is no such principal.
@@ -77,23 +81,30 @@ def least_acls(names: Collection[str] = tuple(PRINCIPALS), *, prefix: str = "") 
         raise InvalidOption(
             f"NAME: there is no principal {unknown[0]!r}; choose from {', '.join(PRINCIPALS)}"
         )
-    found = (acl for name in PRINCIPALS if name in names for acl in _of(name))
-    return tuple(replace(acl, resource=prefix + acl.resource) for acl in found)
+    read = dict.fromkeys((s.topic, group_of(p.project, s.name)) for p in specs for s in p.sources if s.topic)
+    groups = {"ingest": sorted(group for _, group in read)}
+    found: list[Acl] = []
+    for name in (name for name in PRINCIPALS if name in names):
+        found += (replace(acl, resource=prefix + acl.resource) for acl in _of(name, groups.get(name, ())))
+        if name == "ingest":  # Names of other systems' topics have no prefix.
+            found += (Acl(name, "topic", topic, ("Read",)) for topic in sorted({topic for topic, _ in read}))
+    return tuple(found)
 
 
-def _of(name: str) -> list[Acl]:
+def _of(name: str, of_sources: Iterable[str]) -> list[Acl]:
     needs: dict[tuple[Kind, str], set[str]] = {}
 
     def allow(operation: str, kind: Kind, resources: Iterable[str]) -> None:
         for resource in resources:
             needs.setdefault((kind, resource), set()).add(operation)
 
+    allow("Read", "group", of_sources)
     letters = [spec.dead_letter for spec in TOPICS if spec.dead_letter_exists]
     allow("Write", "topic", (spec.name for spec in UPSTREAM.get(name) or produced_by(name)))
     if name in SERVICES:
         allow("Read", "topic", (spec.name for spec in consumed_by(name)))
         allow("Read", "group", (group for spec in TOPICS for group in spec.groups_of(name)))
-        allow("Write", "topic", (spec.dead_letter for spec in TOPICS if _refuses(name, spec)))
+        allow("Write", "topic", (spec.dead_letter for spec in TOPICS if name in spec.handled_by))
         allow("Write", "transactionalId", (f"{name}.active" for spec in TOPICS if name in spec.elects))
     if name == ERASES_LETTERS:
         for operation in ("Read", "Write", "Delete"):
@@ -117,12 +128,6 @@ def _of(name: str) -> list[Acl]:
         Acl(name, kind, resource, tuple(sorted(operations)))
         for (kind, resource), operations in sorted(needs.items())
     ]
-
-
-def _refuses(service: str, spec: TopicSpec) -> bool:
-    """Whether ``service`` writes dead letters of the topic. A service that only replays it skips such
-    events."""
-    return service in spec.consumers and service not in spec.replayed_by
 
 
 def principal(name: str, template: str) -> str:

@@ -92,13 +92,19 @@ class TopicSpec:
         return f"{self.name}.dlq"
 
     @property
+    def handled_by(self) -> tuple[Service, ...]:
+        """The services that handle the events in a consumer group, and write dead letters. The first writes
+        the dead letter of an upstream record that none of them can read."""
+        return tuple(service for service in self.consumers if service not in self.replayed_by)
+
+    @property
     def dead_letter_exists(self) -> bool:
-        return bool(set(self.consumers) - set(self.replayed_by))
+        return bool(self.handled_by)
 
     def groups_of(self, service: str) -> tuple[str, ...]:
         """Return the consumer groups of ``service`` on this topic."""
         groups: list[str] = []
-        if service in self.consumers and service not in self.replayed_by:
+        if service in self.handled_by:
             groups.append(f"{service}.{self.name.replace('.', '-')}")
         if service in self.elects:
             groups.append(f"{service}.active")

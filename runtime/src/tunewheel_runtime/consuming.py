@@ -30,6 +30,7 @@ from tunewheel_runtime.deadletter import (
     DeadLetters,
     Position,
     Refusal,
+    Unreadable,
     position_of,
     unchecked,
     undecoded,
@@ -85,7 +86,8 @@ class Consumption:
         """Decode one record. Other systems' events are strict: their topic is a door.
 
         Raises:
-            InvalidEvent: see ``Envelope.from_kafka`` and ``Signatures.check``.
+            InvalidEvent: see ``Envelope.from_kafka`` and ``Signatures.check``; of an upstream topic
+                ``Unreadable``.
         """
         raw = undecoded(record)
         try:
@@ -96,6 +98,11 @@ class Consumption:
                 logged_ms=raw.logged_ms,
                 from_anybody=spec.is_from_upstream,
             )
+            checked = self.check(spec, envelope, raw)
+        except InvalidEvent as error:
+            if not spec.is_from_upstream:
+                raise
+            raise Unreadable(field=error.field, reason=error.reason) from error
         except FORESEEN:
             raise
         except Exception as error:
@@ -103,7 +110,7 @@ class Consumption:
                 raise
             raise Crashed.by(error) from error  # The same bytes give the same error: no second attempt.
         self.newer.left_out(spec, envelope.unknown)
-        return Delivery(self.check(spec, envelope, raw), raw.position, raw.headers)
+        return Delivery(checked, raw.position, raw.headers)
 
     async def survive(self, spec: TopicSpec, record: Record, work: Callable[[], Awaitable[T]]) -> T:
         """Await ``work()``, which handles ``record``, with retries.
@@ -199,7 +206,8 @@ class Consumption:
             self.dead_letters.passed(spec.name, project)
             made.append((record, outs))
         self.instruments.consumed.add(len(records), {"topic": spec.name})
-        refusals += await self._send_all(spec, made)
+        refused = await self.publish_all(spec.name, made, self.publisher.send)
+        refusals += [self._refuse(record, error) for record, error in refused]
         await self._put(refusals, handling)
 
     async def _made_of(self, handler: Handler, delivery: Delivery[Any]) -> list[KafkaRecord]:
@@ -211,28 +219,29 @@ class Consumption:
             handling.outcome = Outcome.REFUSED
         await self.dead_letters.put(refusals)
 
-    async def _send_all(
-        self, spec: TopicSpec, made: Sequence[tuple[Record, list[KafkaRecord]]]
-    ) -> list[Refusal]:
-        """Publish a batch's events at once. If the broker refuses one, publish them record by record, so that
-        only the record at fault is refused; return the refusals."""
+    async def publish_all(
+        self,
+        topic: str,
+        made: Sequence[tuple[Record, Sequence[T]]],
+        publish: Callable[[Sequence[T]], Awaitable[None]],
+    ) -> list[tuple[Record, InvalidEvent]]:
+        """Publish what was ``made`` of a batch, at once. If the broker refuses something, publish
+        record by record, so that only the record at fault is refused; return the refused ones."""
 
-        async def send(records: Sequence[KafkaRecord]) -> None:
-            await retry(
-                lambda: self.publisher.send(records), self.backoff, what=f"publishing after {spec.name}"
-            )
+        async def send(some: Sequence[T]) -> None:
+            await retry(lambda: publish(some), self.backoff, what=f"publishing after {topic}")
 
-        refusals: list[Refusal] = []
+        refused: list[tuple[Record, InvalidEvent]] = []
         try:
-            if everything := [out for _, outs in made for out in outs]:
+            if everything := [one for _, some in made for one in some]:
                 await send(everything)
         except InvalidEvent:
-            for record, outs in made:
+            for record, some in made:
                 try:
-                    await send(outs)
+                    await send(some)
                 except InvalidEvent as error:
-                    refusals.append(self._refuse(record, error))
-        return refusals
+                    refused.append((record, error))
+        return refused
 
     async def consume_batch(self, spec: TopicSpec, handler: BatchHandler, records: Sequence[Record]) -> None:
         """Pass a decoded batch to ``handler`` as a whole. Dead letters are written last, as in

@@ -24,7 +24,7 @@ from opentelemetry import metrics
 from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.event import Envelope, KafkaRecord
 from tunewheel_contracts.identity import content_sha256
-from tunewheel_contracts.topics import DEAD_LETTER_OVERHEAD, MAX_MESSAGE_BYTES, TopicSpec
+from tunewheel_contracts.topics import BY_NAME, DEAD_LETTER_OVERHEAD, MAX_MESSAGE_BYTES, TopicSpec
 
 from tunewheel_runtime.publishing import Publisher
 from tunewheel_runtime.retry import Backoff, retry
@@ -115,6 +115,10 @@ class Crashed(InvalidEvent):
         return cls(field="(handler)", reason=reason)
 
 
+class Unreadable(InvalidEvent):
+    """An upstream record that no service can read: it is no event, or its signature is wrong."""
+
+
 Refusal = tuple[Undecoded, InvalidEvent]
 
 
@@ -181,6 +185,9 @@ class DeadLetters:
         if refusals and self._refresh is not None:
             await retry(self._refresh, self._backoff, what="reading erasures")
         for record, error in refusals:
+            if isinstance(error, Unreadable) and self._is_written_elsewhere(record):
+                log.warning("unreadable", **dataclasses.asdict(record.position), reason=str(error))
+                continue
             letter, kind = dead_letter(record, error, service=self._service), _kind(error)
             if self._is_erased(record):
                 letter, error = withheld(letter), ERASED
@@ -196,6 +203,11 @@ class DeadLetters:
                 field=error.field,
                 reason=error.reason,
             )
+
+    def _is_written_elsewhere(self, record: Undecoded) -> bool:
+        """Return whether another service writes the one letter of a record that none of them can read."""
+        spec = BY_NAME.get(record.position.topic)
+        return spec is not None and spec.handled_by[:1] not in ((), (self._service,))
 
     async def write(self, record: Undecoded, error: InvalidEvent, *, project: str | None = None) -> None:
         """Note a refused message and write its dead letter; see ``refuse`` and ``put``."""

@@ -24,10 +24,9 @@ from tunewheel_contracts.topics import TopicSpec
 from tunewheel_runtime.consuming import Consumption, commit
 from tunewheel_runtime.deadletter import Refusal, Undecoded, Warn, undecoded
 from tunewheel_runtime.handling import Record
-from tunewheel_runtime.kafka import client_options, make_consumer, stop_consumer
+from tunewheel_runtime.kafka import foreign_options, make_consumer, stop_consumer
 from tunewheel_runtime.kafka_refusals import not_allowed
 from tunewheel_runtime.log import ends
-from tunewheel_runtime.retry import retry
 from tunewheel_runtime.settings import ServiceSettings
 
 log = structlog.get_logger(__name__)
@@ -64,6 +63,8 @@ class ForeignReader:
     warn: Warn
     foreign: Foreign
     handle: Callable[[Undecoded], Awaitable[Handled]]
+    members: dict[tuple[str, str], Any]
+    """The consumers whose lag is measured, by group and topic. The reader puts its own there."""
     _task: asyncio.Task[None] | None = field(default=None, init=False)
 
     def start(self) -> None:
@@ -91,8 +92,7 @@ class ForeignReader:
             await asyncio.sleep(PAUSE_SECONDS)
 
     async def _read(self) -> None:
-        bare = self.settings.model_copy(update={"topic_prefix": ""})  # The topic's name is another system's.
-        options = client_options(bare)
+        options = foreign_options(self.settings)
         # A member of a group whose topic is missing may never leave the group: look before joining.
         if not await ends(options, [self.foreign.topic], missing_ok=True):
             raise TransientError("it does not exist, or ingest may not describe it")
@@ -106,6 +106,7 @@ class ForeignReader:
         )
         try:
             await consumer.start()
+            self.members[self.foreign.group, self.foreign.topic] = consumer
             while True:
                 batches = await consumer.getmany(timeout_ms=1_000, max_records=AT_ONCE)
                 for records in batches.values():
@@ -113,6 +114,7 @@ class ForeignReader:
                     await commit(consumer, records)
                 self._tell(None)
         finally:
+            self.members.pop((self.foreign.group, self.foreign.topic), None)
             await stop_consumer(consumer)
 
     async def _consume(self, records: Sequence[Record]) -> None:
@@ -129,27 +131,10 @@ class ForeignReader:
             made.append((record, done.events))
             refusals += self._judged(raw, done.refusal)
         self.consumption.instruments.consumed.add(len(records), {"topic": self.foreign.topic})
-        try:
-            await self._publish([event for _, events in made for event in events])
-        except InvalidEvent:  # One of them is too long for the log.
-            refusals += await self._publish_each(made)
+        publish = self.consumption.publisher.publish_many
+        for record, error in await self.consumption.publish_all(self.foreign.topic, made, publish):
+            refusals += self._judged(self._raw(record), error)
         await self.consumption.dead_letters.put(refusals)
-
-    async def _publish_each(self, made: Sequence[tuple[Record, Sequence[Envelope[Any]]]]) -> list[Refusal]:
-        refusals: list[Refusal] = []
-        for record, events in made:
-            try:
-                await self._publish(events)
-            except InvalidEvent as error:
-                refusals += self._judged(self._raw(record), error)
-        return refusals
-
-    async def _publish(self, events: Sequence[Envelope[Any]]) -> None:
-        await retry(
-            lambda: self.consumption.publisher.publish_many(events),
-            self.consumption.backoff,
-            what=f"publishing after {self.foreign.topic}",
-        )
 
     def _raw(self, record: Record) -> Undecoded:
         """Return the record, with what tells whose it is among the dead letters."""

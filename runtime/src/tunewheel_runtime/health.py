@@ -29,7 +29,10 @@ LIVE = "/health/live"
 class Health:
     """The state of one process: whether it is ready, whether it is active or a standby, and its warnings."""
 
-    def __init__(self, service: str, broker: BrokerWatch) -> None:
+    def __init__(
+        self, service: str, broker: BrokerWatch, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._clock = clock
         self._service = service
         self._broker = broker
         self.started = False
@@ -40,8 +43,10 @@ class Health:
         """False: the process works, and stays ready, while the broker is unavailable."""
         self.leadership: Leadership | None = None
         """Set for a service of which only one process at a time is active."""
-        self.warnings: dict[str, str] = {}
+        self._warnings: dict[str, str] = {}
         """Texts by name; see ``warn``."""
+        self._until: dict[str, float] = {}
+        """When warnings end by themselves."""
 
     @property
     def stands_by(self) -> bool:
@@ -52,15 +57,25 @@ class Health:
     def ready(self) -> bool:
         return (self.started or self.stands_by) and not (self.needs_broker and self._broker.lost)
 
-    def warn(self, name: str, text: str | None) -> None:
+    def warn(self, name: str, text: str | None, *, seconds: float | None = None) -> None:
         """Report a problem that does not stop the service. It is logged as an error, and shown at
-        ``/health/ready`` until ``warn`` is called with the same ``name`` and None. Nothing happens while the
-        text stays the same."""
-        if text is not None and self.warnings.get(name) != text:
-            self.warnings[name] = text
+        ``/health/ready`` until ``warn`` is called with the same ``name`` and None, or until it was not called
+        with a text for so many ``seconds``. Nothing is logged while the text stays the same."""
+        self._until.pop(name, None)
+        if text is not None and seconds is not None:
+            self._until[name] = self._clock() + seconds
+        if text is not None and self._warnings.get(name) != text:
+            self._warnings[name] = text
             log.error("warning", name=name, text=text)
-        elif text is None and self.warnings.pop(name, None) is not None:
+        elif text is None and self._warnings.pop(name, None) is not None:
             log.info("warning_over", name=name)
+
+    @property
+    def warnings(self) -> list[str]:
+        """The texts of the warnings that stand."""
+        for name in [name for name, until in self._until.items() if until <= self._clock()]:
+            self.warn(name, None)
+        return [*self._warnings.values()]
 
     def state(self) -> dict[str, object]:
         """Return the content of ``/health/ready``."""
@@ -69,8 +84,8 @@ class Health:
             state["role"] = "active" if self.leadership.held else "standby"
         if silent := self._broker.silent_seconds:
             state["broker_silent_seconds"] = round(silent, 1)
-        if self.warnings:
-            state["warnings"] = list(self.warnings.values())
+        if warnings := self.warnings:
+            state["warnings"] = warnings
         return state
 
     def measure(self, meter: Meter) -> None:

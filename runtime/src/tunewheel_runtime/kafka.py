@@ -54,6 +54,11 @@ def client_options(settings: KafkaSettings) -> dict[str, Any]:
     return options
 
 
+def foreign_options(settings: KafkaSettings) -> dict[str, Any]:
+    """Return ``client_options`` for topics of other systems, whose names have no prefix."""
+    return client_options(settings.model_copy(update={"topic_prefix": ""}))
+
+
 def _ssl_context(settings: KafkaSettings) -> ssl.SSLContext:
     for name in ("ssl_cafile", "ssl_certfile", "ssl_keyfile"):
         file: Path | None = getattr(settings, name)

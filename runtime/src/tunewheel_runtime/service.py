@@ -224,7 +224,8 @@ class Service:
     ) -> ForeignReader:
         """Return a reader of another system's topic; ``handle`` makes events of its records. The caller
         starts it once the service has started, and stops it."""
-        return ForeignReader(self.settings, self._consumption, self.warn, foreign, handle)
+        members = self._subscriptions.foreign
+        return ForeignReader(self.settings, self._consumption, self.warn, foreign, handle, members)
 
     def check(self, topic: TopicSpec) -> None:
         """Write a dead letter for every event of ``topic`` that cannot be decoded.
@@ -461,9 +462,9 @@ class Service:
         if self._leadership is not None:
             await self._leadership.resign()
 
-    def warn(self, name: str, text: str | None) -> None:
+    def warn(self, name: str, text: str | None, *, seconds: float | None = None) -> None:
         """Report a problem that does not stop the service; ``text`` None: it is over. See ``Health.warn``."""
-        self._health.warn(name, text)
+        self._health.warn(name, text, seconds=seconds)
 
     def state(self) -> dict[str, object]:
         """Return the content of ``/health/ready``."""

@@ -25,7 +25,7 @@ from tunewheel_runtime.concurrent_jobs import ConcurrentJobs
 from tunewheel_runtime.consuming import BatchHandler, Consumption, Handler, commit
 from tunewheel_runtime.handling import Record
 from tunewheel_runtime.jobs import LONGEST_JOB_MS, JobHandler, LeaseListener, Settle, consume_job
-from tunewheel_runtime.kafka import COMMITTED, client_options, stop_in_full
+from tunewheel_runtime.kafka import COMMITTED, client_options, foreign_options, stop_in_full
 from tunewheel_runtime.log import Cursor, LogUnreadable
 from tunewheel_runtime.partitions import Backlog, Settled, backlog_of, handles, lag_of, settled_of
 from tunewheel_runtime.settings import ServiceSettings
@@ -63,6 +63,8 @@ class Subscriptions:
         self._failed = failed
         self.groups: list[tuple[str, str]] = []
         """Consumer group and topic of every subscription."""
+        self.foreign: dict[tuple[str, str], AIOKafkaConsumer] = {}
+        """The consumers of other systems' topics, by group and topic. Their readers put them here."""
         self._subscribers: dict[str, Any] = {}
         self._listeners: dict[str, LeaseListener] = {}
         """The lease listeners of jobs, by topic."""
@@ -163,7 +165,7 @@ class Subscriptions:
             KafkaError, TimeoutError: the broker does not answer.
         """
         subscribed = {(group, topic): self._subscribers[topic].consumer for group, topic in self.groups}
-        members = {of: consumer for of, consumer in subscribed.items() if consumer is not None}
+        members = {of: one for of, one in (subscribed | self.foreign).items() if one is not None}
         before, self._lag = self._lag, await lag_of(members, self._caught_up)
         # A job holds its record for hours, and only Tunewheel itself writes the topics of jobs.
         still = [of for of, waiting in self._lag.items() if waiting and before.get(of) == waiting]
@@ -172,7 +174,8 @@ class Subscriptions:
             async with asyncio.timeout(GAPS_SECONDS):
                 for group, topic, number in stuck:
                     partition = TopicPartition(topic, int(number))
-                    await pass_gap(members[group, topic], partition, client_options(self._settings))
+                    options_of = foreign_options if (group, topic) in self.foreign else client_options
+                    await pass_gap(members[group, topic], partition, options_of(self._settings))
         except (KafkaError, LogUnreadable, TimeoutError) as error:  # The measured lag counts all the same.
             log.warning("gaps_not_passed", partitions=len(stuck), error=repr(error))
         return self._lag

@@ -29,9 +29,10 @@ from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.topics import TopicSpec
 from tunewheel_ingest.documents import Documents
 from tunewheel_ingest.door.intake import Receipt
-from tunewheel_ingest.handlers import register
+from tunewheel_ingest.handlers import LOWERED_SECONDS, register
 from tunewheel_ingest.parsing.document import ParsedDocument, Unreadable
 from tunewheel_ingest.parsing.process import ParserProcess
+from tunewheel_ingest.records import lowering
 from tunewheel_ingest.sources.topics import as_published
 from tunewheel_runtime.store import ObjectStore
 
@@ -70,7 +71,8 @@ class Desk:
     async def fresh(self, project: str) -> Envelope[ProjectDeclared]:
         return new_event(ProjectDeclared(project=project, spec=self.spec), source="/test")
 
-    def warn(self, name: str, text: str | None) -> None:
+    def warn(self, name: str, text: str | None, *, seconds: float | None = None) -> None:
+        assert seconds == LOWERED_SECONDS, "the warning ends by itself"
         self.warnings[name] = text
 
     def new(self, data: Any, *, cause: Envelope[Any]) -> Envelope[Any]:
@@ -225,6 +227,7 @@ async def test_the_answers_of_a_source_are_lowered_with_the_advice_to_change_the
     await desk.handlers["ticket.published"](as_published(ticket, source))
     (warning,) = desk.warnings.values()
     assert "trust: expert in the source desk/crm" in warning
+    assert [*desk.warnings] == [lowering("desk/crm")], "a change of the source takes it back"
     receipt = Receipt()
     receipt.accept([as_published(ticket, source)])
     assert receipt.lowered is not None

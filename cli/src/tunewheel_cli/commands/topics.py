@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from tunewheel_cli.calling import SPEC_FILE
 from tunewheel_cli.exits import Exit, print_json
 from tunewheel_cli.reach import Reach, reaching
 
@@ -58,19 +60,32 @@ def acls(
     principals: Annotated[
         str, typer.Option(help="What Kafka calls them: a prefix, or all of a certificate's subject.")
     ] = "tunewheel-{name}",
+    specs: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--spec",
+            help="The YAML of a project whose sources ingest reads; may be repeated.",
+            show_default=f"{SPEC_FILE}, if it is there",
+        ),
+    ] = None,
     as_commands: Annotated[
         bool, typer.Option("--commands", help="Print kafka-acls.sh commands, to paste into a shell.")
     ] = False,
 ) -> None:
     """Print the least rights that each service, upstream, and people at this command need of Kafka.
 
-    Nothing is asked of a Kafka, and nothing is changed there.
+    Nothing is asked of a Kafka, and nothing is changed there. Topics of other systems are those that the
+    sources of the specs name.
     """
     from tunewheel_cli.acls import PRINCIPALS, commands, least_acls, principal
+    from tunewheel_cli.spec_file import read_spec
     from tunewheel_cli.texts import print_table
 
     kafka = reach.connection.settings(reach.var)
-    found = least_acls(names or tuple(PRINCIPALS), prefix=kafka.topic_prefix)
+    paths = specs or [path for path in (Path(SPEC_FILE),) if path.exists()]
+    found = least_acls(
+        names or tuple(PRINCIPALS), prefix=kafka.topic_prefix, specs=[read_spec(path) for path in paths]
+    )
     named = {acl.name: principal(acl.name, principals) for acl in found}
     if reach.as_json:
         print_json([{"name": acl.name, "principal": named[acl.name], "resource_type": acl.kind,

@@ -20,33 +20,15 @@ Kind = Literal["ticket", "example", "document"]
 ID_OF: Mapping[str, str] = MappingProxyType(
     {"ticket": "ticket_id", "example": "example_id", "document": "document_id"}
 )
-_COMMON = frozenset({"validated_by", "validated_at", "attributes"})
+_SAID = "validated_by validated_at attributes"
 FIELDS: Mapping[str, frozenset[str]] = MappingProxyType(
     {
-        "ticket": _COMMON
-        | {
-            "ticket_id",
-            "subject",
-            "body",
-            "thread",
-            "customer",
-            "channel",
-            "answer",
-            "created_at",
-            "media_type",
-        },
-        "example": _COMMON | {"example_id", "input", "messages", "output", "rejected_output", "group"},
-        "document": frozenset(
-            {
-                "document_id",
-                "title",
-                "content",
-                "media_type",
-                "published_at",
-                "allowed_groups",
-                "attributes",
-            }
-        ),
+        kind: frozenset(names.split())
+        for kind, names in {
+            "ticket": f"ticket_id subject body thread customer channel answer created_at media_type {_SAID}",
+            "example": f"example_id input messages output rejected_output group {_SAID}",
+            "document": "document_id title content media_type published_at allowed_groups attributes",
+        }.items()
     }
 )
 """By kind, the fields of the event that a mapping may fill."""
@@ -75,6 +57,12 @@ class MappingSpec(Strict):
     """By field of the event, a value that all records get where `map` finds none."""
 
 
+def group_of(project: str, source: str) -> str:
+    """Return ingest's consumer group of a source. The slash keeps apart the sources ``a`` / ``b.c`` and
+    ``a.b`` / ``c``: in one group, each would get some partitions only."""
+    return f"ingest.source.{project}/{source}"
+
+
 @lru_cache
 def built_in(name: str) -> MappingSpec:
     """Return a mapping of this package."""
@@ -97,7 +85,8 @@ class SourceSpec(MappingSpec):
     ] = "json"
     """What the topic's messages are: `json`; `cloudevents`, of which expressions read the whole envelope;
     `debezium`, of which they read the rows, and deletes withdraw; `avro` or `protobuf` by the schema registry
-    of ingest. A message that begins with a schema's id is decoded by that schema in every format."""
+    of ingest. If ingest has a registry, it also decodes messages of `cloudevents` and `debezium` that come
+    with a schema's id."""
     webhook: Annotated[
         Literal["zendesk", "jira", "servicenow", "github", "confluence", "hmac"] | None,
         Field(exclude_if=operator.not_),

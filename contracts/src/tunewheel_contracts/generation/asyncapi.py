@@ -49,7 +49,7 @@ def document() -> dict[str, Any]:
             operations[f"{service}.receive.{_dashed(spec.name)}"] = _operation(
                 "receive", spec.name, spec.groups_of(service)
             )
-            if service in spec.consumers and service not in spec.replayed_by:
+            if service in spec.handled_by:
                 operations[f"{service}.send.{_dashed(spec.dead_letter)}"] = _operation(
                     "send", spec.dead_letter
                 )

@@ -22,8 +22,10 @@ caused this one, `ce_correlationid` the turn of the wheel.
 A topic with consumers has a dead-letter topic `<topic>.dlq`. A dead letter has the original bytes and
 headers, and the additional headers `dlq_service`, `dlq_kind` (`invalid`, or `crashed`: the service failed on
 the message again and again), `dlq_field`, `dlq_reason`, `dlq_source_topic`,
-`dlq_source_partition` and `dlq_source_offset`. A service that is killed before it commits its offset may
-write a letter again. So count letters by service and source, as the console and the command line do.
+`dlq_source_partition` and `dlq_source_offset`. An upstream record that no service can read, because it is
+malformed or its signature is wrong, has one letter, by the first of the topic's consumers; the others log it.
+A service that is killed before it commits its offset may write a letter again. So count letters by service
+and source, as the console and the command line do.
 
 The console reads every topic except `inference.scored`, `alarm.opened` and the topics whose content comes
 again as `record.ingested`.

@@ -25,10 +25,12 @@ from tunewheel_runtime.service import Service
 from tunewheel_runtime.view import View
 
 from tunewheel_ingest.documents import Documents, carry_out
-from tunewheel_ingest.records import RECORD_OF, document_record, remedy_of, require_size
+from tunewheel_ingest.records import RECORD_OF, document_record, lowering, remedy_of, require_size, source_of
 from tunewheel_ingest.settings import DOCUMENTS_AT_ONCE, TICKETS_AT_ONCE
 
 SOURCE = "/tunewheel/ingest"
+LOWERED_SECONDS = 3_600.0
+"""How long a warning of lowered answers stands after the latest of them."""
 LOWERED = "answers on {event.data.type} name who validated them, and count as unverified. {remedy}"
 Made = Envelope[RecordIngested] | None
 
@@ -44,7 +46,11 @@ def register(service: Service, projects: View[ProjectDeclared], documents: Docum
         record = RECORD_OF[type(event.data)](event, spec.dataset.trust)
         if record is not None and record.trust is Trust.UNVERIFIED and record.validated_by and record.output:
             text = LOWERED.format(event=event, remedy=remedy_of(event.data))
-            service.warn(f"lowered {event.data.type} {event.project}", text)
+            service.warn(
+                lowering(source_of(event.data) or f"{event.data.type} {event.project}"),
+                text,
+                seconds=LOWERED_SECONDS,
+            )
         return made(record, event)
 
     @service.on_each(topics.TICKET_PUBLISHED, max_records=TICKETS_AT_ONCE)

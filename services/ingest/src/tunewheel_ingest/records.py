@@ -231,13 +231,20 @@ def claimed(data: TicketPublished | ExamplePublished) -> Trust:
     return Trust.EXPERT if answer is not None and data.validated_by else Trust.UNVERIFIED
 
 
+def source_of(data: Any) -> str | None:
+    """Return ``project/source`` of an event that a source brought; None: another sender did."""
+    return data.principal.name if data.principal is not None and data.principal.issuer == ISSUER else None
+
+
+def lowering(of: str) -> str:
+    """Return the name of the warning of lowered answers. ``of``: who sent them."""
+    return f"lowered {of}"
+
+
 def remedy_of(data: TicketPublished | ExamplePublished) -> str:
     """Return how an answer of this sender gets the trust that it states."""
-    who = data.principal
-    if who is not None and who.issuer == ISSUER:
-        return (
-            f"Write trust: expert in the source {who.name} of the spec if its validated_by is to be believed"
-        )
+    if (source := source_of(data)) is not None:
+        return f"Write trust: expert in the source {source} of the spec if its validated_by is to be believed"
     return (
         "Publish them by a key with the role expert, or let the topic grant more (dataset.trust of project "
         f"{data.project})"

@@ -7,6 +7,7 @@ import contextlib
 import json
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,11 +15,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tunewheel_contracts.errors import InvalidEvent, TransientError
-from tunewheel_contracts.formats.source_spec import SourceSpec
+from tunewheel_contracts.formats.source_spec import SourceSpec, group_of
 from tunewheel_ingest.parsing.document import ParsedDocument
-from tunewheel_ingest.records import document_record
+from tunewheel_ingest.parsing.formats import parse_file
+from tunewheel_ingest.records import document_record, lowering
 from tunewheel_ingest.sources.registry import Registry
-from tunewheel_ingest.sources.topics import SourceTopics, group_of, handle, is_ours
+from tunewheel_ingest.sources.topics import SourceTopics, handle, is_ours
 from tunewheel_runtime.deadletter import Position, Undecoded
 from tunewheel_runtime.foreign_topics import Handled
 
@@ -81,6 +83,39 @@ def test_a_binary_cloud_event_is_read_with_its_attributes() -> None:
     assert not made(other, format="cloudevents", **reads).events
 
 
+@pytest.mark.parametrize("value", [b"\0", b"\0\0\0\0\7Hi", b"\0" * 9, b"\1" + bytes(16)])
+@pytest.mark.parametrize("format", ["json", "debezium", "cloudevents"])
+def test_a_first_byte_of_other_formats_is_refused_where_no_registry_is_set(format: str, value: bytes) -> None:
+    with pytest.raises(InvalidEvent) as refused:
+        made(message(value), format=format)
+    assert refused.value.field == "(body)"
+    with pytest.raises(TransientError, match="TUNEWHEEL_SCHEMA_REGISTRY_URL"):
+        made(message(b"\0\0\0\0\7Hi"), format="avro")
+
+
+def test_json_never_asks_a_registry_whatever_its_message_begins_with() -> None:
+    away = Registry("http://127.0.0.1:1")
+    headers = {"__value_schema_id": b"\1" + bytes(16), "__key_schema_id": b"\1" + bytes(16)}
+    record = message(b'\0\0\0\0\7{"no": 1, "text": "Hi"}', b"\0\0\0\0\7x", **headers)
+    for plain in (record, replace(record, value=b'{"no": 1, "text": "Hi"}')):
+        (event,) = asyncio.run(handle(plain, SourceSpec.model_validate(MAPPING), "desk", away)).events
+        assert event.data.ticket_id == "1"
+    with pytest.raises(TransientError):
+        asyncio.run(handle(record, SourceSpec.model_validate(MAPPING | {"format": "avro"}), "desk", away))
+
+
+def test_a_page_of_confluence_is_read_as_its_storage_format(tmp_path: Path) -> None:
+    path = Path(__file__).parents[4] / "contracts/tests/sources/payloads/confluence_pages.json"
+    source = SourceSpec(name="wiki", use="confluence", topic="wiki")
+    (event,) = asyncio.run(handle(message(path.read_bytes()), source, "desk", Registry(None))).events
+    page = tmp_path / "page"
+    page.write_text(event.data.content)
+    assert parse_file(page, event.data.media_type, event.data.document_id).markdown == (
+        '# Restart\n\nClose the **red** valve.\n\n```bash\npump --restart && echo "<ok>"\n```\n\n'
+        "Checked 2026-01-05."
+    )
+
+
 def test_a_message_without_a_value_withdraws_by_its_key() -> None:
     (event,) = made(message(None, b"C-1"), map={"ticket_id": "no || key", "body": "text"}).events
     assert (event.data.document_id, event.data.kind) == ("C-1", "ticket")
@@ -119,6 +154,8 @@ async def test_the_warning_of_a_source_goes_when_the_source_leaves_its_spec() ->
         return {name for name, text in warnings.items() if text is not None}
 
     assert await followed() == {"source desk/crm", "source shop/crm"}
+    service.warn(lowering("desk/crm"), "its answers were lowered")
+    assert lowering("desk/crm") in await followed()
     del declared[0]
     assert await followed() == {"source shop/crm"}
 

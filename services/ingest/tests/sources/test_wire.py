@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from uuid import UUID
 
 import fastavro
 import pytest
@@ -21,12 +22,12 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, ti
 from hypothesis import given
 from hypothesis import strategies as st
 from tunewheel_contracts.errors import InvalidEvent, TransientError
+from tunewheel_ingest.sources import wire
 from tunewheel_ingest.sources.registry import Registry
 from tunewheel_ingest.sources.wire import (
     MOST_DECIMAL_BYTES,
     Registered,
     Schema,
-    decoded,
     decoded_key,
     schema_of,
 )
@@ -46,6 +47,7 @@ TICKET = {
         {"name": "tags", "type": {"type": "array", "items": "string"}},
     ],
 }  # fmt: skip
+GUID = UUID("cc0e0e0e-53c1-4a1a-8f1a-000000000001")
 EMPTY = {"type": "record", "name": "E", "fields": []}
 HOSTILE = {
     11: {"type": "array", "items": "null"},
@@ -87,11 +89,13 @@ class Server(BaseHTTPRequestHandler):
         serialized = base64.b64encode(proto_file().SerializeToString()).decode()
         found = {
             "/schemas/ids/1": ticket, "/subjects/address/versions/2": address,
+            f"/schemas/guids/{GUID}": ticket,
             "/schemas/ids/2": {"schemaType": "PROTOBUF", "schema": 'syntax = "proto3";'},
             "/schemas/ids/2?format=serialized": {"schemaType": "PROTOBUF", "schema": serialized},
             "/schemas/ids/3": {"schemaType": "JSON", "schema": "{}"},
         }.get(self.path)  # fmt: skip
-        number = int(self.path.rpartition("/")[2]) if self.path[-1].isdigit() else 0
+        last = self.path.rpartition("/")[2]
+        number = int(last) if last.isdigit() else 0
         if number in HOSTILE:
             found = {"schema": json.dumps(HOSTILE[number])}
         self.send_response(number if number in (400, 401, 422, 500) else 404 if found is None else 200)
@@ -111,6 +115,12 @@ def url() -> Iterator[str]:
 
 def record_of(fields: list[dict[str, Any]]) -> dict[str, Any]:
     return {"type": "record", "name": "R", "fields": fields}
+
+
+async def decoded(
+    value: bytes | None, registry: Registry, *, framed: bool = False, header: bytes = b""
+) -> Any:
+    return await wire.decoded(value, registry.schema, framed=framed, header=header)
 
 
 def framed(number: int, body: bytes) -> bytes:
@@ -162,8 +172,41 @@ async def test_json_is_read_with_and_without_a_frame_and_keys_may_be_texts(url: 
     assert await decoded(framed(3, b'{"a": 1}'), registry) == {"a": 1}
     assert await decoded(b'{"a": 1}', registry) == {"a": 1}
     assert await decoded(None, registry) is None
-    assert await decoded_key(b"T-1", registry) == "T-1"
-    assert await decoded_key(b'{"id": 1}', registry) == {"id": 1}
+    assert await decoded_key(b"T-1", registry.schema) == "T-1"
+    assert await decoded_key(b'{"id": 1}', registry.schema) == {"id": 1}
+
+
+@pytest.mark.parametrize("before", [False, True])
+async def test_a_schema_is_found_by_the_guid_in_a_header_or_before_the_data(url: str, before: bool) -> None:
+    def parts(head: bytes, body: bytes) -> dict[str, Any]:
+        return {"value": head + body} if before else {"value": body, "header": head}
+
+    registry, Server.asked = Registry(url), []
+    ticket = await decoded(**parts(b"\1" + GUID.bytes, avro_ticket()), registry=registry)
+    assert (ticket["id"], ticket["address"]) == (7, {"city": "Bern"})
+    assert Server.asked == [f"/schemas/guids/{GUID}", "/subjects/address/versions/2"]
+    # In the header the index of Protobuf's message follows the id.
+    assert await decoded(**parts(struct.pack(">bI", 0, 2) + b"\0", b""), registry=registry) == {}
+    with pytest.raises(InvalidEvent, match="no /schemas/guids/0"):
+        await decoded(**parts(b"\1" + bytes(16), b"{}"), registry=registry)
+
+
+async def test_a_header_that_is_no_id_refuses_the_message_only_where_schemas_are_looked_up(url: str) -> None:
+    for header in (b"\1" + bytes(15), b"\2" + bytes(16), b"7"):
+        with pytest.raises(InvalidEvent, match="is no schema's id"):
+            await decoded(b"{}", Registry(url), header=header)
+        assert await wire.decoded(b"{}", None, header=header, framed=False) == {}
+
+
+async def test_without_a_lookup_framed_json_is_read_and_anything_else_is_refused() -> None:
+    assert await wire.decoded(framed(3, b'{"a": 1}'), None, framed=False) == {"a": 1}
+    for wrong in (framed(1, avro_ticket()), framed(0, b""), b"\1" + bytes(16) + b"x"):
+        with pytest.raises(InvalidEvent, match="format: avro or protobuf in the source"):
+            await wire.decoded(wrong, None, framed=False)
+    with pytest.raises(InvalidEvent, match="is not JSON"):
+        await wire.decoded(b"\0\0", None, framed=False)
+    number = struct.pack(">q", 7)  # as Kafka's own serializer writes a number
+    assert await decoded_key(number, None) == number.decode()
 
 
 async def test_messages_that_do_not_fit_are_refused(url: str) -> None:

@@ -17,7 +17,7 @@ from tunewheel_contracts.principal import SET_BY_DOORS, Trust
 from tunewheel_runtime.identity.guard import caller_of
 from tunewheel_runtime.identity.roles import NotAuthorised, Role
 
-from tunewheel_ingest.records import ISSUER, is_lowered, remedy_of
+from tunewheel_ingest.records import is_lowered, remedy_of, source_of
 
 log = structlog.get_logger(__name__)
 E = TypeVar("E", bound=UpstreamEvent)
@@ -77,7 +77,7 @@ class Receipt(BaseModel):
                 f"{name} lacks the role expert in project {project!r}, so validated_by counts for nothing; "
                 "ask an operator for the role, or leave validated_by out"
             )
-            if who is not None and who.issuer == ISSUER:
+            if source_of(lowered[0]) is not None:
                 reason = f"validated_by counts for nothing. {remedy_of(lowered[0])}"
             self.lowered = self.lowered or Lowered(count=0, trust=trust, reason=reason)
             self.lowered.count = count

@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 
 from tunewheel_contracts.event import Envelope, UpstreamEvent, new_event
 from tunewheel_contracts.events.upstream import DocumentPublished, ProjectDeclared
-from tunewheel_contracts.formats.source_spec import SourceSpec
+from tunewheel_contracts.formats.source_spec import SourceSpec, group_of
 from tunewheel_contracts.principal import Principal, Trust
 from tunewheel_contracts.reading import Reading
 from tunewheel_contracts.sources.envelopes import opened, structured
@@ -20,8 +20,9 @@ from tunewheel_runtime.foreign_topics import Foreign, ForeignReader, Handled
 from tunewheel_runtime.service import Service
 from tunewheel_runtime.view import View
 
-from tunewheel_ingest.records import ISSUER
-from tunewheel_ingest.sources.wire import Schemas, decoded, decoded_key
+from tunewheel_ingest.records import ISSUER, lowering
+from tunewheel_ingest.sources.registry import BY_SCHEMA, Registry
+from tunewheel_ingest.sources.wire import KEY_ID, VALUE_ID, decoded, decoded_key
 
 SOURCE = "/tunewheel/ingest"
 LOOK_SECONDS = 1.0
@@ -44,17 +45,20 @@ def as_published(
     return new_event(event.model_copy(update=known), source=SOURCE, time=time)
 
 
-async def handle(record: Undecoded, source: SourceSpec, project: str, schemas: Schemas) -> Handled:
+async def handle(record: Undecoded, source: SourceSpec, project: str, registry: Registry) -> Handled:
     """Return the events of a topic's record. Their time is the record's, at each reading again.
 
     Raises:
         InvalidEvent: nothing of the record can be read.
         TransientError: see ``Registry.schema``.
     """
-    key = await decoded_key(record.key, schemas)
-    value = await decoded(record.value, schemas, framed=source.format in ("avro", "protobuf"))
+    lookup, headers = registry.lookup(source.format), record.headers
+    key = await decoded_key(record.key, lookup, header=headers.get(KEY_ID, b""))
+    value = await decoded(
+        record.value, lookup, header=headers.get(VALUE_ID, b""), framed=source.format in BY_SCHEMA
+    )
     if source.format == "cloudevents":
-        value = structured(value, record.headers)
+        value = structured(value, headers)
     message = opened(source.format, value, key)
     if message is None:
         return Handled()
@@ -76,22 +80,18 @@ def is_ours(topic: str, prefix: str) -> bool:
     return is_listed or topic.endswith(".dlq") or name.startswith(_INTERNAL)
 
 
-def group_of(project: str, source: str) -> str:
-    """Return the consumer group of a source. The slash keeps apart the sources ``a`` / ``b.c`` and ``a.b`` /
-    ``c``: in one group, each would get some partitions only."""
-    return f"ingest.source.{project}/{source}"
-
-
 class SourceTopics:
     """Starts and stops readers as projects are declared. ``allowed``: the setting ``source_topics``."""
 
     def __init__(
-        self, service: Service, projects: View[ProjectDeclared], schemas: Schemas, *, allowed: str
+        self, service: Service, projects: View[ProjectDeclared], registry: Registry, *, allowed: str
     ) -> None:
         self._service = service
         self._projects = projects
-        self._schemas = schemas
+        self._registry = registry
         self._allowed = [entry.strip().partition("=") for entry in allowed.split(",") if entry.strip()]
+        self._sources: dict[tuple[str, str], SourceSpec] = {}
+        """All declared sources, those with a webhook too, by project and name."""
         self._readers: dict[tuple[str, str], tuple[SourceSpec, ForeignReader]] = {}
         self._refused: set[str] = set()
         """The names of the warnings that stand."""
@@ -118,13 +118,23 @@ class SourceTopics:
             await asyncio.sleep(LOOK_SECONDS)
 
     def _declared(self) -> Iterator[tuple[tuple[str, str], SourceSpec]]:
-        before, self._refused = self._refused, set()
-        for declared in self._projects.values():
-            for source in declared.data.spec.sources:
-                if source.topic is not None and self._may_read(declared.project, source):
-                    yield (declared.project, source.name), source
-        for name in before - self._refused:  # The source may be gone from its spec.
-            self._service.warn(name, None)
+        refused, self._refused = self._refused, set()
+        before, self._sources = (
+            self._sources,
+            {
+                (declared.project, source.name): source
+                for declared in self._projects.values()
+                for source in declared.data.spec.sources
+            },
+        )
+        for (project, name), source in self._sources.items():
+            if source.topic is not None and self._may_read(project, source):
+                yield (project, name), source
+        for warning in refused - self._refused:  # The source may be gone from its spec.
+            self._service.warn(warning, None)
+        for (project, name), source in before.items():
+            if self._sources.get((project, name)) != source:
+                self._service.warn(lowering(f"{project}/{name}"), None)
 
     def _may_read(self, project: str, source: SourceSpec) -> bool:
         topic, is_own = source.topic or "", is_ours(source.topic or "", self._service.settings.topic_prefix)
@@ -144,7 +154,7 @@ class SourceTopics:
         foreign = Foreign(source.topic or "", group_of(project, source.name), project, becomes)
 
         async def take(record: Undecoded) -> Handled:
-            return await handle(record, source, project, self._schemas)
+            return await handle(record, source, project, self._registry)
 
         reader = self._service.foreign_reader(foreign, take)
         self._readers[project, source.name] = source, reader

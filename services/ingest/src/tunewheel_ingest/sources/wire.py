@@ -1,7 +1,8 @@
 """Decodes the messages of other systems: JSON, or Confluent's wire format with Avro, Protobuf or JSON.
 
-Source: Confluent, "Formats, Serializers, and Deserializers", wire format: a zero byte, the schema's id in
-four bytes, then the data; for Protobuf the index of the message in its file comes first.
+Source: Confluent, "Formats, Serializers, and Deserializers", wire format. The id of the schema stands before
+the data, or in a header of its own: a zero byte and a number of four bytes, or a one and a GUID of sixteen.
+For Protobuf the index of the message in its file follows the id.
 
 The bytes are untrusted. Avro's decoder would read an array of empty items without end, and a schema that
 holds itself as deep as the message says, so neither kind of schema is used.
@@ -12,34 +13,29 @@ from __future__ import annotations
 import base64
 import importlib
 import io
+import itertools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time
 from functools import cache, partial
-from typing import Any, Protocol, cast
+from typing import Any, cast
+from uuid import UUID
 
 import pydantic_core
 from tunewheel_contracts.errors import InvalidEvent
 
 MOST_REFERENCES = 100
-MAGIC = b"\0"
-HEAD = 5
-WELL_KNOWN = [
-    "any",
-    "duration",
-    "empty",
-    "field_mask",
-    "source_context",
-    "struct",
-    "timestamp",
-    "type",
-    "api",
-    "wrappers",
-]
+VALUE_ID, KEY_ID = "__value_schema_id", "__key_schema_id"
+"""The headers that may hold the ids of schemas."""
+WELL_KNOWN = (
+    *("any", "duration", "empty", "field_mask", "source_context"),
+    *("struct", "timestamp", "type", "api", "wrappers"),
+)
 """The files of ``google.protobuf``, each after those that it needs."""
 MOST_INDEXES = 32
-MOST_FIELDS = 10_000
+MOST_NODES = 20_000
+"""Most types in an Avro schema, of which each counts as often as it is used."""
 MOST_DECIMAL_BYTES = 256
 """About 600 digits. The time to read a decimal grows with the square of its bytes: 400 kB take a minute."""
 
@@ -54,43 +50,66 @@ class Registered:
     references: list[dict[str, Any]]
 
 
+SchemaId = int | str
+"""The number of a schema, or its GUID."""
 Schema = Callable[[bytes], Any]
 """Decodes the data of one message. Raises ``InvalidEvent``."""
+Lookup = Callable[[SchemaId], Awaitable[Schema]]
 
 
-class Schemas(Protocol):
-    async def schema(self, number: int) -> Schema: ...
-
-
-async def decoded(value: bytes | None, schemas: Schemas, *, framed: bool = False) -> Any:
-    """Return a message's value; None: it has none.
+async def decoded(value: bytes | None, lookup: Lookup | None, *, header: bytes = b"", framed: bool) -> Any:
+    """Return a message's value or key; None: it has none.
 
     Args:
-        framed: the message must begin with a schema's id. Otherwise it may, or be JSON.
+        lookup: returns a schema. None: all values are JSON, and no registry is asked.
+        header: the header of the schema's id; empty: there is none.
+        framed: the value must come with a schema's id. Otherwise it may, or be JSON.
 
     Raises:
-        InvalidEvent: the message cannot be decoded.
+        InvalidEvent: the value cannot be decoded.
         TransientError: see ``Registry.schema``.
     """
     if value is None:
         return None
-    if value[:1] == MAGIC and len(value) >= HEAD:
-        schema = await schemas.schema(int.from_bytes(value[1:HEAD], "big"))
-        return schema(value[HEAD:])
+    schema, body = _split(value, header if lookup is not None else b"")
+    if schema is not None and lookup is not None:
+        return (await lookup(schema))(body)
     if framed:
-        reason = "does not begin with a schema's id (Confluent's wire format); correct the source's format"
+        reason = "comes without a schema's id (Confluent's wire format); correct the source's format"
         raise InvalidEvent(field="(body)", reason=reason)
-    return parse_json(value)
-
-
-async def decoded_key(key: bytes | None, schemas: Schemas) -> Any:
-    """Return a message's key: decoded, or the text that it is."""
-    if key is None or key[:1] == MAGIC:
-        return await decoded(key, schemas)
     try:
-        return parse_json(key)
+        return parse_json(body)
+    except InvalidEvent as error:
+        if schema is None:
+            raise
+        reason = (
+            "begins with a schema's id, and the rest is not JSON; write format: avro or protobuf in the "
+            "source, or for debezium and cloudevents set TUNEWHEEL_SCHEMA_REGISTRY_URL of ingest"
+        )
+        raise InvalidEvent(field="(body)", reason=reason) from error
+
+
+async def decoded_key(key: bytes | None, lookup: Lookup | None, *, header: bytes = b"") -> Any:
+    """Return a message's key: decoded, or the text that it is. Other systems' keys may be any bytes."""
+    try:
+        return await decoded(key, lookup, header=header, framed=False)
     except InvalidEvent:
-        return key.decode("utf-8", "replace")
+        return (key or b"").decode("utf-8", "replace")
+
+
+def _split(value: bytes, header: bytes) -> tuple[SchemaId | None, bytes]:
+    """Return the id of the schema, and what the schema decodes."""
+    head, schema = header or value, None
+    if head[:1] == b"\0" and len(head) >= 5:
+        schema, rest = int.from_bytes(head[1:5], "big"), head[5:]
+    elif head[:1] == b"\1" and len(head) >= 17:
+        schema, rest = str(UUID(bytes=head[1:17])), head[17:]
+    elif header:
+        reason = "is no schema's id: it takes a zero byte and a number, or a one and a GUID"
+        raise InvalidEvent(field="(schema)", reason=reason)
+    else:
+        return None, value
+    return schema, rest + value if header else rest
 
 
 def schema_of(registered: Sequence[Registered]) -> Schema:
@@ -128,19 +147,18 @@ def _avro(registered: Sequence[Registered]) -> Schema:
     parsed: Any = None
     for one in reversed(registered):  # A schema comes after what refers to it.
         parsed = fastavro.parse_schema(json.loads(one.text), named_schemas=named)
-    _AvroCheck(named).takes_nothing(parsed, frozenset())
+    _takes_nothing(parsed, named, frozenset(), itertools.count())
 
     def read(body: bytes) -> Any:
         stream = io.BytesIO(body)
         try:
-            value = fastavro.schemaless_reader(stream, parsed, None)
+            value = json.dumps(fastavro.schemaless_reader(stream, parsed, None), default=_plain)
         except Exception as error:  # fastavro raises whatever the bytes lead to.
-            raise InvalidEvent(
-                field="(body)", reason=f"does not fit its Avro schema ({type(error).__name__})"
-            ) from error
+            reason = f"does not fit its Avro schema ({type(error).__name__})"
+            raise InvalidEvent(field="(body)", reason=reason) from error
         if stream.read(1):
             raise InvalidEvent(field="(body)", reason="goes on after the value of its Avro schema")
-        return _plain(value)
+        return json.loads(value)
 
     return read
 
@@ -161,65 +179,49 @@ def _short(read: Callable[..., Any], data: bytes, *schemas: Any) -> Any:
     return read(data, *schemas)
 
 
-@dataclass(slots=True)
-class _AvroCheck:
-    """Refuses schemas by which a short message would become a value without end."""
-
-    named: dict[str, Any]
-    fields: int = 0
-
-    def takes_nothing(self, schema: Any, above: frozenset[str]) -> bool:
-        """Return whether a value of ``schema`` may take no bytes. ``above``: the records that hold it."""
-        if isinstance(schema, list):
-            for branch in cast("list[Any]", schema):
-                self.takes_nothing(branch, above)
-            return False  # the number of the branch takes a byte
-        if isinstance(schema, str):
-            return self.takes_nothing(self.named[schema], above) if schema in self.named else schema == "null"
-        kind = schema["type"]
-        if not isinstance(kind, str):
-            return self.takes_nothing(kind, above)
-        if kind == "array" and self.takes_nothing(schema["items"], above):
+def _takes_nothing(
+    schema: Any, named: Mapping[str, Any], above: frozenset[str], nodes: Iterator[int]
+) -> bool:
+    """Return whether a value of ``schema`` may take no bytes. Refuse a schema by which a short message would
+    become a value without end. ``above``: the records that hold it; ``nodes`` counts the types."""
+    if next(nodes) > MOST_NODES:
+        raise InvalidEvent(field="(schema)", reason=f"uses over {MOST_NODES} types; send a smaller schema")
+    inner = partial(_takes_nothing, named=named, above=above, nodes=nodes)
+    if isinstance(schema, list):
+        for branch in cast("list[Any]", schema):
+            inner(branch)
+        return False  # The number of the branch takes a byte.
+    if isinstance(schema, str):
+        return inner(named[schema]) if schema in named else schema == "null"
+    match schema["type"]:
+        case "array" if inner(schema["items"]):
             raise InvalidEvent(field="(schema)", reason="has an array of empty items; give the items a field")
-        if kind == "map":
-            self.takes_nothing(schema["values"], above)
-        if kind in ("record", "error"):
-            return self._record_takes_nothing(schema, above)
-        return kind == "null" or (kind == "fixed" and schema["size"] == 0)
-
-    def _record_takes_nothing(self, schema: Any, above: frozenset[str]) -> bool:
-        name = str(schema["name"])
-        self.fields += len(schema["fields"])
-        if name in above:
-            raise InvalidEvent(
-                field="(schema)", reason=f"{name} holds itself; send a schema without recursion"
-            )
-        if self.fields > MOST_FIELDS:
-            raise InvalidEvent(
-                field="(schema)", reason=f"has over {MOST_FIELDS} fields; send a smaller schema"
-            )
-        found = [self.takes_nothing(one["type"], above | {name}) for one in schema["fields"]]
-        return all(found)
+        case "map":
+            inner(schema["values"])
+            return False
+        case "record" | "error":
+            if (name := str(schema["name"])) in above:
+                reason = f"{name} holds itself; send a schema without recursion"
+                raise InvalidEvent(field="(schema)", reason=reason)
+            inner = partial(inner, above=above | {name})
+            found = [inner(one["type"]) for one in schema["fields"]]
+            return all(found)
+        case "fixed":
+            return schema["size"] == 0
+        case str() as kind:
+            return kind == "null"
+        case kind:
+            return inner(kind)
 
 
-def _plain(value: Any) -> Any:
-    """Return a value of Avro's logical types as JSON has it."""
-    match value:
-        case dict():
-            return {name: _plain(one) for name, one in cast("dict[str, Any]", value).items()}
-        case list():
-            return [_plain(one) for one in cast("list[Any]", value)]
-        case bytes():
-            try:
-                return value.decode("utf-8")
-            except UnicodeDecodeError:
-                return base64.b64encode(value).decode()
-        case datetime() | date() | time():
-            return value.isoformat()
-        case None | bool() | int() | float() | str():
-            return value
-        case _:  # a UUID, a Decimal
-            return str(value)
+def _plain(value: Any) -> str:
+    """Return a value of Avro's logical types as a text."""
+    if isinstance(value, bytes):
+        try:
+            return value.decode("utf-8")
+        except UnicodeDecodeError:
+            return base64.b64encode(value).decode()
+    return value.isoformat() if isinstance(value, datetime | date | time) else str(value)
 
 
 def _protobuf(registered: Sequence[Registered]) -> Schema:
@@ -236,16 +238,15 @@ def _protobuf(registered: Sequence[Registered]) -> Schema:
         pool.AddSerializedFile(file.SerializeToString())
 
     def read(body: bytes) -> Any:
-        indexes, rest = _indexes(body)
+        stream = io.BytesIO(body)
         try:
-            kind: Any = file.message_type[indexes[0]]
+            kind: Any = file
             names = [file.package] if file.package else []
-            names.append(kind.name)
-            for index in indexes[1:]:
-                kind = kind.nested_type[index]
+            for index in _indexes(stream):
+                kind = (kind.message_type if kind is file else kind.nested_type)[index]
                 names.append(kind.name)
             message = message_factory.GetMessageClass(pool.FindMessageTypeByName(".".join(names)))()
-            message.ParseFromString(rest)
+            message.ParseFromString(stream.read())
             return json_format.MessageToDict(message, preserving_proto_field_name=True)
         except Exception as error:  # DecodeError, IndexError, and what JSON cannot represent
             reason = f"does not fit its Protobuf schema ({type(error).__name__})"
@@ -254,26 +255,22 @@ def _protobuf(registered: Sequence[Registered]) -> Schema:
     return read
 
 
-def _indexes(body: bytes) -> tuple[list[int], bytes]:
-    """Return the path of the message in its file, and the rest: a count and so many numbers, as zigzag
-    varints; a single zero stands for the first message."""
-    count, at = _varint(body, 0)
-    if not 0 <= count <= MOST_INDEXES:
-        raise InvalidEvent(field="(body)", reason="does not begin with the index of its Protobuf message")
-    indexes: list[int] = []
-    for _ in range(count):
-        index, at = _varint(body, at)
-        indexes.append(index)
-    return indexes or [0], body[at:]
+def _indexes(stream: io.BytesIO) -> list[int]:
+    """Read the path of the message in its file: a count and so many numbers, as zigzag varints. A single zero
+    stands for the first message.
+
+    Raises:
+        ValueError: the data does not begin so.
+    """
+    if not 0 <= (count := _varint(stream)) <= MOST_INDEXES:
+        raise ValueError("no count of indexes")
+    return [_varint(stream) for _ in range(count)] or [0]
 
 
-def _varint(body: bytes, at: int) -> tuple[int, int]:
+def _varint(stream: io.BytesIO) -> int:
     number = 0
-    for shift in range(0, 35, 7):
-        if at >= len(body):
-            break
-        byte, at = body[at], at + 1
+    for shift, (byte,) in zip(range(0, 35, 7), iter(lambda: stream.read(1), b""), strict=False):
         number |= (byte & 0x7F) << shift
         if byte < 0x80:
-            return (number >> 1) ^ -(number & 1), at
-    raise InvalidEvent(field="(body)", reason="does not begin with the index of its Protobuf message")
+            return (number >> 1) ^ -(number & 1)
+    raise ValueError("no varint")

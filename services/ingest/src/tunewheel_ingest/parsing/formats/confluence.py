@@ -53,8 +53,6 @@ def settle_macros(soup: BeautifulSoup) -> None:
         tag.decompose()
     for tag in soup.find_all(list(_RENAMED)):
         tag.name = _RENAMED[tag.name]
-    for tag in soup.find_all("time", datetime=True):
-        tag.string = str(tag["datetime"])
 
 
 def _settle_macro(soup: BeautifulSoup, macro: Tag) -> None:

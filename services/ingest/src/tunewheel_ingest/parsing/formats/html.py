@@ -121,6 +121,8 @@ def _clean(soup: BeautifulSoup) -> None:
         note.extract()
     for note in soup.find_all(string=lambda s: isinstance(s, ProcessingInstruction)):
         note.extract()
+    for tag in soup.find_all("time", datetime=True):
+        tag.string = tag.get_text(strip=True) or str(tag["datetime"])  # Confluence's dates have no text.
     for tag in soup.find_all("a", href=lambda href: href is not None and href.startswith("#")):
         if tag.get_text(strip=True) in PERMALINKS:
             tag.decompose()
