@@ -6,8 +6,8 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from tunewheel_contracts.formats.data_quality import PiiPolicy
 from tunewheel_contracts.formats.recognised import PII_ENTITIES
-from tunewheel_contracts.formats.spec import PiiPolicy
 from tunewheel_redaction.recognizers import SIGNS, may_contain, recognizers_of
 from tunewheel_redaction.redaction import Redactor, find_entities
 

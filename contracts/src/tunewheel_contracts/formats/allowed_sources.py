@@ -13,10 +13,11 @@ from pydantic import AfterValidator
 
 from tunewheel_contracts.errors import InvalidSpec, check_all
 from tunewheel_contracts.fields import Frozen
+from tunewheel_contracts.formats.dataset_spec import ReplaySpec
 from tunewheel_contracts.formats.example_formats import TeacherSpec
 from tunewheel_contracts.formats.judge import JudgeSpec
 from tunewheel_contracts.formats.retrieval_spec import Embedding, EndpointEmbedding
-from tunewheel_contracts.formats.spec import ProjectSpec, ReplaySpec
+from tunewheel_contracts.formats.spec import ProjectSpec
 
 HUB = "huggingface.co"
 DEFAULT_HOSTS = f"{HUB},hf.co"

@@ -5,7 +5,8 @@ import re
 from bisect import bisect_left
 from typing import Any
 
-from tunewheel_contracts.formats.spec import NumberTolerance, TaskSpec
+from tunewheel_contracts.formats.spec import TaskSpec
+from tunewheel_contracts.formats.task_spec import NumberTolerance
 
 from tunewheel_outputs.metric import Corpus, Metric, Row, ScoreRow
 from tunewheel_outputs.parsing import Unparsed, parse

@@ -14,8 +14,9 @@ from tunewheel_contracts.errors import InvalidSpec, TransientError
 from tunewheel_contracts.formats.allowed_sources import AllowedSources
 from tunewheel_contracts.formats.criteria import LOOKS
 from tunewheel_contracts.formats.dataset import ChatExample
+from tunewheel_contracts.formats.dataset_spec import ReplaySpec
 from tunewheel_contracts.formats.look import Look, look_path
-from tunewheel_contracts.formats.spec import ProjectSpec, ReplaySpec
+from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.pseudonyms import Pseudonyms
 from tunewheel_curate.builds.pinned_inputs import (
     NOT_HERE,

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import polars as pl
 import pytest
 from tunewheel_contracts.events.data import BuildReason
-from tunewheel_contracts.formats.spec import BuildPolicy
+from tunewheel_contracts.formats.dataset_spec import BuildPolicy
 from tunewheel_contracts.withdrawals import Withdrawal
 from tunewheel_curate.builds.policy import due, pending_records
 from tunewheel_curate.records.table import RecordTable

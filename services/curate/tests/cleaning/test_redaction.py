@@ -6,7 +6,7 @@ import re
 import polars as pl
 import pytest
 from tunewheel_contracts.errors import InvalidSpec
-from tunewheel_contracts.formats.spec import PiiPolicy
+from tunewheel_contracts.formats.data_quality import PiiPolicy
 from tunewheel_curate.cleaning.redaction import CUT, MOST_CUT, redact_records
 
 

@@ -4,7 +4,7 @@ import json
 
 import polars as pl
 import pytest
-from tunewheel_contracts.formats.spec import PiiPolicy
+from tunewheel_contracts.formats.data_quality import PiiPolicy
 from tunewheel_curate.documents.examples import read_sections
 
 PIECES = [

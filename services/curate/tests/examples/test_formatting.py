@@ -5,8 +5,8 @@ from typing import Any
 
 import polars as pl
 import pytest
+from tunewheel_contracts.formats.data_quality import PiiPolicy
 from tunewheel_contracts.formats.dataset import ChatExample
-from tunewheel_contracts.formats.spec import PiiPolicy
 from tunewheel_curate.cleaning.normalization import cleaned_history
 from tunewheel_curate.cleaning.redaction import redact_records
 from tunewheel_curate.examples.formatting import (

@@ -6,7 +6,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from tunewheel_contracts.formats.spec import RecordLimits
+from tunewheel_contracts.formats.dataset_spec import RecordLimits
 from tunewheel_curate.inputs import Inputs
 from tunewheel_curate.pipeline import build
 from tunewheel_curate.quarantine.judgements import Judged

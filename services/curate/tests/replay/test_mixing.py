@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tunewheel_contracts.errors import InvalidSpec, TransientError
 from tunewheel_contracts.formats.allowed_sources import AllowedSources
 from tunewheel_contracts.formats.dataset import ChatExample, ExampleFormat
-from tunewheel_contracts.formats.spec import ReplaySpec
+from tunewheel_contracts.formats.dataset_spec import ReplaySpec
 from tunewheel_curate.evaluation.benchmarks import BenchmarkTexts, regression_benchmark
 from tunewheel_curate.holdout.memory import ComparedRecords, HoldoutMemory
 from tunewheel_curate.inputs import Inputs

@@ -13,7 +13,8 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 from tunewheel_contracts.formats.bundle import Decoding
 from tunewheel_contracts.formats.dataset import ChatExample
-from tunewheel_contracts.formats.spec import MOST_REPEATS, EvaluationSpec
+from tunewheel_contracts.formats.evaluation_spec import MOST_REPEATS
+from tunewheel_contracts.formats.spec import EvaluationSpec
 from tunewheel_contracts.identity import content_sha256
 
 from tunewheel_eval.measurement import HoldoutRow, Measurement, RepeatRow

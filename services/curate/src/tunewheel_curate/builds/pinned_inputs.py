@@ -22,8 +22,9 @@ from pydantic import ValidationError
 from tunewheel_contracts.fields import ArtifactRef, Frozen, Sha256
 from tunewheel_contracts.formats.allowed_sources import AllowedSources
 from tunewheel_contracts.formats.dataset import ChatExample, TeacherUse, TokenizerUse
+from tunewheel_contracts.formats.dataset_spec import ReplaySpec
 from tunewheel_contracts.formats.look import Look, Spending, look_path, looks_folder, row_name
-from tunewheel_contracts.formats.spec import ProjectSpec, ReplaySpec
+from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.identity import canonical_json, content_id, content_sha256
 from tunewheel_runtime.store import CorruptArtifact, ObjectStore
 

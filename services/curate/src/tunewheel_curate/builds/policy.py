@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import polars as pl
 from tunewheel_contracts.events.data import BuildReason, RecordKind
-from tunewheel_contracts.formats.spec import BuildPolicy
+from tunewheel_contracts.formats.dataset_spec import BuildPolicy
 from tunewheel_contracts.identity import content_sha256
 from tunewheel_contracts.withdrawals import Withdrawal
 

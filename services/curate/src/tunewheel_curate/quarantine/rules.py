@@ -11,8 +11,8 @@ from collections.abc import Collection, Iterator
 from dataclasses import replace
 
 import polars as pl
+from tunewheel_contracts.formats.dataset_spec import RecordLimits
 from tunewheel_contracts.formats.quarantine import SetAside
-from tunewheel_contracts.formats.spec import RecordLimits
 
 from tunewheel_curate.cleaning.injections import found_injection
 from tunewheel_curate.stage import TRUST_RANK, Stage, drop

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import polars as pl
 from tunewheel_contracts.formats.dataset import ExampleFormat, ReplayUse
-from tunewheel_contracts.formats.spec import ReplaySpec
+from tunewheel_contracts.formats.dataset_spec import ReplaySpec
 from tunewheel_contracts.identity import content_id
 
 from tunewheel_curate.cleaning.normalization import comparison_key

@@ -22,7 +22,7 @@ from typing import Any
 from tunewheel_contracts.errors import InvalidSpec
 from tunewheel_contracts.formats.allowed_sources import REPLAY_FIELD as _FIELD
 from tunewheel_contracts.formats.allowed_sources import AllowedSources, local_path
-from tunewheel_contracts.formats.spec import ReplaySpec
+from tunewheel_contracts.formats.dataset_spec import ReplaySpec
 from tunewheel_contracts.identity import canonical_json
 
 from tunewheel_curate.cleaning.normalization import normalize_text
