@@ -41,6 +41,7 @@ from tunewheel_console.labelling import Labelling
 from tunewheel_console.letters import Letters
 from tunewheel_console.login_page import root_of
 from tunewheel_console.logins import LoginLinks
+from tunewheel_console.pages.addresses import add_pages
 from tunewheel_console.review_api import add_review_routes
 from tunewheel_console.reviewing import Reviewing
 from tunewheel_console.sessions import Sessions, session_of
@@ -50,10 +51,7 @@ from tunewheel_console.traffic import Traffic
 
 TRAFFIC = (topics.RECORD_INGESTED, topics.INFERENCE_COMPLETED, topics.FEEDBACK_RECEIVED)
 """Topics of which only the latest events are read."""
-ASKED_PATH = re.compile(
-    r"/((?P<of>reviews|labels)(/(?P<project>[^/]+)/(?P<id>[^/]+))?|detectors/(?P<watched>[^/]+)"
-    r"|quarantine/(?P<judged>[^/]+))/?$"
-)
+ASKED_PATH = re.compile(r"/(?P<of>reviews|labels)(/(?P<project>[^/]+)/(?P<id>[^/]+))?/?$")
 """The paths of the pages beside the first one, after any prefix that a proxy adds."""
 REFRESH_SECONDS = 5.0
 """The longest time to read the log to its end, for example before a review is submitted."""
@@ -136,14 +134,11 @@ def make_web(
     """Return the app that serves the page and the API; all assets come from the installed package."""
     from nicegui import core, ui
 
-    from tunewheel_console.detector_page import draw_detectors, watched
     from tunewheel_console.label_page import LabelPage
     from tunewheel_console.page import Page
-    from tunewheel_console.quarantine_page import draw_quarantine, waiting
     from tunewheel_console.queue_list import (
         LABEL_TITLES,
         REVIEW_TITLES,
-        Listing,
         label_lines,
         queue_list,
         review_lines,
@@ -162,6 +157,7 @@ def make_web(
     add_login_links(web, links, access)
     add_identity(web, settings)
     sort_by_noun(web)
+    add_pages(web)
 
     def root() -> None:
         request = ui.context.client.request
@@ -172,12 +168,6 @@ def make_web(
         asked = ASKED_PATH.search(request.url.path)
         if asked is None:
             page = Page(state, actions, caller, who, **fresh)
-        elif asked["watched"]:
-            page = Listing(partial(watched, state, asked["watched"]), draw_detectors, caller, who, **fresh)
-        elif asked["judged"]:
-            name = asked["judged"]
-            draw = partial(draw_quarantine, actions, name, who)
-            page = Listing(partial(waiting, state, sources.store, name), draw, caller, who, **fresh)
         elif asked["id"] is None and asked["of"] == "reviews":
             reviews = partial(review_lines, state)
             page = queue_list(reviews, REVIEW_TITLES, caller, who, **fresh)

@@ -68,6 +68,7 @@ class Page:
         ui.query(".nicegui-content").classes("w-full")
         with ui.header().classes("items-center"):
             ui.label("Tunewheel").classes("text-h6")
+            ui.link("Projects", f"{root}projects").classes("text-white")
             self._reviews = ui.link("Reviews", f"{root}reviews").classes("text-white")
             self._labels = ui.link("Labels", f"{root}labels").classes("text-white")
             ui.space()

@@ -58,7 +58,7 @@ def draw_wheel(place: Place | None) -> None:
 def draw_project(project: Project, commands: Commands) -> None:
     """Draw the whole card of one project, its wheel first."""
     with ui.row().classes("w-full items-center"):
-        ui.label(project.name).classes("text-h6")
+        ui.link(project.name, commands.link_to(f"projects/{project.name}")).classes("text-h6")
         draw_wheel(project.place)
         ui.space()
         if commands.may(Role.OPERATOR, project.name):
@@ -160,7 +160,7 @@ def draw_datasets(project: Project, commands: Commands) -> None:
     with ui.column().classes("w-full gap-1"):
         _heading("Dataset versions")
         _table(("dataset", "reason", "records", "train", "holdout", "funnel"), rows.dataset_rows(project))
-        ui.link("records that wait for a person", commands.link_to(f"quarantine/{project.name}"))
+        ui.link("records that wait for a person", commands.link_to(f"projects/{project.name}/quarantine"))
         for rejected in list(project.rejections)[-1:]:
             ui.label("last rejected: " + "; ".join(rejected.reasons)).classes("text-negative text-caption")
 
@@ -209,7 +209,7 @@ def draw_production(project: Project, commands: Commands) -> None:
             _heading("Rollout verdicts")
             _table(("model", "stage", "verdict", "reasons"), rows.rollout_rows(project))
         _heading("Drift")
-        ui.link("what each detector measures now", commands.link_to(f"detectors/{project.name}"))
+        ui.link("what each detector measures now", commands.link_to(f"projects/{project.name}/detectors"))
         _table(("at", "detector", "statistic", "p", "window", "about"), rows.drift_rows(project))
 
 

@@ -1,0 +1,64 @@
+"""Asks the control API within the process, as the caller of a page."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from fastapi import FastAPI
+from starlette.requests import Request
+from starlette.types import Message, Scope
+from tunewheel_contracts.errors import TunewheelError
+
+_OF_THE_PAGE = {"path_params", "endpoint", "route", "router"}
+
+
+class NotAnswered(TunewheelError):
+    """The API refused a question; ``status`` is its answer's, the message says why."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+async def ask(api: FastAPI, request: Request, path: str, query: Mapping[str, str] | None = None) -> Any:
+    """Return the JSON of ``GET path``, asked by the caller of ``request``. The guard of the route decides as
+    it does for a program.
+
+    Raises:
+        NotAnswered: the status is none of 2xx.
+    """
+    scope: Scope = {name: value for name, value in request.scope.items() if name not in _OF_THE_PAGE} | {
+        "method": "GET",
+        "path": path,
+        "raw_path": quote(path).encode(),
+        "query_string": urlencode(query or {}).encode(),
+        "headers": [(b"accept", b"application/json")],
+    }
+    status, parts = 500, list[bytes]()
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Message) -> None:
+        nonlocal status
+        if message["type"] == "http.response.start":
+            status = message["status"]
+        elif message["type"] == "http.response.body":
+            parts.append(message.get("body", b""))
+
+    await api.router(scope, receive, send)
+    answer: Any = json.loads(b"".join(parts) or b"null")
+    if not 200 <= status < 300:
+        raise NotAnswered(status, _reason(answer))
+    return answer
+
+
+def _reason(answer: Any) -> str:
+    match answer:
+        case {"error": {"message": str(message)}}:
+            return message
+        case _:
+            return "there is nothing at this address"

@@ -1,0 +1,120 @@
+"""Draws the pages from their templates."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+from starlette.requests import Request
+from tunewheel_contracts.topics import NOT_SHOWN, TOPICS
+from tunewheel_runtime.identity.guard import caller_of
+from tunewheel_runtime.identity.roles import Role
+
+from tunewheel_console.login_page import root_of
+from tunewheel_console.sessions import session_of
+
+NOUNS = (
+    "turns",
+    "datasets",
+    "runs",
+    "evaluations",
+    "models",
+    "alarms",
+    "detectors",
+    "quarantine",
+    "commands",
+)
+"""The lists of a project, in the order in which a turn passes them."""
+EVENTS = " ".join(sorted(topic.name for topic in TOPICS if topic not in NOT_SHOWN))
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+"""The content security policy of the pages: texts of models and customers run no script and load nothing."""
+
+
+def draw(template: str, request: Request, *, live: bool, **found: Any) -> str:
+    """Return the page of ``template`` for the caller of ``request``. ``live``: an event draws it anew."""
+    root, project = root_of(request.url.path), request.path_params.get("project")
+    session = session_of(request.scope)
+    caller = caller_of(request)
+    events = f"{root}v1/events" + (f"?{urlencode({'project': project})}" if project else "")
+
+    def address(*parts: object) -> str:
+        """Return the relative address of a page of the project, or of another page if there is none."""
+        within = ("projects", project, *parts) if project else parts
+        return root + "/".join(quote(str(part), safe="") for part in within)
+
+    def link(noun: str, name: object) -> Markup | str:
+        return Markup('<a class="id" href="{}">{}</a>').format(address(noun, name), name) if name else "—"
+
+    return _templates().get_template(f"{template}.html").render(
+        root=root, project=project, address=address, link=link, page=template, nouns=NOUNS,
+        caller=caller, may=lambda role: caller.may(Role(role), project),
+        csrf=session.csrf if session else None, query=dict(request.query_params), params=request.path_params,
+        events=events if live else None, event_types=EVENTS, **found,
+    )  # fmt: skip
+
+
+@cache
+def _templates() -> Environment:
+    made = Environment(
+        loader=PackageLoader("tunewheel_console.pages"), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    made.filters.update(
+        when=when, lasting=lasting, figure=figure, percent=percent, words=words, pretty=pretty
+    )
+    return made
+
+
+def when(time: str | None) -> Markup | str:
+    """Return a time in UTC, to the minute."""
+    if not time:
+        return "—"
+    at = datetime.fromisoformat(time).astimezone(UTC)
+    return Markup('<time datetime="{}">{:%Y-%m-%d %H:%M}</time>').format(time, at)
+
+
+def lasting(seconds: float | None) -> str:
+    """Return a duration in its two largest units."""
+    if seconds is None:
+        return "—"
+    units, rest = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1)), round(seconds)
+    parts = list[str]()
+    for name, size in units:
+        number, rest = divmod(rest, size)
+        parts += [f"{number} {name}"] if number else []
+    return " ".join(parts[:2]) or f"{seconds:.1f} s"
+
+
+def figure(value: float | None) -> str:
+    """Return a number with three digits, or whole."""
+    if value is None:
+        return "—"
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    return (
+        f"{value:,}" if isinstance(value, int) else f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    )
+
+
+def percent(part: float, whole: float) -> str:
+    """Return a share in percent, without the sign."""
+    return f"{100 * part / whole:.3g}" if whole else "0"
+
+
+def words(name: str) -> str:
+    """Return a name of the code as words."""
+    return name.replace("_", " ").replace(".", ": ")
+
+
+def pretty(value: Any) -> Markup:
+    """Return JSON, indented. A string is its own text."""
+    text = value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False)
+    return escape(text)
