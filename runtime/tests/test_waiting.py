@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import math
 
 import pytest
-from tunewheel_runtime.waiting import first_of
+from tunewheel_runtime.waiting import end_all, first_of, within
 
 
 class Endless:
@@ -49,3 +50,32 @@ async def test_a_caller_that_is_cancelled_ends_them_all() -> None:
     with pytest.raises(asyncio.CancelledError):
         await caller
     assert all(one.ended for one in waits)
+
+
+async def test_all_have_ended_whether_they_were_begun_or_failed() -> None:
+    waiting, failed = Endless(), asyncio.create_task(failing())
+    task = asyncio.create_task(waiting.wait())
+    await waiting.begun.wait()
+    await end_all(task, None, failed)
+    assert waiting.ended
+    assert task.cancelled()
+    assert isinstance(failed.exception(), ValueError)
+
+
+async def test_a_wait_ends_after_its_time_or_before() -> None:
+    endless = Endless()
+    await within(0, endless.wait())
+    await within(0.01, endless.wait())
+    assert endless.ended
+    happened = asyncio.Event()
+    asyncio.get_running_loop().call_soon(happened.set)
+    await within(math.inf, happened.wait())
+
+
+async def test_a_caller_that_waits_within_a_time_can_be_cancelled() -> None:
+    endless = Endless()
+    caller = asyncio.create_task(within(1e6, endless.wait()))
+    await endless.begun.wait()
+    caller.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await caller

@@ -14,6 +14,8 @@ import structlog
 from aiokafka.errors import KafkaError  # pyright: ignore[reportMissingTypeStubs]
 from tunewheel_contracts.errors import TransientError
 
+from tunewheel_runtime.waiting import end_all
+
 log = structlog.get_logger(__name__)
 
 ASK_SECONDS = 5.0
@@ -57,10 +59,8 @@ class BrokerWatch:
             self._watching = asyncio.create_task(self._watch(), name="broker-watch")
 
     async def stop(self) -> None:
-        if self._watching is not None:
-            self._watching.cancel()
-            await asyncio.gather(self._watching, return_exceptions=True)
-            self._watching = None
+        await end_all(self._watching)
+        self._watching = None
         self._silent = True
         self.lag = {}
 

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp
 from tunewheel_runtime.descriptors import most_clients
 from tunewheel_runtime.http import PatientHttp, Places
 from tunewheel_runtime.tls import Certificate
+from tunewheel_runtime.waiting import within
 
 _HANDSHAKE = 22
 """The type of the first TLS record that a client sends (RFC 8446 §5.1): no HTTP method begins with it."""
@@ -80,9 +81,7 @@ class _Server(uvicorn.Server):
     async def main_loop(self) -> None:
         while not self._closing.is_set():
             await self.on_tick(0)  # Dates the answers of the next second.
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(1.0):
-                    await self._closing.wait()
+            await within(1.0, self._closing.wait())
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None]:

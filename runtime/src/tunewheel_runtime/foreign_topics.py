@@ -28,6 +28,7 @@ from tunewheel_runtime.kafka import foreign_options, make_consumer, stop_consume
 from tunewheel_runtime.kafka_refusals import not_allowed
 from tunewheel_runtime.log import ends
 from tunewheel_runtime.settings import ServiceSettings
+from tunewheel_runtime.waiting import end_all
 
 log = structlog.get_logger(__name__)
 AT_ONCE = 500
@@ -72,9 +73,7 @@ class ForeignReader:
         self._task = asyncio.create_task(self._run(), name=self.foreign.group)
 
     async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await end_all(self._task)
         self._tell(None)
 
     def _tell(self, text: str | None) -> None:

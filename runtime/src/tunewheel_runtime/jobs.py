@@ -13,7 +13,6 @@ revoked and then assigned, so only the assignment matters, not the revocation.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
@@ -28,6 +27,7 @@ from tunewheel_runtime.deadletter import undecoded
 from tunewheel_runtime.handling import Handling, Outcome, Record
 from tunewheel_runtime.publishing import Produced, as_list
 from tunewheel_runtime.retry import retry
+from tunewheel_runtime.waiting import within
 
 log = structlog.get_logger(__name__)
 
@@ -63,9 +63,7 @@ class Lease:
 
     async def pause(self, seconds: float) -> None:
         """Return after ``seconds``. Raises ``LeaseLost`` as soon as the lease is lost."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self.lost.wait()
+        await within(seconds, self.lost.wait())
         self.check()
 
 

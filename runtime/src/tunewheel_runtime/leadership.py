@@ -33,6 +33,7 @@ from tunewheel_contracts.topics import TopicSpec
 from tunewheel_runtime.kafka import client_options, make_consumer, stop_consumer
 from tunewheel_runtime.kafka_refusals import not_allowed
 from tunewheel_runtime.settings import ServiceSettings
+from tunewheel_runtime.waiting import end_all
 
 log = structlog.get_logger(__name__)
 
@@ -145,10 +146,8 @@ class Leadership(ConsumerRebalanceListener):
 
     async def resign(self) -> None:
         """Leave the group, so that the next process becomes active at once. Repeated calls are harmless."""
-        if self._polling is not None:
-            self._polling.cancel()
-            await asyncio.gather(self._polling, return_exceptions=True)
-            self._polling = None
+        await end_all(self._polling)
+        self._polling = None
         if self._consumer is not None:
             await stop_consumer(self._consumer)
             self._consumer = None

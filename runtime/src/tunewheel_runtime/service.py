@@ -46,6 +46,7 @@ from tunewheel_runtime.subscriptions import Subscriptions
 from tunewheel_runtime.telemetry import Telemetry, make_telemetry
 from tunewheel_runtime.tls import InvalidTls
 from tunewheel_runtime.view import Apply, ApplyAt, Begins, Forget, Keep, LogReader, View
+from tunewheel_runtime.waiting import end_all
 
 __all__ = ["Delivery", "Lease", "LeaseLost", "Position", "Service"]
 
@@ -486,9 +487,7 @@ class Service:
         )
         async with self._doors.lifespan():
             yield
-        for starter in starters:
-            starter.cancel()
-        await asyncio.gather(*starters, return_exceptions=True)
+        await end_all(*starters)
         await self.close()
 
     async def _start_patiently(self) -> None:

@@ -20,6 +20,7 @@ from tunewheel_runtime.kafka_refusals import not_allowed
 from tunewheel_runtime.kafka_settings import KafkaSettings
 from tunewheel_runtime.log import WHOLE_LOG_BYTES, Cursor, LogUnreadable, Place, Span, decode
 from tunewheel_runtime.newer_releases import NewerReleases
+from tunewheel_runtime.waiting import end_all
 
 log = structlog.get_logger(__name__)
 E = TypeVar("E", bound=Event)
@@ -109,10 +110,8 @@ class LogReader:
         self._follower.add_done_callback(self._follower_ended)
 
     async def stop(self) -> None:
-        if self._follower is not None:
-            self._follower.cancel()
-            await asyncio.gather(self._follower, return_exceptions=True)
-            self._follower = None
+        await end_all(self._follower)
+        self._follower = None
         await self._cursor.close()
 
     async def refresh(self, *, timeout_seconds: float = 30.0) -> None:

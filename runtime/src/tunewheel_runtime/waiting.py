@@ -1,9 +1,10 @@
-"""Waits for the first of several coroutines."""
+"""Waits for coroutines: for the first of several, for a limited time, until all are cancelled."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+import contextlib
+from collections.abc import Awaitable, Coroutine
 from typing import Any
 
 
@@ -18,6 +19,20 @@ async def first_of(*waits: Coroutine[Any, Any, Any]) -> tuple[Any, ...]:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         return tuple(task.result() if task.done() else None for task in tasks)
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end_all(*tasks)
+
+
+async def end_all(*tasks: asyncio.Future[Any] | None) -> None:
+    """Cancel ``tasks`` and return once all have ended, however they end. None stands for no task."""
+    begun = [task for task in tasks if task is not None]
+    for task in begun:
+        task.cancel()
+    await asyncio.gather(*begun, return_exceptions=True)
+
+
+async def within(seconds: float, wait: Awaitable[object]) -> None:
+    """Await ``wait``, and cancel it after ``seconds``."""
+    # Not wait_for: Python 3.11's loses a cancellation that comes together with the end.
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await wait

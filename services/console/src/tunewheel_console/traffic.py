@@ -18,6 +18,7 @@ from tunewheel_runtime.deadletter import Check, Position, Undecoded, refused, un
 from tunewheel_runtime.kafka import client_options
 from tunewheel_runtime.log import decode, follow
 from tunewheel_runtime.settings import ServiceSettings
+from tunewheel_runtime.waiting import end_all
 
 log = structlog.get_logger(__name__)
 COUNT_SECONDS = 3.0
@@ -58,9 +59,7 @@ class Traffic:
             self._tasks.append(asyncio.create_task(self._patiently(work), name=work.__name__))
 
     async def stop(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end_all(*self._tasks)
         self._tasks.clear()
 
     async def _patiently(self, work: Callable[[], Awaitable[None]]) -> None:

@@ -20,6 +20,7 @@ from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.data import BuildReason, DatasetRequested
 from tunewheel_contracts.events.monitoring import TurnDecided
 from tunewheel_runtime.service import Service
+from tunewheel_runtime.waiting import end_all
 
 from tunewheel_curate.builds.policy import due, pending_records
 from tunewheel_curate.curation import Curation
@@ -67,9 +68,7 @@ class Watch:
         self._task = asyncio.create_task(self._run(), name="policy-watch")
 
     async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await end_all(self._task)
 
     async def _run(self) -> None:
         while True:

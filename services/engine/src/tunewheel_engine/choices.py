@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
 from tunewheel_generation.generation import Generation, Progress
+from tunewheel_runtime.waiting import end_all
 
 from tunewheel_engine.engine import Engine
 from tunewheel_engine.errors import EngineFailed
@@ -58,6 +59,4 @@ class Choices:
                 yield event
         finally:
             self.cancel()
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await end_all(*tasks)

@@ -21,6 +21,7 @@ from tunewheel_embedding.errors import EmbeddingRefused
 from tunewheel_runtime.deadletter import Position, Warn
 from tunewheel_runtime.store import ArtifactMissing, CorruptArtifact
 from tunewheel_runtime.view import View
+from tunewheel_runtime.waiting import end_all
 
 from tunewheel_index.building import AT_ONCE, FARTHEST_BEHIND, Builder
 from tunewheel_index.documents import Documents, Version
@@ -133,10 +134,7 @@ class Indexer:
         self._worker.add_done_callback(self._ended)
 
     async def stop(self) -> None:
-        tasks = [*self._builds.values(), *([self._worker] if self._worker else [])]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end_all(*self._builds.values(), self._worker)
 
     async def settle(self, name: str) -> Project | None:
         """Build one project now and return it. None: the project has no index.

@@ -13,6 +13,7 @@ from tunewheel_contracts import topics
 from tunewheel_contracts.errors import TransientError
 from tunewheel_contracts.topics import TopicSpec
 from tunewheel_runtime.partitions import Backlog, Settled
+from tunewheel_runtime.waiting import end_all
 
 log = structlog.get_logger(__name__)
 TRAFFIC = (topics.INFERENCE_COMPLETED, topics.FEEDBACK_RECEIVED, topics.ANSWERS_COMPARED)
@@ -66,10 +67,8 @@ class Clock:
         self._task = asyncio.create_task(self._run(), name="clock")
 
     async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            self._task = None
+        await end_all(self._task)
+        self._task = None
 
     async def _run(self) -> None:
         while True:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import structlog
 from tunewheel_runtime.deadletter import Warn
+from tunewheel_runtime.waiting import end_all
 
 from tunewheel_serve_gateway.loading import EngineAdapters
 from tunewheel_serve_gateway.upstream.discovery import Discovery
@@ -89,10 +90,7 @@ class Fleet:
 
     async def close(self) -> None:
         """Stop all loading, and close the connections to engines that are gone."""
-        tasks = list(self._parting)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end_all(*self._parting)
         for engine in self.engines.values():
             await engine.close()
 

@@ -19,6 +19,7 @@ from tunewheel_contracts.topics import INDEX_VERSIONED, TopicSpec
 from tunewheel_runtime.deadletter import Warn
 from tunewheel_runtime.identity.roles import Caller
 from tunewheel_runtime.store import ObjectStore
+from tunewheel_runtime.waiting import end_all
 
 from tunewheel_serve_gateway.adapter_files import AdapterFiles
 from tunewheel_serve_gateway.answering import Answering
@@ -258,10 +259,8 @@ class Gateway:
     async def close(self) -> None:
         """Stop, and hand what is still waiting to the broker."""
         self._answers = False
-        if self._reconciling is not None:
-            self._reconciling.cancel()
-            await asyncio.gather(self._reconciling, return_exceptions=True)
-            self._reconciling = None
+        await end_all(self._reconciling)
+        self._reconciling = None
         await self._snapshot.close(self.catalog)
         await self.reconciler.close()
         await self.retriever.close()

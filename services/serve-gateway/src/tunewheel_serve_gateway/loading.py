@@ -15,6 +15,7 @@ from tunewheel_contracts.errors import TunewheelError
 from tunewheel_contracts.formats.bundle import Bundle
 from tunewheel_contracts.formats.run import AdapterRef
 from tunewheel_runtime.retry import Backoff
+from tunewheel_runtime.waiting import end_all, within
 
 from tunewheel_serve_gateway.adapter_files import AdapterFiles, InvalidAdapter
 from tunewheel_serve_gateway.judged import UnfitEngine
@@ -123,18 +124,12 @@ class EngineAdapters:
         while True:
             self.changed.clear()
             await self.reconcile()
-            # Not wait_for: Python 3.11's loses a cancellation that comes together with the change.
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._until_next(period_seconds)):
-                    await self.changed.wait()
+            await within(self._until_next(period_seconds), self.changed.wait())
 
     async def close(self) -> None:
         """Give up what is being loaded. The engine is asked nothing more."""
         self._is_closed = True
-        tasks = list(self.loads.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end_all(*self.loads.values())
 
     async def load_again(self, model_id: str) -> None:
         """Return once ``model_id`` is loaded, or the attempt failed, or none is due."""

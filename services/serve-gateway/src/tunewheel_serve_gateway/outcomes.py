@@ -9,6 +9,7 @@ import time
 from dataclasses import dataclass, field, replace
 
 from tunewheel_contracts.formats.serving import RouteRole
+from tunewheel_runtime.waiting import end_all
 
 from tunewheel_serve_gateway.chat_request import ChatRequest, Messages
 from tunewheel_serve_gateway.completions.exchange import Exchange
@@ -47,9 +48,7 @@ class Outcomes:
 
     async def close(self) -> None:
         """Cancel the copies that are running or waiting. No client waits for them."""
-        for task in self._copies:
-            task.cancel()
-        await asyncio.gather(*self._copies, return_exceptions=True)
+        await end_all(*self._copies)
 
     async def answered(
         self, target: Target, request: ChatRequest, exchange: Exchange, started: float

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Mapping
 
@@ -12,6 +11,7 @@ from tunewheel_contracts.formats.bundle import Bundle
 from tunewheel_contracts.formats.run import AdapterRef
 from tunewheel_runtime.deadletter import Warn
 from tunewheel_runtime.retry import Backoff
+from tunewheel_runtime.waiting import end_all, within
 
 from tunewheel_serve_gateway.adapter_files import AdapterFiles
 from tunewheel_serve_gateway.catalog import Catalog, Version
@@ -119,16 +119,11 @@ class Reconciler:
 
     async def look(self, *, timeout_seconds: float) -> None:
         """Return once every engine was asked for its models for the first time, or after the time-out."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout_seconds):
-                await self._fleet.look()
+        await within(timeout_seconds, self._fleet.look())
 
     async def close(self) -> None:
         """Stop all loading."""
-        tasks = [*self._reloads.values(), *self._attempts]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end_all(*self._reloads.values(), *self._attempts)
         await self._fleet.close()
 
     async def reconcile(self) -> None:

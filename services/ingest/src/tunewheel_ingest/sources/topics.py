@@ -19,6 +19,7 @@ from tunewheel_runtime.deadletter import Undecoded
 from tunewheel_runtime.foreign_topics import Foreign, ForeignReader, Handled
 from tunewheel_runtime.service import Service
 from tunewheel_runtime.view import View
+from tunewheel_runtime.waiting import end_all
 
 from tunewheel_ingest.records import ISSUER, lowering
 from tunewheel_ingest.sources.registry import BY_SCHEMA, Registry
@@ -101,9 +102,7 @@ class SourceTopics:
         self._follower = asyncio.create_task(self._follow(), name="source-topics")
 
     async def stop(self) -> None:
-        if self._follower is not None:
-            self._follower.cancel()
-            await asyncio.gather(self._follower, return_exceptions=True)
+        await end_all(self._follower)
         await asyncio.gather(*(self._stop(place) for place in [*self._readers]))
 
     async def _follow(self) -> None:

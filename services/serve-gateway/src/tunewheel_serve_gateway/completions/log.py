@@ -20,6 +20,7 @@ from tunewheel_contracts.errors import InvalidEvent, TransientError
 from tunewheel_contracts.event import KafkaRecord
 from tunewheel_runtime.deadletter import Warn
 from tunewheel_runtime.retry import Backoff
+from tunewheel_runtime.waiting import end_all
 
 from tunewheel_serve_gateway.completions.exchange import Exchange
 from tunewheel_serve_gateway.completions.kept import Kept
@@ -169,10 +170,7 @@ class CompletionLog:
     async def close(self, *, timeout_seconds: float) -> None:
         """Publish the waiting completions. Those that the broker does not accept in time stay on the disk."""
         await self._writer.stop()
-        tasks = [task for task in (self._worker, self._adopter) if task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end_all(self._worker, self._adopter)
         self._worker = self._adopter = None
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_seconds):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from tunewheel_contracts.events.retrieval import IndexVersioned
 from tunewheel_contracts.formats.index import IndexManifest
 from tunewheel_runtime.retry import Backoff
 from tunewheel_runtime.store import ObjectStore
+from tunewheel_runtime.waiting import end_all, within
 
 from tunewheel_serve_gateway.metrics import Metrics
 
@@ -125,16 +125,11 @@ class Indexes:
         for project in self._followed:
             self.on_change(project)
         tried = [one.tried.wait() for one in self._followed.values() if one.task is not None]
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout_seconds):
-                await asyncio.gather(*tried)
+        await within(timeout_seconds, asyncio.gather(*tried))
 
     async def close(self) -> None:
         self._started = False
-        tasks = [one.task for one in self._followed.values() if one.task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end_all(*(one.task for one in self._followed.values()))
 
     def _due(self, project: str, one: Followed) -> IndexVersioned | None:
         newest = one.newest if self._is_wanted(project) else None
@@ -150,9 +145,7 @@ class Indexes:
                 if await self._open_one(project, one, event):
                     attempts = 0
                     continue
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(self._backoff.delay(attempts)):
-                        await one.changed.wait()
+                await within(self._backoff.delay(attempts), one.changed.wait())
                 attempts += 1
             one.failure = None
         finally:

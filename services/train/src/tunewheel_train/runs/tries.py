@@ -30,7 +30,7 @@ from pydantic import BaseModel
 from tunewheel_contracts.errors import TransientError
 from tunewheel_runtime.jobs import LeaseLost
 from tunewheel_runtime.store import ArtifactConflict, ObjectStore
-from tunewheel_runtime.waiting import first_of
+from tunewheel_runtime.waiting import first_of, within
 
 from tunewheel_train.job import Job
 from tunewheel_train.progress import Failed
@@ -293,6 +293,4 @@ async def _until(
                 return found
         except TransientError as error:
             log.warning("nodes_not_looked_at", error=str(error))
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(every):
-                await (stop or asyncio.Event()).wait()
+        await within(every, (stop or asyncio.Event()).wait())
