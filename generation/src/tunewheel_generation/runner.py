@@ -90,9 +90,7 @@ class Runner:
         self.max_tokens = min(tokens, self.longest)
         self.kept = range(rows, rows + kept)
         self._cache = KvCache(
-            layers=self._model.config.num_hidden_layers,
-            rows=rows + kept,
-            tokens=self.max_tokens + spare,
+            layers=self._model.config.num_hidden_layers, rows=rows + kept, tokens=self.max_tokens + spare
         )
 
     @torch.inference_mode()

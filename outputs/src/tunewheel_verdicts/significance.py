@@ -270,10 +270,7 @@ def perplexity(mean_nll: float) -> float:
 
 
 def _paired(gained: float, lost: float, pairs: float, alpha: float) -> tuple[float, float]:
-    return (
-        paired_low(gained, lost, pairs, alpha=alpha),
-        -paired_low(lost, gained, pairs, alpha=alpha),
-    )
+    return (paired_low(gained, lost, pairs, alpha=alpha), -paired_low(lost, gained, pairs, alpha=alpha))
 
 
 def _error(sums: Floats, sizes: Floats) -> float:

@@ -18,15 +18,7 @@ from math import ceil, log2
 from types import MappingProxyType
 
 from tunewheel_contracts.formats.criteria import Criterion
-from tunewheel_contracts.formats.scorecard import (
-    MET,
-    MISSED,
-    UNDECIDED,
-    CriterionCheck,
-    Gain,
-    Role,
-    worst_of,
-)
+from tunewheel_contracts.formats.scorecard import MET, MISSED, UNDECIDED, CriterionCheck, Gain, Role, worst_of
 from tunewheel_contracts.formats.spec import TaskSpec
 from tunewheel_outputs.criteria import refusal_level_of, unmeasurable
 

@@ -10,13 +10,7 @@ from typing import Any
 import structlog
 from aiokafka.errors import KafkaError  # pyright: ignore[reportMissingTypeStubs]
 from faststream.kafka import KafkaBroker
-from faststream.security import (
-    BaseSecurity,
-    SASLOAuthBearer,
-    SASLPlaintext,
-    SASLScram256,
-    SASLScram512,
-)
+from faststream.security import BaseSecurity, SASLOAuthBearer, SASLPlaintext, SASLScram256, SASLScram512
 
 from tunewheel_runtime.kafka import POLL_MS, LongPolling, client_options
 from tunewheel_runtime.kafka_refusals import not_allowed

@@ -117,13 +117,7 @@ class ServiceDoors:
             yield
 
     def _door(
-        self,
-        app: ASGIApp,
-        host: str,
-        port: int,
-        certificate: Certificate | None,
-        *,
-        for_health: bool = False,
+        self, app: ASGIApp, host: str, port: int, certificate: Certificate | None, *, for_health: bool = False
     ) -> Door:
         patience = self._settings.shutdown_seconds
         return Door(

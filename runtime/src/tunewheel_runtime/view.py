@@ -234,12 +234,7 @@ class View(Generic[E]):
     """The latest event per record key of one topic. A tombstone removes its key."""
 
     def __init__(
-        self,
-        settings: KafkaSettings,
-        topic: TopicSpec,
-        *,
-        failed: Failed,
-        newer: NewerReleases | None = None,
+        self, settings: KafkaSettings, topic: TopicSpec, *, failed: Failed, newer: NewerReleases | None = None
     ) -> None:
         self._latest: dict[str, Envelope[E]] = {}
         self._observers: list[Callable[[Envelope[E]], None]] = []

@@ -128,12 +128,7 @@ class Webhook:
     """
 
     def __init__(
-        self,
-        *,
-        hosts: tuple[str, ...],
-        secret: str,
-        backoff: Backoff = BACKOFF,
-        resolve: Resolve = resolve,
+        self, *, hosts: tuple[str, ...], secret: str, backoff: Backoff = BACKOFF, resolve: Resolve = resolve
     ) -> None:
         self._hosts, self._secret = hosts, secret
         self._networks = [network for one in hosts if (network := _network_of(one)) is not None]
@@ -145,8 +140,7 @@ class Webhook:
         """Build a webhook client from ``settings``."""
         secret = settings.webhook_secret
         return cls(
-            hosts=settings.webhook_host_list,
-            secret=secret.get_secret_value() if secret is not None else "",
+            hosts=settings.webhook_host_list, secret=secret.get_secret_value() if secret is not None else ""
         )
 
     async def tell_under(self, lease: Lease, notice: Notice, url: str) -> bool:

@@ -126,10 +126,7 @@ def serve(settings: Settings) -> int:
     2 where the engine cannot start."""
     telemetry = make_telemetry("engine", settings.otlp_endpoint)
     configure_logs(
-        service="engine",
-        level=settings.log_level,
-        json=settings.log_json,
-        exported=telemetry.logger_provider,
+        service="engine", level=settings.log_level, json=settings.log_json, exported=telemetry.logger_provider
     )
     try:
         return _served(settings, telemetry)

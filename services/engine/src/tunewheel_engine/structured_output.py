@@ -18,11 +18,7 @@ from tunewheel_engine.errors import Refused
 
 LARGEST_SCHEMA = 64 << 10
 """Most bytes of a schema, counted without white space."""
-_OPTIONS = {
-    "whitespace_pattern": r"(\x20|\x0A\x20{0,16})",
-    "coerce_one_of": False,
-    "lenient": False,
-}
+_OPTIONS = {"whitespace_pattern": r"(\x20|\x0A\x20{0,16})", "coerce_one_of": False, "lenient": False}
 """https://github.com/guidance-ai/llguidance/blob/main/docs/json_schema.md, "whitespace handling"."""
 _ANY_OBJECT = {"type": "object"}
 _REASONS = {

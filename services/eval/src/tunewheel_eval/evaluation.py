@@ -132,10 +132,7 @@ class Evaluator:
         if plan.informs is None:
             return plan, await after_review(self._store, plan, verdict)
         log.info(
-            "informed",
-            run_id=plan.run_id,
-            evaluation_id=plan.evaluation_id,
-            scorecard=plan.scorecard_path,
+            "informed", run_id=plan.run_id, evaluation_id=plan.evaluation_id, scorecard=plan.scorecard_path
         )
         return plan, None
 
@@ -180,10 +177,7 @@ class Evaluator:
             champion = plan.champion.dataset_id if plan.champion else None
             examples = await unseen(self._store, held_out, own=manifest, champion=champion)
         fresh = await self._looks.fresh(
-            examples,
-            project=plan.project,
-            scorecard_id=plan.scorecard_id,
-            of=manifest.spec.evaluation.looks,
+            examples, project=plan.project, scorecard_id=plan.scorecard_id, of=manifest.spec.evaluation.looks
         )
         directory = self._settings.work_for("eval") / plan.scorecard_id
         await asyncio.to_thread(directory.mkdir, parents=True, exist_ok=True)

@@ -255,10 +255,7 @@ async def _written(plans: Sequence[EvaluationPlan], store: ObjectStore) -> dict[
 
 
 async def _generations(
-    plans: Sequence[EvaluationPlan],
-    written: Mapping[str, bytes],
-    names: set[str] | None,
-    store: ObjectStore,
+    plans: Sequence[EvaluationPlan], written: Mapping[str, bytes], names: set[str] | None, store: ObjectStore
 ) -> list[StoredFile]:
     # Pages come first, because they are made from the generations.
     found: list[StoredFile] = []

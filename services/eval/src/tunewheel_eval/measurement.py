@@ -163,11 +163,7 @@ def example_key(example: ChatExample, *, max_output_tokens: int) -> str:
 
 
 def model_key(
-    base: BaseModelRef,
-    adapter: AdapterRef | None,
-    *,
-    quantization: str | None,
-    decoding: Decoding = GREEDY,
+    base: BaseModelRef, adapter: AdapterRef | None, *, quantization: str | None, decoding: Decoding = GREEDY
 ) -> str:
     """Return a contestant's key. It follows from the weights (base revision, quantisation, the adapter's
     files) and from the decoding."""

@@ -109,11 +109,7 @@ def _plot(
 
 
 def _row(
-    finding: Finding,
-    y: int,
-    place: Callable[[float], float],
-    bound: float | None,
-    facts: MetricFacts | None,
+    finding: Finding, y: int, place: Callable[[float], float], bound: float | None, facts: MetricFacts | None
 ) -> list[str]:
     better = finding.low > 0 if facts is None or not facts.lower_is_better else finding.high < 0
     worse = finding.high < 0 if facts is None or not facts.lower_is_better else finding.low > 0

@@ -8,12 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
-from tunewheel_contracts.events.lifecycle import (
-    CommandRefused,
-    ModelCommanded,
-    ModelPinned,
-    Stage,
-)
+from tunewheel_contracts.events.lifecycle import CommandRefused, ModelCommanded, ModelPinned, Stage
 
 from tunewheel_registry.lifecycle import Decision
 from tunewheel_registry.state import CANDIDATE_STAGES, JUDGED_STAGES, Model, State

@@ -13,12 +13,7 @@ from typing import Any
 from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.evaluation import EvalFailed, EvalPassed, EvalRequested, EvalUndecided
-from tunewheel_contracts.events.lifecycle import (
-    CommandRefused,
-    ModelCommanded,
-    ModelRegistered,
-    Stage,
-)
+from tunewheel_contracts.events.lifecycle import CommandRefused, ModelCommanded, ModelRegistered, Stage
 from tunewheel_contracts.events.production import RolloutBound, RolloutJudged
 from tunewheel_contracts.events.training import TrainCompleted
 from tunewheel_contracts.formats.rollout_spec import RolloutSpec

@@ -31,15 +31,7 @@ from tunewheel_contracts.events.lifecycle import (
 )
 
 from tunewheel_registry.budget import Account
-from tunewheel_registry.state import (
-    CANDIDATE_STAGES,
-    JUDGED_STAGES,
-    Model,
-    State,
-    Step,
-    known_model,
-    written,
-)
+from tunewheel_registry.state import CANDIDATE_STAGES, JUDGED_STAGES, Model, State, Step, known_model, written
 
 LifecycleEvent = ModelRegistered | ModelPromoted | ModelRolledback | ModelPinned
 """Events that change a model. Each increases the state's generation by one."""

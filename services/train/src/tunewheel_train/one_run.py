@@ -42,13 +42,7 @@ class OneRun:
     """Trains the launch ``name`` and then stops ``service``. Node 0 leads; other nodes take part."""
 
     def __init__(
-        self,
-        service: Service,
-        settings: Settings,
-        name: str,
-        trainings: Trainings,
-        *,
-        node: Node = ALONE,
+        self, service: Service, settings: Settings, name: str, trainings: Trainings, *, node: Node = ALONE
     ) -> None:
         self._service = service
         self._name = name

@@ -174,11 +174,7 @@ def _not_looked_up(plan: EvaluationPlan, spec: RetrievalSpec, error: TunewheelEr
 
 
 def _look_up_all(
-    now: Index,
-    spec: RetrievalSpec,
-    examples: Sequence[ChatExample],
-    embedder: Embedder,
-    before: Index | None,
+    now: Index, spec: RetrievalSpec, examples: Sequence[ChatExample], embedder: Embedder, before: Index | None
 ) -> LookedUp:
     asked = [questions_of(spec, [m.model_dump() for m in one.messages[:-1]]) for one in examples]
     questions = list(chain.from_iterable(asked))

@@ -7,13 +7,7 @@ from dataclasses import dataclass
 
 from tunewheel_contracts.formats.criteria import Criterion
 from tunewheel_contracts.formats.dataset import ChatExample
-from tunewheel_contracts.formats.retrieval_scores import (
-    Cell,
-    CellScores,
-    Ranking,
-    RetrievalScores,
-    Staleness,
-)
+from tunewheel_contracts.formats.retrieval_scores import Cell, CellScores, Ranking, RetrievalScores, Staleness
 from tunewheel_contracts.formats.scorecard import Role
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_outputs.criteria import ALPHA

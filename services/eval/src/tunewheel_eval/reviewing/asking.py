@@ -6,12 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from tunewheel_contracts.event import Envelope
-from tunewheel_contracts.events.evaluation import (
-    EvalFailed,
-    EvalPassed,
-    EvalUndecided,
-    ReviewRequested,
-)
+from tunewheel_contracts.events.evaluation import EvalFailed, EvalPassed, EvalUndecided, ReviewRequested
 from tunewheel_contracts.formats.dataset import DatasetManifest
 from tunewheel_contracts.formats.review import ReviewSet
 from tunewheel_contracts.formats.scorecard import Role

@@ -13,13 +13,7 @@ from tunewheel_runtime.store import ObjectStore
 
 from tunewheel_eval.artifacts import StoredFile
 from tunewheel_eval.plan import read_plan
-from tunewheel_eval.reviewing.cases import (
-    FOLDER,
-    Cases,
-    Submission,
-    set_path,
-    submission_path,
-)
+from tunewheel_eval.reviewing.cases import FOLDER, Cases, Submission, set_path, submission_path
 from tunewheel_eval.reviewing.corrections import corrections
 
 

@@ -69,11 +69,7 @@ class SharedCounts:
     """
 
     def __init__(
-        self,
-        url: str,
-        *,
-        timeout_seconds: float,
-        clock: Callable[[], float] = time.monotonic,
+        self, url: str, *, timeout_seconds: float, clock: Callable[[], float] = time.monotonic
     ) -> None:
         """``url``: ``redis://…`` or ``rediss://…``, in redis-py's format."""
         from limits.aio.storage import RedisStorage

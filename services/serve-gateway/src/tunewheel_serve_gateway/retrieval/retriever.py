@@ -72,11 +72,7 @@ class Retriever:
         return asked is None or asked == (spec.default if spec is not None else "off")
 
     async def retrieve(
-        self,
-        project: str,
-        messages: Sequence[Message],
-        asked: Switch | None,
-        groups: Collection[str] = (),
+        self, project: str, messages: Sequence[Message], asked: Switch | None, groups: Collection[str] = ()
     ) -> Retrieved | None:
         """Return the passages for the conversation of a caller with ``groups``; None: no retrieval is asked
         for.
@@ -147,12 +143,7 @@ class Retriever:
         taken = (time.perf_counter() - started) * 1000
         fits = why_not is None and len(index.rows) > 0  # An empty index gives no similarity.
         return retrieved(
-            spec,
-            manifest.index_id,
-            hits,
-            embedded=fits,
-            built_for=built_for,
-            milliseconds=round(taken, 3),
+            spec, manifest.index_id, hits, embedded=fits, built_for=built_for, milliseconds=round(taken, 3)
         )
 
 

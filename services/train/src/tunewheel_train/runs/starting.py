@@ -171,11 +171,7 @@ async def fetch_dataset(store: ObjectStore, event: DatasetVersioned) -> DatasetM
 
 
 async def prepare(
-    run: Run,
-    store: ObjectStore,
-    settings: Settings,
-    directory: Path,
-    corrections: Mapping[str, Correction],
+    run: Run, store: ObjectStore, settings: Settings, directory: Path, corrections: Mapping[str, Correction]
 ) -> Job:
     """Download the training data and the adapter to continue from to ``directory``, and return the job with
     their paths. Raises RunFailed, TransientError."""

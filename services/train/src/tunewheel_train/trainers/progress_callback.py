@@ -25,10 +25,7 @@ class ProgressCallback(TrainerCallback):
     """
 
     def __init__(
-        self,
-        trainer: Any,
-        report: Callable[[Message], None],
-        should_stop: Callable[[], bool],
+        self, trainer: Any, report: Callable[[Message], None], should_stop: Callable[[], bool]
     ) -> None:
         self._trainer = trainer
         self._report = report
