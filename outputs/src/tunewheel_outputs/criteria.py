@@ -40,12 +40,9 @@ def refusal_level_of(criterion: Criterion, rivals: int) -> float:
 
 
 def check_criteria(spec: ProjectSpec) -> None:
-    """Refuse criteria that cannot be measured, or whose bound is always met or never.
-
-    Raises:
-        InvalidSpec: a metric is unknown, the task lacks a field that the metric needs, a bound is outside the
-            metric's range, or a significance is above ``MOST_ALPHA``. Every criterion with a fault is named.
-    """
+    """Refuse criteria that cannot be measured, or whose bound is always met or never. Raises InvalidSpec: a
+    metric is unknown, the task lacks a field that the metric needs, a bound is outside the metric's range, or
+    a significance is above ``MOST_ALPHA``. Every criterion with a fault is named."""
     check_all(*(partial(_check, spec, one, f"criteria.{number}") for number, one in enumerate(spec.criteria)))
 
 

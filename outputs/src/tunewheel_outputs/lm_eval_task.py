@@ -81,11 +81,8 @@ class TaskSource:
         return tuple(figure_name(self.name, metric, by) for metric in names for by in filters)
 
     def with_data(self, data: Mapping[str, bytes]) -> ReadTask:
-        """Return the task with its questions.
-
-        Raises:
-            RefusedTask: a file is not JSON Lines, or there are too many questions.
-        """
+        """Return the task with its questions. Raises RefusedTask: a file is not JSON Lines, or there are too
+        many questions."""
         docs = [
             doc for split, text in data.items() for doc in _docs(split, text, wanted=self.questions_split)
         ]
@@ -118,11 +115,8 @@ def task_names(files: Mapping[str, bytes]) -> list[str]:
 
 
 def find_task(name: str, files: Mapping[str, bytes]) -> TaskSource:
-    """Return the task ``name`` of a folder. ``files``: the folder's files by path.
-
-    Raises:
-        RefusedTask: the task is missing or not supported.
-    """
+    """Return the task ``name`` of a folder. ``files``: the folder's files by path. Raises RefusedTask: the
+    task is missing or not supported."""
     for path in sorted(files):
         if path.endswith((".yaml", ".yml")) and read_file(files, path).get("task") == name:
             config = check_config(name, with_includes(files, path, ()))
@@ -132,11 +126,8 @@ def find_task(name: str, files: Mapping[str, bytes]) -> TaskSource:
 
 
 def find_pinned(task: LmEvalTask, files: Mapping[str, bytes]) -> TaskSource:
-    """Return the task that a spec names. ``files``: the files of its folder by path.
-
-    Raises:
-        RefusedTask: the task is missing, is not supported, or does not match the hash in the spec.
-    """
+    """Return the task that a spec names. ``files``: the files of its folder by path. Raises RefusedTask: the
+    task is missing, is not supported, or does not match the hash in the spec."""
     if not files:
         raise RefusedTask("path", f"{task.path} is not in the object store; put it there")
     source = find_task(task.task, files)
@@ -147,11 +138,8 @@ def find_pinned(task: LmEvalTask, files: Mapping[str, bytes]) -> TaskSource:
 
 
 def check_figures(metrics: Sequence[str], source: TaskSource) -> None:
-    """Refuse criteria on figures that the task does not have.
-
-    Raises:
-        InvalidSpec: ``field`` is the path of the metric in the spec.
-    """
+    """Refuse criteria on figures that the task does not have. Raises InvalidSpec: ``field`` is the path of
+    the metric in the spec."""
     for number, metric in enumerate(metrics):
         if metric.startswith(figure_name(source.name, "")) and metric not in source.figures:
             offered = ", ".join(source.figures)

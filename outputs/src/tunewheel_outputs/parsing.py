@@ -28,11 +28,8 @@ def parse(text: str) -> Any:
     """Return the JSON value in ``text``, which may have JSON white space around it.
 
     JSON in a Markdown fence or between other text is refused, because consumers of answers would have to
-    accept it too.
-
-    Raises:
-        Unparsed: the text is not one JSON value (RFC 8259), or the value cannot be written again: NaN,
-            infinite numbers, halves of surrogate pairs, more than ``DEEPEST`` levels.
+    accept it too. Raises Unparsed: the text is not one JSON value (RFC 8259), or the value cannot be written
+    again: NaN, infinite numbers, halves of surrogate pairs, more than ``DEEPEST`` levels.
     """
     try:
         value = _DECODER.decode(text)

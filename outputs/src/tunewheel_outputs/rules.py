@@ -35,10 +35,8 @@ def rule_complaints(
     the rule.
 
     ``asked``: the conversation before each answer, as one text. An answer without the rule's field follows
-    the rule; the schema decides whether the field is required.
-
-    Raises:
-        InvalidSpec: the engine does not support a pattern.
+    the rule; the schema decides whether the field is required. Raises InvalidSpec: the engine does not
+    support a pattern.
     """
     parsed = [_parsed(text) for text in answers]
     found: list[list[str | None]] = []

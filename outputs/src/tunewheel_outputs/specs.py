@@ -15,12 +15,8 @@ MAX_SPEC_BYTES = 1 << 20
 
 def check_spec(text: str, *, allowed: AllowedSources | None = None) -> ProjectSpec:
     """Read and check a spec. ``allowed``: the hosts and folders that specs may name; None: they are not
-    checked here, and curate rejects a build if necessary.
-
-    Raises:
-        InvalidSpec: with all faults that can be told at once. The fields come first: only a spec whose fields
-            are valid is checked further.
-    """
+    checked here, and curate rejects a build if necessary. Raises InvalidSpec: with all faults that can be
+    told at once. The fields come first: only a spec whose fields are valid is checked further."""
     spec = parse_spec(text)
     check_all(
         partial(check_criteria, spec),

@@ -123,10 +123,7 @@ def compare(
     """Compare two contestants on the same rows. The rows of a cluster count as one observation.
 
     ``span`` is the difference between the highest and the lowest possible score of a row; None: it is
-    unlimited.
-
-    Raises:
-        ValueError: the arguments have different rows, or no rows.
+    unlimited. Raises ValueError: the arguments have different rows, or no rows.
     """
     _check_pairs(candidate.values, other.values, clusters)
     sign = -1.0 if lower_is_better else 1.0

@@ -37,11 +37,7 @@ async def reply_of(
     client: AsyncOpenAI, model: str, messages: Sequence[dict[str, str]], *, as_json: bool = True
 ) -> str:
     """Return the model's reply; empty if it has no content. ``as_json`` asks for JSON mode, if the server
-    supports it.
-
-    Raises:
-        ChatAway
-    """
+    supports it. Raises ChatAway."""
     from openai import APIError, APIStatusError, BadRequestError
 
     create: Any = client.chat.completions.create

@@ -83,12 +83,8 @@ class Consumption:
         self.dead_letters.expect(spec.name)
 
     def decode(self, spec: TopicSpec, record: Record) -> Delivery[Any]:
-        """Decode one record. Other systems' events are strict: their topic is a door.
-
-        Raises:
-            InvalidEvent: see ``Envelope.from_kafka`` and ``Signatures.check``; of an upstream topic
-                ``Unreadable``.
-        """
+        """Decode one record. Other systems' events are strict: their topic is a door. Raises InvalidEvent:
+        see ``Envelope.from_kafka`` and ``Signatures.check``; of an upstream topic ``Unreadable``."""
         raw = undecoded(record)
         try:
             envelope = Envelope.from_kafka(
@@ -117,10 +113,7 @@ class Consumption:
 
         An error that nobody foresaw stops the service, and the record is read again at the next start. With
         such a record anyone upstream could stop the service for all projects. So a record of an upstream
-        topic is tried ``CRASHES`` times, and then refused.
-
-        Raises:
-            Crashed: ``work`` failed at each attempt.
+        topic is tried ``CRASHES`` times, and then refused. Raises Crashed: ``work`` failed at each attempt.
         """
         attempt = 0
         while True:

@@ -177,11 +177,8 @@ class DeadLetters:
 
     async def put(self, refusals: Sequence[Refusal]) -> None:
         """Write refused records to their dead-letter topics. Call it last, right before the offset is
-        committed: a record that is delivered again gets a second letter.
-
-        Raises:
-            TransientError: a dead letter could not be written; the offset must not be committed.
-        """
+        committed: a record that is delivered again gets a second letter. Raises TransientError: a dead letter
+        could not be written; the offset must not be committed."""
         if refusals and self._refresh is not None:
             await retry(self._refresh, self._backoff, what="reading erasures")
         for record, error in refusals:

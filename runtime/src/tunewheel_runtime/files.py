@@ -36,10 +36,7 @@ def replace_file(path: Path, content: bytes) -> None:
     new file.
 
     A reader, or a restart after a power cut, sees either the whole old content or the whole new one. Several
-    processes may replace the file at the same time.
-
-    Raises:
-        OSError
+    processes may replace the file at the same time. Raises OSError.
     """
     found = path.stat() if path.exists() else None
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # with mode 600

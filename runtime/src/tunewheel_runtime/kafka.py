@@ -32,11 +32,8 @@ class InvalidSetting(TunewheelError):
 
 
 def client_options(settings: KafkaSettings) -> dict[str, Any]:
-    """Return the keyword arguments that every aiokafka client takes.
-
-    Raises:
-        InvalidSetting: a certificate or key cannot be read, or they do not belong together.
-    """
+    """Return the keyword arguments that every aiokafka client takes. Raises InvalidSetting: a certificate or
+    key cannot be read, or they do not belong together."""
     options: dict[str, Any] = {
         "bootstrap_servers": settings.bootstrap_servers.split(","),
         "security_protocol": settings.security_protocol,

@@ -98,11 +98,8 @@ class ClientCredentials(AbstractTokenProvider):
         self._renewed_at = self._expires_at = -1.0
 
     async def token(self) -> str:
-        """Return a valid token.
-
-        Raises:
-            TokenUnavailable: the endpoint does not answer, or refuses the client.
-        """
+        """Return a valid token. Raises TokenUnavailable: the endpoint does not answer, or refuses the
+        client."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._current)
 
     def _current(self) -> str:

@@ -219,11 +219,7 @@ class Cursor:
         self, ends: Mapping[Place, int], *, most: int | None = None, patience: float = STALLED_SECONDS
     ) -> AsyncGenerator[list[Undecoded]]:
         """Yield records in batches until the position of each partition is at its end or beyond. The last
-        batch may hold later records too.
-
-        Raises:
-            LogUnreadable: nothing was read for ``patience`` seconds.
-        """
+        batch may hold later records too. Raises LogUnreadable: nothing was read for ``patience`` seconds."""
         left, reached, moved = dict(ends), dict[Place, int](), time.monotonic()
         while True:
             before, reached = reached, await self.reached()
@@ -339,11 +335,8 @@ async def at(
 
 
 def decode(record: Undecoded, topic: TopicSpec | None = None) -> Envelope[Any]:
-    """Return the event of ``topic``, by default that of the record, without fields of newer releases.
-
-    Raises:
-        InvalidEvent: see ``Envelope.from_kafka``.
-    """
+    """Return the event of ``topic``, by default that of the record, without fields of newer releases. Raises
+    InvalidEvent: see ``Envelope.from_kafka``."""
     event_class = (topic or BY_NAME[record.position.topic]).event
     return Envelope.from_kafka(event_class, record.value, record.headers, logged_ms=record.logged_ms)
 

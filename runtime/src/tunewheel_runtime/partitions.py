@@ -41,11 +41,8 @@ async def find_partitions(
     admin: AIOKafkaAdminClient, names: Sequence[str], *, exist: bool = False
 ) -> list[TopicPartition]:
     """Return every partition of the topics that exist. ``exist``: all of them do. Otherwise all topics of the
-    broker are described, because some brokers create a topic that is described by name.
-
-    Raises:
-        TopicAuthorizationFailedError: this client has no right to see a topic.
-    """
+    broker are described, because some brokers create a topic that is described by name. Raises
+    TopicAuthorizationFailedError: this client has no right to see a topic."""
     answer = await admin.describe_topics(list(names) if exist else None)
     described = {topic["topic"]: topic["partitions"] for topic in answer}
     await require_sight(admin, [name for name in names if name not in described])
@@ -54,11 +51,8 @@ async def find_partitions(
 
 async def require_sight(admin: AIOKafkaAdminClient, unseen: list[str]) -> None:
     """Check whether a topic in ``unseen`` exists but is hidden from this client. The broker's list omits
-    hidden topics as well as missing ones.
-
-    Raises:
-        TopicAuthorizationFailedError: this client has no right to see one of ``unseen``.
-    """
+    hidden topics as well as missing ones. Raises TopicAuthorizationFailedError: this client has no right to
+    see one of ``unseen``."""
     if not unseen:
         return
     answer: Any = await admin._send_request(MetadataRequest(unseen, allow_auto_topic_creation=False))
@@ -68,11 +62,8 @@ async def require_sight(admin: AIOKafkaAdminClient, unseen: list[str]) -> None:
 
 
 def require_each(found: list[TopicPartition], names: Sequence[str]) -> list[TopicPartition]:
-    """Return ``found`` if it has partitions of each topic.
-
-    Raises:
-        TransientError: a topic does not exist (yet).
-    """
+    """Return ``found`` if it has partitions of each topic. Raises TransientError: a topic does not exist
+    (yet)."""
     if missing := sorted(set(names) - {tp.topic for tp in found}):
         raise TransientError(
             f"no such topic on the broker: {', '.join(missing)}; create it (tunewheel admin topics)"
@@ -128,11 +119,8 @@ def handles(consumer: AIOKafkaConsumer, topic: str, key: str) -> bool:
 
 
 async def settled_of(consumer: AIOKafkaConsumer, topic: str) -> Settled:
-    """Return the partitions that a member of a group has handled: committed up to the last known end.
-
-    Raises:
-        KafkaError: the broker does not answer.
-    """
+    """Return the partitions that a member of a group has handled: committed up to the last known end. Raises
+    KafkaError: the broker does not answer."""
     own: set[int] = set()
     for tp in consumer.assignment():
         end = consumer.last_stable_offset(tp)
@@ -155,11 +143,7 @@ class Backlog:
 
 async def backlog_of(consumer: AIOKafkaConsumer, partitions: Sequence[TopicPartition]) -> Backlog:
     """Return how far the group of ``consumer`` has handled ``partitions`` of one topic, including those of
-    other members.
-
-    Raises:
-        KafkaError: the broker does not answer.
-    """
+    other members. Raises KafkaError: the broker does not answer."""
     begins, ends, committed = await asyncio.gather(
         consumer.beginning_offsets(partitions),
         consumer.end_offsets(partitions),
@@ -171,11 +155,8 @@ async def backlog_of(consumer: AIOKafkaConsumer, partitions: Sequence[TopicParti
 
 
 async def group_backlog(options: Mapping[str, Any], topic: str, *, group: str) -> Backlog:
-    """Return how far ``group`` has handled ``topic``, without joining it.
-
-    Raises:
-        TransientError: the broker does not answer, or the topic does not exist (yet).
-    """
+    """Return how far ``group`` has handled ``topic``, without joining it. Raises TransientError: the broker
+    does not answer, or the topic does not exist (yet)."""
     consumer = make_consumer(options, group_id=group)
     try:
         await consumer.start()
@@ -197,10 +178,7 @@ async def lag_of(
 
     Only a few groups are queried at a time (``group_queries``). A group that has handled everything, in whose
     partitions no record was published since, is not queried again: ``caught_up`` keeps the ends of such
-    groups from one call to the next.
-
-    Raises:
-        KafkaError: the broker does not answer.
+    groups from one call to the next. Raises KafkaError: the broker does not answer.
     """
 
     async def ask(of: tuple[str, str]) -> Mapping[int, float]:

@@ -92,10 +92,7 @@ class Publisher:
     async def fence(self) -> None:
         """Take over the transactional id, and return once no event of an earlier owner can still appear: its
         open transaction was aborted, or was committed before. Read the log after this, and decide after that.
-
-        Raises:
-            KafkaError: this client may not use the transactional id.
-        """
+        Raises KafkaError: this client may not use the transactional id."""
         if self._producer is not None and self.transactional_id is not None:
             await self._producer._sender.start()
 
@@ -133,11 +130,7 @@ class Publisher:
         self._closing = asyncio.create_task(producer.client.close(), name="drop")
 
     async def reach(self) -> None:
-        """Return once a broker has answered.
-
-        Raises:
-            TransientError: no broker answers.
-        """
+        """Return once a broker has answered. Raises TransientError: no broker answers."""
         if self._producer is None:
             raise TransientError("the broker is not connected yet")
         client = self._producer.client

@@ -40,11 +40,8 @@ class RecordSearch:
 
     async def find(self, key: str, since: datetime) -> Envelope[Any] | None:
         """Return the first event with this record key that was logged at ``since`` or later. None: there is
-        none that can be decoded, or it did not arrive in time.
-
-        Raises:
-            TransientError: the broker is unavailable or too slow, or the topic does not exist.
-        """
+        none that can be decoded, or it did not arrive in time. Raises TransientError: the broker is
+        unavailable or too slow, or the topic does not exist."""
         deadline = asyncio.get_running_loop().time() + LONGEST_SECONDS
         try:
             async with asyncio.timeout_at(deadline):

@@ -50,10 +50,7 @@ async def retry(
     sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
 ) -> T:
     """Await ``call()`` again, with waits, as long as it raises a transient error. ``sleep`` does the waiting.
-
-    Raises:
-        TransientError: the last attempt failed.
-    """
+    Raises TransientError: the last attempt failed."""
     for attempt in range(backoff.attempts):
         try:
             return await call()

@@ -280,11 +280,7 @@ class Service:
 
     async def read_whole(self, topic: TopicSpec, apply: Callable[[Envelope[Any], Position], None]) -> None:
         """Pass every event that is now on ``topic`` to ``apply``, once. Partitions are read in no fixed
-        order.
-
-        Raises:
-            TransientError: the broker does not answer.
-        """
+        order. Raises TransientError: the broker does not answer."""
         async for records in read(client_options(self.settings), [topic.name]):
             for record in records:
                 if event := decoded(record):
@@ -312,11 +308,8 @@ class Service:
 
     def require_active(self) -> None:
         """Check that this process is active. Call it right before a write to the store that only the active
-        process may do; Kafka itself refuses what another process publishes.
-
-        Raises:
-            LeadershipLost, TransientError: see ``Leadership.check``.
-        """
+        process may do; Kafka itself refuses what another process publishes. Raises LeadershipLost,
+        TransientError: see ``Leadership.check``."""
         if self._leadership is not None:
             self._leadership.check()
 

@@ -86,11 +86,8 @@ class ServiceDoors:
         return Starlette(routes=routes, middleware=[Middleware(Admission, self._settings)])
 
     def open(self) -> None:
-        """Listen. Clients that connect before ``serve`` wait for it.
-
-        Raises:
-            InvalidTls: the certificate or its key cannot be used.
-        """
+        """Listen. Clients that connect before ``serve`` wait for it. Raises InvalidTls: the certificate or
+        its key cannot be used."""
         settings = self._settings
         certificate = certificate_of(settings, warn=self._health.warn)
         health_host = settings.health_host or settings.http_host

@@ -80,11 +80,7 @@ class ObjectStore:
 
     async def first(self, path: str, data: bytes) -> bytes:
         """Create ``path`` with ``data`` if it does not exist. Return its content, which is the same for all
-        callers.
-
-        Raises:
-            TransientError: the store cannot be reached.
-        """
+        callers. Raises TransientError: the store cannot be reached."""
         earlier = await self.read(path)
         if earlier is not None:
             return earlier
@@ -96,21 +92,15 @@ class ObjectStore:
 
     async def replace(self, path: str, data: bytes) -> None:
         """Replace the content of ``path``. Only to remove text from an object that no event refers to, and
-        for copies of the log; all other objects are created once.
-
-        Raises:
-            TransientError: the store cannot be reached.
-        """
+        for copies of the log; all other objects are created once. Raises TransientError: the store cannot be
+        reached."""
         with self._requests.one("write", path) as moved:
             await obstore.put_async(self._store, path, data, mode="overwrite")
             moved(len(data))
 
     async def read(self, path: str) -> bytes | None:
-        """Return the unverified bytes at ``path``; None where there is no object.
-
-        Raises:
-            TransientError: the store cannot be reached.
-        """
+        """Return the unverified bytes at ``path``; None where there is no object. Raises TransientError: the
+        store cannot be reached."""
         try:
             with self._requests.one("read", path, answer=FileNotFoundError) as moved:
                 result = await obstore.get_async(self._store, path)
@@ -121,11 +111,7 @@ class ObjectStore:
             return None
 
     async def get(self, ref: ArtifactRef) -> bytes:
-        """Return the verified bytes of ``ref``.
-
-        Raises:
-            ArtifactMissing, CorruptArtifact, TransientError
-        """
+        """Return the verified bytes of ``ref``. Raises ArtifactMissing, CorruptArtifact, TransientError."""
         data = await self.read(ref.path)
         if data is None:
             raise ArtifactMissing(
@@ -138,11 +124,8 @@ class ObjectStore:
 
     async def put_file(self, path: str, file: Path, *, sha256: str) -> ArtifactRef:
         """Create ``path`` from a file of any size, in parts. The path must be unique to the content, for
-        example by holding its hash: an existing object is not compared.
-
-        Raises:
-            TransientError: the store cannot be reached.
-        """
+        example by holding its hash: an existing object is not compared. Raises TransientError: the store
+        cannot be reached."""
         size = await asyncio.to_thread(lambda: file.stat().st_size)
         ref = ArtifactRef(path=path, sha256=sha256, size_bytes=size)
         with self._requests.one("write", path) as moved:

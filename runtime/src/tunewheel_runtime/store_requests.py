@@ -39,9 +39,7 @@ class StoreRequests:
 
         An exception of type ``answer`` is an answer of the store and not a failure; it is passed on. A
         cancelled request is measured with an outcome of its own, because the store's answer is unknown.
-
-        Raises:
-            TransientError: the store cannot be reached, or refuses.
+        Raises TransientError: the store cannot be reached, or refuses.
         """
         began, outcome = time.perf_counter(), "cancelled"
         try:

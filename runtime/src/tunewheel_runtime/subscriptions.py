@@ -130,10 +130,7 @@ class Subscriptions:
 
     async def settled(self, topic: TopicSpec) -> Settled:
         """Return the partitions of ``topic`` that are assigned to this process and handled to their ends.
-
-        Raises:
-            TransientError: the broker does not answer.
-        """
+        Raises TransientError: the broker does not answer."""
         consumer = self._consumer_of(topic)
         if consumer is None:
             return Settled(0, frozenset())
@@ -143,11 +140,8 @@ class Subscriptions:
             raise TransientError(f"cannot tell how far {topic.name} was handled: {error!r}") from error
 
     async def backlog(self, topic: TopicSpec) -> Backlog:
-        """Return how far the service's group has handled all partitions of ``topic``.
-
-        Raises:
-            TransientError: the broker does not answer, or this process is not subscribed yet.
-        """
+        """Return how far the service's group has handled all partitions of ``topic``. Raises TransientError:
+        the broker does not answer, or this process is not subscribed yet."""
         consumer = self._consumer_of(topic)
         numbers = consumer.partitions_for_topic(topic.name) if consumer is not None else None
         if consumer is None or not numbers:
@@ -159,11 +153,8 @@ class Subscriptions:
 
     async def lag(self) -> Lag:
         """Return the number of unprocessed records in the partitions that are assigned to this process. A lag
-        that stays the same may be a gap that transactions left; then the group's offset passes it.
-
-        Raises:
-            KafkaError, TimeoutError: the broker does not answer.
-        """
+        that stays the same may be a gap that transactions left; then the group's offset passes it. Raises
+        KafkaError, TimeoutError: the broker does not answer."""
         subscribed = {(group, topic): self._subscribers[topic].consumer for group, topic in self.groups}
         members = {of: one for of, one in (subscribed | self.foreign).items() if one is not None}
         before, self._lag = self._lag, await lag_of(members, self._caught_up)
@@ -261,10 +252,7 @@ async def _parse_any_headers(raw: Any, parse: Callable[[Any], Awaitable[StreamMe
 async def pass_gap(consumer: AIOKafkaConsumer, partition: TopicPartition, options: Mapping[str, Any]) -> None:
     """Commit up to the end of ``partition`` if no record lies before it. Aborted records and the markers of
     transactions have offsets too, but a group commits past records only, so it would wait for them for ever.
-
-    Raises:
-        KafkaError, LogUnreadable, TimeoutError: the broker does not answer.
-    """
+    Raises KafkaError, LogUnreadable, TimeoutError: the broker does not answer."""
     async with asyncio.timeout(GAP_SECONDS), Cursor(options, [partition.topic]) as cursor:
         end = cursor.spans[partition].end
         cursor.start_from({partition: await consumer.committed(partition) or 0})

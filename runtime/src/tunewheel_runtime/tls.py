@@ -41,11 +41,7 @@ class Certificate:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """``warn`` is called when the files become unusable, and with None when they are usable again. Until
-        then the pair that was read last is used.
-
-        Raises:
-            InvalidTls: the pair cannot be used.
-        """
+        then the pair that was read last is used. Raises InvalidTls: the pair cannot be used."""
         self._certfile, self._keyfile, self._password = certfile, keyfile, password
         self._warn = warn
         self._clock = clock
@@ -78,11 +74,8 @@ class Certificate:
 
 
 def certificate_of(settings: HttpSettings, *, warn: Callable[[str, str | None], None]) -> Certificate | None:
-    """Return the certificate of ``settings``; None where no file is set.
-
-    Raises:
-        InvalidTls: only one of the two files is set, or the pair cannot be used.
-    """
+    """Return the certificate of ``settings``; None where no file is set. Raises InvalidTls: only one of the
+    two files is set, or the pair cannot be used."""
     certfile, keyfile, password = settings.tls_certfile, settings.tls_keyfile, settings.tls_keyfile_password
     if certfile is None and keyfile is None:
         return None
@@ -109,10 +102,8 @@ def tell_of_clear_text(settings: HttpSettings) -> None:
 def trust(cafile: Path | None, *, setting: str) -> ssl.SSLContext:
     """Return a client's TLS context, which trusts the system's authorities and those in ``cafile`` (PEM).
 
-    ``setting``: name of the setting of ``cafile``, for error messages.
-
-    Raises:
-        InvalidTls: ``cafile`` cannot be read, or holds no certificate.
+    ``setting``: name of the setting of ``cafile``, for error messages. Raises InvalidTls: ``cafile`` cannot
+    be read, or holds no certificate.
     """
     context = ssl.create_default_context()
     if cafile is not None:
@@ -129,11 +120,7 @@ def trust(cafile: Path | None, *, setting: str) -> ssl.SSLContext:
 
 def trust_own(certfile: Path) -> ssl.SSLContext:
     """Return the TLS context of a probe on this machine. The door must use exactly the certificate in
-    ``certfile``; its host name is not checked.
-
-    Raises:
-        InvalidTls: ``certfile`` cannot be read.
-    """
+    ``certfile``; its host name is not checked. Raises InvalidTls: ``certfile`` cannot be read."""
     try:
         first, end, _ = certfile.read_text(encoding="utf-8", errors="replace").partition(_END)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

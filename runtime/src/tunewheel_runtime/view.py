@@ -96,11 +96,8 @@ class LogReader:
         return await self._cursor.look()
 
     async def start(self) -> None:
-        """Read up to the present end, then go on following in the background.
-
-        Raises:
-            TransientError: a topic does not exist, or the broker does not answer.
-        """
+        """Read up to the present end, then go on following in the background. Raises TransientError: a topic
+        does not exist, or the broker does not answer."""
         self._applied = {}
         await self._cursor.open()
         self._warn_if_truncated({place: span.begin for place, span in self._cursor.spans.items()})
@@ -115,11 +112,8 @@ class LogReader:
         await self._cursor.close()
 
     async def refresh(self, *, timeout_seconds: float = 30.0) -> None:
-        """Wait until everything that is on the log now has been applied.
-
-        Raises:
-            TransientError: the broker did not deliver in time.
-        """
+        """Wait until everything that is on the log now has been applied. Raises TransientError: the broker
+        did not deliver in time."""
         try:
             async with asyncio.timeout(timeout_seconds):
                 ends = {place: span.end for place, span in (await self._cursor.look()).items()}

@@ -144,12 +144,8 @@ class Webhook:
         )
 
     async def tell_under(self, lease: Lease, notice: Notice, url: str) -> bool:
-        """Like ``tell``, but stops when ``lease`` is lost.
-
-        Raises:
-            LeaseLost: the partition moved, or the service is stopping. The next process that reads the event
-                sends the notice.
-        """
+        """Like ``tell``, but stops when ``lease`` is lost. Raises LeaseLost: the partition moved, or the
+        service is stopping. The next process that reads the event sends the notice."""
         status, _ = await first_of(self.tell(notice, url), lease.lost.wait())
         if status is None:
             lease.check()

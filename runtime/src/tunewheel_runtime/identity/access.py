@@ -75,11 +75,8 @@ class Access:
         return self._open
 
     def require_identity(self, service: str, *, host: str) -> None:
-        """Refuse to listen on ``host`` if callers cannot be identified. Warn if identity is open.
-
-        Raises:
-            NoIdentity
-        """
+        """Refuse to listen on ``host`` if callers cannot be identified. Warn if identity is open. Raises
+        NoIdentity."""
         complaint = self._unreadable or oidc_complaint(self._settings)
         if complaint is not None:
             raise NoIdentity(complaint)
@@ -99,11 +96,8 @@ class Access:
             log.warning("identity_open", service=service, mend="TUNEWHEEL_API_KEYS_FILE")
 
     async def identify(self, authorization: str | None) -> Caller:
-        """Return the caller who sends ``Authorization: Bearer <key or token>``.
-
-        Raises:
-            NotAuthenticated: the key or token is missing or not valid.
-        """
+        """Return the caller who sends ``Authorization: Bearer <key or token>``. Raises NotAuthenticated: the
+        key or token is missing or not valid."""
         await self.refresh()
         try:
             principal, _ = await self._principal(bearer_secret(authorization))
@@ -115,10 +109,7 @@ class Access:
 
     async def credential(self, authorization: str | None) -> Credential:
         """Return the credential in ``Authorization: Bearer <key or token>``, also where identity is open.
-
-        Raises:
-            NotAuthenticated: the key or token is missing or not valid.
-        """
+        Raises NotAuthenticated: the key or token is missing or not valid."""
         await self.refresh()
         secret = bearer_secret(authorization)
         principal, expires_at = await self._principal(secret)
@@ -142,11 +133,8 @@ class Access:
         return await self._tokens.read(secret, groups=self._ring.groups)
 
     async def caller_with(self, credential: Credential) -> Caller:
-        """Return the caller of an earlier ``credential``, with the present roles.
-
-        Raises:
-            NotAuthenticated: the key was changed or removed, or the token has expired.
-        """
+        """Return the caller of an earlier ``credential``, with the present roles. Raises NotAuthenticated:
+        the key was changed or removed, or the token has expired."""
         await self.refresh()
         fingerprint = credential.key_fingerprint
         if fingerprint is not None and not self._ring.holds(credential.principal.name, fingerprint):
@@ -170,11 +158,8 @@ class Access:
         return principal.issuer is None or principal.issuer == self._settings.oidc_issuer
 
     async def require(self, principal: Principal | None, role: Role, project: str, *, field: str) -> None:
-        """Refuse an event whose principal, in ``field``, lacks ``role`` in ``project``.
-
-        Raises:
-            InvalidEvent
-        """
+        """Refuse an event whose principal, in ``field``, lacks ``role`` in ``project``. Raises
+        InvalidEvent."""
         caller = await self.caller_of(principal)
         if principal is None and not caller.may(role, project):
             raise InvalidEvent(

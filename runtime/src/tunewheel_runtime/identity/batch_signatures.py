@@ -27,11 +27,8 @@ def digest_of(headers: Mapping[str, bytes], value: bytes) -> bytes:
 
 
 def digest_on_log(headers: Mapping[str, bytes], value: bytes) -> bytes:
-    """Return the digest of an event that anybody may have written.
-
-    Raises:
-        ValueError: a covered header is missing, occurs in a second spelling, or has a line break.
-    """
+    """Return the digest of an event that anybody may have written. Raises ValueError: a covered header is
+    missing, occurs in a second spelling, or has a line break."""
     # A header counts in any case, so a second spelling would state a time that nobody signed.
     if sorted(name for name in headers if name.lower() in _COVERED) != _COVERED:
         raise ValueError(f"{', '.join(_COVERED)} must each occur once")

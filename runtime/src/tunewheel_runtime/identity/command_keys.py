@@ -81,11 +81,7 @@ class Signer:
 
 
 def import_key(entry: Mapping[str, Any]) -> OKPKey:
-    """Return a JSON Web Key of Ed25519.
-
-    Raises:
-        ValueError: it is no such key.
-    """
+    """Return a JSON Web Key of Ed25519. Raises ValueError: it is no such key."""
     from joserfc.errors import JoseError
     from joserfc.jwk import OKPKey
 
@@ -98,11 +94,7 @@ def import_key(entry: Mapping[str, Any]) -> OKPKey:
 
 
 def read_private_key(text: str) -> OKPKey:
-    """Return the private key in the setting ``TUNEWHEEL_SIGNING_KEY``.
-
-    Raises:
-        InvalidSigningKey
-    """
+    """Return the private key in the setting ``TUNEWHEEL_SIGNING_KEY``. Raises InvalidSigningKey."""
     try:
         key = import_key(_OBJECT.validate_json(text))
     except ValueError:
@@ -116,11 +108,7 @@ def read_private_key(text: str) -> OKPKey:
 
 
 def read_public_keys(path: Path) -> dict[str, Signer]:
-    """Return the keys in the file by ``kid``.
-
-    Raises:
-        InvalidSigningKey
-    """
+    """Return the keys in the file by ``kid``. Raises InvalidSigningKey."""
     found: dict[str, Signer] = {}
     for entry in read_key_set(path).keys:
         try:
@@ -135,11 +123,7 @@ def read_public_keys(path: Path) -> dict[str, Signer]:
 
 
 def read_key_set(path: Path) -> CommandKeys:
-    """Return the entries of the file.
-
-    Raises:
-        InvalidSigningKey
-    """
+    """Return the entries of the file. Raises InvalidSigningKey."""
     try:
         return CommandKeys.model_validate_json(path.read_bytes())
     except OSError as error:

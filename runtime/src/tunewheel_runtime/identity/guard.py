@@ -108,11 +108,7 @@ def needs_of(routes: Sequence[BaseRoute], prefix: str = "") -> Iterator[tuple[st
 
 
 def guard(routes: Sequence[BaseRoute], access: Access) -> None:
-    """Put a guard before every route.
-
-    Raises:
-        UnguardedRoute: a route names no role.
-    """
+    """Put a guard before every route. Raises UnguardedRoute: a route names no role."""
     for path, route, need in list(needs_of(routes)):
         if need is None or not isinstance(route, Route | WebSocketRoute | Mount):
             raise UnguardedRoute(f"the route {path} names no role; mark its endpoint with needs(Role…)")

@@ -111,11 +111,7 @@ def add(
 
 def complete(path: Path, name: str) -> None:
     """Give ``name`` the role expert where it has all others: an earlier release made its key, and did not
-    know the role.
-
-    Raises:
-        InvalidKeys, KeyFileUnwritable
-    """
+    know the role. Raises InvalidKeys, KeyFileUnwritable."""
     entry = read(path).keys.get(name)
     if entry is not None and set(Role) - set(entry.roles) == {Role.EXPERT}:
         whole = entry.model_copy(update={"roles": tuple(Role)})

@@ -122,11 +122,7 @@ def read_keys(path: Path) -> KeyRing:
 
 
 def read_key_file(path: Path) -> KeyFile:
-    """Read the file. ``ring_of`` checks that its parts are consistent.
-
-    Raises:
-        InvalidKeys
-    """
+    """Read the file. ``ring_of`` checks that its parts are consistent. Raises InvalidKeys."""
     try:
         return KeyFile.model_validate(_parse(path.read_text(encoding="utf-8")))
     except ValidationError as error:
@@ -155,11 +151,8 @@ def single_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def ring_of(file: KeyFile, path: Path) -> KeyRing:
-    """Return the keys of ``file``, which was read from ``path``.
-
-    Raises:
-        InvalidKeys: a key names a group that the file lacks, or two names share a key.
-    """
+    """Return the keys of ``file``, which was read from ``path``. Raises InvalidKeys: a key names a group that
+    the file lacks, or two names share a key."""
     groups = {name: entry.grant() for name, entry in file.groups.items()}
     by_sum: dict[str, Principal] = {}
     own: dict[str, tuple[Grant, ...]] = {}

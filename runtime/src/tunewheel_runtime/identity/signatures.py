@@ -92,11 +92,7 @@ class Signatures:
             self._signers, self._seen = read_public_keys(path), mark
 
     def require_keys(self) -> None:
-        """Refuse to start without the keys that this service's events need.
-
-        Raises:
-            NoIdentity
-        """
+        """Refuse to start without the keys that this service's events need. Raises NoIdentity."""
         if not self._asks:
             return
         if self._unusable is not None:
@@ -124,11 +120,8 @@ class Signatures:
     async def begin(self, topics: Iterable[TopicSpec], look: Look | None = None) -> None:
         """Learn from which offsets on events must be signed. The first service that starts stores the ends of
         the topics: earlier releases wrote the events before them, without signatures. ``look``: returns where
-        topics begin and end; None: asks the broker.
-
-        Raises:
-            TransientError: the store or the broker is away.
-        """
+        topics begin and end; None: asks the broker. Raises TransientError: the store or the broker is
+        away."""
         names = [topic.name for topic in topics if topic.is_signed]
         if self._asks and names:
             spans = await (look or partial(ends, client_options(self._settings)))(names)
@@ -180,11 +173,8 @@ class Signatures:
     def check(self, topic: TopicSpec, event: Envelope[Any], record: Undecoded) -> Envelope[Any]:
         """Return what counts of an event. Upstream data that nobody signed has neither principal nor
         authority; where it is older than signatures, or identity is open, its authority is an expert's. The
-        ``record`` is needed because the decoded event lacks what a newer release wrote.
-
-        Raises:
-            InvalidEvent: with the field ``signature``: it is not valid, or a command has none.
-        """
+        ``record`` is needed because the decoded event lacks what a newer release wrote. Raises InvalidEvent:
+        with the field ``signature``: it is not valid, or a command has none."""
         if topic.name in _SEALED:
             return self._checked_data(topic, event, record)
         if not self._asks or not topic.is_command:
@@ -227,11 +217,7 @@ class Signatures:
         return found
 
     def _valid(self, signature: bytes) -> _Verified:
-        """Return who signed what.
-
-        Raises:
-            InvalidEvent: the signature is not valid.
-        """
+        """Return who signed what. Raises InvalidEvent: the signature is not valid."""
         from joserfc import jws
         from joserfc.errors import JoseError
 

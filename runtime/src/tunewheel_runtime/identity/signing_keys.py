@@ -103,9 +103,7 @@ class SigningKeys:
         """Return the key named ``kid`` of type ``key_type`` (a JWK's ``kty``); None: the issuer has none.
 
         For a token without ``kid`` the issuer's only key of the type is used (OpenID Connect Core §10.1).
-
-        Raises:
-            IssuerAway: the key is unknown here, and the issuer's keys cannot be fetched.
+        Raises IssuerAway: the key is unknown here, and the issuer's keys cannot be fetched.
         """
         key, fetching = self._held(kid, key_type), self.refresh()
         if key is None:

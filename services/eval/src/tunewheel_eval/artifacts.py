@@ -55,11 +55,8 @@ async def read_holdout(store: ObjectStore, ref: ArtifactRef) -> tuple[ChatExampl
 
 
 async def read_terms(store: ObjectStore, ref: ArtifactRef) -> frozenset[str]:
-    """Download ``train.parquet`` and return every term in it: the terms that a model may have learnt.
-
-    Raises:
-        InvalidEvent: the rows are missing, or do not have the declared format.
-    """
+    """Download ``train.parquet`` and return every term in it: the terms that a model may have learnt. Raises
+    InvalidEvent: the rows are missing, or do not have the declared format."""
     try:
         frame = pl.read_parquet(io.BytesIO(await store.get(ref)), columns=["messages"])
         contents = frame["messages"].explode().struct.field("content").unique()
@@ -70,11 +67,8 @@ async def read_terms(store: ObjectStore, ref: ArtifactRef) -> frozenset[str]:
 
 
 async def fetch_candidate(store: ObjectStore, adapter: AdapterRef, destination: Path) -> Path:
-    """Download and verify the candidate's files.
-
-    Raises:
-        UnfitCandidate: files are missing, damaged or pickled, or a file that the method needs is not there.
-    """
+    """Download and verify the candidate's files. Raises UnfitCandidate: files are missing, damaged or
+    pickled, or a file that the method needs is not there."""
     check_files(adapter)
     try:
         return await fetch_model(store, adapter, destination)
@@ -221,11 +215,7 @@ class RegressionSet:
 
     async def items(self, ref: ArtifactRef | None) -> tuple[RegressionItem, ...]:
         """Return the items of a plan's set. ``ref`` is None in plans of an earlier release: use the set of
-        ``take``.
-
-        Raises:
-            InvalidEvent: the set is gone from the store.
-        """
+        ``take``. Raises InvalidEvent: the set is gone from the store."""
         if ref is None or ref == self._ref:
             return self._items
         try:

@@ -79,10 +79,7 @@ class _Version:
 
 async def forget(event: Envelope[ErasureCompleted], store: ObjectStore) -> ErasureCompleted | None:
     """Carry out the erasure of curate's proof, and return eval's own proof. None: ``event`` is not curate's.
-
-    Raises:
-        TransientError: the store is away.
-    """
+    Raises TransientError: the store is away."""
     data = event.data
     if data.holder != "curate":
         return None
@@ -114,11 +111,8 @@ async def erase_corrections(
     event: Envelope[ErasureCompleted], store: ObjectStore
 ) -> tuple[ErasureRequested, ...]:
     """Return requests to erase reviewers' corrections of the erased examples, which ingest has as examples of
-    their own. Call this before ``forget``, which deletes the answers by which they are found.
-
-    Raises:
-        TransientError: the store is away.
-    """
+    their own. Call this before ``forget``, which deletes the answers by which they are found. Raises
+    TransientError: the store is away."""
     data = event.data
     if data.holder != "curate":
         return ()

@@ -298,11 +298,8 @@ def keep_measured(
     *,
     max_output_tokens: int,
 ) -> Kept:
-    """Return the rows that no contestant skipped.
-
-    Raises:
-        UnfitCandidate: so many rows were skipped that the rest is too small to judge by.
-    """
+    """Return the rows that no contestant skipped. Raises UnfitCandidate: so many rows were skipped that the
+    rest is too small to judge by."""
     skipped: dict[str, SkippedRow] = {
         key: row
         for measurement in measured.values()

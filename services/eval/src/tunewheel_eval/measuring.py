@@ -56,11 +56,7 @@ _BATCH_TOKENS = 32_768
 
 def measure(job: Job, report: Report) -> None:
     """Complete the row file of every contestant, and report after each batch. Items that cannot be measured
-    are recorded as skipped.
-
-    Raises:
-        UnfitCandidate: the candidate or its base cannot be measured.
-    """
+    are recorded as skipped. Raises UnfitCandidate: the candidate or its base cannot be measured."""
     import torch
 
     threads = job.threads or torch.get_num_threads()

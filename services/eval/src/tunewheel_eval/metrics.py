@@ -73,10 +73,8 @@ def outcomes(
 
     ``tasks``: those of lm-eval, with every figure that they have. ``corpus`` holds the terms of the training
     rows, for those of ``asked_for`` that need them. ``passages``: what stood in each prompt, by example.
-    ``ranked``: the questions whose document is known, for one contestant: they are the same for all.
-
-    Raises:
-        KeyError: a row is missing: the measurement is not complete.
+    ``ranked``: the questions whose document is known, for one contestant: they are the same for all. Raises
+    KeyError: a row is missing: the measurement is not complete.
     """
     limit = task.max_output_tokens
     rows = [_holdout_row(measurement, example_key(one, max_output_tokens=limit)) for one in examples]

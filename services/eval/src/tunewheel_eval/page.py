@@ -244,11 +244,7 @@ async def make_page(
     store: ObjectStore, plan: EvaluationPlan, scorecard: Scorecard, *, without: Collection[str] | None = ()
 ) -> bytes:
     """Return the page of a plan's stored scorecard and outputs. ``without``: examples that it must not show;
-    None: it shows none.
-
-    Raises:
-        TransientError: the store cannot be reached.
-    """
+    None: it shows none. Raises TransientError: the store cannot be reached."""
     rows: list[Generation] = []
     if without is not None:
         rows += await _written(store, scorecard, plan.scorecard_path)

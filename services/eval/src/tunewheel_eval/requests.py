@@ -87,12 +87,9 @@ async def plan_again(
     """Return the plan that a request leads to. Its first delivery pins the plan.
 
     A person's request about the model in production only informs. There are commands to take a model out of
-    production; an evaluation must not do that.
-
-    Raises:
-        InvalidEvent: the run was never judged, the person may not ask, the criteria do not fit the task,
-            ``against`` names a model that is not in production, or ``dataset_id`` no version with the run's
-            task.
+    production; an evaluation must not do that. Raises InvalidEvent: the run was never judged, the person may
+    not ask, the criteria do not fit the task, ``against`` names a model that is not in production, or
+    ``dataset_id`` no version with the run's task.
     """
     request = asked.request
     first = await read_plan(store, request.run_id)

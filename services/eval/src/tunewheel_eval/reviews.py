@@ -26,11 +26,8 @@ Check = Callable[[ReviewSubmitted], Awaitable[None]]
 
 
 async def settle(store: ObjectStore, review: ReviewSubmitted, *, check: Check) -> EvalPassed | EvalFailed:
-    """Turn a review into the final verdict.
-
-    Raises:
-        InvalidEvent: the person may not review, no such run waits for a review, or it was rejected before.
-    """
+    """Turn a review into the final verdict. Raises InvalidEvent: the person may not review, no such run waits
+    for a review, or it was rejected before."""
     before = await _read(store, review.run_id, review.verdict)
     if before is None or before.event_id() != review.event_id():  # a repeated review was checked before
         await check(review)

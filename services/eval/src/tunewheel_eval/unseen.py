@@ -29,11 +29,8 @@ async def unseen(
     store: ObjectStore, examples: Sequence[ChatExample], *, own: DatasetManifest, champion: str | None
 ) -> tuple[ChatExample, ...]:
     """Return the ``examples`` that neither a run on the version ``own`` nor the champion, whose version is
-    ``champion``, trained on. What is one observation with such an example is left out with it.
-
-    Raises:
-        InvalidEvent: the training rows of ``own`` cannot be read.
-    """
+    ``champion``, trained on. What is one observation with such an example is left out with it. Raises
+    InvalidEvent: the training rows of ``own`` cannot be read."""
     trained = await _trained(store, own.train)
     manifest = await store.read(f"datasets/{champion}/manifest.json") if champion else None
     if manifest is not None:

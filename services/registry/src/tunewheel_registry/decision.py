@@ -48,11 +48,7 @@ def decide(
 ) -> list[Decision]:
     """Return the events that follow from ``trigger`` (train.completed, eval.*, rollout.judged,
     model.commanded) and are not part of ``state`` yet. ``review_required``: whether the project's spec asks
-    people to approve a model.
-
-    Raises:
-        InvalidEvent: the trigger contradicts the state of the model.
-    """
+    people to approve a model. Raises InvalidEvent: the trigger contradicts the state of the model."""
     decided: list[Decision] = []
     while (event := next(_wanted(state, trigger, rollout, review_required), None)) is not None:
         if not isinstance(event, CommandRefused | EvalRequested):

@@ -115,12 +115,9 @@ class Ledger:
         """Publish the events that follow from ``trigger``.
 
         Lifecycle events and the desired state are published at once, in one transaction. ``eval.requested``
-        comes after that, because eval reads the desired state.
-
-        Raises:
-            InvalidEvent: the project is not declared, the verdict's reviewer has no right to review, or the
-                trigger contradicts the state. A command is refused by an event instead, because a person
-                waits for the answer.
+        comes after that, because eval reads the desired state. Raises InvalidEvent: the project is not
+        declared, the verdict's reviewer has no right to review, or the trigger contradicts the state. A
+        command is refused by an event instead, because a person waits for the answer.
         """
         async with self._deciding:
             # Another process may have published for these partitions until just now, or a spec just arrived.
@@ -176,10 +173,8 @@ class Ledger:
     async def redeclare(self, declared: Envelope[Any]) -> None:
         """Publish the desired state again, since the system prompt or the canary's share may have changed.
 
-        The newest spec is used; ``declared`` may be an older one that was redelivered.
-
-        Raises:
-            InvalidEvent: the project is not declared.
+        The newest spec is used; ``declared`` may be an older one that was redelivered. Raises InvalidEvent:
+        the project is not declared.
         """
         async with self._deciding:
             await self._catch_up()

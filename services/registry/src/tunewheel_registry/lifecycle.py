@@ -59,12 +59,9 @@ LEGAL: Mapping[Stage, frozenset[Stage]] = MappingProxyType(
 
 
 def apply(state: State, event: Decision, *, cause: str | None = None, at: datetime | None = None) -> State:
-    """Return the state after ``event``; the same object if the event was applied before.
-
-    Raises:
-        InvalidEvent: the model is not registered, is registered with other content, or may not make the
-            transition (see ``LEGAL``).
-    """
+    """Return the state after ``event``; the same object if the event was applied before. Raises InvalidEvent:
+    the model is not registered, is registered with other content, or may not make the transition (see
+    ``LEGAL``)."""
     match event:
         case ModelRegistered():
             return _register(state, event, cause=cause, at=at)

@@ -75,11 +75,7 @@ class AdapterFiles:
 
     async def remove_except(self, kept: Collection[str]) -> list[str]:
         """Delete the folders that gateways made, except those in ``kept`` and those asked for recently.
-        Return the model ids of the deleted folders.
-
-        Raises:
-            OSError: a folder cannot be deleted.
-        """
+        Return the model ids of the deleted folders. Raises OSError: a folder cannot be deleted."""
         return await asyncio.to_thread(self._remove_except, kept)
 
     def _note(self, model_id: str) -> None:
@@ -102,11 +98,8 @@ class AdapterFiles:
 
 
 def check_names(adapter: AdapterRef) -> None:
-    """Refuse an adapter whose file names show that no engine can load it.
-
-    Raises:
-        InvalidAdapter: a file is a pickle, or a needed file is missing.
-    """
+    """Refuse an adapter whose file names show that no engine can load it. Raises InvalidAdapter: a file is a
+    pickle, or a needed file is missing."""
     names = [PurePosixPath(ref.path).name for ref in adapter.files]
     for name in names:
         if PurePosixPath(name).suffix in PICKLES:
@@ -119,10 +112,7 @@ def check_names(adapter: AdapterRef) -> None:
 def check_safetensors(file: Path) -> None:
     """Check the header of ``file``: an 8-byte little-endian length, then JSON of that length.
 
-    Source: the safetensors format specification (huggingface/safetensors, README).
-
-    Raises:
-        InvalidAdapter
+    Source: the safetensors format specification (huggingface/safetensors, README). Raises InvalidAdapter.
     """
     size = file.stat().st_size
     with file.open("rb") as stream:

@@ -77,11 +77,8 @@ class Answering:
         return most * (request.parameters.get("n") or 1)
 
     def most_logprobs(self, request: ChatRequest) -> int:
-        """Return an upper bound of the log-probabilities in the answer.
-
-        Raises:
-            BadRequest: there may be more than the limit.
-        """
+        """Return an upper bound of the log-probabilities in the answer. Raises BadRequest: there may be more
+        than the limit."""
         if not request.parameters.get("logprobs"):
             return 0
         most = self._most_said(request) * ((request.parameters.get("top_logprobs") or 0) + 1)
@@ -114,11 +111,8 @@ class Answering:
     async def complete(
         self, request: ChatRequest, caller: Caller, sticky: str | None
     ) -> tuple[bytes, Headers, Exchange]:
-        """Return the whole answer, the headers that name its model, and the exchange that is logged.
-
-        Raises:
-            ApiError: see ``errors`` and ``upstream.protocol``.
-        """
+        """Return the whole answer, the headers that name its model, and the exchange that is logged. Raises
+        ApiError: see ``errors`` and ``upstream.protocol``."""
 
         arrived = time.perf_counter()
 
@@ -146,10 +140,8 @@ class Answering:
     ) -> Opened:
         """Wait for the first chunk of a streamed answer; ``events`` then yields the whole answer.
 
-        ``expect`` is called with the answer's headers as soon as the model is chosen.
-
-        Raises:
-            ApiError: the request failed before the first chunk.
+        ``expect`` is called with the answer's headers as soon as the model is chosen. Raises ApiError: the
+        request failed before the first chunk.
         """
 
         arrived = time.perf_counter()

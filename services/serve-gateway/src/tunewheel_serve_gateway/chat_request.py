@@ -104,11 +104,7 @@ class ChatRequest:
         return body
 
     def check_limit(self, most: int) -> None:
-        """Refuse a request for more than ``most`` output tokens.
-
-        Raises:
-            BadRequest
-        """
+        """Refuse a request for more than ``most`` output tokens. Raises BadRequest."""
         for name in LIMITS:
             asked = self.parameters.get(name)
             if asked is not None and asked > most:
@@ -120,11 +116,8 @@ class ChatRequest:
 
 
 def parse_json(raw: bytes) -> dict[str, Any]:
-    """Return the body as a JSON object. Where a name occurs twice, the last value counts.
-
-    Raises:
-        BadRequest: not UTF-8 JSON, or not an object.
-    """
+    """Return the body as a JSON object. Where a name occurs twice, the last value counts. Raises BadRequest:
+    not UTF-8 JSON, or not an object."""
     try:
         body = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
@@ -137,11 +130,7 @@ def parse_json(raw: bytes) -> dict[str, Any]:
 
 
 def parse_chat_request(raw: bytes) -> ChatRequest:
-    """Read a request body.
-
-    Raises:
-        BadRequest: ``param`` names the field that is wrong.
-    """
+    """Read a request body. Raises BadRequest: ``param`` names the field that is wrong."""
     given = {name: value for name, value in parse_json(raw).items() if value is not None}
     unknown = next((name for name in given if name not in KNOWN), None)
     if unknown is not None:
@@ -173,11 +162,8 @@ def text_of_calls(calls: Any) -> str:
 
 
 def _passed_on(body: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the parameters of ``body`` that are passed to the engine.
-
-    Raises:
-        BadRequest: a parameter needs another one that is missing, or the parameters are nested too deeply.
-    """
+    """Return the parameters of ``body`` that are passed to the engine. Raises BadRequest: a parameter needs
+    another one that is missing, or the parameters are nested too deeply."""
     parameters = {name: body[name] for name in body.keys() & PASSED_ON}
     _check_tools(parameters)
     if parameters.get("top_logprobs") and not parameters.get("logprobs"):
@@ -197,11 +183,8 @@ def _passed_on(body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check_tools(parameters: dict[str, Any]) -> None:
-    """Drop parameters that have no effect without tools, and refuse those that need tools.
-
-    Raises:
-        BadRequest
-    """
+    """Drop parameters that have no effect without tools, and refuse those that need tools. Raises
+    BadRequest."""
     tools = parameters.get("tools")
     choice = parameters.get("tool_choice")
     if not tools:
@@ -217,12 +200,8 @@ def _check_tools(parameters: dict[str, Any]) -> None:
 
 
 def _for_engine(message: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Return ``message`` with its text parts joined.
-
-    Raises:
-        BadRequest: the message has no text, has ``tool_calls`` in a role other than assistant, or has the
-            role tool without ``tool_call_id``.
-    """
+    """Return ``message`` with its text parts joined. Raises BadRequest: the message has no text, has
+    ``tool_calls`` in a role other than assistant, or has the role tool without ``tool_call_id``."""
     role, content, calls = message["role"], message.get("content"), message.get("tool_calls")
     sent: dict[str, Any] = {"role": _ENGINE_ROLES.get(role, role), "content": _text_of(content)}
     if calls:

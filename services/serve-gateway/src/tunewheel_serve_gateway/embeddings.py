@@ -51,11 +51,7 @@ NOT_SERVED = frozenset({"dimensions"})
 
 
 def parse_embeddings(raw: bytes) -> EmbeddingsBody:
-    """Read a request body.
-
-    Raises:
-        BadRequest: ``param`` names the field that is wrong.
-    """
+    """Read a request body. Raises BadRequest: ``param`` names the field that is wrong."""
     given = {name: value for name, value in parse_json(raw).items() if value is not None}
     try:
         return EMBEDDINGS_BODY.validate_python(given)

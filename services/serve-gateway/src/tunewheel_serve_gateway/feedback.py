@@ -44,11 +44,7 @@ class FeedbackBody(Strict):
 
 
 def parse_feedback(raw: bytes) -> FeedbackBody:
-    """Read a body.
-
-    Raises:
-        BadRequest: ``param`` names the field that is wrong.
-    """
+    """Read a body. Raises BadRequest: ``param`` names the field that is wrong."""
     try:
         return FeedbackBody.model_validate_json(raw)
     except ValidationError as error:
@@ -62,10 +58,8 @@ def join(
     """Return the event for ``body``, with the conversation of its completion of ``project``.
 
     ``completion``: None where it was not found on the log. A logged conversation is used even where ``body``
-    has another one. The same feedback sent twice gives the same event.
-
-    Raises:
-        Unprocessable: ``body`` names another project, or a correction lacks its conversation.
+    has another one. The same feedback sent twice gives the same event. Raises Unprocessable: ``body`` names
+    another project, or a correction lacks its conversation.
     """
     if body.project not in (None, project):
         raise Unprocessable(
@@ -107,10 +101,8 @@ def as_allowed(data: FeedbackReceived, spec: ProjectSpec | None) -> FeedbackRece
     """Return ``data`` without the texts that ``serving.log`` excludes. Redaction takes milliseconds.
 
     A correction keeps its conversation even where the project logs no texts, because it becomes a training
-    example. A rating whose texts cannot be redacted loses them.
-
-    Raises:
-        Unprocessable: a correction cannot be redacted.
+    example. A rating whose texts cannot be redacted loses them. Raises Unprocessable: a correction cannot be
+    redacted.
     """
     policy = policy_of(spec)
     if policy not in WITH_TEXTS and data.correction is None:

@@ -180,32 +180,21 @@ class Gateway:
 
     async def forgotten(self, event: Envelope[ErasureRequested]) -> ErasureCompleted:
         """Return the proof of erasure once this process and its disk hold nothing that ``event`` erases.
-
-        Raises:
-            TransientError: the broker or the store is away.
-        """
+        Raises TransientError: the broker or the store is away."""
         await self.log.forgotten(timeout_seconds=FORGET_SECONDS)
         path = f"{place_of(event.project, event.id)}.{HOLDER}"
         first = await self._store.first(path, str(self._forgetting.count(event.id)).encode())
         return proof_of(event.data, holder=HOLDER, erased_by=HOLDER, records=int(first))
 
     async def _send(self, records: Sequence[KafkaRecord]) -> None:
-        """Publish completions. They wait until the erasures on the log were read.
-
-        Raises:
-            TransientError
-        """
+        """Publish completions. They wait until the erasures on the log were read. Raises TransientError."""
         if not self.has_read_log:
             raise TransientError("Kafka was not read since the start")
         await self._send_records(records)
 
     async def start(self) -> None:
         """Begin to answer by what was read from the log. Engines need not be reachable yet; until then
-        clients get 503.
-
-        Raises:
-            UnusableSpool
-        """
+        clients get 503. Raises UnusableSpool."""
         if not self.has_read_log:
             self._replace_catalog(self._from_log)
             self._from_log = self.catalog
@@ -215,11 +204,7 @@ class Gateway:
 
     async def start_without_log(self) -> bool:
         """Begin to answer by the snapshot on the disk, because Kafka does not answer. Return whether there is
-        one. ``start`` replaces everything that came from it.
-
-        Raises:
-            UnusableSpool
-        """
+        one. ``start`` replaces everything that came from it. Raises UnusableSpool."""
         found = await asyncio.to_thread(self._snapshot.read)
         if found is None or self.has_read_log:
             return False
@@ -272,11 +257,8 @@ class Gateway:
             await self.pool.close()
 
     def require_started(self) -> None:
-        """Refuse requests before the views have been read, and once the gateway is stopping.
-
-        Raises:
-            Unavailable
-        """
+        """Refuse requests before the views have been read, and once the gateway is stopping. Raises
+        Unavailable."""
         if not self._answers:
             raise Unavailable("the gateway is starting or stopping; try again shortly", retry_after="2")
 
@@ -286,11 +268,7 @@ class Gateway:
 
     async def publish_feedback(self, data: FeedbackReceived) -> None:
         """Publish ``data`` without the texts that the project's ``serving.log`` excludes. Return once the
-        broker has acknowledged it.
-
-        Raises:
-            Unprocessable: see ``as_allowed``.
-        """
+        broker has acknowledged it. Raises Unprocessable: see ``as_allowed``."""
         allowed = await asyncio.to_thread(as_allowed, data, self.catalog.spec(data.project))
         await self._publish_many([self._wrap(allowed)])
         self.metrics.add("feedback.received")

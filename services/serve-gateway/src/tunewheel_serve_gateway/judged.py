@@ -75,10 +75,7 @@ class EngineIdentity:
         precision than ``bundle`` was judged with. ``bundle`` None: the model was not judged.
 
         ``is_whole``: the engine was started on the fully fine-tuned model itself; then only the precision is
-        compared.
-
-        Raises:
-            UnfitEngine
+        compared. Raises UnfitEngine.
         """
         name = adapter.base.name
         base = next(iter(self.bases.values()), EngineBase()) if is_whole else self.base(name)
@@ -102,11 +99,8 @@ class EngineIdentity:
 
     def check_takes(self, adapter: AdapterRef) -> None:
         """Refuse an engine that cannot load a fully fine-tuned model, before the model's files are
-        downloaded.
-
-        Raises:
-            NoEngine: the refusal is not final, as an operator may start an engine on the model at any time.
-        """
+        downloaded. Raises NoEngine: the refusal is not final, as an operator may start an engine on the model
+        at any time."""
         if adapter.is_whole and not self.most_whole(adapter.base.name):
             raise NoEngine(
                 f"{adapter.model_id} is a whole model, which the engine does not load beside its base; start "

@@ -252,11 +252,8 @@ class EngineAdapters:
                 return
 
     async def _make_slot(self, adapter: AdapterRef) -> None:
-        """Have a slot for a whole model before its files are brought: they are gigabytes.
-
-        Raises:
-            NoSlot: the others of the engine are in use.
-        """
+        """Have a slot for a whole model before its files are brought: they are gigabytes. Raises NoSlot: the
+        others of the engine are in use."""
         endpoint, name = self.endpoint, adapter.base.name
         loaded = (endpoint.listed | endpoint.ready) & endpoint.identity.whole - {adapter.model_id}
         most = endpoint.identity.most_whole(name)

@@ -44,10 +44,7 @@ class LogprobSample:
         """Return what ``ask`` answers to ``body``, with log-probabilities if ``exchange`` is sampled.
 
         An engine that refuses these, or fails, is asked again without them: no client's request may fail for
-        the sample.
-
-        Raises:
-            UpstreamError: see ``ask``.
+        the sample. Raises UpstreamError: see ``ask``.
         """
         if not exchange.is_sampled or exchange.shows_logprobs:
             return await ask(body)

@@ -20,11 +20,8 @@ class OnDemand:
         self._loaded: OrderedDict[str, tuple[AdapterRef, Endpoint]] = OrderedDict()
 
     def want(self, adapter: AdapterRef, home: Endpoint, *, in_use: Callable[[str], bool]) -> None:
-        """Keep ``adapter`` on ``home`` until others need its place.
-
-        Raises:
-            Unavailable: all loaded versions are answering, or ``limit`` is 0.
-        """
+        """Keep ``adapter`` on ``home`` until others need its place. Raises Unavailable: all loaded versions
+        are answering, or ``limit`` is 0."""
         self._loaded.pop(adapter.model_id, None)
         if len(self._loaded) >= self._limit:
             idle = next((name for name in self._loaded if not in_use(name)), None)

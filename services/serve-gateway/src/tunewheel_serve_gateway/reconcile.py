@@ -165,11 +165,8 @@ class Reconciler:
             _, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
 
     async def on_demand(self, version: Version) -> Target:
-        """Return the target of a version that no route names, loaded by one engine.
-
-        Raises:
-            Unavailable: no engine can load it now, or no place for it is free.
-        """
+        """Return the target of a version that no route names, loaded by one engine. Raises Unavailable: no
+        engine can load it now, or no place for it is free."""
         name, pool = version.adapter.model_id, self._pool
         target = pinned_version(version.desired, version.adapter, version.bundle)
         home = pool.up_with(target) or self._home_for(version.adapter)

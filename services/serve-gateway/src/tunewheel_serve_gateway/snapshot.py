@@ -84,11 +84,7 @@ class Snapshot:
             )
 
     def write(self, events: Iterable[Envelope[Any]]) -> None:
-        """Replace the file as one step.
-
-        Raises:
-            OSError
-        """
+        """Replace the file as one step. Raises OSError."""
         content = b"".join(orjson.dumps(_as_data(event)) + b"\n" for event in events)
         header = {
             "format": FORMAT,

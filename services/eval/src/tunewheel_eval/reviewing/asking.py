@@ -34,10 +34,8 @@ _EVIDENCE = (
 async def ask(store: ObjectStore, verdict: Verdict) -> Verdict:
     """Return the event to publish for an automated verdict: the verdict itself, or a request for review.
 
-    People are asked once about a run. Their decision also holds for its later evaluations.
-
-    Raises:
-        InvalidEvent: the run's manifest cannot be read.
+    People are asked once about a run. Their decision also holds for its later evaluations. Raises
+    InvalidEvent: the run's manifest cannot be read.
     """
     cases = Cases(store)
     case = await cases.read(review_id_of(verdict.project, verdict.run_id))
@@ -156,11 +154,8 @@ class Notices:
         self._cases, self._webhook, self._settings = Cases(store), webhook, settings
 
     async def tell(self, event: Envelope[ReviewRequested], lease: Lease) -> None:
-        """Send the notice of one review, unless it is decided or the project has no webhook.
-
-        Raises:
-            LeaseLost: the partition moved, or the service stops. The next owner sends the notice.
-        """
+        """Send the notice of one review, unless it is decided or the project has no webhook. Raises
+        LeaseLost: the partition moved, or the service stops. The next owner sends the notice."""
         url = await self._wants_to_know(event.data.review_id)
         if url is not None:
             page = self._settings.page(f"reviews/{event.data.project}/{event.data.review_id}")

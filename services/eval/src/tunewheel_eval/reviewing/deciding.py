@@ -57,12 +57,8 @@ class Reviews:
 
     async def settle(self, review: ReviewSubmitted) -> Sequence[Event]:
         """Return the events that follow from a submission: none while other submissions are missing, else the
-        verdict and the corrected examples.
-
-        Raises:
-            InvalidEvent: the person may not review, no such review waits, it is decided, or the submission
-                lacks answers or a comment.
-        """
+        verdict and the corrected examples. Raises InvalidEvent: the person may not review, no such review
+        waits, it is decided, or the submission lacks answers or a comment."""
         case = await self._case(review)
         if case is None:
             return [await settle(self._store, review, check=self._check)]

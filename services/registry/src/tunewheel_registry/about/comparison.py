@@ -66,11 +66,7 @@ class Comparison(BaseModel):
 
 
 async def compare(store: Artifacts, first: ModelFacts, second: ModelFacts) -> Comparison:
-    """Compare two models.
-
-    Raises:
-        TransientError: the store is unavailable.
-    """
+    """Compare two models. Raises TransientError: the store is unavailable."""
     missing = {f"{f.model.model_id} {n}": why for f in (first, second) for n, why in f.missing.items()}
     one, other = first.dataset, second.dataset
     bundles = [bundle.model_dump(mode="json") if (bundle := bundle_of(f)) else {} for f in (first, second)]

@@ -39,11 +39,8 @@ class ModelFacts:
 
 
 async def facts_of(state: State, graph: Graph, store: Artifacts, model: Model) -> ModelFacts:
-    """Read the artifacts behind ``model``. A missing or corrupt file is listed in ``missing``.
-
-    Raises:
-        TransientError: the store is unavailable.
-    """
+    """Read the artifacts behind ``model``. A missing or corrupt file is listed in ``missing``. Raises
+    TransientError: the store is unavailable."""
     missing: dict[str, str] = {}
 
     async def read(name: str, document: type[M], node: Node | None, artifact: str) -> M | None:

@@ -44,11 +44,7 @@ class RecordFiles:
         self._reading = asyncio.Semaphore(AT_ONCE)
 
     async def manifest(self, ref: ArtifactRef) -> DatasetManifest:
-        """Return the manifest of a version.
-
-        Raises:
-            ArtifactMissing, CorruptArtifact, TransientError
-        """
+        """Return the manifest of a version. Raises ArtifactMissing, CorruptArtifact, TransientError."""
         if ref.sha256 not in self._manifests:
             self._manifests[ref.sha256] = decode_data(DatasetManifest, await self._store.get(ref))
         return self._manifests[ref.sha256]

@@ -69,11 +69,7 @@ async def trace(
 ) -> Lineage | None:
     """Return the lineage of ``asked``: the name of a record, a source, an example, a dataset, a run, a model,
     an evaluation, a scorecard, a review, an erasure, or the id of an event of one of them. None: the name is
-    unknown.
-
-    Raises:
-        TransientError: the store is unavailable.
-    """
+    unknown. Raises TransientError: the store is unavailable."""
     start = graph.find(asked)
     erased = await _erased(graph, files)
     if start is None:

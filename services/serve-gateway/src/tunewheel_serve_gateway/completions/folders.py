@@ -47,11 +47,7 @@ class Folders:
 
     def begin(self) -> None:
         """Create this process's own folder. It is locked under a temporary name and then renamed, so that no
-        other process can take it over in between.
-
-        Raises:
-            OSError
-        """
+        other process can take it over in between. Raises OSError."""
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         for path in self._directory.glob("*.jsonl"):
             log.error(

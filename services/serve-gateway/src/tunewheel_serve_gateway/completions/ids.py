@@ -51,11 +51,8 @@ class CompletionIds:
         return self._secret
 
     def open(self) -> None:
-        """Where no secret was set, read the folder's secret, or create it.
-
-        Raises:
-            OSError: the folder cannot be read or written to.
-        """
+        """Where no secret was set, read the folder's secret, or create it. Raises OSError: the folder cannot
+        be read or written to."""
         if not self._secret:
             self._secret = _kept_secret(self._folder / "completion-secret")
             log.warning("completion_secret_not_set", reason=UNSHARED)

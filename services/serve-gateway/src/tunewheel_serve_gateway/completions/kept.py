@@ -56,11 +56,7 @@ class Kept:
 
 def kept_as(event: Envelope[InferenceCompleted], trace: Mapping[str, bytes] = _UNTRACED) -> Kept:
     """Return the completion of ``event`` in the form that is kept. ``trace``: the request's trace headers,
-    which become headers of the record.
-
-    Raises:
-        ValueError: a text cannot be encoded as UTF-8.
-    """
+    which become headers of the record. Raises ValueError: a text cannot be encoded as UTF-8."""
     data, record = event.data, event.to_kafka()
     record.headers.update(trace)
     return Kept(
@@ -115,11 +111,7 @@ def _next_frame(data: bytes, start: int) -> int | None:
 
 
 def kept_of(payload: bytes) -> Kept:
-    """Read the payload of a frame.
-
-    Raises:
-        ValueError: ``payload`` was not written by ``Kept.frame``.
-    """
+    """Read the payload of a frame. Raises ValueError: ``payload`` was not written by ``Kept.frame``."""
     try:
         (length,) = _HEAD.unpack_from(payload)
         values: list[Any] = orjson.loads(payload[_HEAD.size : _HEAD.size + length])

@@ -80,12 +80,8 @@ class CompletionLog:
         metrics.gauge("log.full", "1 while the newest completions are dropped", lambda: int(spool.refuses))
 
     async def recover(self, projects: Sequence[str] = ()) -> None:
-        """Take over the completions that ended processes left on the disk, and begin to accept new ones.
-        The output checks of ``projects`` are built in the background.
-
-        Raises:
-            UnusableSpool
-        """
+        """Take over the completions that ended processes left on the disk, and begin to accept new ones. The
+        output checks of ``projects`` are built in the background. Raises UnusableSpool."""
         left = await asyncio.to_thread(self._spool.take_over)
         self._writer.start(projects)
         self._on_recovered(left)

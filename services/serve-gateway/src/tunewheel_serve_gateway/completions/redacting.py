@@ -27,10 +27,7 @@ def clean(spec: ProjectSpec, texts: Sequence[str], answers: Sequence[str]) -> tu
 
     Names, which only a spaCy pipeline finds, are not replaced. In an answer that is JSON the strings, keys
     and whole numbers are redacted, and the answer stays JSON. ``texts`` are also searched in their encoded
-    form.
-
-    Raises:
-        InvalidSpec, polars' errors, UnicodeEncodeError: the texts cannot be redacted.
+    form. Raises InvalidSpec, polars' errors, UnicodeEncodeError: the texts cannot be redacted.
     """
     from tunewheel_redaction.redaction import Redactor
 

@@ -109,10 +109,7 @@ class Spool:
 
     def take_over(self) -> int:
         """Start the queue. Completions that ended processes left behind come first; return their number.
-
-        Raises:
-            UnusableSpool
-        """
+        Raises UnusableSpool."""
         try:
             with self._lock:
                 self._folders.begin()
@@ -260,11 +257,8 @@ class Spool:
             self._segments.clear()
 
     def _scan(self, path: Path) -> Segment:
-        """Count the frames of a segment that was taken over. An incomplete end is left out.
-
-        Raises:
-            OSError
-        """
+        """Count the frames of a segment that was taken over. An incomplete end is left out. Raises
+        OSError."""
         data = path.read_bytes()
         segment = Segment(path, next(self._numbers))
         for segment.size, _ in read_frames(data):
@@ -275,11 +269,7 @@ class Spool:
 
     def _begin_if_full(self) -> None:
         """Begin the first or the next segment, where it is due. Without a free descriptor the present one
-        grows.
-
-        Raises:
-            OSError: there is no segment to write to.
-        """
+        grows. Raises OSError: there is no segment to write to."""
         if self._current is not None and self._current.size < self._segment_bytes:
             return
         try:
@@ -362,11 +352,7 @@ def _write(descriptor: int, data: bytes) -> int:
 
 def _frames(path: Path, start: int, end: int, room: int) -> tuple[list[tuple[int, bytes | None]], bool]:
     """Return the frames between two positions of a file, as ``read_frames`` does, and whether all of them are
-    among them. ``room``: bytes to read; more are read only where they hold no whole frame.
-
-    Raises:
-        OSError
-    """
+    among them. ``room``: bytes to read; more are read only where they hold no whole frame. Raises OSError."""
     data, more = b"", max(room, FRAME.size)
     with path.open("rb") as file:
         file.seek(start)

@@ -161,10 +161,7 @@ class Admission:
 
     def _refuse_too_large(self, charges: Sequence[Charge], now: float) -> None:
         """Refuse a request that is larger than a limit, before it is counted: Redis' integers are bounded.
-
-        Raises:
-            LimitReached
-        """
+        Raises LimitReached."""
         limits = [rule.share if self._shared is None else rule.amount for rule, _, _ in charges]
         standings = [
             standing(charge, Count(charge.amount, 0), limit, now)

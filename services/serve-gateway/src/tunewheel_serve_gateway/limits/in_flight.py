@@ -43,11 +43,8 @@ class Taken:
         self.requests = self.bytes = 0
 
     def add(self, size: int, *, requests: int = 0) -> None:
-        """Take ``size`` more bytes. A request that is alone in flight may take any number.
-
-        Raises:
-            LimitReached
-        """
+        """Take ``size`` more bytes. A request that is alone in flight may take any number. Raises
+        LimitReached."""
         for load in self._loads:
             others = load.requests - self.requests
             is_over = others + 1 > load.most_requests or load.bytes + size > load.most_bytes
@@ -56,11 +53,7 @@ class Taken:
         self._change(size, requests)
 
     async def body(self, receive: Receive) -> bytes:
-        """Return the whole body.
-
-        Raises:
-            BodyTooLarge, ClientGone, LimitReached
-        """
+        """Return the whole body. Raises BodyTooLarge, ClientGone, LimitReached."""
         raw = await read_body(self._scope, receive, limit=self._owner.max_body_bytes)
         self.add(len(raw) - self.bytes)
         return raw
@@ -90,11 +83,7 @@ class InFlight:
 
     @contextmanager
     def taken(self, caller: Caller, scope: Scope) -> Iterator[Taken]:
-        """Count a request as in flight during the ``with`` block.
-
-        Raises:
-            LimitReached
-        """
+        """Count a request as in flight during the ``with`` block. Raises LimitReached."""
         loads, key = [self._all], ("", "")
         if caller.principal is not None:
             key = (caller.principal.issuer, caller.principal.name)

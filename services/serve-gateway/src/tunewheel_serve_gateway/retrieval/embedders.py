@@ -93,11 +93,8 @@ class Embedders:
 
     async def embed(self, embedding: Embedding, texts: Sequence[str]) -> Embedded:
         """Return the vectors of ``texts``. A failure here does not open the breaker of questions: otherwise a
-        caller's bad texts could stop other callers' questions from being embedded.
-
-        Raises:
-            Unavailable: the endpoint failed or is not allowed.
-        """
+        caller's bad texts could stop other callers' questions from being embedded. Raises Unavailable: the
+        endpoint failed or is not allowed."""
         from tunewheel_retrieval.passages import estimated_tokens
 
         tokens = sum(map(estimated_tokens, texts))

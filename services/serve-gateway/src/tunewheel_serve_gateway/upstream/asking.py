@@ -43,11 +43,7 @@ MOST_HELD = 16
 async def complete(
     pool: Pool, target: Target, body: dict[str, Any], *, sampled: bool = False
 ) -> dict[str, Any]:
-    """Return the whole ``chat.completion``.
-
-    Raises:
-        UpstreamError: no engine answered.
-    """
+    """Return the whole ``chat.completion``. Raises UpstreamError: no engine answered."""
     attempt = _Attempt(pool, target, whole=True)
     while True:
         endpoint = attempt.next_engine()
@@ -65,11 +61,8 @@ async def complete(
 async def stream(
     pool: Pool, target: Target, body: dict[str, Any], *, sampled: bool = False
 ) -> AsyncGenerator[Chunk, None]:
-    """Yield the chunks of one engine's answer; another engine is tried until the first text.
-
-    Raises:
-        UpstreamError: no engine answered, or the one that did broke off.
-    """
+    """Yield the chunks of one engine's answer; another engine is tried until the first text. Raises
+    UpstreamError: no engine answered, or the one that did broke off."""
     attempt = _Attempt(pool, target, whole=False)
     while True:
         endpoint = attempt.next_engine()
@@ -116,11 +109,7 @@ class _Attempt:
         """Whether the client has a part of the answer: nobody else can be asked."""
 
     def next_engine(self) -> Endpoint:
-        """Return the next engine to ask.
-
-        Raises:
-            UpstreamError: everybody was asked, or nobody can be.
-        """
+        """Return the next engine to ask. Raises UpstreamError: everybody was asked, or nobody can be."""
         endpoint = self._pool.choose(self._target, self._tried)
         if endpoint is None:
             raise self._error or self._pool.why_none(self._target)
@@ -138,11 +127,7 @@ class _Attempt:
         self._suspects.clear()
 
     def note(self, error: UpstreamError) -> None:
-        """Take note of a failure.
-
-        Raises:
-            UpstreamError: no other engine may be asked.
-        """
+        """Take note of a failure. Raises UpstreamError: no other engine may be asked."""
         error.engine = endpoint = self._tried[-1]
         is_too_long = self._is_too_long(error, endpoint)
         if isinstance(error, ModelFailed):

@@ -221,11 +221,7 @@ class OpenAiUpstream:
 
 
 async def _whole(response: aiohttp.ClientResponse) -> bytes:
-    """Return the body of an answer.
-
-    Raises:
-        UpstreamBroken: it has more than ``LONGEST_ANSWER`` bytes.
-    """
+    """Return the body of an answer. Raises UpstreamBroken: it has more than ``LONGEST_ANSWER`` bytes."""
     parts: list[bytes] = []
     size = 0
     async for part in response.content.iter_any():
@@ -263,12 +259,8 @@ def _is_call(call: Any) -> bool:
 
 
 def as_object(payload: bytes) -> dict[str, Any]:
-    """Parse an answer. ``NaN`` and ``Infinity``, which some engines write as log-probabilities, become
-    null.
-
-    Raises:
-        UpstreamBroken: the answer is not a JSON object.
-    """
+    """Parse an answer. ``NaN`` and ``Infinity``, which some engines write as log-probabilities, become null.
+    Raises UpstreamBroken: the answer is not a JSON object."""
     try:
         try:
             parsed = orjson.loads(payload)

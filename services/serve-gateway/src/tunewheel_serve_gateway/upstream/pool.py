@@ -232,11 +232,8 @@ def make_pool(
     settings: Settings, is_adapter: Callable[[str], bool], metrics: Metrics
 ) -> tuple[Pool, Discovery]:
     """Return the pool of the engines that ``engine_url`` lists, and the discovery of engines behind its
-    names. ``is_adapter`` says by a model's name whether it is an adapter or a base model.
-
-    Raises:
-        InvalidTls, InvalidTemplate: see ``make_client``.
-    """
+    names. ``is_adapter`` says by a model's name whether it is an adapter or a base model. Raises InvalidTls,
+    InvalidTemplate: see ``make_client``."""
 
     def make(url: str) -> Endpoint:
         breaker = Breaker(failures=settings.engine_breaker_failures, seconds=settings.engine_breaker_seconds)

@@ -16,10 +16,8 @@ async def read_data(parts: AsyncIterator[bytes]) -> AsyncIterator[tuple[bytes, b
     """Yield the payload of every ``data:`` line of a body that arrives in arbitrary ``parts``, and whether
     another line of the same part follows.
 
-    Engines send one line per event; comments, event names and empty lines are skipped.
-
-    Raises:
-        UpstreamBroken: a line is longer than ``LONGEST_ANSWER``.
+    Engines send one line per event; comments, event names and empty lines are skipped. Raises UpstreamBroken:
+    a line is longer than ``LONGEST_ANSWER``.
     """
     rest = b""
     async for part in parts:

@@ -42,10 +42,7 @@ class InvalidTemplate(TunewheelError):
 
 def load_template(path: Path | None) -> Callable[[list[dict[str, str]]], str]:
     """Return the renderer of a model's chat template (Jinja, as transformers reads it); ChatML without one.
-
-    Raises:
-        InvalidTemplate: the file is missing or no Jinja template.
-    """
+    Raises InvalidTemplate: the file is missing or no Jinja template."""
     try:
         source = path.read_text(encoding="utf-8") if path else CHATML
         environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
@@ -62,11 +59,8 @@ def load_template(path: Path | None) -> Callable[[list[dict[str, str]]], str]:
 
 
 def parameters_of(body: dict[str, Any], *, adapter_id: str | None) -> dict[str, Any]:
-    """Return the arguments for ``text_generation``.
-
-    Raises:
-        UpstreamRefused: a parameter has the wrong type or no counterpart in TGI; ``param`` names it.
-    """
+    """Return the arguments for ``text_generation``. Raises UpstreamRefused: a parameter has the wrong type or
+    no counterpart in TGI; ``param`` names it."""
     _check(body)
     temperature, top_p, top_k = body.get("temperature"), body.get("top_p"), body.get("top_k")
     wanted = {
@@ -85,11 +79,7 @@ def parameters_of(body: dict[str, Any], *, adapter_id: str | None) -> dict[str, 
 
 
 def stops_of(body: dict[str, Any]) -> list[str]:
-    """Return the stop strings.
-
-    Raises:
-        UpstreamRefused
-    """
+    """Return the stop strings. Raises UpstreamRefused."""
     stop = body.get("stop") or []
     stops = [stop] if isinstance(stop, str) else stop
     if not isinstance(stops, list) or not all(isinstance(one, str) for one in stops):

@@ -44,12 +44,9 @@ class JobState:
 
 
 def read_template(path: Path, *, nodes: int = 1) -> dict[str, Any]:
-    """Return the Job from which every run's Job is made.
-
-    Raises:
-        InvalidSetting: it is no Job, has no container ``train``, or, for several ``nodes``, no ``subdomain``
-            by which its pods find each other. The message names the field and the fix.
-    """
+    """Return the Job from which every run's Job is made. Raises InvalidSetting: it is no Job, has no
+    container ``train``, or, for several ``nodes``, no ``subdomain`` by which its pods find each other. The
+    message names the field and the fix."""
 
     def refuse(reason: str) -> InvalidSetting:
         return InvalidSetting("train_job_template", f"{path} {reason}")

@@ -82,11 +82,7 @@ class Commands:
         self._backoff = backoff
 
     async def is_accepted(self, event: Envelope[TrainControl], position: Position) -> bool:
-        """Return whether a command on the log is accepted.
-
-        Raises:
-            TransientError: the store stays away.
-        """
+        """Return whether a command on the log is accepted. Raises TransientError: the store stays away."""
 
         async def ask() -> bool:
             return await self._decided(event.data, position) == ACCEPTED

@@ -111,10 +111,8 @@ async def run_process(
 
     If ``stop`` is set, the process must write a checkpoint and end; after ``stop_seconds`` it is killed. Its
     job file and its log are in ``directory``. It sees only the GPUs ``devices``. With several nodes this runs
-    the part of ``node``.
-
-    Raises:
-        ProcessDied: it ended without a last message, or was killed because it exceeded ``patience``.
+    the part of ``node``. Raises ProcessDied: it ended without a last message, or was killed because it
+    exceeded ``patience``.
     """
     log_file = directory / f"{action}.log"
     several = together(worker, processes, stop_seconds, node)

@@ -34,10 +34,8 @@ def node_of(count: int, environment: Mapping[str, str]) -> Node:
     """Return this pod's node among the ``count`` pods of an Indexed Job.
 
     Kubernetes sets ``JOB_COMPLETION_INDEX``; the Job sets ``MASTER_ADDR``. A pod with neither is alone: its
-    Job was made before the setting was raised.
-
-    Raises:
-        InvalidSetting: there are several nodes, but one of the two variables is missing.
+    Job was made before the setting was raised. Raises InvalidSetting: there are several nodes, but one of the
+    two variables is missing.
     """
     index, master = environment.get("JOB_COMPLETION_INDEX", ""), environment.get("MASTER_ADDR", "")
     if count == 1 or (not index and not master):

@@ -204,11 +204,7 @@ class Tries:
 
     async def is_taken(self, this: Try) -> bool:
         """Return whether another pod of this node is in the try ``this``. If so, end the try: that pod is
-        gone.
-
-        Raises:
-            LeaseLost: the other pod came later than this one, which must stop.
-        """
+        gone. Raises LeaseLost: the other pod came later than this one, which must stop."""
         taken = await this.was_joined_by_another()
         if self._last is not None and (taken or await self._last.was_ended_by_another()):
             raise LeaseLost(REPLACED)
