@@ -5,25 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import aclosing
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
+from tunewheel_generation.generation import Generation
 from tunewheel_runtime.waiting import first_of
 
+from tunewheel_engine.choices import Choices
 from tunewheel_engine.errors import Refused, TooLarge
 
 Body = TypeVar("Body", bound=BaseModel)
-
-
-class Cancellable(Protocol):
-    """Work for a client that can be cancelled: one generation or several."""
-
-    def cancel(self) -> None:
-        """Free the rows before the next step."""
-        ...
 
 
 CLIENT_LEFT = 499
@@ -74,7 +68,7 @@ def _param(location: tuple[int | str, ...]) -> str:
 class EventStream(StreamingResponse):
     """Server-sent events of a generation, whose row is freed when the client leaves."""
 
-    def __init__(self, events: AsyncGenerator[str], generation: Cancellable) -> None:
+    def __init__(self, events: AsyncGenerator[str], generation: Generation | Choices) -> None:
         super().__init__(events, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
         self._events = events
         self._generation = generation
@@ -93,7 +87,7 @@ def event(content: dict[str, Any]) -> str:
 
 
 async def while_connected(
-    request: Request, answer: Coroutine[Any, Any, Response], generation: Cancellable
+    request: Request, answer: Coroutine[Any, Any, Response], generation: Generation | Choices
 ) -> Response:
     """Return ``answer``. If the client disconnects first, cancel ``generation``."""
     try:

@@ -17,6 +17,7 @@ from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_runtime.identity.guard import RESPONSES, caller_of, guard_descriptions, needs
 from tunewheel_runtime.identity.roles import Role
 from tunewheel_runtime.refusals import Refused, answer_errors
+from tunewheel_runtime.store import ObjectStore
 
 from tunewheel_registry.about.card import model_card
 from tunewheel_registry.about.comparison import Comparison, compare
@@ -24,7 +25,7 @@ from tunewheel_registry.about.facts import ModelFacts, facts_of
 from tunewheel_registry.desired import desired_state
 from tunewheel_registry.ledger import Ledger
 from tunewheel_registry.lineage.index import LineageIndex
-from tunewheel_registry.lineage.records import Artifacts, RecordFiles
+from tunewheel_registry.lineage.records import RecordFiles
 from tunewheel_registry.lineage.tracing import Lineage, trace
 from tunewheel_registry.state import Model, State
 
@@ -159,7 +160,7 @@ def _detail(model: Model) -> ModelDetail:
     )
 
 
-def add_about(api: FastAPI, ledger: Ledger, index: LineageIndex, store: Artifacts) -> None:
+def add_about(api: FastAPI, ledger: Ledger, index: LineageIndex, store: ObjectStore) -> None:
     """Add the routes about single models to ``api``."""
 
     async def facts(project: str, model_id: str) -> ModelFacts:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import structlog
 from tunewheel_contracts.errors import TunewheelError
@@ -28,6 +28,9 @@ from tunewheel_serve_gateway.upstream.protocol import (
     UpstreamError,
     UpstreamRefused,
 )
+
+if TYPE_CHECKING:
+    from tunewheel_serve_gateway.reconcile import Reconciler
 
 log = structlog.get_logger(__name__)
 AWAY_SECONDS = 1.0
@@ -54,38 +57,6 @@ class Failure:
     """Whether the engine, or what was judged, is against it: no time mends that."""
 
 
-class Wishes(Protocol):
-    """What an engine is to have, as ``Reconciler`` knows at any moment."""
-
-    def wanted(self, endpoint: Endpoint) -> Mapping[str, AdapterRef]:
-        """Return the adapters that are to be on ``endpoint``."""
-        ...
-
-    def desired(self, endpoint: Endpoint) -> Mapping[str, AdapterRef]:
-        """Return those of them that a route names: the others give way to them."""
-        ...
-
-    def adapters(self) -> Mapping[str, AdapterRef]:
-        """Return every adapter that this gateway knows."""
-        ...
-
-    def bundles(self) -> Mapping[str, Bundle]:
-        """Return what was judged of each adapter."""
-        ...
-
-    def waits(self) -> bool:
-        """Tell whether a project waits for its model."""
-        ...
-
-    def evicted(self, model_id: str) -> None:
-        """Take note that ``model_id`` made room for another."""
-        ...
-
-    def rebuild(self) -> None:
-        """Route by what is ready now."""
-        ...
-
-
 class EngineAdapters:
     """One pass at a time: see what the engine has, begin to load what it lacks, unload what nobody wants.
     Loads run beside the passes, so that a slow one holds up no other project; other engines have passes of
@@ -95,7 +66,7 @@ class EngineAdapters:
         self,
         endpoint: Endpoint,
         pool: Pool,
-        wishes: Wishes,
+        wishes: Reconciler,
         files: AdapterFiles,
         metrics: Metrics,
         *,

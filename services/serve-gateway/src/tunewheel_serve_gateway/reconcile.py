@@ -194,9 +194,11 @@ class Reconciler:
         return min(up, key=lambda endpoint: (endpoint in failed, endpoint.outstanding))
 
     def wanted(self, endpoint: Endpoint) -> dict[str, AdapterRef]:
+        """Return the adapters that are to be on ``endpoint``."""
         return self._on_demand.on(endpoint) | self.desired(endpoint)
 
     def desired(self, endpoint: Endpoint) -> dict[str, AdapterRef]:
+        """Return those of them that a route names; the others give way to them."""
         named = self._named().items()
         return {name: one for name, one in named if endpoint in self._pool.homes(one)}
 
@@ -207,6 +209,7 @@ class Reconciler:
         return named | self.table.adapters
 
     def adapters(self) -> dict[str, AdapterRef]:
+        """Return every adapter that this gateway knows."""
         return self._catalog.adapters | self._named()
 
     def bundles(self) -> dict[str, Bundle]:
@@ -218,9 +221,11 @@ class Reconciler:
         return {**self._catalog.judged, **named}
 
     def waits(self) -> bool:
+        """Return whether a project waits for its model."""
         return any(table.waiting_for is not None for table in self.table.projects.values())
 
     def evicted(self, model_id: str) -> None:
+        """Note that ``model_id`` made room for another model."""
         self._on_demand.drop(model_id)
 
     def rebuild(self) -> None:

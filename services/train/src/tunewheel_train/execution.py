@@ -16,13 +16,14 @@ from tunewheel_contracts.errors import TransientError
 from tunewheel_contracts.events.data import DatasetVersioned
 from tunewheel_contracts.events.training import TrainCompleted, TrainFailed
 from tunewheel_planner.calibration import Calibration
+from tunewheel_runtime.jobs import Lease
 from tunewheel_runtime.store import ObjectStore
 
 from tunewheel_train.errors import RunFailed
 from tunewheel_train.job import Job
 from tunewheel_train.metrics import Metrics
 from tunewheel_train.runs import adapters, remote_checkpoints
-from tunewheel_train.runs.attempts import Attempt, Lease, Tell
+from tunewheel_train.runs.attempts import Attempt, Tell
 from tunewheel_train.runs.bases import Bases
 from tunewheel_train.runs.controls import Controls, Versions
 from tunewheel_train.runs.following import Follower, ignore

@@ -13,11 +13,10 @@ from tunewheel_contracts.changes import Change, changes
 from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.dataset import DatasetManifest
 from tunewheel_contracts.formats.scorecard import Finding, Role
-from tunewheel_runtime.store import ArtifactMissing, CorruptArtifact
+from tunewheel_runtime.store import ArtifactMissing, CorruptArtifact, ObjectStore
 
 from tunewheel_registry.about.card import bundle_of
 from tunewheel_registry.about.facts import ModelFacts
-from tunewheel_registry.lineage.records import Artifacts
 
 
 class DatasetChange(BaseModel):
@@ -65,7 +64,7 @@ class Comparison(BaseModel):
     """Artifacts that cannot be read, and why."""
 
 
-async def compare(store: Artifacts, first: ModelFacts, second: ModelFacts) -> Comparison:
+async def compare(store: ObjectStore, first: ModelFacts, second: ModelFacts) -> Comparison:
     """Compare two models. Raises TransientError: the store is unavailable."""
     missing = {f"{f.model.model_id} {n}": why for f in (first, second) for n, why in f.missing.items()}
     one, other = first.dataset, second.dataset
@@ -86,7 +85,7 @@ async def compare(store: Artifacts, first: ModelFacts, second: ModelFacts) -> Co
 
 
 async def _datasets(
-    store: Artifacts, first: ModelFacts, second: ModelFacts, missing: dict[str, str]
+    store: ObjectStore, first: ModelFacts, second: ModelFacts, missing: dict[str, str]
 ) -> DatasetChange:
     one, other = first.dataset, second.dataset
     change = DatasetChange(
@@ -107,7 +106,7 @@ async def _datasets(
     return change
 
 
-async def _trained_on(store: Artifacts, ref: ArtifactRef) -> tuple[frozenset[str], dict[str, int]]:
+async def _trained_on(store: ObjectStore, ref: ArtifactRef) -> tuple[frozenset[str], dict[str, int]]:
     """Return the record ids of the training rows, and the number of rows per label."""
     data = await store.get(ref)
 

@@ -11,11 +11,10 @@ from tunewheel_contracts.event import decode_data
 from tunewheel_contracts.formats.dataset import DatasetManifest
 from tunewheel_contracts.formats.run import RunManifest
 from tunewheel_contracts.formats.scorecard import Scorecard
-from tunewheel_runtime.store import ArtifactMissing, CorruptArtifact
+from tunewheel_runtime.store import ArtifactMissing, CorruptArtifact, ObjectStore
 
 from tunewheel_registry.lineage.events import Kind
 from tunewheel_registry.lineage.index import Graph, Node
-from tunewheel_registry.lineage.records import Artifacts
 from tunewheel_registry.state import Model, State
 
 M = TypeVar("M", bound=BaseModel)
@@ -38,7 +37,7 @@ class ModelFacts:
     missing: dict[str, str] = field(default_factory=dict[str, str])
 
 
-async def facts_of(state: State, graph: Graph, store: Artifacts, model: Model) -> ModelFacts:
+async def facts_of(state: State, graph: Graph, store: ObjectStore, model: Model) -> ModelFacts:
     """Read the artifacts behind ``model``. A missing or corrupt file is listed in ``missing``. Raises
     TransientError: the store is unavailable."""
     missing: dict[str, str] = {}

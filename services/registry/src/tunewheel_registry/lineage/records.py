@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from io import BytesIO
-from typing import Protocol
 
 import polars as pl
 from tunewheel_contracts.event import decode_data
 from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.dataset import DatasetManifest
 from tunewheel_contracts.formats.erasure import ErasureFinding
+from tunewheel_runtime.store import ObjectStore
 
 COLUMNS = (
     "record_id", "source_event_id", "source_id", "kind", "validated_by", "example_id", "stage", "reason",
@@ -26,16 +26,10 @@ CACHED_BYTES = 256 << 20
 AT_ONCE = 4
 
 
-class Artifacts(Protocol):
-    """The part of the object store that this package uses."""
-
-    async def get(self, ref: ArtifactRef) -> bytes: ...
-
-
 class RecordFiles:
     """Reads the lineage files of dataset versions. The most recently used files are cached."""
 
-    def __init__(self, store: Artifacts, *, cached_bytes: int = CACHED_BYTES) -> None:
+    def __init__(self, store: ObjectStore, *, cached_bytes: int = CACHED_BYTES) -> None:
         self._store = store
         self._cached_bytes = cached_bytes
         self._frames: OrderedDict[str, pl.DataFrame] = OrderedDict()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass
-from typing import Protocol
 
 import structlog
 from tunewheel_contracts.errors import InvalidEvent, TransientError
@@ -17,7 +16,7 @@ from tunewheel_runtime.jobs import Lease
 from tunewheel_runtime.store import ObjectStore
 
 from tunewheel_train.errors import RunFailed
-from tunewheel_train.launching.jobs import JobRefused, JobState
+from tunewheel_train.launching.jobs import JobRefused, Jobs
 from tunewheel_train.launching.launch import Launch, Outcome, launch_of, under_way
 from tunewheel_train.runs import bases
 from tunewheel_train.runs.attempts import Tell
@@ -30,16 +29,6 @@ MOST_HICCUPS = 20
 """After so many failed polls in a row the service reports that it cannot go on."""
 
 
-class Launcher(Protocol):
-    """Starts, pauses and polls Jobs; ``jobs.Jobs`` implements it."""
-
-    async def ensure(self, name: str, *, labels: dict[str, str]) -> None: ...
-
-    async def state(self, name: str) -> JobState | None: ...
-
-    async def pause(self, name: str, *, paused: bool) -> None: ...
-
-
 class ClusterTrainings:
     """Trains each run in a Job of its own and publishes the outcome. The Job does not depend on this process:
     it goes on while the service restarts or the partition moves. The process that handles the event next
@@ -48,7 +37,7 @@ class ClusterTrainings:
     def __init__(
         self,
         store: ObjectStore,
-        launcher: Launcher,
+        launcher: Jobs,
         controls: Controls,
         versions: Versions,
         *,

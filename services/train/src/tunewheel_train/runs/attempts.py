@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
 
 import structlog
 from tunewheel_contracts.errors import TransientError
@@ -14,6 +13,7 @@ from tunewheel_contracts.event import Event
 from tunewheel_contracts.events.training import TrainAction
 from tunewheel_contracts.formats.run import Adjustment
 from tunewheel_planner.calibration import Correction
+from tunewheel_runtime.jobs import Lease
 from tunewheel_runtime.store import ObjectStore
 from tunewheel_runtime.waiting import first_of
 
@@ -35,15 +35,6 @@ from tunewheel_train.settings import Settings
 
 log = structlog.get_logger(__name__)
 Tell = Callable[[Event], Awaitable[None]]
-
-
-class Lease(Protocol):
-    """The right to work on the run; ``tunewheel_runtime.service.Lease`` implements it."""
-
-    lost: asyncio.Event
-
-    def check(self) -> None:
-        """Raise when it is lost."""
 
 
 class Attempt:

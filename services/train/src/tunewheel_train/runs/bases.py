@@ -16,6 +16,7 @@ import structlog
 from tunewheel_contracts.errors import TransientError
 from tunewheel_contracts.formats.dataset import DatasetManifest
 from tunewheel_contracts.formats.run import BaseModelFacts, BaseModelRef
+from tunewheel_runtime.jobs import Lease
 from tunewheel_runtime.retry import Backoff, retry
 from tunewheel_runtime.store import ObjectStore
 from tunewheel_runtime.waiting import first_of
@@ -23,7 +24,6 @@ from tunewheel_runtime.waiting import first_of
 from tunewheel_train.errors import RunFailed
 from tunewheel_train.job import Job
 from tunewheel_train.progress import Failed, Located
-from tunewheel_train.runs.attempts import Lease
 from tunewheel_train.runs.following import ignore
 from tunewheel_train.runs.process import Last, Patience, ProcessDied, run_process
 from tunewheel_train.runs.shortage import oom_kills, out_of_memory

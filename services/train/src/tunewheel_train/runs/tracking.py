@@ -11,13 +11,12 @@ import re
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
 
 import structlog
 from tunewheel_contracts.formats.run import RunManifest
 
 from tunewheel_train.progress import Message, Progressed
-from tunewheel_train.runs.mlflow_store import Tracked
+from tunewheel_train.runs.mlflow_store import MlflowStore
 from tunewheel_train.runs.runs import Run
 
 log = structlog.get_logger(__name__)
@@ -27,22 +26,13 @@ RETRY_SECONDS = 30.0
 END_SECONDS = 30.0
 
 
-class Store(Protocol):
-    """An experiment tracker; ``MlflowStore`` implements it."""
-
-    def open(self, run: Run) -> Tracked: ...
-    def log(self, mlflow_id: str, steps: list[Progressed]) -> None: ...
-    def completed(self, mlflow_id: str, manifest: RunManifest) -> None: ...
-    def failed(self, mlflow_id: str, reason: str) -> None: ...
-
-
 class Tracker:
     """Sends one run's figures to ``store``; without a store it does nothing."""
 
     def __init__(
         self,
         run: Run,
-        store: Store | None,
+        store: MlflowStore | None,
         *,
         clock: Callable[[], float] = time.monotonic,
         end_seconds: float = END_SECONDS,
@@ -73,7 +63,7 @@ class Tracker:
         """Send the remaining figures and why the run failed."""
         await self._end(lambda store, mlflow_id: store.failed(mlflow_id, reason))
 
-    async def _end(self, last: Callable[[Store, str], None]) -> None:
+    async def _end(self, last: Callable[[MlflowStore, str], None]) -> None:
         if self._store is None:
             return
 
@@ -95,7 +85,7 @@ class Tracker:
             self._not_before = self._clock() + RETRY_SECONDS
             self._warn(_without_password(f"{type(error).__name__}: {error}")[:300])
 
-    def _send(self, last: Callable[[Store, str], None] | None = None) -> None:
+    def _send(self, last: Callable[[MlflowStore, str], None] | None = None) -> None:
         assert self._store is not None
         tracked = self._store.open(self._run)
         known = tracked.last_step
