@@ -218,7 +218,7 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
     """A tiny random model. Threads that wait for each other cost it more than they give."""
     import torch
     from tunewheel_basemodel.locate import locate_base_model
-    from tunewheel_basemodel.tiny import write_tiny_model
+    from tunewheel_testing.tiny import write_tiny_model
 
     torch.set_num_threads(1)
     path = write_tiny_model(tmp_path_factory.mktemp("tiny"))
@@ -228,7 +228,7 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
 @pytest.fixture
 def write_adapter(tiny_base: BaseModel, tmp_path: Path) -> Callable[..., Path]:
     """Call it with a name, a seed and options of LoraConfig for a directory with a random adapter."""
-    from tunewheel_basemodel.tiny import write_random_adapter
+    from tunewheel_testing.tiny import write_random_adapter
 
     return lambda name, **options: write_random_adapter(tiny_base, tmp_path / "adapters" / name, **options)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tokenizers import Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast
 from tunewheel_basemodel.detokenizing import TokenBytes, text_of
-from tunewheel_basemodel.tiny import tiny_tokenizer
+from tunewheel_testing.tiny import tiny_tokenizer
 
 
 def test_bytes_of_a_byte_level_tokenizer() -> None:

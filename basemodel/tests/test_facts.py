@@ -12,7 +12,7 @@ from tunewheel_basemodel.errors import BaseModelNotFound
 from tunewheel_basemodel.facts import Facts, facts_of
 from tunewheel_basemodel.loading import load_base
 from tunewheel_basemodel.locate import BaseModel, locate_base_model
-from tunewheel_basemodel.tiny import CHATML
+from tunewheel_testing.tiny import CHATML
 
 TEMPLATE = sha256(CHATML.encode()).hexdigest()
 

@@ -12,7 +12,7 @@ import torch
 from tunewheel_basemodel.errors import BaseModelNotFound, InvalidAdapter
 from tunewheel_basemodel.loading import check_adapter, keep_linear4bit_unpacked, load_adapter, load_base
 from tunewheel_basemodel.locate import BaseModel, locate_base_model
-from tunewheel_basemodel.tiny import write_tiny_model
+from tunewheel_testing.tiny import write_tiny_model
 
 TOKENS = torch.tensor([[5, 9, 33, 70, 101, 7]])
 

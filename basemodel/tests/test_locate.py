@@ -14,7 +14,7 @@ from tunewheel_basemodel import locate
 from tunewheel_basemodel.carried import Carried
 from tunewheel_basemodel.errors import BaseModelNotFound, BaseModelUnreachable
 from tunewheel_basemodel.locate import BaseModel, locate_base_model
-from tunewheel_basemodel.tiny import write_tiny_model
+from tunewheel_testing.tiny import write_tiny_model
 
 
 def test_a_local_directory_is_named_by_its_content(tmp_path: Path) -> None:

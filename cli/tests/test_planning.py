@@ -13,7 +13,6 @@ import pytest
 import yaml
 from tunewheel_basemodel.chat import encode_chat
 from tunewheel_basemodel.digest import sha256_directory
-from tunewheel_basemodel.tiny import tiny_tokenizer
 from tunewheel_cli.datasets import statistics
 from tunewheel_cli.datasets.statistics import count_tokens, estimate_tokens
 from tunewheel_cli.frame import app
@@ -26,6 +25,7 @@ from tunewheel_planner.plan import duration
 from tunewheel_testing.console import KEY, Console
 from tunewheel_testing.datasets import parquet
 from tunewheel_testing.story import START, Story, example
+from tunewheel_testing.tiny import tiny_tokenizer
 from typer.testing import CliRunner
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from tunewheel_basemodel.loading import load_base
 from tunewheel_basemodel.locate import locate_base_model
-from tunewheel_basemodel.tiny import write_tiny_model
 from tunewheel_generation.linear import Delta, Deltas, Layout, ServingLinear, can_pack, replace_linears
+from tunewheel_testing.tiny import write_tiny_model
 
 
 @pytest.mark.parametrize("layout", ["plain", "packed", "both"])

@@ -120,7 +120,7 @@ def test_other_families_are_served_right(tmp_path, family: str) -> None:
     import transformers
     from tunewheel_basemodel.loading import load_base
     from tunewheel_basemodel.locate import locate_base_model
-    from tunewheel_basemodel.tiny import write_tiny_model
+    from tunewheel_testing.tiny import write_tiny_model
 
     path = write_tiny_model(tmp_path / family)
     options = {"vocab_size": 384, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}

@@ -13,12 +13,12 @@ import httpx
 import numpy as np
 from safetensors.numpy import save
 from tunewheel_basemodel.digest import sha256_directory
-from tunewheel_basemodel.tiny import write_tiny_model
 from tunewheel_contracts.formats.run import AdapterRef, BaseModelRef
 from tunewheel_local.kafka.ports import free_port
 from tunewheel_runtime.store import ObjectStore
 
 from tunewheel_testing.adapters import put_adapter
+from tunewheel_testing.tiny import write_tiny_model
 from tunewheel_testing.waiting import until
 
 LAYERS, WIDTH, RANK = 2, 32, 4  # of ``write_tiny_model``

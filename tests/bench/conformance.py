@@ -27,7 +27,6 @@ from opentelemetry.metrics import NoOpMeter
 from platformdirs import user_cache_path
 from tunewheel_basemodel.facts import facts_of
 from tunewheel_basemodel.locate import BaseModel, locate_base_model
-from tunewheel_basemodel.tiny import write_random_adapter
 from tunewheel_contracts.event import new_event
 from tunewheel_contracts.events.lifecycle import ServingDesired
 from tunewheel_contracts.formats.bundle import Bundle, Decoding
@@ -50,6 +49,7 @@ from tunewheel_runtime.store import ObjectStore
 from tunewheel_serve_gateway.api import make_api
 from tunewheel_serve_gateway.gateway import Gateway
 from tunewheel_serve_gateway.settings import Settings as GatewaySettings
+from tunewheel_testing.tiny import write_random_adapter
 
 PRECISIONS: tuple[Literal["float32", "bfloat16"], ...] = ("float32", "bfloat16")
 BANKING77 = Path(__file__).resolve().parents[3] / "shared" / "data" / "banking77"

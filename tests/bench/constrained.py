@@ -25,9 +25,9 @@ from engine import CACHE, MODEL, ROUNDS, compare, engine, messages
 from report import write_report
 from tunewheel_basemodel.loading import load_base
 from tunewheel_basemodel.locate import locate_base_model
-from tunewheel_basemodel.tiny import write_tiny_model
 from tunewheel_engine.structured_output import json_source
 from tunewheel_generation.constraint import Grammars
+from tunewheel_testing.tiny import write_tiny_model
 
 ANSWERS = int(os.environ.get("ANSWERS", "10000"))
 AT_ONCE = 16

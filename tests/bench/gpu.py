@@ -280,7 +280,7 @@ def make_trainer(
 ) -> Any:
     import torch
     from tunewheel_basemodel.precision import compute_dtype
-    from tunewheel_basemodel.tiny import tiny_tokenizer
+    from tunewheel_testing.tiny import tiny_tokenizer
     from tunewheel_train.data.datasets import Encoded
     from tunewheel_train.data.preferences import EncodedPair
     from tunewheel_train.job import Job

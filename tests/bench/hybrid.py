@@ -23,7 +23,6 @@ from changed_document import Change, KnowledgeChange, change_a_document
 from corpus import require_data
 from passages import tickets
 from report import write_report
-from tunewheel_basemodel.tiny import write_tiny_model
 from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.events.upstream import DocumentPublished, ProjectDeclared
@@ -39,6 +38,7 @@ from tunewheel_testing.endpoint import Endpoint
 from tunewheel_testing.feed import EventFeed
 from tunewheel_testing.gateway import GatewayClient
 from tunewheel_testing.sender import publish_events
+from tunewheel_testing.tiny import write_tiny_model
 
 PROJECT = "bench"
 SERVICES = ("engine", "ingest", "index", "registry", "gateway")

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tunewheel_basemodel.tiny import write_tiny_model
 from tunewheel_contracts import topics
 from tunewheel_local.launch import Wheel
 from tunewheel_testing.endpoint import Endpoint
 from tunewheel_testing.feed import EventFeed
+from tunewheel_testing.tiny import write_tiny_model
 
 from ..integration.held import FOLDER as HELD_IN
 from ..integration.held import held_service

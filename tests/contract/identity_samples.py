@@ -367,10 +367,10 @@ async def _gateway_running(service: Service) -> AsyncIterator[None]:
 
 def _engine(tmp_path: Path, **settings: Any) -> Starlette:
     """Return the engine's app as its process builds it, on a tiny model."""
-    from tunewheel_basemodel.tiny import write_tiny_model
     from tunewheel_engine.engine import load_engine
     from tunewheel_engine.main import make_app
     from tunewheel_engine.settings import Settings
+    from tunewheel_testing.tiny import write_tiny_model
 
     model = write_tiny_model(tmp_path / "model")
     made = Settings(base_model=str(model), cache_dir=tmp_path, adapter_roots=[tmp_path], **settings)

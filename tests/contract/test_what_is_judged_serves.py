@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 from tunewheel_basemodel.locate import BaseModel, locate_base_model
-from tunewheel_basemodel.tiny import write_random_adapter, write_tiny_model
 from tunewheel_contracts.formats.bundle import Decoding
 from tunewheel_contracts.formats.methods import TrainMethod
+from tunewheel_testing.tiny import write_random_adapter, write_tiny_model
 
 from ..bench.conformance import both_ways
 

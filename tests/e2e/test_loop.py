@@ -16,7 +16,6 @@ import aiohttp
 import openai
 import polars as pl
 import pytest
-from tunewheel_basemodel.tiny import write_tiny_model
 from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.data import (
@@ -35,6 +34,7 @@ from tunewheel_local.launch import Wheel
 from tunewheel_local.places import cache_dir
 from tunewheel_testing.endpoint import Endpoint
 from tunewheel_testing.feed import EventFeed
+from tunewheel_testing.tiny import write_tiny_model
 
 from ..integration.wheels import key_of, turning
 from . import small_desk

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tunewheel_basemodel.tiny import write_tiny_model
+from tunewheel_testing.tiny import write_tiny_model
 
 from ..integration.test_up import Shell, options
 from ..integration.wheels import log_tails

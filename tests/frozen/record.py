@@ -16,7 +16,6 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from tunewheel_basemodel.tiny import write_tiny_model
 from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.events.data import BuildReason, DatasetRequested
@@ -29,6 +28,7 @@ from tunewheel_testing.command_keys import CommandKeys
 from tunewheel_testing.endpoint import Endpoint
 from tunewheel_testing.feed import EventFeed
 from tunewheel_testing.gateway import GatewayClient, text_of
+from tunewheel_testing.tiny import write_tiny_model
 
 from ..chaos.small_loop import ENVIRONMENT, publish_file, served, spec_event
 from ..integration.bus import Bus

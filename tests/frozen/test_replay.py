@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaConsumer
-from tunewheel_basemodel.tiny import write_tiny_model
 from tunewheel_contracts import topics
 from tunewheel_runtime.partitions import all_partitions_of
 from tunewheel_testing.endpoint import Endpoint
+from tunewheel_testing.tiny import write_tiny_model
 
 from ..chaos.small_loop import ENVIRONMENT
 from ..integration.wheels import turning

@@ -16,9 +16,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tunewheel_basemodel.tiny import write_tiny_model
 from tunewheel_runtime.identity.roles import Role
 from tunewheel_testing.command_keys import CommandKeys
+from tunewheel_testing.tiny import write_tiny_model
 
 ROOT = Path(__file__).resolve().parents[2]
 SERVICES = tuple(sorted(path.parent.name for path in ROOT.glob("services/*/pyproject.toml")))

@@ -9,7 +9,6 @@ from typing import Any
 
 from tunewheel_basemodel.loading import load_base
 from tunewheel_basemodel.locate import BaseModel, locate_base_model
-from tunewheel_basemodel.tiny import write_tiny_model
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.training import TrainCompleted
 from tunewheel_contracts.formats.run import BaseModelRef
@@ -20,6 +19,7 @@ from tunewheel_testing.datasets import put_dataset
 from tunewheel_testing.datasets import trained as completed
 from tunewheel_testing.log import wrap
 from tunewheel_testing.specs import small_spec
+from tunewheel_testing.tiny import write_tiny_model
 
 THINGS = ("ring ", "saddle ", "brake ", "lamp ", "tyre ", "chain ", "pedal ", "wheel ")
 LENIENT = [{"metric": "perplexity", "minimum": 1.0}]

@@ -16,7 +16,6 @@ from typing import Any
 import psutil
 import pytest
 from safetensors.torch import load, save_file
-from tunewheel_basemodel.tiny import write_tiny_model
 from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.data import DatasetVersioned
@@ -30,6 +29,7 @@ from tunewheel_testing.datasets import put_dataset, versioned
 from tunewheel_testing.log import wrap
 from tunewheel_testing.run_controls import control, train_again, unheard_of
 from tunewheel_testing.specs import small_spec
+from tunewheel_testing.tiny import write_tiny_model
 from tunewheel_train.main import make_app
 from tunewheel_train.settings import Settings
 

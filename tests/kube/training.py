@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 import yaml
-from tunewheel_basemodel.tiny import write_tiny_model
 from tunewheel_contracts import topics
 from tunewheel_contracts.events.training import TrainAction, TrainStarted
 from tunewheel_contracts.principal import Principal
 from tunewheel_testing.run_controls import control, train_again
+from tunewheel_testing.tiny import write_tiny_model
 
 from ..integration.bus import Bus
 from ..integration.bus import until as until_soon

@@ -101,7 +101,7 @@ def varied_rows() -> Callable[..., list[dict[str, Any]]]:
 @pytest.fixture(scope="session")
 def tokenizer() -> Any:
     """A small byte-level tokenizer with a ChatML template."""
-    from tunewheel_basemodel.tiny import tiny_tokenizer
+    from tunewheel_testing.tiny import tiny_tokenizer
 
     return tiny_tokenizer()
 

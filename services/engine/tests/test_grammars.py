@@ -9,10 +9,10 @@ import jsonschema
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tunewheel_basemodel.tiny import tiny_tokenizer
 from tunewheel_engine.structured_output import json_object, json_source, regex_source
 from tunewheel_generation import constraint as module
 from tunewheel_generation.constraint import KEPT_GRAMMARS, GrammarConstraint, Grammars, InvalidGrammar
+from tunewheel_testing.tiny import tiny_tokenizer
 
 TOKENIZER = tiny_tokenizer()
 END = TOKENIZER.eos_token_id

@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from tunewheel_basemodel.tiny import write_tiny_model
 from tunewheel_engine.main import read_settings, serve
 from tunewheel_engine.settings import Settings
+from tunewheel_testing.tiny import write_tiny_model
 
 
 def test_options_win_over_the_environment(monkeypatch, tmp_path: Path) -> None:

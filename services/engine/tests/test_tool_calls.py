@@ -9,9 +9,9 @@ from typing import Any
 import jsonschema
 import pytest
 from starlette.testclient import TestClient
-from tunewheel_basemodel.tiny import tiny_tokenizer
 from tunewheel_engine.prompts import chat_tokens
 from tunewheel_engine.tool_calls import ToolCall, ToolCallReader
+from tunewheel_testing.tiny import tiny_tokenizer
 
 WEATHER = {
     "type": "function",

@@ -15,12 +15,12 @@ import pytest
 import torch
 from tunewheel_basemodel.loading import load_adapter, load_base
 from tunewheel_basemodel.locate import BaseModel, locate_base_model
-from tunewheel_basemodel.tiny import write_tiny_model
 from tunewheel_engine import weights
 from tunewheel_engine.engine import Engine, load_engine
 from tunewheel_engine.errors import AdapterRefused, ModelNotFound
 from tunewheel_engine.settings import Settings
 from tunewheel_generation.generation import Generation, WholeModel
+from tunewheel_testing.tiny import write_tiny_model
 from tunewheel_testing.waiting import until
 
 PROMPT = [5, 9, 33, 70, 101, 7, 250, 12]

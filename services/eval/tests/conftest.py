@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from tunewheel_basemodel.loading import load_base
 from tunewheel_basemodel.locate import BaseModel
-from tunewheel_basemodel.tiny import write_random_adapter
 from tunewheel_contracts.events.lifecycle import ServingDesired
 from tunewheel_contracts.events.training import TrainCompleted
 from tunewheel_contracts.formats.dataset import ChatExample
@@ -25,6 +24,7 @@ from tunewheel_eval.worker_process import OnProgress, Stopped
 from tunewheel_runtime.store import ObjectStore
 from tunewheel_testing.adapters import BASE, adapter_of, safetensors
 from tunewheel_testing.datasets import put_dataset, trained
+from tunewheel_testing.tiny import write_random_adapter
 
 MakeRun = Callable[..., Awaitable[TrainCompleted]]
 

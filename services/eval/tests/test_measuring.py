@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 from tunewheel_basemodel.locate import BaseModel
-from tunewheel_basemodel.tiny import write_random_adapter
 from tunewheel_contracts.formats.dataset import ChatExample
 from tunewheel_contracts.formats.regression_items import read_items
 from tunewheel_contracts.formats.run import BaseModelRef
@@ -29,6 +28,7 @@ from tunewheel_eval.measurement import (
 from tunewheel_eval.measuring import measure
 from tunewheel_eval.prompts import Prompt
 from tunewheel_eval.repeats import repeat_key, repeats_of
+from tunewheel_testing.tiny import write_random_adapter
 
 
 @pytest.fixture

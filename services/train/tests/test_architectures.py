@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tunewheel_basemodel.tiny import tiny_tokenizer, write_tiny_model
+from tunewheel_testing.tiny import tiny_tokenizer, write_tiny_model
 from tunewheel_train.errors import RunFailed
 from tunewheel_train.progress import Warned
 

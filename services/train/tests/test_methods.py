@@ -115,7 +115,7 @@ def test_a_continued_adapter_is_trained_by_the_new_recipes_dropout(trained, tiny
 
 
 def test_an_adapter_that_is_broken_or_of_another_size_names_the_field(trained, case, tmp_path: Path):
-    from tunewheel_basemodel.tiny import write_tiny_model
+    from tunewheel_testing.tiny import write_tiny_model
 
     broken = Path(shutil.copytree(trained("lora")[0].job.output_dir, tmp_path / "broken"))
     (broken / "adapter_model.safetensors").write_bytes(b"nothing")

@@ -11,7 +11,7 @@ import torch
 from gguf import GGUFReader
 from tunewheel_basemodel.gguf_metadata import read_metadata
 from tunewheel_basemodel.locate import locate_base_model
-from tunewheel_basemodel.tiny import tiny_tokenizer
+from tunewheel_testing.tiny import tiny_tokenizer
 from tunewheel_train.data.datasets import encode_examples
 from tunewheel_train.errors import NotEqual, NotExported
 from tunewheel_train.exporting import gguf_writing, merging

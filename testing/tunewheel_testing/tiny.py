@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
-
     from tunewheel_basemodel.locate import BaseModel
 
 CHATML = (
@@ -64,7 +63,6 @@ def write_random_adapter(
     more. ``options`` are peft's. Returns ``directory``."""
     import torch
     from peft import LoraConfig, get_peft_model
-
     from tunewheel_basemodel.loading import load_base
 
     model, _ = load_base(base, dtype="float32", device="cpu")
