@@ -154,7 +154,7 @@ def with_sources(packages: Path) -> dict[str, str]:
     if PACKED.is_file() and sys.version_info[:2] == PACKED_FOR:
         with zipfile.ZipFile(PACKED) as packed:
             packed.extractall(packages)
-    sources = [str(ROOT / part / "src") for part in SOURCES]
+    sources = [*(str(ROOT / part / "src") for part in SOURCES), str(ROOT / "testing")]
     sys.path[1:1] = [*sources, str(packages)]
     path = os.pathsep.join([*sources, str(packages), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
     return os.environ | {

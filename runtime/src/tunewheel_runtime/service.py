@@ -179,32 +179,26 @@ class Service:
         """The FastStream broker behind the subscriptions."""
         return self._subscriptions.broker
 
-    def on(self, topic: TopicSpec, *, group: str | None = None) -> Callable[[H], H]:
+    def on(self, topic: TopicSpec) -> Callable[[H], H]:
         """Handle events one at a time. The events that the handler returns are published, then the offset is
         committed."""
-        return self._subscriptions.single(topic, group)
+        return self._subscriptions.single(topic)
 
-    def on_each(
-        self, topic: TopicSpec, *, group: str | None = None, max_records: int = 2_000
-    ) -> Callable[[H], H]:
+    def on_each(self, topic: TopicSpec, *, max_records: int = 2_000) -> Callable[[H], H]:
         """Like ``on``, for high volume: records are fetched, published and committed in batches."""
-        return self._subscriptions.each(topic, group, max_records)
+        return self._subscriptions.each(topic, max_records)
 
-    def on_batch(
-        self, topic: TopicSpec, *, group: str | None = None, max_records: int = 500
-    ) -> Callable[[H], H]:
+    def on_batch(self, topic: TopicSpec, *, max_records: int = 500) -> Callable[[H], H]:
         """Pass whole batches of ``Delivery`` to the handler."""
-        return self._subscriptions.batch(topic, group, max_records)
+        return self._subscriptions.batch(topic, max_records)
 
-    def job(
-        self, topic: TopicSpec, *, group: str | None = None, concurrent: bool = False
-    ) -> Callable[[H], H]:
+    def job(self, topic: TopicSpec, *, concurrent: bool = False) -> Callable[[H], H]:
         """Run long work under a ``Lease`` on the event's partition.
 
         ``concurrent``: the handler is called for every event at once, and must itself decide in which order
         the jobs run. Otherwise it is called for one event after the other.
         """
-        return self._subscriptions.job(topic, group, concurrent=concurrent)
+        return self._subscriptions.job(topic, concurrent=concurrent)
 
     @property
     def check_signature(self) -> Check:

@@ -22,7 +22,7 @@ from tunewheel_contracts.topics import TopicSpec
 from tunewheel_runtime.broker import make_broker
 from tunewheel_runtime.broker_watch import Lag
 from tunewheel_runtime.concurrent_jobs import ConcurrentJobs
-from tunewheel_runtime.consuming import BatchHandler, Consumption, Handler, commit
+from tunewheel_runtime.consuming import Consumption, commit
 from tunewheel_runtime.handling import Record
 from tunewheel_runtime.jobs import LONGEST_JOB_MS, JobHandler, LeaseListener, Settle, consume_job
 from tunewheel_runtime.kafka import COMMITTED, client_options, foreign_options, stop_in_full
@@ -86,28 +86,26 @@ class Subscriptions:
         await self._concurrent.ended()
         await stop_in_full(self.broker.stop)
 
-    def single(self, topic: TopicSpec, group: str | None) -> Callable[[H], H]:
-        async def consume(handler: Handler, message: StreamMessage[Any]) -> None:
-            await self._consumption.consume_one(topic, handler, message.raw_message)
-            await commit(_consumer(message), [message.raw_message])
+    def single(self, topic: TopicSpec) -> Callable[[H], H]:
+        return self._committing(topic, self._consumption.consume_one)
 
-        return self._register(topic, group, consume)
+    def each(self, topic: TopicSpec, max_records: int) -> Callable[[H], H]:
+        return self._committing(topic, self._consumption.consume_each, max_records)
 
-    def each(self, topic: TopicSpec, group: str | None, max_records: int) -> Callable[[H], H]:
-        async def consume(handler: Handler, message: StreamMessage[Any]) -> None:
-            await self._consumption.consume_each(topic, handler, message.raw_message)
-            await commit(_consumer(message), message.raw_message)
+    def batch(self, topic: TopicSpec, max_records: int) -> Callable[[H], H]:
+        return self._committing(topic, self._consumption.consume_batch, max_records)
 
-        return self._register(topic, group, consume, max_records=max_records)
+    def _committing(
+        self, topic: TopicSpec, consume: Callable[..., Awaitable[None]], max_records: int | None = None
+    ) -> Callable[[H], H]:
+        async def consume_and_commit(handler: Any, message: StreamMessage[Any]) -> None:
+            raw = message.raw_message
+            await consume(topic, handler, raw)
+            await commit(_consumer(message), [raw] if max_records is None else raw)
 
-    def batch(self, topic: TopicSpec, group: str | None, max_records: int) -> Callable[[H], H]:
-        async def consume(handler: BatchHandler, message: StreamMessage[Any]) -> None:
-            await self._consumption.consume_batch(topic, handler, message.raw_message)
-            await commit(_consumer(message), message.raw_message)
+        return self._register(topic, consume_and_commit, max_records=max_records)
 
-        return self._register(topic, group, consume, max_records=max_records)
-
-    def job(self, topic: TopicSpec, group: str | None, *, concurrent: bool = False) -> Callable[[H], H]:
+    def job(self, topic: TopicSpec, *, concurrent: bool = False) -> Callable[[H], H]:
         listener = self._listeners[topic.name] = LeaseListener()
 
         async def consume(handler: JobHandler, message: StreamMessage[Any]) -> None:
@@ -121,7 +119,7 @@ class Subscriptions:
             else:
                 await work(_settle_alone)
 
-        return self._register(topic, group, consume, listener=listener)
+        return self._register(topic, consume, listener=listener)
 
     def handles(self, topic: TopicSpec, key: str) -> bool:
         """Return whether events on ``topic`` with this record key are assigned to this process."""
@@ -183,14 +181,13 @@ class Subscriptions:
     def _register(
         self,
         topic: TopicSpec,
-        group: str | None,
         consume: Callable[[Any, StreamMessage[Any]], Awaitable[None]],
         *,
         max_records: int | None = None,
         listener: LeaseListener | None = None,
     ) -> Callable[[H], H]:
         settings = self._settings
-        group = group or f"{self._name}.{topic.name.replace('.', '-')}"
+        group = f"{self._name}.{topic.name.replace('.', '-')}"
         self.groups.append((group, topic.name))
         self._consumption.expect(topic)
         options: dict[str, Any] = {

@@ -16,7 +16,6 @@ from tunewheel_runtime.service import Delivery, Lease, Service
 from tunewheel_curate.curation import Curation
 from tunewheel_curate.labelling.reminders import Reminders
 from tunewheel_curate.labelling.requests import LabelsWanted
-from tunewheel_curate.records.log import GROUP
 
 
 def register(
@@ -25,7 +24,7 @@ def register(
     """Attach the handlers."""
     service.ask_who()
 
-    @service.on_batch(topics.RECORD_INGESTED, group=GROUP, max_records=append_batch)
+    @service.on_batch(topics.RECORD_INGESTED, max_records=append_batch)
     async def on_record_ingested(deliveries: Sequence[Delivery[RecordIngested]]) -> None:
         await curation.keep(deliveries)
 
