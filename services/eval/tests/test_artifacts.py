@@ -10,7 +10,6 @@ from tunewheel_contracts.events.training import TrainCompleted
 from tunewheel_contracts.formats.dataset import ChatExample
 from tunewheel_contracts.formats.run import AdapterRef
 from tunewheel_eval.artifacts import (
-    check_files,
     fetch_candidate,
     keep_measurement,
     known_rows,
@@ -49,30 +48,13 @@ def adapter_with(event: TrainCompleted, *names: str, **changes: Any) -> AdapterR
 GOOD = ("adapter_config.json", "adapter_model.safetensors")
 
 
-@pytest.mark.parametrize(
-    ("names", "method", "complaint"),
-    [
-        ((*GOOD, "adapter_model.bin"), "lora", "pickled files (adapter_model.bin)"),
-        ((*GOOD, "deep/optimizer.pt"), "qlora", "pickled files (optimizer.pt)"),
-        (("adapter_config.json",), "lora", "lacks adapter_model.safetensors"),
-        (("adapter_model.safetensors",), "qlora", "lacks adapter_config.json"),
-        (("config.json",), "full", "lacks *.safetensors"),
-        (("model.safetensors",), "full", "lacks config.json"),
-    ],
-)
-async def test_files_are_refused_by_name(
-    make_run: MakeRun, names: tuple[str, ...], method: str, complaint: str
+async def test_files_that_must_not_be_loaded_make_the_candidate_unfit(
+    make_run: MakeRun, store: ObjectStore, tmp_path: Path
 ) -> None:
-    with pytest.raises(UnfitCandidate) as caught:
-        check_files(adapter_with(await make_run(), *names, method=method))
-    assert caught.value.field == "adapter.files"
-    assert complaint in caught.value.reason
-
-
-async def test_complete_files_are_let_through(make_run: MakeRun) -> None:
     event = await make_run()
-    check_files(adapter_with(event, *GOOD, "tunewheel.json"))
-    check_files(adapter_with(event, "config.json", "model-00001-of-00002.safetensors", method="full"))
+    with pytest.raises(UnfitCandidate, match="pickled files") as caught:
+        await fetch_candidate(store, adapter_with(event, *GOOD, "adapter_model.bin"), tmp_path)
+    assert caught.value.field == "adapter.files"
 
 
 async def test_candidate_is_fetched_whole_and_verified(

@@ -98,7 +98,7 @@ async def test_a_pickle_is_refused_before_it_is_fetched(tmp_path: Path):
     store = ObjectStore("memory://")
     adapter = await put_adapter(store, "m-1")
     pickle = await store.put("adapters/m-1/adapter_model.bin", b"x")
-    with pytest.raises(InvalidAdapter, match="is a pickle"):
+    with pytest.raises(InvalidAdapter, match="pickled files"):
         await AdapterFiles(store, tmp_path).materialise(
             adapter.model_copy(update={"files": (*adapter.files, pickle)})
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatch
+from pathlib import PurePosixPath
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -10,6 +12,12 @@ from tunewheel_contracts.fields import ArtifactRef, FiniteFloat, Frozen, Relativ
 from tunewheel_contracts.formats.methods import TrainMethod
 from tunewheel_contracts.formats.plan import TrainPlan
 from tunewheel_contracts.formats.recipe import TrainSpec
+
+PICKLES = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"})
+"""Suffixes of weights that run code when they are loaded."""
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+WHOLE_MODEL_FILES = ("config.json", "*.safetensors")
+"""The files that a model must have, as patterns: a whole model may have its weights in several files."""
 
 
 class BaseModelRef(Frozen):
@@ -47,6 +55,17 @@ class AdapterRef(Frozen):
     def is_whole(self) -> bool:
         """Whether this is a fully fine-tuned model, which needs no base."""
         return not self.method.traits.adapter
+
+    @property
+    def unloadable(self) -> str | None:
+        """Why the files must not be loaded or cannot be, by their names alone; None: they can."""
+        names = [PurePosixPath(ref.path).name for ref in self.files]
+        if pickled := sorted(name for name in names if PurePosixPath(name).suffix in PICKLES):
+            return f"holds pickled files ({', '.join(pickled)}), which can run code; save it as safetensors"
+        needed = WHOLE_MODEL_FILES if self.is_whole else ADAPTER_FILES
+        if missing := [one for one in needed if not any(fnmatch(name, one) for name in names)]:
+            return f"lacks {', '.join(missing)} in {self.path}; save it with save_pretrained, as safetensors"
+        return None
 
 
 class Usage(Frozen):

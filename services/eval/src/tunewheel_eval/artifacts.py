@@ -7,7 +7,7 @@ import contextlib
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -27,8 +27,6 @@ from tunewheel_eval.measurement import Header, Measurement, Row, read_measuremen
 
 MOST_FILES = 40
 """The most stored measurements of one model that are read: a base may have years of them."""
-_PICKLED = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"})
-_ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
 async def read_rows(store: ObjectStore, ref: ArtifactRef, field: str, *, why: str = "") -> pl.DataFrame:
@@ -69,7 +67,8 @@ async def read_terms(store: ObjectStore, ref: ArtifactRef) -> frozenset[str]:
 async def fetch_candidate(store: ObjectStore, adapter: AdapterRef, destination: Path) -> Path:
     """Download and verify the candidate's files. Raises UnfitCandidate: files are missing, damaged or
     pickled, or a file that the method needs is not there."""
-    check_files(adapter)
+    if (reason := adapter.unloadable) is not None:
+        raise UnfitCandidate(field="adapter.files", reason=reason)
     try:
         return await fetch_model(store, adapter, destination)
     except (ArtifactMissing, CorruptArtifact) as error:
@@ -88,24 +87,6 @@ async def fetch_champion(store: ObjectStore, adapter: AdapterRef, destination: P
 async def fetch_model(store: ObjectStore, adapter: AdapterRef, destination: Path) -> Path:
     """Download and verify the files of an adapter or a whole model; see ``ObjectStore.fetch_directory``."""
     return await store.fetch_directory(adapter.files, adapter.path, destination)
-
-
-def check_files(adapter: AdapterRef) -> None:
-    """Raise UnfitCandidate if, by their names, files must not be loaded or are missing."""
-    paths = [PurePosixPath(file.path) for file in adapter.files]
-    if pickled := sorted(path.name for path in paths if path.suffix in _PICKLED):
-        reason = f"holds pickled files ({', '.join(pickled)}), which can run code; save it as safetensors"
-        raise UnfitCandidate(field="adapter.files", reason=reason)
-    names = {str(path.relative_to(adapter.path)) for path in paths if path.is_relative_to(adapter.path)}
-    if adapter.is_whole:
-        missing = [] if any(name.endswith(".safetensors") for name in names) else ["*.safetensors"]
-        missing += ["config.json"] if "config.json" not in names else []
-    else:
-        missing = [name for name in _ADAPTER_FILES if name not in names]
-    if missing:
-        form = "a whole model" if adapter.is_whole else "an adapter in PEFT's format"
-        reason = f"lacks {', '.join(missing)} below {adapter.path}; save it as {form}, as safetensors"
-        raise UnfitCandidate(field="adapter.files", reason=reason)
 
 
 async def keep_measurement(store: ObjectStore, measurement: Measurement, *, dataset_id: str) -> None:

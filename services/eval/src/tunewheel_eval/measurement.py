@@ -7,7 +7,6 @@ any order. If the writer was killed, the file may end in half a line, which is i
 from __future__ import annotations
 
 import operator
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -19,6 +18,7 @@ from tunewheel_contracts.formats.bundle import Decoding
 from tunewheel_contracts.formats.dataset import ChatExample
 from tunewheel_contracts.formats.run import AdapterRef, BaseModelRef
 from tunewheel_contracts.identity import content_id, content_sha256
+from tunewheel_runtime.files import replace_file
 
 from tunewheel_eval.bundles import files_of
 
@@ -191,9 +191,7 @@ class RowFile:
         self.rows: dict[str, Row] = dict(found.rows)
         path.parent.mkdir(parents=True, exist_ok=True)
         # Rewrite the whole file, so that no row is appended to half a line of a killed worker.
-        scratch = path.with_suffix(".tmp")
-        scratch.write_text(found.to_lines(), "utf-8")
-        os.replace(scratch, path)
+        replace_file(path, found.to_lines().encode())
 
     def add(self, rows: Sequence[Row]) -> None:
         """Append ``rows`` and flush them to the operating system."""

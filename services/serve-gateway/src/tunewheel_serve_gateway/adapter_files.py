@@ -6,23 +6,18 @@ Files are verified by their hashes. Only safetensors are accepted.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import shutil
 import time
 from collections.abc import Collection
-from fnmatch import fnmatch
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from weakref import WeakValueDictionary
 
 from tunewheel_contracts.errors import TunewheelError
 from tunewheel_contracts.formats.run import AdapterRef
 from tunewheel_runtime.store import ObjectStore
 
-PICKLES = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"})
-"""Formats that run code when they are loaded."""
-ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
-WHOLE_MODEL = ("config.json", "*.safetensors")
-"""Files that a model must have, as patterns: a whole model may have its weights in several files."""
 LONGEST_HEADER = 100_000_000
 """Bytes; the limit that the safetensors format sets."""
 KEPT_SECONDS = 3_600.0
@@ -55,7 +50,8 @@ class AdapterFiles:
             InvalidAdapter: pickles, missing files, or weights that are not safetensors.
             CorruptArtifact, ArtifactMissing, TransientError: see ``ObjectStore``.
         """
-        check_names(adapter)
+        if adapter.unloadable is not None:
+            raise InvalidAdapter(f"{adapter.model_id} {adapter.unloadable}")
         place = self._root / adapter.model_id
         # Several engines may need the same adapter at once; it is downloaded once.
         async with self._laying.setdefault(adapter.model_id, asyncio.Lock()):
@@ -97,37 +93,18 @@ class AdapterFiles:
         return removed
 
 
-def check_names(adapter: AdapterRef) -> None:
-    """Refuse an adapter whose file names show that no engine can load it. Raises InvalidAdapter: a file is a
-    pickle, or a needed file is missing."""
-    names = [PurePosixPath(ref.path).name for ref in adapter.files]
-    for name in names:
-        if PurePosixPath(name).suffix in PICKLES:
-            raise InvalidAdapter(f"{adapter.model_id}/{name} is a pickle; save the adapter as safetensors")
-    for needed in WHOLE_MODEL if adapter.is_whole else ADAPTER:
-        if not any(fnmatch(name, needed) for name in names):
-            raise InvalidAdapter(f"{adapter.model_id} lacks {needed}; save it with save_pretrained")
-
-
 def check_safetensors(file: Path) -> None:
     """Check the header of ``file``: an 8-byte little-endian length, then JSON of that length.
 
     Source: the safetensors format specification (huggingface/safetensors, README). Raises InvalidAdapter.
     """
-    size = file.stat().st_size
+    size, header = file.stat().st_size, None
     with file.open("rb") as stream:
         length = int.from_bytes(stream.read(8), "little")
-        if size < 10 or not 2 <= length <= min(size - 8, LONGEST_HEADER):
-            raise InvalidAdapter(
-                f"{file.parent.name}/{file.name} is not safetensors; save it with save_pretrained"
-            )
-        try:
-            header = json.loads(stream.read(length))
-        except ValueError as error:
-            raise InvalidAdapter(
-                f"{file.parent.name}/{file.name} is not safetensors ({error}); save it with save_pretrained"
-            ) from error
+        if size >= 10 and 2 <= length <= min(size - 8, LONGEST_HEADER):
+            with contextlib.suppress(ValueError):
+                header = json.loads(stream.read(length))
     if not isinstance(header, dict):
         raise InvalidAdapter(
-            f"{file.parent.name}/{file.name} has no safetensors header; save it with save_pretrained"
+            f"{file.parent.name}/{file.name} is not safetensors; save it with save_pretrained"
         )

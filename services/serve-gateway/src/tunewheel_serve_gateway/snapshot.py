@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import os
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,7 +20,9 @@ from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.topics import BY_NAME
 from tunewheel_runtime.deadletter import Warn
+from tunewheel_runtime.files import replace_file
 from tunewheel_runtime.kafka_settings import KafkaSettings
+from tunewheel_runtime.waiting import end_all
 
 from tunewheel_serve_gateway.catalog import Catalog
 
@@ -58,11 +57,9 @@ class Snapshot:
 
     async def close(self, catalog: Catalog) -> None:
         """Stop, and write a change that was not written yet."""
-        if self._following is not None:
-            self._following.cancel()
-            await asyncio.gather(self._following, return_exceptions=True)
-            if self.changed.is_set():
-                await self._try_to_write(catalog)
+        await end_all(self._following)
+        if self._following is not None and self.changed.is_set():
+            await self._try_to_write(catalog)
 
     async def _follow(self, catalog: Catalog) -> None:
         while True:
@@ -93,18 +90,7 @@ class Snapshot:
             "sha256": hashlib.sha256(content).hexdigest(),
         }
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        # Gateways that share the folder may write at the same time.
-        handle, name = tempfile.mkstemp(dir=self._path.parent, prefix=f".{self._path.name}-")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(orjson.dumps(header) + b"\n" + content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(name, self._path)
-        except BaseException:
-            with suppress(OSError):
-                os.unlink(name)
-            raise
+        replace_file(self._path, orjson.dumps(header) + b"\n" + content)
 
     def read(self) -> Found | None:
         """Return the snapshot; None where there is none that can be used. The process's log then says why."""
