@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 from tunewheel_contracts.errors import TransientError
 from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.identity import content_sha256
@@ -190,3 +191,15 @@ async def test_a_download_is_verified(store: ObjectStore, tmp_path: Path) -> Non
         await store.download(ref.model_copy(update={"sha256": content_sha256(b"two")}), tmp_path / "x")
     with pytest.raises(ArtifactMissing, match="b is not in"):
         await store.download(ref.model_copy(update={"path": "b"}), tmp_path / "x")
+
+
+async def test_the_document_that_was_stored_first_stays() -> None:
+    store = ObjectStore("memory://")
+    one, other = (ArtifactRef(path="p", sha256=digit * 64, size_bytes=1) for digit in "01")
+    assert await store.document("notes/a.json", ArtifactRef) is None
+    assert await store.first_document("notes/a.json", one) == one
+    assert await store.first_document("notes/a.json", other) == one
+    assert await store.document("notes/a.json", ArtifactRef) == one
+    await store.put("notes/b.json", b"{}")
+    with pytest.raises(ValidationError):
+        await store.document("notes/b.json", ArtifactRef)

@@ -115,8 +115,8 @@ class Attempts:
         return [path for path in await self._store.list(folder) if not path.endswith(".failure.json")]
 
     async def _failure(self, path: str) -> str:
-        data = await self._store.read(f"{path.removesuffix('.json')}.failure.json")
-        return UNFINISHED if data is None else Failure.model_validate_json(data).reason
+        found = await self._store.document(f"{path.removesuffix('.json')}.failure.json", Failure)
+        return UNFINISHED if found is None else found.reason
 
     async def _give_back(self, note: str) -> None:
         with contextlib.suppress(TransientError):  # Then the attempt stays counted.

@@ -14,18 +14,21 @@ import tempfile
 from collections.abc import AsyncIterator, Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import unquote, urlsplit
 
 import obstore
 from obstore.exceptions import AlreadyExistsError
 from obstore.store import LocalStore, MemoryStore, from_url
 from opentelemetry.metrics import Meter, NoOpMeter
+from pydantic import BaseModel
 from tunewheel_contracts.errors import TunewheelError
 from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.identity import content_sha256
 
 from tunewheel_runtime.store_requests import StoreRequests
 
+M = TypeVar("M", bound=BaseModel)
 PART_BYTES = 5 << 20
 """Size of the parts in which large files are read and written; the smallest that S3 allows."""
 
@@ -109,6 +112,17 @@ class ObjectStore:
                 return data
         except FileNotFoundError:
             return None
+
+    async def document(self, path: str, kind: type[M]) -> M | None:
+        """Return the JSON at ``path`` as ``kind``; None where there is no object. Raises TransientError, and
+        pydantic's ValidationError."""
+        data = await self.read(path)
+        return None if data is None else kind.model_validate_json(data)
+
+    async def first_document(self, path: str, value: M) -> M:
+        """Create ``path`` with ``value`` as JSON if it does not exist. Return its content, as ``first``
+        does."""
+        return value.model_validate_json(await self.first(path, value.model_dump_json(indent=1).encode()))
 
     async def get(self, ref: ArtifactRef) -> bytes:
         """Return the verified bytes of ``ref``. Raises ArtifactMissing, CorruptArtifact, TransientError."""

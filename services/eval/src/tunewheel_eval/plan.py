@@ -161,7 +161,7 @@ async def read_manifest(store: ObjectStore, ref: ArtifactRef) -> DatasetManifest
 
 async def pin(store: ObjectStore, plan: EvaluationPlan) -> EvaluationPlan:
     """Store the plan of a run's first evaluation, or return the one that is stored already."""
-    return await _first(store, first_plan_path(plan.run_id), plan)
+    return await store.first_document(first_plan_path(plan.run_id), plan)
 
 
 async def pin_later(store: ObjectStore, plan: EvaluationPlan) -> EvaluationPlan:
@@ -169,35 +169,24 @@ async def pin_later(store: ObjectStore, plan: EvaluationPlan) -> EvaluationPlan:
     first = await read_plan(store, plan.run_id)
     if first is not None and first.evaluation_id == plan.evaluation_id:
         return first
-    return await _first(store, later_plan_path(plan.run_id, str(plan.evaluation_id)), plan)
+    return await store.first_document(later_plan_path(plan.run_id, str(plan.evaluation_id)), plan)
 
 
 async def read_plan(
     store: ObjectStore, run_id: str, evaluation_id: str | None = None
 ) -> EvaluationPlan | None:
     """Return the plan of an evaluation of a run, by default of the first; None: there is none."""
-    first = await _read(store, first_plan_path(run_id))
+    first = await store.document(first_plan_path(run_id), EvaluationPlan)
     if evaluation_id is None or (first is not None and first.evaluation_id == evaluation_id):
         return first
-    return await _read(store, later_plan_path(run_id, evaluation_id))
+    return await store.document(later_plan_path(run_id, evaluation_id), EvaluationPlan)
 
 
 async def read_plans(store: ObjectStore, run_id: str) -> list[EvaluationPlan]:
     """Return the plans of all evaluations of a run: the first evaluation, then the others by name."""
     later = await store.list(f"runs/{run_id}/evaluations")
-    found = [await _read(store, path) for path in (first_plan_path(run_id), *later)]
+    found = [await store.document(path, EvaluationPlan) for path in (first_plan_path(run_id), *later)]
     return [plan for plan in found if plan is not None]
-
-
-async def _first(store: ObjectStore, path: str, plan: EvaluationPlan) -> EvaluationPlan:
-    return EvaluationPlan.model_validate_json(
-        await store.first(path, plan.model_dump_json(indent=1).encode())
-    )
-
-
-async def _read(store: ObjectStore, path: str) -> EvaluationPlan | None:
-    data = await store.read(path)
-    return EvaluationPlan.model_validate_json(data) if data is not None else None
 
 
 def _other_criteria(spec: ProjectSpec, criteria: Sequence[Criterion]) -> list[object]:

@@ -39,8 +39,8 @@ async def _successor(
     store: ObjectStore, plan: EvaluationPlan, manifest: DatasetManifest, newest: IndexVersioned | None
 ) -> EvaluationPlan:
     note = successor_path(plan.run_id, str(plan.evaluation_id))
-    data = await store.read(note)
-    if data is None:
+    named = await store.document(note, EvaluationRequest)
+    if named is None:
         first = await read_plan(store, plan.run_id)
         if newest is None or newest.index_id == plan.index_id or first is None or plan.regression is None:
             return plan
@@ -60,6 +60,5 @@ async def _successor(
         )
         later = await pin_later(store, made)
         named = EvaluationRequest(evaluation_id=str(later.evaluation_id))
-        data = await store.first(note, named.model_dump_json().encode())
-    name = EvaluationRequest.model_validate_json(data).evaluation_id
-    return await read_plan(store, plan.run_id, name) or plan
+        named = await store.first_document(note, named)
+    return await read_plan(store, plan.run_id, named.evaluation_id) or plan

@@ -98,8 +98,7 @@ async def plan_again(
         raise InvalidEvent(field="run_id", reason=reason)
     manifest = await read_manifest(store, first.dataset)
     note = request_path(request.run_id, request.event_id())
-    if (data := await store.read(note)) is not None:
-        earlier = EvaluationRequest.model_validate_json(data)
+    if (earlier := await store.document(note, EvaluationRequest)) is not None:
         plan = await read_plan(store, request.run_id, earlier.evaluation_id)
         if plan is not None:
             return plan, manifest
@@ -131,9 +130,7 @@ async def plan_again(
             break  # another scorecard would lack the cells too
         made = make(completes=made.evaluation_id)
     plan = await pin_later(store, made)
-    await store.first(
-        note, EvaluationRequest(evaluation_id=str(plan.evaluation_id)).model_dump_json().encode()
-    )
+    await store.first_document(note, EvaluationRequest(evaluation_id=str(plan.evaluation_id)))
     return plan, manifest
 
 

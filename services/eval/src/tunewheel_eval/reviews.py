@@ -28,14 +28,15 @@ Check = Callable[[ReviewSubmitted], Awaitable[None]]
 async def settle(store: ObjectStore, review: ReviewSubmitted, *, check: Check) -> EvalPassed | EvalFailed:
     """Turn a review into the final verdict. Raises InvalidEvent: the person may not review, no such run waits
     for a review, or it was rejected before."""
-    before = await _read(store, review.run_id, review.verdict)
+    before = await store.document(_path(review.run_id, review.verdict), ReviewSubmitted)
     if before is None or before.event_id() != review.event_id():  # a repeated review was checked before
         await check(review)
     plan = await _waiting(store, review)
     scorecard, ref = await _scorecard(store, plan)
     if before is None and review.verdict == "approved":
         await _refuse_after_rejection(store, plan)
-    decision = await _named_decision(before or await _record(store, review), review, check)
+    first = before or await store.first_document(_path(review.run_id, review.verdict), review)
+    decision = await _named_decision(first, review, check)
     if decision.verdict == "rejected":
         return rejected(plan, scorecard, ref, decision)
     return approved(plan, scorecard, ref, decision)
@@ -44,8 +45,8 @@ async def settle(store: ObjectStore, review: ReviewSubmitted, *, check: Check) -
 async def after_review(store: ObjectStore, plan: EvaluationPlan, verdict: Verdict) -> Verdict:
     """Return the verdict of a later evaluation under people's earlier decision on the run. An approval holds,
     so nobody is asked twice. A rejection is final."""
-    final = await _read(store, plan.run_id, "rejected")
-    approval = await _read(store, plan.run_id, "approved")
+    final = await store.document(_path(plan.run_id, "rejected"), ReviewSubmitted)
+    approval = await store.document(_path(plan.run_id, "approved"), ReviewSubmitted)
     scorecard = await read_scorecard(store, plan)
     assert scorecard is not None
     if final is not None:
@@ -71,7 +72,7 @@ async def read_scorecard(store: ObjectStore, plan: EvaluationPlan) -> tuple[Scor
 
 
 async def _refuse_after_rejection(store: ObjectStore, plan: EvaluationPlan) -> None:
-    final = await _read(store, plan.run_id, "rejected")
+    final = await store.document(_path(plan.run_id, "rejected"), ReviewSubmitted)
     if final is not None:
         raise InvalidEvent(
             field="verdict",
@@ -112,16 +113,6 @@ async def _scorecard(store: ObjectStore, plan: EvaluationPlan) -> tuple[Scorecar
         reason = f"{plan.run_id!r} failed its criteria, which no review changes"
         raise InvalidEvent(field="run_id", reason=reason)
     return found
-
-
-async def _record(store: ObjectStore, review: ReviewSubmitted) -> ReviewSubmitted:
-    data = review.model_dump_json(indent=1).encode()
-    return ReviewSubmitted.model_validate_json(await store.first(_path(review.run_id, review.verdict), data))
-
-
-async def _read(store: ObjectStore, run_id: str, verdict: str) -> ReviewSubmitted | None:
-    data = await store.read(_path(run_id, verdict))
-    return ReviewSubmitted.model_validate_json(data) if data is not None else None
 
 
 def _path(run_id: str, verdict: str) -> str:

@@ -37,8 +37,8 @@ async def linear_on(store: ObjectStore, train: ArtifactRef, holdout: Sequence[Ch
     path = f"rivals/{content_sha256([train.sha256, asked])}.json"
     if not asked:
         return None
-    if (kept := await store.read(path)) is not None:
-        return Rival.model_validate_json(kept)
+    if (kept := await store.document(path, Rival)) is not None:
+        return kept
     found = await asyncio.to_thread(linear_rival, *await read_labelled(store, train), holdout)
     if found is not None:
         await store.first(path, found.model_dump_json().encode())

@@ -87,8 +87,7 @@ class Judges:
         except InvalidSpec as error:
             raise InvalidEvent(field=f"dataset.spec.{error.field}", reason=error.reason) from error
         path, ends_at = f"judged/{project}/{spec.sha256}.json", self._clock() + longest_seconds
-        data = await self._store.read(path)
-        told = Told.model_validate_json(data) if data is not None else Told()
+        told = await self._store.document(path, Told) or Told()
         of = {pair.item_id: pair for pair in pairs}
         both = of.keys() & told.values.keys()
         known = [*(name for name in told.again if name in both), *sorted(both - told.again.keys())][:AGAIN]

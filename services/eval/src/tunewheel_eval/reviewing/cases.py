@@ -106,46 +106,38 @@ class Cases:
 
     async def read_set(self, review_id: str) -> ReviewSet | None:
         """Return the set as it is now; None: all its examples were erased."""
-        return await self._read(set_path(review_id), ReviewSet)
+        return await self._store.document(set_path(review_id), ReviewSet)
 
     async def keep(self, case: ReviewCase) -> ReviewCase:
         """Store ``case``, or return the one that was stored first."""
-        return await self._first(case_path(case.review_id), case)
+        return await self._store.first_document(case_path(case.review_id), case)
 
     async def read(self, review_id: str) -> ReviewCase | None:
-        return await self._read(case_path(review_id), ReviewCase)
+        return await self._store.document(case_path(review_id), ReviewCase)
 
     async def submission(self, review_id: str, person: str) -> Submission | None:
-        return await self._read(f"{submissions_folder(review_id)}/{person}.json", Submission)
+        return await self._store.document(f"{submissions_folder(review_id)}/{person}.json", Submission)
 
     async def submit(self, review_id: str, submission: Submission) -> Submission:
         """Store a person's submission, or return their first one."""
-        return await self._first(submission_path(review_id, submission.review), submission)
+        return await self._store.first_document(submission_path(review_id, submission.review), submission)
 
     async def submissions(self, review_id: str) -> Sequence[Submission]:
         """Return all submissions, in an order that does not depend on their time."""
         paths = await self._store.list(submissions_folder(review_id))
-        found = [await self._read(path, Submission) for path in paths]
+        found = [await self._store.document(path, Submission) for path in paths]
         return [one for one in found if one is not None]
 
     async def decision(self, review_id: str) -> Decision | None:
-        return await self._read(_decision_path(review_id, rejected=False), Decision)
+        return await self._store.document(_decision_path(review_id, rejected=False), Decision)
 
     async def rejection(self, review_id: str) -> Decision | None:
-        return await self._read(_decision_path(review_id, rejected=True), Decision)
+        return await self._store.document(_decision_path(review_id, rejected=True), Decision)
 
     async def decide(self, review_id: str, decision: Decision) -> Decision:
         """Store a decision, or return the first one of its kind."""
         rejected = decision.decided_by.verdict == "rejected"
-        return await self._first(_decision_path(review_id, rejected=rejected), decision)
-
-    async def _first(self, path: str, value: M) -> M:
-        data = await self._store.first(path, value.model_dump_json(indent=1).encode())
-        return type(value).model_validate_json(data)
-
-    async def _read(self, path: str, model: type[M]) -> M | None:
-        data = await self._store.read(path)
-        return model.model_validate_json(data) if data is not None else None
+        return await self._store.first_document(_decision_path(review_id, rejected=rejected), decision)
 
 
 def submission_path(review_id: str, review: ReviewSubmitted) -> str:

@@ -72,15 +72,11 @@ class Launch:
 
     async def outcome(self, store: ObjectStore) -> Outcome | None:
         """Return its outcome; None: it has not ended."""
-        data = await store.read(_outcome_path(self.name))
-        return Outcome.model_validate_json(data) if data is not None else None
+        return await store.document(_outcome_path(self.name), Outcome)
 
     async def end(self, store: ObjectStore, outcome: Outcome) -> Outcome:
         """Store its outcome, unless there is one; return the stored one."""
-        data = await store.first(
-            _outcome_path(self.name), outcome.model_dump_json(exclude_none=True).encode()
-        )
-        return Outcome.model_validate_json(data)
+        return await store.first_document(_outcome_path(self.name), outcome)
 
 
 def launch_of(event: Envelope[DatasetVersioned], lease: Lease) -> Launch:

@@ -127,8 +127,8 @@ class Bases:
 async def pinned(store: ObjectStore, manifest: DatasetManifest) -> str | None:
     """Return the commit that is pinned for this version; None: it was not found on the hub yet. Raises
     TransientError: the store is away."""
-    data = await store.read(_path(manifest))
-    return BaseModelRef.model_validate_json(data).revision if data is not None else None
+    found = await store.document(_path(manifest), BaseModelRef)
+    return found.revision if found is not None else None
 
 
 def _path(manifest: DatasetManifest) -> str:

@@ -35,8 +35,7 @@ async def decided(store: ObjectStore, manifest: DatasetManifest) -> Start | None
     TransientError."""
     if manifest.spec.train.continue_from != CHAMPION:
         return None
-    data = await store.read(_path(manifest))
-    return Start.model_validate_json(data) if data is not None else None
+    return await store.document(_path(manifest), Start)
 
 
 async def decide_start(
@@ -56,9 +55,7 @@ async def decide_start(
             start = await _from(store, manifest, base, champion)
         except (RunFailed, ArtifactMissing, CorruptArtifact, InvalidEvent, ValidationError) as error:
             start = Start(reason=str(getattr(error, "reason", None) or error))
-        start = Start.model_validate_json(
-            await store.first(_path(manifest), start.model_dump_json(indent=1).encode())
-        )
+        start = await store.first_document(_path(manifest), start)
     return start
 
 

@@ -86,8 +86,7 @@ class Try:
 
     async def begun(self) -> Begun | None:
         """Return node 0's note; None: the launch has ended, and its tries are deleted."""
-        data = await self.store.read(f"{self.prefix}/job.json")
-        return Begun.model_validate_json(data) if data is not None else None
+        return await self.store.document(f"{self.prefix}/job.json", Begun)
 
     async def join(self) -> None:
         """Note that this node starts its processes, unless another pod of this node did."""
@@ -98,11 +97,8 @@ class Try:
         lost = Lost(node=self.node.rank, pod=self.pod, reason=reason, failed=failed, went=went)
         log.warning("try_lost", number=self.number, node=lost.node, reason=reason)
 
-        async def say() -> bytes:
-            path = f"{self.prefix}/lost.{lost.node}.json"
-            return await self.store.first(path, lost.model_dump_json().encode())
-
-        await _until(say, self.every)
+        path = f"{self.prefix}/lost.{lost.node}.json"
+        await _until(lambda: self.store.first_document(path, lost), self.every)
 
     async def was_joined_by_another(self) -> bool:
         """Return whether another pod of this node joined the try."""
@@ -111,8 +107,8 @@ class Try:
 
     async def was_ended_by_another(self) -> bool:
         """Return whether another pod of this node noted that the node has left the try."""
-        lost = await self.store.read(f"{self.prefix}/lost.{self.node.rank}.json")
-        return lost is not None and Lost.model_validate_json(lost).pod != self.pod
+        lost = await self.store.document(f"{self.prefix}/lost.{self.node.rank}.json", Lost)
+        return lost is not None and lost.pod != self.pod
 
     async def all_joined(self) -> Literal[True]:
         """Return when all nodes other than node 0 have joined."""
@@ -138,12 +134,9 @@ class Try:
 
         async def look() -> Lost | None:
             nonlocal since
-            notes = [
-                await self.store.read(path)
-                for path in await self.store.list(self.prefix)
-                if path.startswith(f"{self.prefix}/lost.")
-            ]
-            found = [Lost.model_validate_json(note) for note in notes if note is not None]
+            paths = [one for one in await self.store.list(self.prefix) if "/lost." in one]
+            notes = [await self.store.document(path, Lost) for path in paths]
+            found = [note for note in notes if note is not None]
             if not found:
                 return None
             since = since or time.monotonic()
