@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import Field, SecretStr, field_validator
 from tunewheel_contracts.formats.allowed_sources import DEFAULT_HOSTS, Hosts
 from tunewheel_runtime.settings import ServiceSettings
 
@@ -128,17 +127,6 @@ class Settings(ServiceSettings):
         if url is not None and not url.get_secret_value().startswith(("redis://", "rediss://")):
             raise ValueError("must begin with redis:// or rediss://")
         return url
-
-    @model_validator(mode="before")
-    @classmethod
-    def _renamed(cls, values: Any) -> Any:
-        for old in ("completion_queue", "completion_queue_bytes"):
-            if old in values or f"TUNEWHEEL_{old.upper()}" in os.environ:
-                raise ValueError(
-                    f"TUNEWHEEL_{old.upper()} is no longer a setting: completions wait on the disk, and "
-                    "TUNEWHEEL_COMPLETION_LOG_BYTES limits how many; set that, or nothing"
-                )
-        return values
 
     @field_validator("engine_url")
     @classmethod

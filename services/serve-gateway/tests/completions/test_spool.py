@@ -11,7 +11,6 @@ from typing import Any
 
 import psutil
 import pytest
-from structlog.testing import capture_logs
 from tunewheel_contracts.event import KafkaRecord
 from tunewheel_serve_gateway.completions import spool as spools
 from tunewheel_serve_gateway.completions.kept import Kept
@@ -320,15 +319,6 @@ def test_entries_from_before_a_mark_are_tracked_until_they_are_gone(directory: P
         spool.acknowledge(spool.read(1))
     assert not spool.holds_marked()
     assert not opened(directory / "another").holds_marked()
-
-
-def test_an_earlier_release_s_files_are_left_and_told(directory: Path):
-    directory.mkdir()
-    (directory / "a.jsonl").write_text("{}\n")
-    with capture_logs() as told:
-        assert opened(directory).count == 0
-    assert "completions_of_an_earlier_release" in {line["event"] for line in told}
-    assert (directory / "a.jsonl").exists()
 
 
 def test_a_folder_that_cannot_be_made_names_the_setting(tmp_path: Path):

@@ -49,12 +49,6 @@ class Folders:
         """Create this process's own folder. It is locked under a temporary name and then renamed, so that no
         other process can take it over in between. Raises OSError."""
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for path in self._directory.glob("*.jsonl"):
-            log.error(
-                "completions_of_an_earlier_release",
-                file=str(path),
-                advice="start the release that wrote it once more, with the broker, to publish them",
-            )
         folder = self._directory / uuid.uuid4().hex
         unnamed = folder.with_suffix(UNNAMED)
         unnamed.mkdir(mode=0o700)
