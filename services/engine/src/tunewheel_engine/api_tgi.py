@@ -17,7 +17,7 @@ from tunewheel_runtime.identity.guard import needs
 from tunewheel_runtime.identity.roles import Role
 
 from tunewheel_engine.engine import Engine
-from tunewheel_engine.errors import EngineFailed, ModelNotFound, Refused
+from tunewheel_engine.errors import EngineError, EngineFailed, ModelNotFound, Refused
 from tunewheel_engine.http import EventStream, event, parse, read_json, while_connected
 from tunewheel_engine.prompts import room, text_tokens
 from tunewheel_engine.structured_output import compile_or_refuse, json_source, regex_source
@@ -27,7 +27,7 @@ DEFAULT_NEW_TOKENS = 100
 PATHS = frozenset({"/", "/generate", "/generate_stream"})
 
 
-def error_body(error: Refused | EngineFailed) -> dict[str, str]:
+def error_body(error: EngineError) -> dict[str, str]:
     """Return ``error`` in TGI's shape."""
     kinds = {429: "overloaded", 500: "generation"}
     named = not error.param or error.message.startswith(error.param)
@@ -35,7 +35,7 @@ def error_body(error: Refused | EngineFailed) -> dict[str, str]:
     return {"error": message, "error_type": kinds.get(error.status, "validation")}
 
 
-def status(error: Refused | EngineFailed) -> int:
+def status(error: EngineError) -> int:
     """Return the HTTP status. TGI answers 422 where OpenAI's API answers 400 or 404."""
     return 422 if error.status in (400, 404) else error.status
 

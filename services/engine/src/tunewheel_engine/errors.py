@@ -1,4 +1,4 @@
-"""Errors that the engine sends to a client.
+"""Errors that the engine sends to a client. All are an ``EngineError``.
 
 Refused                 400   a parameter is wrong; ``param`` names it
   ├── ModelNotFound     404   no base model or adapter of this name
@@ -12,18 +12,26 @@ EngineFailed            500   generation failed; the process stops
 from __future__ import annotations
 
 
-class Refused(Exception):
-    """The request cannot be served as it is. ``param`` is the parameter at fault."""
+class EngineError(Exception):
+    """An answer with an error status. ``param`` is the parameter at fault."""
 
-    status = 400
-    kind = "invalid_request_error"
-    code = "invalid_value"
+    status = 500
+    kind = "server_error"
+    code = "engine_failed"
 
     def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
         self.message = message
         self.param = param
         self.code = code or self.code
         super().__init__(message)
+
+
+class Refused(EngineError):
+    """The request cannot be served as it is."""
+
+    status = 400
+    kind = "invalid_request_error"
+    code = "invalid_value"
 
 
 class ModelNotFound(Refused):
@@ -50,17 +58,8 @@ class Overloaded(Refused):
         self.retry_after = retry_after
 
 
-class EngineFailed(Exception):
+class EngineFailed(EngineError):
     """Generation failed. The process then stops, except after a ConstraintFailed."""
-
-    status = 500
-    kind = "server_error"
-    code = "engine_failed"
-    param = None
-
-    def __init__(self, message: str) -> None:
-        self.message = message
-        super().__init__(message)
 
 
 class ConstraintFailed(EngineFailed):

@@ -33,7 +33,7 @@ from tunewheel_runtime.tls import Certificate, InvalidTls, certificate_of, tell_
 
 from tunewheel_engine import api_adapters, api_openai, api_tgi, openai_answers
 from tunewheel_engine.engine import Engine, load_engine
-from tunewheel_engine.errors import EngineFailed, Overloaded, Refused
+from tunewheel_engine.errors import EngineError, Overloaded, Refused
 from tunewheel_engine.settings import Settings
 
 
@@ -50,7 +50,7 @@ def make_app(engine: Engine, access: Access) -> Starlette:
             await asyncio.to_thread(engine.scheduler.stop)
 
     async def refuse(request: Request, error: Exception) -> Response:
-        assert isinstance(error, Refused | EngineFailed)
+        assert isinstance(error, EngineError)
         tgi = request.url.path in api_tgi.PATHS
         status = api_tgi.status(error) if tgi else error.status
         engine.metrics.refused(status)
@@ -66,7 +66,7 @@ def make_app(engine: Engine, access: Access) -> Starlette:
         routes=routes,
         lifespan=lifespan,
         middleware=[*spans, Middleware(Admission, engine.settings)],
-        exception_handlers={Refused: refuse, EngineFailed: refuse, HTTPException: _no_such_route},
+        exception_handlers={EngineError: refuse, HTTPException: _no_such_route},
     )
 
 

@@ -12,7 +12,7 @@ from tunewheel_basemodel.detokenizing import TokenBytes
 from tunewheel_generation.generation import Progress, Token
 
 from tunewheel_engine.choices import Choices
-from tunewheel_engine.errors import EngineFailed, Refused
+from tunewheel_engine.errors import EngineError, EngineFailed
 from tunewheel_engine.http import event
 from tunewheel_engine.tool_calls import ToolCall, ToolCallReader
 
@@ -37,7 +37,7 @@ class AnswerShape:
     logprobs: int | None = None
 
 
-def error_body(error: Refused | EngineFailed) -> dict[str, Any]:
+def error_body(error: EngineError) -> dict[str, Any]:
     """Return ``error`` in OpenAI's shape."""
     details = {"message": error.message, "type": error.kind, "param": error.param, "code": error.code}
     return {"error": details}
