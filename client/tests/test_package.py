@@ -53,7 +53,7 @@ def test_the_synchronous_half_is_the_asynchronous_one_without_waiting():
 
 
 def resources() -> list[str]:
-    return [name for name in dir(AsyncClient) if not name.startswith("_")]
+    return sorted({name for name in dir(AsyncClient("http://a", "k")) if not name.startswith("_")})
 
 
 def test_both_clients_have_the_same_documented_methods():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import wraps
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 from tunewheel_contracts.errors import SLUG, SLUG_IN_WORDS, TunewheelError
 
-from tunewheel_cli.exits import print_json, reporting
+from tunewheel_cli.exits import reporting, show
 from tunewheel_cli.texts import printable
 
 if TYPE_CHECKING:
@@ -185,14 +185,8 @@ class Call:
         return found
 
     def show(self, value: Any, text: str | Callable[[], object]) -> None:
-        """Print the command's result: ``value`` as JSON where --json is given, else ``text``, which may be a
-        function that prints."""
-        if self.as_json:
-            print_json(plain(value))
-        elif isinstance(text, str):
-            print(printable(text))
-        else:
-            text()
+        """Print the command's result: see ``exits.show``."""
+        show(value, text, as_json=self.as_json)
 
     def tell(self, text: str) -> None:
         """Say something beside the result, on standard error."""
@@ -228,15 +222,6 @@ def settle(call: Call, project: str, accepted: Accepted, timeout_seconds: float)
         raise
 
 
-def plain(value: Any) -> Any:
-    """Return an answer of the API as JSON's types."""
-    if hasattr(value, "model_dump"):
-        return value.model_dump(mode="json")
-    if isinstance(value, dict):
-        return {name: plain(one) for name, one in value.items()}
-    return [plain(one) for one in value] if isinstance(value, list | tuple) else value
-
-
 def _project_here() -> str | None:
     import re
 
@@ -266,35 +251,40 @@ _SHARED: dict[str, Any] = {
 def calling(command: F) -> F:
     """Replace a command's first parameter, ``call: Call``, by the options that these commands share.
 
-    A parameter ``project`` without a default gets the project that is meant. Errors become one line on
-    standard error and an exit code.
+    A parameter ``project`` without a default gets the project that is meant.
     """
-    own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
-    needs_project = any(one.name == "project" and one.default is one.empty for one in own)
-    keyword_only = inspect.Parameter.KEYWORD_ONLY
+    project = inspect.signature(command).parameters.get("project")
+
+    def run(values: dict[str, Any]) -> None:
+        call = Call(values.pop("context"), values.pop("var"), values.pop("as_json"))
+        try:
+            if project is not None and project.default is project.empty:
+                values["project"] = call.project_or_default(values["project"])
+            command(call, **values)
+        finally:
+            call.close()
+
+    return with_options(command, _SHARED, run)
+
+
+def with_options(command: F, shared: Mapping[str, Any], run: Callable[[dict[str, Any]], Any]) -> F:
+    """Return ``command`` with the options ``shared`` instead of its first parameter. ``run`` gets all values
+    by name. Its errors become one line on standard error and an exit code."""
+    kind, empty = inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.empty
     own = [
-        one.replace(kind=keyword_only, default="" if one.name == "project" and needs_project else one.default)
-        for one in own
+        one.replace(kind=kind, default="" if one.name == "project" and one.default is empty else one.default)
+        for one in [*inspect.signature(command, eval_str=True).parameters.values()][1:]
     ]
-    shared = [
-        inspect.Parameter(name, keyword_only, default=False if name == "as_json" else None, annotation=option)
-        for name, option in _SHARED.items()
+    options = [
+        inspect.Parameter(name, kind, default=False if name == "as_json" else None, annotation=option)
+        for name, option in shared.items()
     ]
 
     @wraps(command)
-    def run(**values: Any) -> None:
-        call = Call(values.pop("context"), values.pop("var"), values.pop("as_json"))
+    def reported(**values: Any) -> Any:
+        with reporting(as_json=values["as_json"]):
+            return run(values)
 
-        def finish() -> None:
-            try:
-                if needs_project:
-                    values["project"] = call.project_or_default(values["project"])
-                command(call, **values)
-            finally:
-                call.close()
-
-        reporting(finish, as_json=call.as_json)()
-
-    run.__signature__ = inspect.Signature([*own, *shared])  # type: ignore[attr-defined]
-    run.__annotations__ = {}
-    return run  # type: ignore[return-value]
+    reported.__signature__ = inspect.Signature([*own, *options])  # type: ignore[attr-defined]
+    reported.__annotations__ = {}
+    return reported  # type: ignore[return-value]

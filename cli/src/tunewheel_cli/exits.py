@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from enum import IntEnum
-from functools import wraps
-from typing import Any, NoReturn, ParamSpec, TypeVar
+from typing import Any, NoReturn
 
 from tunewheel_contracts.errors import TunewheelError
 
@@ -15,8 +15,6 @@ from tunewheel_cli.texts import printable
 
 MOST_FAULTS = 100
 """How many of a request's faults are printed on the terminal."""
-P = ParamSpec("P")
-T = TypeVar("T")
 
 
 class Exit(IntEnum):
@@ -54,19 +52,15 @@ _CODES = {
 more than most commands. Every other error is ``FAILED``."""
 
 
-def reporting(command: Callable[P, T], *, as_json: bool = False) -> Callable[P, T]:
+@contextmanager
+def reporting(*, as_json: bool = False) -> Generator[None]:
     """Turn the errors that Tunewheel raises on purpose into one line and an exit code."""
-
-    @wraps(command)
-    def run(*args: P.args, **kwargs: P.kwargs) -> T:
-        try:
-            return command(*args, **kwargs)
-        except TunewheelError as error:
-            leave(error, as_json=as_json)
-        except KeyboardInterrupt:
-            sys.exit(130)
-
-    return run
+    try:
+        yield
+    except TunewheelError as error:
+        leave(error, as_json=as_json)
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 def leave(error: TunewheelError, *, as_json: bool = False) -> NoReturn:
@@ -94,3 +88,23 @@ def print_json(value: Any) -> None:
     json.dump(value, sys.stdout, ensure_ascii=False, default=str)
     sys.stdout.write("\n")
     sys.stdout.flush()
+
+
+def show(value: Any, text: str | Callable[[], object], *, as_json: bool) -> None:
+    """Print a command's result: ``value`` as JSON where --json is given, else ``text``, which may be a
+    function that prints."""
+    if as_json:
+        print_json(plain(value))
+    elif isinstance(text, str):
+        print(printable(text))
+    else:
+        text()
+
+
+def plain(value: Any) -> Any:
+    """Return an answer of the API as JSON's types."""
+    if hasattr(value, "model_dump"):
+        return value.model_dump(mode="json")
+    if isinstance(value, dict):
+        return {name: plain(one) for name, one in value.items()}
+    return [plain(one) for one in value] if isinstance(value, list | tuple) else value

@@ -8,7 +8,7 @@ import logging
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial, wraps
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_type_hints
 
@@ -16,7 +16,8 @@ import typer
 from tunewheel_local.connection import Connection
 from tunewheel_local.places import Var
 
-from tunewheel_cli.exits import print_json, reporting
+from tunewheel_cli.calling import with_options
+from tunewheel_cli.exits import show
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -43,14 +44,8 @@ class Reach:
         return options
 
     def show(self, value: Any, text: str | Callable[[], object]) -> None:
-        """Print the command's result: ``value`` as JSON where --json is given, else ``text``, which may be a
-        function that prints a table."""
-        if self.as_json:
-            print_json(value)
-        elif isinstance(text, str):
-            print(text)
-        else:
-            text()
+        """Print the command's result: see ``exits.show``."""
+        show(value, text, as_json=self.as_json)
 
     def place(self) -> str:
         """Return the wheel that this command works on, in words."""
@@ -111,33 +106,18 @@ def reaching(command: F, *, kafka: bool = True) -> F:
 
     A command may be async: it then runs in an event loop of its own. A command that waits for a person's
     answer must not, because the loop would keep the first Ctrl-C from ending it.
-
-    Tunewheel's own errors become one line on standard error and an exit code.
     """
-    own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
-    keyword_only = inspect.Parameter.KEYWORD_ONLY
-    shared = [
-        inspect.Parameter(name, keyword_only, default=False if name == "as_json" else None, annotation=option)
-        for name, option in _SHARED.items()
-        if kafka or name not in _KAFKA_OPTIONS
-    ]
 
-    def finish(*arguments: Any, **options: Any) -> Any:
-        outcome = command(*arguments, **options)
-        return asyncio.run(outcome) if inspect.iscoroutine(outcome) else outcome
-
-    @wraps(command)
-    def run(**values: Any) -> Any:
+    def run(values: dict[str, Any]) -> Any:
         # aiokafka's failures are raised as our errors; logging them too would only repeat them.
         logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
         var, as_json = Var.at(values.pop("var")), values.pop("as_json")
         connection = Connection(**{name: values.pop(name, None) for name in Connection.__dataclass_fields__})
-        reach = Reach(var, connection, as_json)
-        return reporting(finish, as_json=as_json)(reach, **values)
+        outcome = command(Reach(var, connection, as_json), **values)
+        return asyncio.run(outcome) if inspect.iscoroutine(outcome) else outcome
 
-    run.__signature__ = inspect.Signature([*(p.replace(kind=keyword_only) for p in own), *shared])  # type: ignore[attr-defined]
-    run.__annotations__ = {}
-    return run  # type: ignore[return-value]
+    shared = {name: one for name, one in _SHARED.items() if kafka or name not in _KAFKA_OPTIONS}
+    return with_options(command, shared, run)
 
 
 on_folder = partial(reaching, kafka=False)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tunewheel_cli.calling import Call
+    pass
 
 GAP = "  "
 CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
@@ -34,28 +34,6 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, shorte
         fitted = [_fitted(cell, width) for cell, width in zip(line, widths, strict=True)]
         print(GAP.join(cell.ljust(width) for cell, width in zip(fitted, widths, strict=True)).rstrip())
     return len(cells)
-
-
-def print_page(
-    call: Call,
-    page: Any,
-    nothing: str,
-    columns: Sequence[str],
-    row: Callable[[Any], Sequence[Any]],
-    *,
-    shorten: Sequence[str] = (),
-) -> None:
-    """Print a page of what the API lists, as JSON or as a table; ``nothing`` says that it is empty."""
-
-    def tell() -> None:
-        if page.items:
-            print_table(columns, map(row, page.items), shorten=shorten)
-        else:
-            print(nothing)
-
-    call.show(page, tell)
-    if page.total > len(page.items):
-        call.tell(f"{len(page.items)} of {page.total:,}; --limit shows more")
 
 
 def _give_way(widths: list[int], places: Sequence[int]) -> None:

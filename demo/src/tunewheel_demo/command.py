@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from tunewheel_cli.exits import leave
+from tunewheel_cli.exits import reporting
 
 
 def demo(
@@ -28,19 +28,13 @@ def demo(
 
     Exit code 0: an adapter was promoted; 4: the first one was refused; 1: something stopped on the way.
     """
-    from tunewheel_contracts.errors import TunewheelError
-
     from tunewheel_demo.example import bundled
     from tunewheel_demo.run import DemoOptions, run_demo
 
     folder = example or bundled()
     options = DemoOptions(example=folder, var=var, keep=keep, quiet=as_json, quick=quick)
-    try:
+    with reporting(as_json=as_json):
         code = asyncio.run(run_demo(options))
-    except TunewheelError as error:
-        leave(error, as_json=as_json)
-    except KeyboardInterrupt:
-        raise typer.Exit(130) from None
     if as_json:
         typer.echo((var / "summary.json").read_text("utf-8"))
     raise typer.Exit(code)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from tunewheel_cli.calling import Call, Limit, calling, named_project
+from tunewheel_cli.listing import print_page
 
 
 class Form(StrEnum):
@@ -30,18 +31,13 @@ def command(
     limit: Limit = 50,
 ) -> None:
     """List each command with its principal, time, door and outcome."""
-    from tunewheel_cli.texts import print_page
-
     if export is not None:
         print(call.client.audit.export(export.value, project=only, principal=principal), end="")
         return
     found = call.client.audit.list(project=only, principal=principal, limit=limit)
-    print_page(
-        call, found, "nobody ordered anything",
-        ("at", "who", "project", "what", "on", "outcome", "door", "signed by", "why"),
-        lambda one: (
-            one.at, one.principal, one.project, f"{one.type} {one.action}".strip(), one.target, one.state,
-            one.door, one.signed_by, one.reason,
-        ),
-        shorten=("why",),
-    )  # fmt: skip
+    columns = {
+        "at": "at", "who": "principal", "project": "project",
+        "what": lambda one: f"{one.type} {one.action}".strip(), "on": "target", "outcome": "state",
+        "door": "door", "signed by": "signed_by", "why": "reason",
+    }  # fmt: skip
+    print_page(call, found, "nobody ordered anything", columns, shorten=("why",))

@@ -6,30 +6,24 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tunewheel_cli.calling import Call, Limit, Project, calling, completing
+from tunewheel_cli.calling import Call, Project, calling, completing
+from tunewheel_cli.listing import listing
 
 if TYPE_CHECKING:
     from tunewheel_contracts.api.alarms import AlarmDetail
 
 
-@calling
-def list_(
-    call: Call,
-    project: Project,
-    state: Annotated[str | None, typer.Option(help="Only these: open, or resolved.")] = None,
-    limit: Limit = 50,
-) -> None:
-    """List the alarms of a project: production differs from the training data."""
-    from tunewheel_cli.texts import print_page
-
-    print_page(
-        call, call.client.alarms.list(project, state=state, limit=limit), f"{project} has no such alarm",
-        ("alarm", "state", "detector", "since", "dataset", "keywords"),
-        lambda one: (one.alarm_id, one.state, one.detector, one.since, one.dataset_id, one.keywords),
-        shorten=("keywords",),
-    )  # fmt: skip
-
-
+list_ = listing(
+    "alarms",
+    "List the alarms of a project: production differs from the training data.",
+    "{project} has no such alarm",
+    {
+        "alarm": "alarm_id", "state": "state", "detector": "detector", "since": "since",
+        "dataset": "dataset_id", "keywords": "keywords",
+    },
+    shorten=("keywords",),
+    state=Annotated[str | None, typer.Option(help="Only these: open, or resolved.")],
+)  # fmt: skip
 Alarm = Annotated[
     str,
     typer.Argument(

@@ -7,23 +7,19 @@ from typing import Annotated
 
 import typer
 
-from tunewheel_cli.calling import Call, Dataset, Limit, Project, Request, Timeout, calling, settle
+from tunewheel_cli.calling import Call, Dataset, Project, Request, Timeout, calling, settle
 from tunewheel_cli.datasets.exporting import ExportFormat
+from tunewheel_cli.listing import listing
 
-
-@calling
-def list_(call: Call, project: Project, limit: Limit = 50) -> None:
-    """List the dataset versions of a project."""
-    from tunewheel_cli.texts import print_page
-
-    print_page(
-        call, call.client.datasets.list(project, limit=limit), f"{project} has no dataset version yet",
-        ("dataset", "built", "because of", "train", "held out", "preferences", "runs"),
-        lambda one: (
-            one.dataset_id, one.created_at, one.reason, one.counts.train, one.counts.holdout,
-            one.counts.preferences, one.runs,
-        ),
-    )  # fmt: skip
+list_ = listing(
+    "datasets",
+    "List the dataset versions of a project.",
+    "{project} has no dataset version yet",
+    {
+        "dataset": "dataset_id", "built": "created_at", "because of": "reason", "train": "counts.train",
+        "held out": "counts.holdout", "preferences": "counts.preferences", "runs": "runs",
+    },
+)  # fmt: skip
 
 
 @calling

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -47,21 +46,18 @@ def init(
     The form of each file is found by its first records. Nothing is published and nothing is sent anywhere.
     Then: `tunewheel project declare project.yaml`, and `tunewheel publish` as printed.
     """
+    from tunewheel_contracts.errors import InvalidSpec
 
-    def work() -> None:
-        from tunewheel_contracts.errors import InvalidSpec
+    from tunewheel_cli.commands.progress import reading_bar
+    from tunewheel_cli.drafting.start import start
 
-        from tunewheel_cli.commands.progress import reading_bar
-        from tunewheel_cli.drafting.start import start
-
+    with reporting(as_json=as_json):
         if output.exists() and not force:
             raise InvalidSpec(field="--output", reason=f"{output} exists; --force writes over it")
         with reading_bar(paths, silent=as_json) as note:
             started = start(paths, project=project, base_model=base_model, maps=map_ or (), on_bytes=note)
         output.write_text(started.text, "utf-8")
         (_print_json if as_json else _print)(started, output)
-
-    partial(reporting, as_json=as_json)(work)()
 
 
 def _print_json(started: Started, output: Path) -> None:

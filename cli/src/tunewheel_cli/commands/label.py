@@ -10,8 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
-from tunewheel_cli.calling import Call, Project, calling, plain
-from tunewheel_cli.exits import Exit
+from tunewheel_cli.calling import Call, Project, calling
+from tunewheel_cli.exits import Exit, plain
 
 
 @calling

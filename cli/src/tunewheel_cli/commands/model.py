@@ -8,33 +8,29 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tunewheel_cli.calling import Call, Limit, Model, Project, Request, Timeout, calling, settle
+from tunewheel_cli.calling import Call, Model, Project, Request, Timeout, calling, settle
+from tunewheel_cli.listing import listing
 from tunewheel_cli.texts import printable
 
 if TYPE_CHECKING:
     from tunewheel_contracts.api.models import ModelDetail
 
 
-@calling
-def list_(
-    call: Call,
-    project: Project,
-    stage: Annotated[str | None, typer.Option(help="Only models in this stage, such as production.")] = None,
-    limit: Limit = 50,
-) -> None:
-    """List the registered models of a project, and the stage of each."""
-    from tunewheel_cli.texts import print_page
-
-    print_page(
-        call, call.client.models.list(project, stage=stage, limit=limit), f"{project} has no such model",
-        ("model", "kind", "stage", "answers", "since", "run", "base"),
-        lambda one: (
-            one.model_id, one.kind, one.stage.value,
-            (f"{one.role} {one.percent} %" if one.role else "") + (" pinned" if one.pinned else ""),
-            one.since, one.run_id, f"{one.base.name} at {one.base.revision.removeprefix('sha256:')[:12]}",
+list_ = listing(
+    "models",
+    "List the registered models of a project, and the stage of each.",
+    "{project} has no such model",
+    {
+        "model": "model_id", "kind": "kind", "stage": "stage.value",
+        "answers": lambda one: (
+            (f"{one.role} {one.percent} %" if one.role else "") + (" pinned" if one.pinned else "")
         ),
-        shorten=("base",),
-    )  # fmt: skip
+        "since": "since", "run": "run_id",
+        "base": lambda one: f"{one.base.name} at {one.base.revision.removeprefix('sha256:')[:12]}",
+    },
+    shorten=("base",),
+    stage=Annotated[str | None, typer.Option(help="Only models in this stage, such as production.")],
+)  # fmt: skip
 
 
 @calling

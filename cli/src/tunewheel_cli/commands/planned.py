@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 from tunewheel_planner.plan import duration
 
-from tunewheel_cli.calling import plain
-from tunewheel_cli.exits import print_json
+from tunewheel_cli.exits import plain, print_json
 
 if TYPE_CHECKING:
     from rich.console import Console

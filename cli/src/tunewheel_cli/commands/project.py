@@ -7,26 +7,23 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tunewheel_cli.calling import Call, Limit, Project, calling, completing, named_project
+from tunewheel_cli.calling import Call, Project, calling, completing, named_project
+from tunewheel_cli.listing import listing
 
 if TYPE_CHECKING:
     from tunewheel_contracts.api.projects import ProjectDetail
 
 
-@calling
-def list_(call: Call, limit: Limit = 50) -> None:
-    """List the projects that you may read: where each is on the wheel, and what it serves."""
-    from tunewheel_cli.texts import print_page
-
-    print_page(
-        call, call.client.projects.list(limit=limit), "no project is declared",
-        ("project", "is", "since", "champion", "datasets", "runs", "alarms", "last"),
-        lambda one: (
-            one.project, one.place, one.since, one.champion or "", one.counts.datasets, one.counts.runs,
-            one.counts.open_alarms, one.last,
-        ),
-        shorten=("last", "is"),
-    )  # fmt: skip
+list_ = listing(
+    "projects",
+    "List the projects that you may read: where each is on the wheel, and what it serves.",
+    "no project is declared",
+    {
+        "project": "project", "is": "place", "since": "since", "champion": "champion",
+        "datasets": "counts.datasets", "runs": "counts.runs", "alarms": "counts.open_alarms", "last": "last",
+    },
+    shorten=("last", "is"),
+)  # fmt: skip
 
 
 @calling

@@ -2,74 +2,56 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Literal
 
 import typer
 
-from tunewheel_cli.calling import Call, Limit, Project, Timeout, calling, settle
+from tunewheel_cli.calling import Call, Project, Timeout, calling, settle
+from tunewheel_cli.listing import listing
 
 Reason = Annotated[
     str | None,
     typer.Option(help="Only these: flood, takeover, conflict, injection, correction, expectation."),
 ]
 Records = Annotated[list[str] | None, typer.Argument(help="Ids of records; none: all that wait.")]
-Comment = Annotated[str, typer.Option(help="Why; it is kept with the event.")]
+list_ = listing(
+    "quarantine",
+    "List the records that the latest build set aside, and why.",
+    "nothing waits in the quarantine of {project}",
+    {
+        "record": "record_id", "reason": "reason", "state": "state", "trust": "trust", "from": "origin",
+        "evidence": "evidence", "question": "input",
+    },
+    shorten=("evidence", "question"),
+    reason=Reason,
+)  # fmt: skip
 
 
-@calling
-def list_(call: Call, project: Project, reason: Reason = None, limit: Limit = 50) -> None:
-    """List the records that the latest build set aside, and why."""
-    from tunewheel_cli.texts import print_page
+def _judging(verdict: Literal["release", "refuse"], about: str, then: str = "") -> Callable[..., None]:
+    def judge(
+        call: Call,
+        project: Project,
+        records: Annotated[
+            list[str] | None, typer.Argument(help="Ids of records; none: all that wait.")
+        ] = None,
+        reason: Reason = None,
+        comment: Annotated[str, typer.Option(help="Why; it is kept with the event.")] = "",
+        timeout: Timeout = 30.0,
+    ) -> None:
+        judge = call.writer.quarantine.judge
+        accepted = judge(project, verdict, records or (), reason=reason, comment=comment)
+        settle(call, project, accepted, timeout)
+        done = f"{verdict}d {len(accepted.records)} records of {project}"
+        call.show(accepted, done + then.format(project=project))
 
-    print_page(
-        call, call.client.quarantine.list(project, reason=reason, limit=limit),
-        f"nothing waits in the quarantine of {project}",
-        ("record", "reason", "state", "trust", "from", "evidence", "question"),
-        lambda one: (
-            one.record_id, one.reason, one.state, one.trust, one.origin, one.evidence, one.input,
-        ),
-        shorten=("evidence", "question"),
-    )  # fmt: skip
-
-
-@calling
-def release(
-    call: Call,
-    project: Project,
-    records: Records = None,
-    reason: Reason = None,
-    comment: Comment = "",
-    timeout: Timeout = 30.0,
-) -> None:
-    """Let the next version use records that wait."""
-    _judge(call, project, "release", records, reason, comment, timeout)
+    judge.__doc__ = about
+    return calling(judge)
 
 
-@calling
-def refuse(
-    call: Call,
-    project: Project,
-    records: Records = None,
-    reason: Reason = None,
-    comment: Comment = "",
-    timeout: Timeout = 30.0,
-) -> None:
-    """Keep records that wait out of every version."""
-    _judge(call, project, "refuse", records, reason, comment, timeout)
-
-
-def _judge(
-    call: Call,
-    project: str,
-    verdict: Literal["release", "refuse"],
-    records: list[str] | None,
-    reason: str | None,
-    comment: str,
-    timeout: float,
-) -> None:
-    judge = call.writer.quarantine.judge
-    accepted = judge(project, verdict, records or (), reason=reason, comment=comment)
-    settle(call, project, accepted, timeout)
-    then = f"; `tunewheel dataset build --project {project}` makes a version with them"
-    done = f"{verdict}d {len(accepted.records)} records of {project}"
-    call.show(accepted, done + (then if verdict == "release" else ""))
+release = _judging(
+    "release",
+    "Let the next version use records that wait.",
+    "; `tunewheel dataset build --project {project}` makes a version with them",
+)
+refuse = _judging("refuse", "Keep records that wait out of every version.")

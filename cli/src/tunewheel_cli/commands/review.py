@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from tunewheel_cli.calling import Call, Project, calling, plain
+from tunewheel_cli.calling import Call, Project, calling
+from tunewheel_cli.exits import plain
 
 Reviewer = Annotated[str | None, typer.Option(help="Who answers, where identity is open.")]
 

@@ -2,40 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tunewheel_cli.calling import Call, InvalidOption, Limit, Project, Request, Run, Timeout, calling, settle
+from tunewheel_cli.calling import Call, InvalidOption, Project, Request, Run, Timeout, calling, settle
+from tunewheel_cli.listing import listing
 from tunewheel_cli.model_export import ModelDtype, ModelFormat
 
 if TYPE_CHECKING:
     from tunewheel_contracts.api.runs import RunDetail
 
 
-@calling
-def list_(
-    call: Call,
-    project: Project,
-    state: Annotated[
+list_ = listing(
+    "runs",
+    "List the training runs of a project: how far each is, and how it was judged.",
+    "{project} has no such run",
+    {
+        "run": "run_id", "state": "state",
+        "step": lambda one: f"{one.step}/{one.total_steps}" if one.total_steps else "", "loss": "loss",
+        "verdict": "verdict", "dataset": "dataset_id", "model": "model_id", "since": "created_at",
+        "why": "why",
+    },
+    shorten=("why",),
+    state=Annotated[
         str | None,
         typer.Option(help="Only these: waiting, training, paused, completed, failed, cancelled, superseded."),
-    ] = None,
-    limit: Limit = 50,
-) -> None:
-    """List the training runs of a project: how far each is, and how it was judged."""
-    from tunewheel_cli.texts import print_page
-
-    print_page(
-        call, call.client.runs.list(project, state=state, limit=limit), f"{project} has no such run",
-        ("run", "state", "step", "loss", "verdict", "dataset", "model", "since", "why"),
-        lambda one: (
-            one.run_id, one.state, f"{one.step}/{one.total_steps}" if one.total_steps else "", one.loss,
-            one.verdict, one.dataset_id, one.model_id, one.created_at, one.why,
-        ),
-        shorten=("why",),
-    )  # fmt: skip
+    ],
+)  # fmt: skip
 
 
 @calling
@@ -76,28 +72,24 @@ def _print_run(found: RunDetail) -> None:
         print(f"caution: {flat(caution)}")
 
 
-@calling
-def pause(call: Call, run: Run, project: Project, request: Request = None, timeout: Timeout = 30.0) -> None:
-    """Pause a run: it writes a checkpoint and frees the machine."""
-    _control(call, "pause", run, project, request, timeout)
+def _control(action: str, about: str) -> Callable[..., None]:
+    def control(
+        call: Call, run: Run, project: Project, request: Request = None, timeout: Timeout = 30.0
+    ) -> None:
+        accepted = getattr(call.writer.runs, action)(project, run, request=request)
+        command = settle(call, project, accepted, timeout)
+        call.show(command or accepted, f"{action} asked of {run}")
+
+    control.__doc__ = about
+    return calling(control)
 
 
-@calling
-def resume(call: Call, run: Run, project: Project, request: Request = None, timeout: Timeout = 30.0) -> None:
-    """Let a paused run go on. One that was cancelled, or failed, is trained once more as it was asked for."""
-    _control(call, "resume", run, project, request, timeout)
-
-
-@calling
-def cancel(call: Call, run: Run, project: Project, request: Request = None, timeout: Timeout = 30.0) -> None:
-    """End a run."""
-    _control(call, "cancel", run, project, request, timeout)
-
-
-def _control(call: Call, action: str, run: str, project: str, request: str | None, timeout: float) -> None:
-    accepted = getattr(call.writer.runs, action)(project, run, request=request)
-    command = settle(call, project, accepted, timeout)
-    call.show(command or accepted, f"{action} asked of {run}")
+pause = _control("pause", "Pause a run: it writes a checkpoint and frees the machine.")
+resume = _control(
+    "resume",
+    "Let a paused run go on. One that was cancelled, or failed, is trained once more as it was asked for.",
+)
+cancel = _control("cancel", "End a run.")
 
 
 @calling

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tunewheel_cli.calling import Call, calling, named_project, plain
+from tunewheel_cli.calling import Call, calling, named_project
+from tunewheel_cli.exits import plain
 
 if TYPE_CHECKING:
     from tunewheel_contracts.api.projects import ProjectDetail

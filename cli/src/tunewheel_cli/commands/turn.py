@@ -6,33 +6,25 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tunewheel_cli.calling import Call, Limit, Project, Unfinished, calling, completing
+from tunewheel_cli.calling import Call, Project, Unfinished, calling, completing
+from tunewheel_cli.listing import listing
 
 if TYPE_CHECKING:
     from tunewheel_contracts.api.turns import TurnDetail
 
 
-@calling
-def list_(
-    call: Call,
-    project: Project,
-    state: Annotated[str | None, typer.Option(help="Only these: in flight, or ended.")] = None,
-    limit: Limit = 50,
-) -> None:
-    """List the turns of the wheel: how far each came, and whether it helped."""
-    from tunewheel_cli.texts import print_page
-
-    print_page(
-        call, call.client.turns.list(project, state=state, limit=limit), f"{project} has no such turn",
-        ("turn", "began", "because of", "is", "ended", "outcome", "run", "model"),
-        lambda one: (
-            one.turn_id, one.began_at, one.reason, one.stage_in_words or one.stage, one.end, one.outcome,
-            one.run_id, one.model_id,
-        ),
-        shorten=("is",),
-    )  # fmt: skip
-
-
+list_ = listing(
+    "turns",
+    "List the turns of the wheel: how far each came, and whether it helped.",
+    "{project} has no such turn",
+    {
+        "turn": "turn_id", "began": "began_at", "because of": "reason",
+        "is": lambda one: one.stage_in_words or one.stage, "ended": "end", "outcome": "outcome",
+        "run": "run_id", "model": "model_id",
+    },
+    shorten=("is",),
+    state=Annotated[str | None, typer.Option(help="Only these: in flight, or ended.")],
+)  # fmt: skip
 Turn = Annotated[
     str,
     typer.Argument(

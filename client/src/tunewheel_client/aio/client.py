@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from functools import cached_property
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 from tunewheel_client.aio.transport import Transport
@@ -32,6 +32,29 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 TIMEOUT_SECONDS = 60.0
+_MODULES = {
+    "projects": "projects",
+    "datasets": "datasets",
+    "quarantine": "quarantine",
+    "runs": "runs",
+    "evaluations": "runs",
+    "models": "models",
+    "rollouts": "models",
+    "turns": "turns",
+    "alarms": "turns",
+    "detectors": "turns",
+    "labels": "answers",
+    "reviews": "answers",
+    "commands": "operations",
+    "services": "operations",
+    "dead_letters": "operations",
+    "documents": "takebacks",
+    "erasures": "takebacks",
+    "keys": "operations",
+    "audit": "operations",
+    "events": "events",
+}
+"""By noun, the module of its resource."""
 
 
 class AsyncClient:
@@ -40,6 +63,27 @@ class AsyncClient:
     Everything but ``ask``, ``feedback`` and ``publish`` is asked of the console. All methods raise the errors
     of ``tunewheel_client.errors``. A request is sent again by itself where this is harmless.
     """
+
+    projects: Projects
+    datasets: Datasets
+    quarantine: Quarantine
+    runs: Runs
+    evaluations: Evaluations
+    models: Models
+    rollouts: Rollouts
+    turns: Turns
+    alarms: Alarms
+    detectors: Detectors
+    labels: Labels
+    reviews: ReviewsOfAnswers
+    commands: Commands
+    services: ServicesOfWheel
+    dead_letters: DeadLetters
+    documents: Documents
+    erasures: Erasures
+    keys: Keys
+    audit: Audit
+    events: Events
 
     def __init__(
         self,
@@ -219,122 +263,16 @@ class AsyncClient:
                 return
             page = await list_page(*arguments, **filters | {"after": page.next})
 
-    @cached_property
-    def projects(self) -> Projects:
-        from tunewheel_client.aio.projects import Projects
+    def __dir__(self) -> Iterable[str]:
+        return [*super().__dir__(), *_MODULES]
 
-        return Projects(self._transport)
+    if not TYPE_CHECKING:
 
-    @cached_property
-    def datasets(self) -> Datasets:
-        from tunewheel_client.aio.datasets import Datasets
-
-        return Datasets(self._transport)
-
-    @cached_property
-    def quarantine(self) -> Quarantine:
-        from tunewheel_client.aio.quarantine import Quarantine
-
-        return Quarantine(self._transport)
-
-    @cached_property
-    def runs(self) -> Runs:
-        from tunewheel_client.aio.runs import Runs
-
-        return Runs(self._transport)
-
-    @cached_property
-    def evaluations(self) -> Evaluations:
-        from tunewheel_client.aio.runs import Evaluations
-
-        return Evaluations(self._transport)
-
-    @cached_property
-    def models(self) -> Models:
-        from tunewheel_client.aio.models import Models
-
-        return Models(self._transport)
-
-    @cached_property
-    def rollouts(self) -> Rollouts:
-        from tunewheel_client.aio.models import Rollouts
-
-        return Rollouts(self._transport)
-
-    @cached_property
-    def turns(self) -> Turns:
-        from tunewheel_client.aio.turns import Turns
-
-        return Turns(self._transport)
-
-    @cached_property
-    def alarms(self) -> Alarms:
-        from tunewheel_client.aio.turns import Alarms
-
-        return Alarms(self._transport)
-
-    @cached_property
-    def detectors(self) -> Detectors:
-        from tunewheel_client.aio.turns import Detectors
-
-        return Detectors(self._transport)
-
-    @cached_property
-    def labels(self) -> Labels:
-        from tunewheel_client.aio.answers import Labels
-
-        return Labels(self._transport)
-
-    @cached_property
-    def reviews(self) -> ReviewsOfAnswers:
-        from tunewheel_client.aio.answers import ReviewsOfAnswers
-
-        return ReviewsOfAnswers(self._transport)
-
-    @cached_property
-    def commands(self) -> Commands:
-        from tunewheel_client.aio.operations import Commands
-
-        return Commands(self._transport)
-
-    @cached_property
-    def services(self) -> ServicesOfWheel:
-        from tunewheel_client.aio.operations import ServicesOfWheel
-
-        return ServicesOfWheel(self._transport)
-
-    @cached_property
-    def dead_letters(self) -> DeadLetters:
-        from tunewheel_client.aio.operations import DeadLetters
-
-        return DeadLetters(self._transport)
-
-    @cached_property
-    def documents(self) -> Documents:
-        from tunewheel_client.aio.takebacks import Documents
-
-        return Documents(self._transport)
-
-    @cached_property
-    def erasures(self) -> Erasures:
-        from tunewheel_client.aio.takebacks import Erasures
-
-        return Erasures(self._transport)
-
-    @cached_property
-    def keys(self) -> Keys:
-        from tunewheel_client.aio.operations import Keys
-
-        return Keys(self._transport)
-
-    @cached_property
-    def audit(self) -> Audit:
-        from tunewheel_client.aio.operations import Audit
-
-        return Audit(self._transport)
-
-    @cached_property
-    def events(self) -> Events:
-        from tunewheel_client.aio.events import Events
-
-        return Events(self._transport)
+        def __getattr__(self, noun: str) -> Any:
+            """Return the resource of ``noun``, whose module is imported when the noun is first used."""
+            if noun not in _MODULES:
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {noun!r}")
+            module = import_module(f"{__package__}.{_MODULES[noun]}")
+            found = getattr(module, type(self).__annotations__[noun])(self._transport)
+            setattr(self, noun, found)
+            return found
