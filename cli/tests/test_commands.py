@@ -9,6 +9,7 @@ import pytest
 from tunewheel_cli.frame import app
 from tunewheel_local.launch import Plan, Wheel
 from tunewheel_local.places import Var
+from tunewheel_local.run_state import RunState
 from typer.testing import CliRunner
 
 runner = CliRunner()
@@ -27,12 +28,12 @@ def run(*arguments: str) -> tuple[int, str, str]:
     return result.exit_code, result.stdout, result.stderr
 
 
-def test_a_wheel_notes_what_its_environment_lets_specs_reach(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TUNEWHEEL_SPEC_FOLDERS", "/data")
-    state = Wheel(Plan(Var.at(tmp_path), (), extra_env={"TUNEWHEEL_SPEC_HOSTS": "teacher"})).state
-    assert (state.spec_hosts, state.spec_folders) == ("teacher", "/data")
+def test_a_wheel_notes_the_store_of_its_environment_and_another_release_reads_it(tmp_path: Path) -> None:
+    state = Wheel(Plan(Var.at(tmp_path), (), extra_env={"TUNEWHEEL_STORE_URL": "s3://elsewhere"})).state
+    assert state.store_url == "s3://elsewhere"
+    state.write(file := tmp_path / "run.json")
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"of_a_later_release": 1}))
+    assert RunState.read(file) == state
 
 
 @pytest.mark.parametrize("command", [("admin", "topics"), ("admin", "topics", "--apply")])

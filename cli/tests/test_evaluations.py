@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 from tunewheel_cli.calling import InvalidOption
 from tunewheel_cli.scorecard_tables import print_evaluation
 from tunewheel_cli.spec_file import read_criteria
@@ -54,16 +52,15 @@ FOUR_CELLS = RetrievalScores.model_validate(
 )  # fmt: skip
 
 
-def test_a_scorecard_is_shown_whole() -> None:
-    console = Console(width=160, record=True, file=StringIO())
+def test_a_scorecard_is_shown_whole(capsys: pytest.CaptureFixture[str]) -> None:
     unmeasured = card("sc-1", field="adapter.files", reason="are [gone]", retrieval=FOUR_CELLS)
     found = EvaluationDetail(
         evaluation_id="ev-1", project="desk", run_id=RUN, model_id="m-1", dataset_id="ds-1",
         outcome="informs", at=datetime(2026, 3, 2, tzinfo=UTC), scorecard=unmeasured,
         informs="this informs and decides nothing",
     )  # fmt: skip
-    print_evaluation(found, console)
-    text = console.export_text()
+    print_evaluation(found)
+    text = capsys.readouterr().out
     for words in (
         "m-1 of desk, against no champion and the base", "this informs and decides nothing",
         "not measured: adapter.files are [gone]", "undecided label_accuracy is 0.7",

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from io import StringIO
 from typing import Any
 
 import httpx
-from rich.console import Console
+import pytest
 from tunewheel_cli.comparison import print_comparison
 from tunewheel_testing.story import Story
 
@@ -26,10 +25,9 @@ FOUND: dict[str, Any] = {
 }  # fmt: skip
 
 
-def test_a_comparison_is_shown_whole() -> None:
-    console = Console(width=160, record=True, file=StringIO())
-    print_comparison(FOUND, console)
-    text = console.export_text()
+def test_a_comparison_is_shown_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    print_comparison(FOUND)
+    text = capsys.readouterr().out
     for words in (
         "data: ds-1 → ds-2", "2 records are new, 1 are gone from training", "± 0.01",
         "different held-out rows",

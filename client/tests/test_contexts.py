@@ -69,20 +69,16 @@ def test_fields_of_a_newer_release_stay_in_the_file():
     assert yaml.safe_load(contexts.path().read_text())["contexts"]["prod"]["colour"] == "red"
 
 
-def test_another_context_is_used_and_one_is_forgotten():
+def test_another_context_is_used_and_gets_a_project():
     contexts.put("prod", PROD)
     contexts.put("local", Context(url="http://127.0.0.1:1"))
     assert contexts.read().current == "local"
     assert contexts.use("prod").project == "desk"
     assert contexts.use("prod", project="shop") == contexts.read().contexts["prod"]
     assert contexts.read().contexts["prod"].project == "shop"
-    contexts.remove("local")
-    assert (contexts.read().current, list(contexts.read().contexts)) == ("prod", ["prod"])
-    contexts.remove("prod")
-    assert contexts.read().current is None
 
 
-@pytest.mark.parametrize("act", [contexts.use, contexts.remove, lambda name: resolve(context=name)])
+@pytest.mark.parametrize("act", [contexts.use, lambda name: resolve(context=name)])
 def test_an_unknown_context_is_named_with_those_there_are(act: Any):
     contexts.put("prod", PROD)
     with pytest.raises(InvalidContexts, match=r"no 'prdo'; there is prod") as error:

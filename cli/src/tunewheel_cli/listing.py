@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import reduce
 from typing import Any
 
@@ -13,16 +13,19 @@ Columns = Mapping[str, str | Callable[[Any], Any]]
 """By heading, the field of an item, with dots into a part of it, or a function of the item."""
 
 
+def facts(item: Any, columns: Columns) -> Iterator[tuple[str, Any]]:
+    """Yield what ``columns`` says of an item, for ``texts.print_facts``."""
+    for name, column in columns.items():
+        yield name, column(item) if callable(column) else reduce(getattr, column.split("."), item)
+
+
 def print_page(call: Call, page: Any, nothing: str, columns: Columns, *, shorten: Sequence[str] = ()) -> None:
     """Print a page as JSON or as a table; ``nothing`` says that it is empty."""
     from tunewheel_cli.texts import print_table
 
-    def cell(item: Any, column: str | Callable[[Any], Any]) -> Any:
-        return column(item) if callable(column) else reduce(getattr, column.split("."), item)
-
     def tell() -> None:
         if page.items:
-            rows = ([cell(item, column) for column in columns.values()] for item in page.items)
+            rows = [[value for _, value in facts(item, columns)] for item in page.items]
             print_table([*columns], rows, shorten=shorten)
         else:
             print(nothing)

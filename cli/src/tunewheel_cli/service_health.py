@@ -20,16 +20,10 @@ class ServiceHealth:
     url: str
     service: str = ""
     ready: bool = False
-    role: str = ""
-    """``active`` or ``standby``, if only one process of the service is active at a time."""
     warnings: tuple[str, ...] = ()
     error: str = ""
     offset: timedelta | None = None
     """By how much its clock is ahead of this machine's, to the second."""
-
-    @property
-    def state(self) -> str:
-        return "no answer" if self.error else "ready" if self.ready else "not ready"
 
 
 def parse_health_urls(text: str | None) -> tuple[str, ...]:
@@ -58,7 +52,7 @@ async def _ask(session: Any, url: str) -> ServiceHealth:
             offset = offset_of(answer.headers)
             body = await answer.json()
             return ServiceHealth(
-                url, str(body.get("service", "")), bool(body["ready"]), str(body.get("role", "")),
+                url, str(body.get("service", "")), bool(body["ready"]),
                 tuple(str(text) for text in body.get("warnings", ())), offset=offset,
             )  # fmt: skip
     except aiohttp.ClientConnectorCertificateError as error:

@@ -166,22 +166,6 @@ def use(name: str, *, project: str | None = None, file: Path | None = None) -> C
     return change(work, file)
 
 
-def remove(name: str, file: Path | None = None) -> None:
-    """Forget the context ``name`` and its login. No context is in use afterwards if it was the one.
-
-    Raises:
-        InvalidContexts: there is no such context, or the file cannot be read or written.
-    """
-
-    def work(found: Contexts) -> tuple[Contexts, None]:
-        named_in(found, name)
-        kept = {other: context for other, context in found.contexts.items() if other != name}
-        current = None if found.current == name else found.current
-        return found.model_copy(update={"contexts": kept, "current": current}), None
-
-    change(work, file)
-
-
 def named_in(found: Contexts, name: str) -> tuple[str, Context]:
     """Return ``name`` and its context. Raises ``InvalidContexts`` if there is none."""
     if name not in found.contexts:

@@ -88,16 +88,14 @@ class Wheel:
         """Is called at every change of a process's state."""
         self._jar_progress = jar_progress
         self._owns = False
+        variables = {**os.environ, **plan.extra_env}
         self.state = RunState(
             supervisor_pid=os.getpid(),
             supervisor_started=run_state.started(os.getpid()) or 0.0,
             phase="starting",
             bootstrap_servers="",
-            store_url=plan.var.store_url,
+            store_url=variables.get("TUNEWHEEL_STORE_URL", plan.var.store_url),
         )
-        variables = {**os.environ, **plan.extra_env}
-        for name in ("store_url", "spec_hosts", "spec_folders"):
-            setattr(self.state, name, variables.get(f"TUNEWHEEL_{name.upper()}", getattr(self.state, name)))
         self.state.identity = variables.get("TUNEWHEEL_IDENTITY") or "required"
         self.state.keys_file = variables.get("TUNEWHEEL_API_KEYS_FILE") or str(plan.var.keys_file)
 

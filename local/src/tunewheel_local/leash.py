@@ -21,7 +21,6 @@ def spawn(
     *,
     log: Path,
     env: Mapping[str, str] | None = None,
-    cwd: Path | None = None,
     leashed: bool = True,
     keep_open: tuple[int, ...] = (),
 ) -> subprocess.Popen[bytes]:
@@ -47,7 +46,6 @@ def spawn(
                     stdout=output,
                     stderr=subprocess.STDOUT,
                     env=None if env is None else dict(env),
-                    cwd=cwd,
                     start_new_session=True,
                     pass_fds=keep_open,
                     preexec_fn=_die_with_parent(os.getpid()) if leashed else None,

@@ -17,7 +17,7 @@ def cache_dir() -> Path:
     return user_cache_path("tunewheel")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass
 class Var:
     """The folder of one wheel on this machine (``--var``, ``TUNEWHEEL_VAR``, else ``./var``)."""
 
@@ -27,58 +27,25 @@ class Var:
     def at(cls, root: Path | None = None) -> Var:
         return cls((root or Path(os.environ.get("TUNEWHEEL_VAR", "var"))).expanduser().resolve())
 
-    @property
-    def kafka(self) -> Path:
-        return self.root / "kafka"
-
-    @property
-    def logs(self) -> Path:
-        return self.root / "logs"
-
-    @property
-    def work(self) -> Path:
+    def __post_init__(self) -> None:
+        self.kafka, self.logs, self.store = self.root / "kafka", self.root / "logs", self.root / "store"
+        self.work = self.root / "work"
         """Files of running jobs, such as checkpoints."""
-        return self.root / "work"
-
-    @property
-    def watches(self) -> Path:
+        self.watches = self.root / "watches"
         """The last known contents of watched folders."""
-        return self.root / "watches"
-
-    @property
-    def identity(self) -> Path:
+        self.identity = self.root / "identity"
         """The folder of the wheel's secrets, which only its owner can read."""
-        return self.root / "identity"
-
-    @property
-    def keys_file(self) -> Path:
+        self.keys_file = self.identity / "keys.yaml"
         """The file with the hashes of the API keys that the wheel's services accept."""
-        return self.identity / "keys.yaml"
-
-    @property
-    def contexts(self) -> Path:
+        self.contexts = self.root / "contexts.yaml"
         """The context of the wheel that runs on the folder, for its commands and clients."""
-        return self.root / "contexts.yaml"
-
-    @property
-    def store(self) -> Path:
-        return self.root / "store"
+        self.demo_mark = self.root / ".tunewheel-demo"
+        """Marks the folder of a demo, which the next demo may delete."""
+        self.precision = self.root / "precision"
+        """The file with the precision in which the folder's models are judged and served. Missing: that of
+        the services' settings."""
+        self.run_file = self.root / "run.json"
 
     @property
     def store_url(self) -> str:
         return self.store.as_uri()
-
-    @property
-    def demo_mark(self) -> Path:
-        """Marks the folder of a demo, which the next demo may delete."""
-        return self.root / ".tunewheel-demo"
-
-    @property
-    def precision(self) -> Path:
-        """The file with the precision in which the folder's models are judged and served. Missing: that of
-        the services' settings."""
-        return self.root / "precision"
-
-    @property
-    def run_file(self) -> Path:
-        return self.root / "run.json"

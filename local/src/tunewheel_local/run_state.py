@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Self
 
 from tunewheel_contracts.errors import TunewheelError
-from tunewheel_contracts.formats.allowed_sources import DEFAULT_HOSTS
 
 from tunewheel_local.places import Var
 
@@ -34,9 +33,6 @@ class RunState:
     security_protocol: str = "PLAINTEXT"
     topic_prefix: str = ""
     store_url: str = ""
-    spec_hosts: str = DEFAULT_HOSTS
-    spec_folders: str = ""
-    """With ``spec_hosts``: the sources that its curate allows in specs."""
     identity: str = ""
     """``open``, or ``required`` with the ``keys_file`` of its services."""
     keys_file: str = ""
@@ -48,7 +44,9 @@ class RunState:
     def read(cls, path: Path) -> Self | None:
         """Return the state in ``path``; None if the file is missing or unreadable."""
         try:
-            return cls(**json.loads(path.read_text("utf-8")))
+            told = json.loads(path.read_text("utf-8"))
+            # another release may have written other fields too
+            return cls(**{name: told[name] for name in cls.__dataclass_fields__ if name in told})
         except (OSError, ValueError, TypeError):
             return None
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tunewheel_cli.calling import Call, Project, calling, completing
-from tunewheel_cli.listing import listing
+from tunewheel_cli.listing import facts, listing
 
 if TYPE_CHECKING:
     from tunewheel_contracts.api.alarms import AlarmDetail
@@ -33,6 +33,19 @@ Alarm = Annotated[
 ]
 
 
+def _found(one: AlarmDetail) -> str | None:
+    p_value = "" if one.p_value is None else f", p {one.p_value:.2g}"
+    return None if one.statistic is None else f"{one.statistic_name} {one.statistic:.3g}{p_value}"
+
+
+FACTS = {
+    "alarm": "alarm_id", "state": "state", "detector": "detector", "since": "since",
+    "resolved": "resolved_at", "found": _found, "against": lambda one: one.reference or one.dataset_id,
+    "about": "keywords", "questions": "prompts", "to do": "suggested_action", "labels": "labels",
+    "turns": "turns",
+}  # fmt: skip
+
+
 @calling
 def show(call: Call, project: Project, alarm: Alarm = "latest") -> None:
     """Show an alarm: its figures, the questions behind it, and what was done about it."""
@@ -43,23 +56,6 @@ def show(call: Call, project: Project, alarm: Alarm = "latest") -> None:
 def _print_alarm(found: AlarmDetail) -> None:
     from tunewheel_cli.texts import flat, print_facts
 
-    told = None if found.statistic is None else f"{found.statistic_name} {found.statistic:.3g}"
-    p_value = "" if found.p_value is None else f", p {found.p_value:.2g}"
-    print_facts(
-        (
-            ("alarm", found.alarm_id),
-            ("state", found.state),
-            ("detector", found.detector),
-            ("since", found.since),
-            ("resolved", found.resolved_at),
-            ("found", told and told + p_value),
-            ("against", found.reference or found.dataset_id),
-            ("about", found.keywords),
-            ("questions", found.prompts),
-            ("to do", found.suggested_action),
-            ("labels", found.labels),
-            ("turns", found.turns),
-        )
-    )
+    print_facts(facts(found, FACTS))
     for name in found.completion_ids:
         print(f"  {flat(name)}")

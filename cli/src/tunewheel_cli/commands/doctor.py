@@ -122,13 +122,9 @@ def engines_of(engine_url: str | None, wheel: RunState | None, var: Var) -> tupl
 
 
 def _print(findings: list[Finding]) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
+    from tunewheel_cli.texts import flat
 
-    colours = {"ok": "green", "wrong": "red", "not checked": "yellow"}
-    table = Table(box=None, pad_edge=False, show_header=False)
     for one in findings:
-        fix = f"\n→ {one.fix}" if one.fix else ""
-        table.add_row(f"[{colours[one.verdict]}]{one.verdict}[/]", one.about, escape(one.text + fix))
-    Console(highlight=False).print(table)
+        print(f"{one.verdict:11}  {one.about:8}  {flat(one.text)}")
+        if one.fix:
+            print(f"{'':21}  → {flat(one.fix)}")

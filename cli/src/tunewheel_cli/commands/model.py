@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tunewheel_cli.calling import Call, Model, Project, Request, Timeout, calling, settle
-from tunewheel_cli.listing import listing
+from tunewheel_cli.listing import facts, listing
 from tunewheel_cli.texts import printable
 
 if TYPE_CHECKING:
@@ -33,6 +33,20 @@ list_ = listing(
 )  # fmt: skip
 
 
+FACTS = {
+    "model": "model_id", "kind": "kind", "stage": "stage.value",
+    "answers": lambda one: f"{one.role} {one.percent} %" if one.role else None,
+    "pinned": lambda one: "yes" if one.pinned else None,
+    "base": lambda one: f"{one.base.name} at {one.base.revision}",
+    "licence": lambda one: one.base_facts and one.base_facts.license,
+    "parameters": lambda one: one.base_facts and one.base_facts.parameters,
+    "context": lambda one: one.base_facts and one.base_facts.context_length,
+    "template": lambda one: one.base_facts and one.base_facts.chat_template_sha256,
+    "run": "run_id", "dataset": "dataset_id", "evaluation": "evaluation_id",
+    "figures": lambda one: "withheld: a review of answers is open" if one.withheld else None,
+}  # fmt: skip
+
+
 @calling
 def show(call: Call, model: Model, project: Project) -> None:
     """Show a model: its stages, what it was trained on, and its figures."""
@@ -43,25 +57,7 @@ def show(call: Call, model: Model, project: Project) -> None:
 def _print_model(found: ModelDetail) -> None:
     from tunewheel_cli.texts import flat, print_facts
 
-    facts = found.base_facts
-    print_facts(
-        (
-            ("model", found.model_id),
-            ("kind", found.kind),
-            ("stage", found.stage.value),
-            ("answers", f"{found.role} {found.percent} %" if found.role else None),
-            ("pinned", "yes" if found.pinned else None),
-            ("base", f"{found.base.name} at {found.base.revision}"),
-            ("licence", facts and facts.license),
-            ("parameters", facts and facts.parameters),
-            ("context", facts and facts.context_length),
-            ("template", facts and facts.chat_template_sha256),
-            ("run", found.run_id),
-            ("dataset", found.dataset_id),
-            ("evaluation", found.evaluation_id),
-            ("figures", "withheld: a review of answers is open" if found.withheld else None),
-        )
-    )
+    print_facts(facts(found, FACTS))
     for check in found.checks:
         print(f"  {check.outcome or ('met' if check.passed else 'missed'):9} {flat(check.reason)}")
     for step in found.history:

@@ -11,7 +11,6 @@ from tunewheel_planner.plan import duration
 from tunewheel_cli.exits import plain, print_json
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from tunewheel_contracts.api.datasets import Power
     from tunewheel_contracts.formats.plan import Interval
     from tunewheel_planner.advice import Advice
@@ -62,13 +61,10 @@ def show_json(shown: Shown) -> None:
 
 
 def show(shown: Shown) -> None:
-    from rich.console import Console
-
     from tunewheel_cli.power_tables import power_lines
 
-    console, advice = Console(highlight=False), shown.advice
-    if advice:
-        console.print(f"[bold]{advice.approach.value}[/]: {advice.reason}\n{_CHECKED}\n")
+    if advice := shown.advice:
+        print(f"{advice.approach.value}: {advice.reason}\n{_CHECKED}\n")
     stats = shown.stats
     learnt = f"{stats.learnt / stats.examples:,.0f} of them to learn"
     print(
@@ -78,36 +74,36 @@ def show(shown: Shown) -> None:
     if shown.unplanned:
         print(f"No memory and no time: {shown.unplanned}.")
     if shown.rows:
-        _show_rows(shown, console)
+        _show_rows(shown)
     if not advice:
-        console.print("Whether to fine-tune at all: --knowledge-changes and --consistency decide together.")
+        print("Whether to fine-tune at all: --knowledge-changes and --consistency decide together.")
     if shown.power:
         print("\n".join(("", *power_lines(shown.power))))
     for caution in shown.cautions:
         print(f"caution: {caution}", file=sys.stderr)
 
 
-def _show_rows(shown: Shown, console: Console) -> None:
+def _show_rows(shown: Shown) -> None:
     from tunewheel_cli.texts import print_table
 
     rows, measured = shown.rows, shown.measured
     heads = ("model", "size", "method", "device", "needs", "of", "batch", "tok/s", "time", "dollars", "")
     print_table(heads, map(_cells, rows))
-    console.print(
+    print(
         "\nGB at the peak; * activations are recomputed. Ranges hold four runs of five. Prices are assumed "
         f"as of {shown.priced}; --devices FILE gives yours."
     )
     for said in dict.fromkeys(_validation(row) for row in rows if row.plan.validation):
-        console.print(said)
+        print(said)
     whole = {_serving(row) for row in rows if not row.plan.method.traits.adapter}
     if len(whole) == 1:  # only if the plan is for a single model
-        console.print(*whole)
+        print(*whole)
     if measured and measured.tokenizer:
-        console.print(f"The examples are counted in tokens of {measured.tokenizer}.")
+        print(f"The examples are counted in tokens of {measured.tokenizer}.")
     elif measured:
-        console.print(f"The examples are estimated at four characters a token: {measured.reason}.")
+        print(f"The examples are estimated at four characters a token: {measured.reason}.")
     if corrected := sum(row.plan.calibrated_by > 0 for row in rows):
-        console.print(f"{corrected} of {len(rows)} plans are corrected by what earlier runs took.")
+        print(f"{corrected} of {len(rows)} plans are corrected by what earlier runs took.")
 
 
 _CHECKED = (

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tunewheel_cli.calling import Call, Project, calling, completing, named_project
-from tunewheel_cli.listing import listing
+from tunewheel_cli.listing import facts, listing
 
 if TYPE_CHECKING:
     from tunewheel_contracts.api.projects import ProjectDetail
@@ -26,6 +26,17 @@ list_ = listing(
 )  # fmt: skip
 
 
+def _counts(one: ProjectDetail) -> str:
+    counts = one.counts
+    return f"{counts.datasets} datasets, {counts.runs} runs, {counts.promoted} promoted"
+
+
+FACTS = {
+    "project": "project", "is": "place", "since": "since", "last": "last", "serves": "serving",
+    "there are": _counts,
+}  # fmt: skip
+
+
 @calling
 def show(call: Call, project: Project) -> None:
     """Show where a project is on the wheel: what it serves, its alarms and turns, and what to do next."""
@@ -37,17 +48,7 @@ def print_project(found: ProjectDetail) -> None:
     """Print a project's facts and its report."""
     from tunewheel_cli.texts import flat, print_facts
 
-    counts = found.counts
-    print_facts(
-        (
-            ("project", found.project),
-            ("is", found.place),
-            ("since", found.since),
-            ("last", found.last),
-            ("serves", found.serving),
-            ("there are", f"{counts.datasets} datasets, {counts.runs} runs, {counts.promoted} promoted"),
-        )
-    )
+    print_facts(facts(found, FACTS))
     for line in found.report:
         print(f"  {line.about}: {flat(line.text)}")
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tunewheel_cli.calling import Call, InvalidOption, Project, Request, Run, Timeout, calling, settle
-from tunewheel_cli.listing import listing
+from tunewheel_cli.listing import facts, listing
 from tunewheel_cli.model_export import ModelDtype, ModelFormat
 
 if TYPE_CHECKING:
@@ -34,6 +34,22 @@ list_ = listing(
 )  # fmt: skip
 
 
+def _speed(one: RunDetail) -> str | None:
+    now = one.progress
+    return now and f"{now.tokens_per_second:.0f} tokens/s, {now.eta_seconds:.0f} s left"
+
+
+FACTS = {
+    "run": "run_id", "state": "state",
+    "step": lambda one: f"{one.step} of {one.total_steps}" if one.total_steps else None,
+    "loss": lambda one: " → ".join(f"{at.loss:.3f}" for at in (*one.losses[:1], *one.losses[-1:])),
+    "speed": _speed, "verdict": "verdict", "why": "why",
+    "to mend": lambda one: one.failure and f"{one.failure.field} {one.failure.reason}",
+    "dataset": "dataset_id", "model": "model_id", "base": "base", "method": "method", "device": "device",
+    "began": "started_at", "ended": "ended_at", "evaluations": "evaluations",
+}  # fmt: skip
+
+
 @calling
 def show(call: Call, run: Run, project: Project) -> None:
     """Show a training run: its progress, its losses, its verdict, and why it failed."""
@@ -44,28 +60,7 @@ def show(call: Call, run: Run, project: Project) -> None:
 def _print_run(found: RunDetail) -> None:
     from tunewheel_cli.texts import flat, print_facts
 
-    now, failure = found.progress, found.failure
-    losses = (found.losses[0], found.losses[-1]) if found.losses else ()
-    print_facts(
-        (
-            ("run", found.run_id),
-            ("state", found.state),
-            ("step", f"{found.step} of {found.total_steps}" if found.total_steps else None),
-            ("loss", " → ".join(f"{one.loss:.3f}" for one in losses)),
-            ("speed", now and f"{now.tokens_per_second:.0f} tokens/s, {now.eta_seconds:.0f} s left"),
-            ("verdict", found.verdict),
-            ("why", found.why),
-            ("to mend", failure and f"{failure.field} {failure.reason}"),
-            ("dataset", found.dataset_id),
-            ("model", found.model_id),
-            ("base", found.base),
-            ("method", found.method),
-            ("device", found.device),
-            ("began", found.started_at),
-            ("ended", found.ended_at),
-            ("evaluations", found.evaluations),
-        )
-    )
+    print_facts(facts(found, FACTS))
     for one in found.controls:
         print(f"  {flat(one.at)}  {one.action}" + (f" by {flat(one.by)}" if one.by else ""))
     for caution in found.cautions:

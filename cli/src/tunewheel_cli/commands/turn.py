@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tunewheel_cli.calling import Call, Project, Unfinished, calling, completing
-from tunewheel_cli.listing import listing
+from tunewheel_cli.listing import facts, listing
 
 if TYPE_CHECKING:
     from tunewheel_contracts.api.turns import TurnDetail
@@ -33,6 +33,15 @@ Turn = Annotated[
 ]
 
 
+FACTS = {
+    "turn": "turn_id", "is": lambda one: one.stage_in_words or one.stage, "began": "began_at",
+    "because of": "reason", "asked by": "asked_by", "alarms": "alarm_ids", "dataset": "dataset_id",
+    "run": "run_id", "model": "model_id", "served": "served_at", "ended": "end", "outcome": "outcome",
+    "because": lambda one: one.completed and one.completed.reasons,
+    "to do": lambda one: one.completed and one.completed.next_step,
+}  # fmt: skip
+
+
 @calling
 def show(call: Call, project: Project, turn: Turn = "latest") -> None:
     """Show how far a turn came, and what it led to."""
@@ -44,25 +53,7 @@ def print_turn(found: TurnDetail) -> None:
     """Print a turn's facts, and the monitor's report of its end."""
     from tunewheel_cli.texts import print_facts
 
-    report = found.completed
-    print_facts(
-        (
-            ("turn", found.turn_id),
-            ("is", found.stage_in_words or found.stage),
-            ("began", found.began_at),
-            ("because of", found.reason),
-            ("asked by", found.asked_by),
-            ("alarms", found.alarm_ids),
-            ("dataset", found.dataset_id),
-            ("run", found.run_id),
-            ("model", found.model_id),
-            ("served", found.served_at),
-            ("ended", found.end),
-            ("outcome", found.outcome),
-            ("because", report and report.reasons),
-            ("to do", report and report.next_step),
-        )
-    )
+    print_facts(facts(found, FACTS))
 
 
 @calling

@@ -19,6 +19,7 @@ from tunewheel_cli.publishing.items import Found, Item, Kind, Refusal, Source, S
 from tunewheel_cli.publishing.lines import UTF8_BOM, OnBytes
 from tunewheel_cli.publishing.records import ENDINGS, JSON, MAX_JSON_BYTES, ending_of, open_records
 
+MAX_RECORD_BYTES = 64 << 20
 KIND_OF = {event: Kind(kind) for kind, event in PUBLISHED.items()}
 
 
@@ -46,19 +47,14 @@ def source_of(name: str | None, spec: Path) -> SourceSpec:
 
 
 def items_of(
-    path: Path,
-    source: SourceSpec,
-    project: str,
-    *,
-    max_bytes: int = 64 << 20,
-    on_bytes: OnBytes | None = None,
+    path: Path, source: SourceSpec, project: str, *, on_bytes: OnBytes | None = None
 ) -> Iterator[tuple[Found | Refusal, Mapped]]:
     """Yield what becomes of each record of the file at ``path``, with the record.
 
     Raises:
         SourceUnusable: the file holds no records.
     """
-    for item in _messages(path, max_bytes, on_bytes):
+    for item in _messages(path, on_bytes):
         if isinstance(item, Refusal):
             yield item, Mapped(item.line or 1, refusal=InvalidEvent(field=item.field, reason=item.reason))
             continue
@@ -70,7 +66,7 @@ def items_of(
         yield from ((item, one) for one in found)
 
 
-def _messages(path: Path, max_bytes: int, on_bytes: OnBytes | None) -> Iterator[Found | Refusal]:
+def _messages(path: Path, on_bytes: OnBytes | None) -> Iterator[Found | Refusal]:
     """Yield the messages of a file. A JSON file is one message, or a list of them: the mapping says which
     of its lists holds the records."""
     if ending_of(path.name) not in ENDINGS:
@@ -86,7 +82,7 @@ def _messages(path: Path, max_bytes: int, on_bytes: OnBytes | None) -> Iterator[
             listed: list[Any] = value if isinstance(value, list) else [value]
             yield from (Found(f"record {number}", number, one) for number, one in enumerate(listed, 1))
             return
-    yield from open_records(path, max_bytes=max_bytes, on_bytes=on_bytes).items
+    yield from open_records(path, max_bytes=MAX_RECORD_BYTES, on_bytes=on_bytes).items
 
 
 def mapped_source(path: Path, source: SourceSpec, project: str, on_bytes: OnBytes | None) -> Source:

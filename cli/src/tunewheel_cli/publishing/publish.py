@@ -32,7 +32,6 @@ async def publish_path(
     door: IngestDoor,
     kind: Kind | None = None,
     maps: Sequence[str] = (),
-    max_bytes: int = MAX_MESSAGE_BYTES,
     on_progress: OnProgress | None = None,
     validated_by: str | None = None,
     source: SourceSpec | None = None,
@@ -50,7 +49,7 @@ async def publish_path(
     """
     summary = Summary(str(path), total_bytes=size_of(path))
     if source is None:
-        items = open_source(path, kind=kind, maps=maps, max_bytes=max_bytes, on_bytes=summary.count)
+        items = open_source(path, kind=kind, maps=maps, max_bytes=MAX_MESSAGE_BYTES, on_bytes=summary.count)
     else:
         items = mapped_source(path, source, project, summary.count)
     began = time.monotonic()

@@ -42,7 +42,6 @@ async def publish_url(
     project: str,
     door: IngestDoor,
     kind: Kind | None = None,
-    max_bytes: int = MAX_MESSAGE_BYTES,
     on_progress: OnProgress | None = None,
     validated_by: str | None = None,
 ) -> Summary:
@@ -67,7 +66,7 @@ async def publish_url(
             for name in objects:
                 file = Path(scratch) / f"object{Path(name).suffix}"
                 await prefix.download(name, file)
-                await pump.run(Source(_items(file, name, kind, max_bytes, summary)))
+                await pump.run(Source(_items(file, name, kind, summary)))
                 file.unlink(missing_ok=True)
     summary.lower(door.lowered)
     summary.seconds = time.monotonic() - began
@@ -130,13 +129,15 @@ def _said(error: Exception) -> str:
     return str(error).partition("\n\nDebug source")[0]
 
 
-def _items(file: Path, name: str, kind: Kind | None, max_bytes: int, summary: Summary) -> Iterator[Item]:
+def _items(file: Path, name: str, kind: Kind | None, summary: Summary) -> Iterator[Item]:
     if name.lower().endswith(JSON_LINES):
         try:
-            yield from open_source(file, kind=kind, maps=(), max_bytes=max_bytes, on_bytes=summary.count)
+            yield from open_source(
+                file, kind=kind, maps=(), max_bytes=MAX_MESSAGE_BYTES, on_bytes=summary.count
+            )
         except SourceUnusable as error:
             yield Refusal(name, None, "(file)", str(error).removeprefix(f"{file}: "))
         return
-    found = read_document(file, name, max_bytes=max_bytes, on_bytes=summary.count)
+    found = read_document(file, name, max_bytes=MAX_MESSAGE_BYTES, on_bytes=summary.count)
     if found is not None:
         yield found

@@ -21,7 +21,7 @@ from types import MappingProxyType, TracebackType
 from typing import Any, Self, TypeVar
 
 from tunewheel_local import leash
-from tunewheel_local.kafka.errors import BrokerFailed, DataInUse, diagnose, read_log
+from tunewheel_local.kafka.errors import BrokerFailed, DataInUse, diagnose
 from tunewheel_local.kafka.jars import Progress, fetch_jars
 from tunewheel_local.kafka.java import find_java
 from tunewheel_local.kafka.ports import free_port, require_free
@@ -239,10 +239,6 @@ class LocalKafka:
                 reason = f"not ready after {patience:g} s" if code is None else f"exited with code {code}"
                 raise diagnose(log=self.log, start=mark, data=self.data, port=self.port, reason=reason)
             time.sleep(0.05)
-
-    def read_log(self) -> str:
-        """Return the end of the broker's log."""
-        return read_log(self.log)
 
 
 @contextmanager

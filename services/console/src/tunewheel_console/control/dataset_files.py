@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 KEPT_SECONDS = 30.0
 """How long the rows that were read last stay in memory, for the pages that follow."""
-SPLITS = ("train", "holdout", "preferences", "negatives")
 
 
 @dataclass(frozen=True, slots=True)
