@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ from tunewheel_contracts.formats.index import IndexManifest
 from tunewheel_contracts.formats.retrieval_spec import RetrievalSpec
 from tunewheel_contracts.identity import content_sha256
 from tunewheel_embedding.static import StaticEmbedder, Vectors
-from tunewheel_retrieval.building import Document, IndexFiles, build
+from tunewheel_retrieval.building import Document, build
+from tunewheel_retrieval.files import IndexFiles
 from tunewheel_retrieval.index import Index
 from tunewheel_retrieval.sections import Section
 
@@ -66,7 +68,7 @@ Make = Callable[..., Index]
 @pytest.fixture
 def make(embedder: Counting) -> Make:
     def made(
-        *documents: Document, previous: Index | None = None, floor: str = "none", **options: int
+        *documents: Document, previous: Index | None = None, floor: str = "none", **options: Any
     ) -> Index:
         spec = RetrievalSpec.model_validate({"passage_tokens": 32, "floor": floor})
         files = build(documents, embedder, spec, previous, project="shop", config_sha256="0" * 64, **options)

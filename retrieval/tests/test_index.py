@@ -17,7 +17,8 @@ from tunewheel_contracts.formats.retrieval_spec import RetrievalSpec
 from tunewheel_contracts.identity import content_sha256
 from tunewheel_embedding.errors import EmbeddingRefused
 from tunewheel_embedding.static import StaticEmbedder, Vectors
-from tunewheel_retrieval.building import Document, build, config_sha256_of, index_id_of, without
+from tunewheel_retrieval.building import Document, build
+from tunewheel_retrieval.files import config_sha256_of, index_id_of, without
 from tunewheel_retrieval.index import BrokenIndex, Index
 
 from .conftest import Counting, Make, document, same, stored

@@ -14,7 +14,8 @@ from tunewheel_contracts.formats.retrieval_spec import RetrievalSpec
 from tunewheel_contracts.identity import content_sha256
 from tunewheel_embedding.embedders import Embedder
 from tunewheel_embedding.static import StaticEmbedder
-from tunewheel_retrieval.building import Document, build, config_sha256_of
+from tunewheel_retrieval.building import Document, build
+from tunewheel_retrieval.files import config_sha256_of
 from tunewheel_retrieval.sections import Section
 from tunewheel_runtime.store import ObjectStore
 

@@ -5,7 +5,8 @@ door grants ``unverified`` or ``corrected``. Five attacks: ``flood`` sends new q
 ``conflict`` asks the experts' questions with a wrong label; ``date`` sends the experts' tickets again with a
 wrong label and a date in 2099; ``takeover`` does that under ids that another key publishes; ``correction``
 corrects a thousand answers. Each is counted: the poisoned share of the training rows, poisoned rows in the
-holdout, experts' examples that the attack cost, and whether the card names it.
+holdout, experts' examples that the attack cost, and whether the card names it. ``poisoned_documents``
+does the same for documents and what the index serves of them.
 
     make bench NAME=poison
 """
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+from poisoned_documents import poisoned_documents
 from report import write_report
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_curate.pipeline import Build, build
@@ -126,7 +128,13 @@ def main() -> None:
     found = measured(spread, 1_000)
     for attack, told in found.items():
         print(attack, told)
-    write_report("poison", packages=("polars",), contenders=found, ratios={}, honest=1_000, poisoned=1_000)
+    documents = poisoned_documents()
+    for name, told in documents.items():
+        print(name, told)
+    contenders = found | {f"documents_{name}": told for name, told in documents.items()}
+    write_report(
+        "poison", packages=("polars",), contenders=contenders, ratios={}, honest=1_000, poisoned=1_000
+    )
 
 
 if __name__ == "__main__":

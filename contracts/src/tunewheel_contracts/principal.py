@@ -24,6 +24,11 @@ class Principal(Strict):
     groups: Annotated[tuple[SourceId, ...], Field(max_length=256)] = ()
     """Those groups in the token that are also in the API's file of keys."""
 
+    @property
+    def origin(self) -> str:
+        """The name under which records of this caller are listed."""
+        return self.name if self.issuer is None else f"{self.name} of {self.issuer}"
+
 
 class Trust(StrEnum):
     """How trustworthy a record's output is, from least to most."""

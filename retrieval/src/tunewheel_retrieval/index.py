@@ -12,9 +12,10 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 from safetensors.numpy import load
-from tunewheel_contracts.errors import TunewheelError
+from tunewheel_contracts.errors import InvalidEvent, TunewheelError
+from tunewheel_contracts.event import decode_data
 from tunewheel_contracts.fields import ArtifactRef
-from tunewheel_contracts.formats.index import IndexManifest
+from tunewheel_contracts.formats.index import IndexManifest, InjectedPassage, InjectedPassages
 from tunewheel_contracts.identity import content_sha256
 from tunewheel_embedding.static import Vectors
 
@@ -69,6 +70,8 @@ class Index:
     documents: pl.DataFrame
     """The table of documents, with the columns ``DOCUMENTS``."""
     _words: WordSearch
+    injections: tuple[InjectedPassage, ...] = ()
+    """The passages that address the model; no search finds those that are not released."""
     general: npt.NDArray[np.float32] | None = None
     """The vectors of the general prompts behind ``manifest.floors``, (prompts, dimensions)."""
 
@@ -95,7 +98,13 @@ class Index:
             reason = f"counts the words of {len(postings.lengths)} passages, not of {passages.height}"
             raise BrokenIndex("lexical", reason)
         rows = tuple(Passage(*row) for row in passages.select(list(PASSAGES)).iter_rows())
-        return cls(manifest, rows, vectors, postings, documents, WordSearch(postings), arrays.get("general"))
+        words, injections = WordSearch(postings), _injections(files, manifest)
+        return cls(manifest, rows, vectors, postings, documents, words, injections, arrays.get("general"))
+
+    @property
+    def waiting(self) -> list[InjectedPassage]:
+        """The passages that address the model and wait for a person."""
+        return [one for one in self.injections if not one.released]
 
     @cached_property
     def groups(self) -> dict[str, tuple[str, ...]]:
@@ -179,6 +188,15 @@ def _arrays(data: bytes) -> dict[str, npt.NDArray[np.float32]]:
         if array.dtype not in (np.float16, np.float32) or not np.all(np.isfinite(array)):
             raise BrokenIndex("vectors", "holds other than finite float16 or float32")
     return {name: array.astype(np.float32) for name, array in arrays.items()}
+
+
+def _injections(files: Files, manifest: IndexManifest) -> tuple[InjectedPassage, ...]:
+    if manifest.injections is None:
+        return ()
+    try:
+        return decode_data(InjectedPassages, _read(files, "injections", manifest.injections)).passages
+    except InvalidEvent as error:
+        raise BrokenIndex("injections", str(error)) from error
 
 
 def _postings(files: Files, manifest: IndexManifest) -> Postings:

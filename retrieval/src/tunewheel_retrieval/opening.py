@@ -60,4 +60,5 @@ async def is_deleted(store: Store, ref: ArtifactRef) -> bool:
 
 def files_of(manifest: IndexManifest) -> tuple[ArtifactRef, ...]:
     """Return the files of a version, without its manifest."""
-    return (manifest.passages, manifest.vectors, manifest.documents, *manifest.lexical)
+    injections = () if manifest.injections is None else (manifest.injections,)
+    return (manifest.passages, manifest.vectors, manifest.documents, *manifest.lexical, *injections)

@@ -191,7 +191,7 @@ async def test_what_changed_is_built_first_and_only_texts_of_what_was_left_out_a
         await one.indexer.builder.embedders.close()
 
 
-def named_by_a_former_release(config: str, records: Mapping[str, str], left_out: object) -> str:
+def named_by_a_former_release(config: str, records: Mapping[str, str], *_: object) -> str:
     return content_id("ix", {"config": config, "documents": sorted(records.items())})
 
 
@@ -205,7 +205,7 @@ async def test_what_a_former_release_left_out_comes_in_though_its_name_tells_not
     world.publish_record("b.md", "Short.")
     processes = [Process(world, hosts="127.0.0.1") for _ in range(2)]
     with monkeypatch.context() as former:
-        former.setattr("tunewheel_retrieval.building.index_id_of", named_by_a_former_release)
+        former.setattr("tunewheel_retrieval.files.index_id_of", named_by_a_former_release)
         await (await processes[0].start()).settle()
     (old,) = world.named
     endpoint.refuses = "Nothing"

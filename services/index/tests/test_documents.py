@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
@@ -17,7 +18,8 @@ from tunewheel_contracts.formats.document import DocumentSection
 from tunewheel_contracts.withdrawals import Withdrawals
 from tunewheel_index.documents import Documents, Version, documents_of, from_frame, to_frame
 from tunewheel_index.project import takes_of
-from tunewheel_retrieval.building import Document, index_id_of
+from tunewheel_retrieval.building import Document
+from tunewheel_retrieval.files import index_id_of
 
 from .records import MINUTE, NOON, record
 
@@ -26,8 +28,8 @@ class Fold:
     """Documents with what was taken back, as the service holds them."""
 
     def __init__(self) -> None:
-        self.withdrawals, self.erasures = Withdrawals(), Erasures()
-        self.documents = Documents(takes_of("shop", self.withdrawals, self.erasures))
+        self.withdrawals, self.erasures, self.refused = Withdrawals(), Erasures(), set[str]()
+        self.documents = self._documents()
         self._offset = 0
 
     def tell(self, event: tuple[str, Any, datetime]) -> None:
@@ -38,6 +40,9 @@ class Fold:
         elif kind == "withdrawn":
             self.withdrawals.apply(new_event(data, source="/test", time=at), 0, self._offset)
             self.documents.take_back(data.document_id)
+        elif kind == "refused":
+            self.refused.add(data)
+            self.documents.judge(data)
         else:
             self.erasures.apply(new_event(data, source="/test", time=at))
             self.documents.take_back(data.source_id)
@@ -45,7 +50,11 @@ class Fold:
     def restart(self) -> None:
         """Go on from the table that a version names, as another process does."""
         known = from_frame(to_frame(self.documents.all()))
-        self.documents = Documents(takes_of("shop", self.withdrawals, self.erasures), known)
+        self.documents = self._documents(known)
+
+    def _documents(self, known: Iterable[Version] = ()) -> Documents:
+        takes = takes_of("shop", self.withdrawals, self.erasures)
+        return Documents(takes, known, refused=self.refused.__contains__)
 
     @property
     def records(self) -> dict[str, str]:
@@ -65,6 +74,10 @@ def withdrawn(document_id: str, minute: int) -> tuple[str, Any, Any]:
     return "withdrawn", DocumentWithdrawn(project="shop", document_id=document_id), NOON + minute * MINUTE
 
 
+def refused(document_id: str, text: str) -> tuple[str, Any, Any]:
+    return "refused", record(document_id, text).record_id, NOON
+
+
 def erased(document_id: str, minute: int) -> tuple[str, Any, Any]:
     data = ErasureRequested(
         project="shop", erasure_id=f"e-{document_id}-{minute}", source_id=document_id, requested_by="dpo"
@@ -82,6 +95,7 @@ EVENTS = st.lists(
         st.builds(published, NAMES, TEXTS, MINUTES, dated=st.none() | MINUTES),
         st.builds(withdrawn, NAMES, MINUTES),
         st.builds(erased, NAMES, MINUTES),
+        st.builds(refused, NAMES, TEXTS),
     ),
     max_size=12,
 )

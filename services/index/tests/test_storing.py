@@ -10,7 +10,7 @@ from tunewheel_contracts.formats.index import IndexCounts, IndexManifest
 from tunewheel_contracts.identity import content_sha256
 from tunewheel_index import storing
 from tunewheel_index.storing import IndexStore
-from tunewheel_retrieval.building import IndexFiles
+from tunewheel_retrieval.files import IndexFiles
 from tunewheel_runtime.store import ObjectStore
 
 FILES = IndexFiles(

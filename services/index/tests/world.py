@@ -80,8 +80,11 @@ class World:
         self.records.append(made)
         return made
 
-    def declare(self, **retrieval: Any) -> Envelope[Any]:
-        made = new_event(ProjectDeclared(project="shop", spec=spec(**retrieval)), source="/test")
+    def declare(self, *, injections: str = "quarantine", **retrieval: Any) -> Envelope[Any]:
+        declared = spec(**retrieval)
+        dataset = declared.dataset.model_copy(update={"injections": injections})
+        declared = declared.model_copy(update={"dataset": dataset})
+        made = new_event(ProjectDeclared(project="shop", spec=declared), source="/test")
         self.specs.append(made)
         return made
 
@@ -101,7 +104,8 @@ class Process:
         self.began = self._read = 0
         self.indexer.builder = Builder(
             world, self.versions, Embedders(AllowedSources(hosts=hosts)),  # type: ignore[arg-type]
-            self._upto, self._again, metrics=world.metrics, max_passages=1_000, kept_versions=3,
+            self._upto, self._again, self._released,
+            metrics=world.metrics, max_passages=1_000, kept_versions=3,
         )  # fmt: skip
 
     async def start(self) -> Process:
@@ -143,6 +147,9 @@ class Process:
             apply(project, envelope, again=wanted)
         self.world.in_memory = {one.source_id for one in project.documents.texts.values()}
         project.is_whole = True
+
+    def _released(self, project: str, record_id: str) -> bool:
+        return self.indexer.judgements.verdict(project, record_id) == "release"
 
     def _warn(self, name: str, text: str | None) -> None:
         self.world.warnings[name] = text

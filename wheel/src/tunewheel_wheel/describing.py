@@ -215,6 +215,7 @@ _WORDS: dict[type, Callable[[Any], str]] = {
     retrieval.IndexVersioned: lambda e: (
         f"{e.index_id}: {e.changed} documents changed; it holds {e.counts.documents}, as "
         f"{e.counts.passages} passages"
+        f"{f'; {e.counts.waiting} address the model and are held back' if e.counts.waiting else ''}"
     ),
     monitoring.TurnDecided: lambda e: f"{e.step}{f': {e.evidence}' if e.evidence else ''}",
 }

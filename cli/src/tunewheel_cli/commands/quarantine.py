@@ -17,7 +17,8 @@ Reason = Annotated[
 Records = Annotated[list[str] | None, typer.Argument(help="Ids of records; none: all that wait.")]
 list_ = listing(
     "quarantine",
-    "List the records that the latest build set aside, and why.",
+    "List the records that the latest build set aside, and the documents of which the index holds passages "
+    "back, and why.",
     "nothing waits in the quarantine of {project}",
     {
         "record": "record_id", "reason": "reason", "state": "state", "trust": "trust", "from": "origin",

@@ -186,7 +186,7 @@ class RecordJudged(Event):
     record_id: Slug
     verdict: Literal["release", "refuse"]
     """``release``: the record counts from the next build on. ``refuse``: it stays out of every later
-    version."""
+    version of the dataset and of the index."""
     comment: Text = ""
     request: Annotated[str, Field(min_length=1, max_length=256)]
     """Distinguishes repeated decisions."""
@@ -250,4 +250,4 @@ DATASET_VERSIONED = TopicSpec(
     replayed_by=("curate", "registry", "monitor", "eval"),
 )
 DATASET_REJECTED = TopicSpec(DatasetRejected, ("curate",), ("curate", "monitor"), 1, replayed_by=("monitor",))
-RECORD_JUDGED = TopicSpec(RecordJudged, ("console",), ("curate",), 1)
+RECORD_JUDGED = TopicSpec(RecordJudged, ("console",), ("curate",), 1, replayed_by=("index",))

@@ -26,8 +26,8 @@ class IndexVersioned(Event):
     """Hash of the retrieval spec for which the index was built."""
     counts: IndexCounts
     changed: Count = 0
-    """Number of documents that were added, changed or removed since ``previous``, or that have passages in
-    only one of the two versions."""
+    """Number of documents that were added, changed or removed since ``previous``, or of which the two
+    versions have not equally many passages."""
     previous: Slug | None = None
     """The project's previous index version."""
     versions: ArtifactRef

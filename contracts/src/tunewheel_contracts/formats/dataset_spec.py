@@ -128,7 +128,8 @@ class DatasetSpec(Strict):
     ] = "quarantine"
     """What is done with a text that addresses the model (prompt injection), in questions, answers and
     documents. `quarantine`: it waits for a person; `drop`: it never trains; `keep`: it trains, and lineage
-    marks it. The index holds such passages all the same, as data between fences."""
+    marks it. No prompt gets a passage of a document that does so, unless a person released the document or
+    this is `keep`."""
     near_duplicate_threshold: Annotated[float, Field(ge=0.5, le=1.0)] = 0.8
     """Jaccard similarity of word shingles from which two inputs are nearly the same. They count as one where
     their answers are equal but for case, punctuation, and figures that an answer takes from its question."""

@@ -15,6 +15,8 @@ from tunewheel_contracts.fields import (
     PositiveInt,
     Sha256,
     Slug,
+    SourceId,
+    Text,
 )
 
 Count = Annotated[int, Field(ge=0)]
@@ -30,7 +32,11 @@ class IndexCounts(Frozen):
     """Estimated tokens of all passages."""
     left_out: dict[str, Count] = {}
     """Number of documents without a passage, by reason: ``empty``, ``pii`` (rejected by the policy),
-    ``too_many_passages``, ``refused_by_embedder`` (for one of its passages) or ``not_on_the_log``."""
+    ``too_many_passages``, ``refused_by_embedder`` (for one of its passages), ``not_on_the_log`` or
+    ``injection`` (all of its passages wait)."""
+    waiting: Annotated[Count, Field(exclude_if=operator.not_)] = 0
+    """Number of passages that address the model (prompt injection), and that nobody finds until a person
+    released their document."""
 
 
 class Floors(Frozen):
@@ -43,11 +49,39 @@ class Floors(Frozen):
     """For a question that is searched by words alone."""
 
 
+class InjectedPassage(Frozen):
+    """A passage that addresses the model. The first eight fields are the columns of the table of passages."""
+
+    passage_id: Slug
+    document_id: SourceId
+    record_id: Slug
+    title: Text
+    heading: Text
+    text: Text
+    tokens: Count
+    order: Count
+    evidence: Text
+    """The words by which it addresses the model."""
+    trust: str
+    """The trust of its record."""
+    origin: str = ""
+    """The name of the caller who published it, where a service identified one."""
+    released: bool = False
+    """Whether a person released its document. If so, the passage is in the table of passages too."""
+
+
+class InjectedPassages(Frozen):
+    """The file ``injections`` of an index version, in JSON: sorted as the table of passages is."""
+
+    passages: tuple[InjectedPassage, ...] = ()
+
+
 class IndexManifest(Frozen):
     """``indexes/<project>/<index_id>/manifest.json``. ``index_id`` is ``ix-`` and 20 hex digits of a SHA-256.
     The hash covers all that decides the content: the part of the retrieval spec for the index, the policy on
     personal data, the embedder's name, the ids of the documents' records, and the documents that were left
-    out for a temporary reason (``too_many_passages``, ``refused_by_embedder``, ``not_on_the_log``). The
+    out for a temporary reason (``too_many_passages``, ``refused_by_embedder``, ``not_on_the_log``), and the
+    records whose passages address the model and were released by a person. The
     offsets on the log are only in ``index.versioned``, because they differ between logs with the same
     documents."""
 
@@ -75,6 +109,9 @@ class IndexManifest(Frozen):
     counts: IndexCounts
     floors: Annotated[Floors | None, Field(exclude_if=lambda floors: floors is None)] = None
     """None: the spec asks for no floor."""
+    injections: Annotated[ArtifactRef | None, Field(exclude_if=lambda ref: ref is None)] = None
+    """JSON of ``InjectedPassages``. None: no passage addresses the model, or ``dataset.injections`` is
+    ``keep``."""
 
 
 class RetrievalUse(Frozen):

@@ -19,6 +19,7 @@ from tunewheel_contracts.events.evaluation import EvalRequested
 from tunewheel_contracts.events.lifecycle import CommandRefused, ModelPinned, ServingDesired, Stage
 from tunewheel_contracts.events.monitoring import DriftResolved, WindowJudged
 from tunewheel_contracts.events.production import DriftDetected, InferenceCompleted, RolloutJudged
+from tunewheel_contracts.events.retrieval import IndexVersioned
 from tunewheel_contracts.events.upstream import FeedbackReceived, ProjectDeclared
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.topics import PROJECT_DECLARED, SERVING_DESIRED, TopicSpec
@@ -85,6 +86,8 @@ class Project:
     refusals: deque[CommandRefused] = field(default_factory=lambda: deque(maxlen=KEPT))
     """Commands on models that the registry did not carry out."""
     desired: ServingDesired | None = None
+    index: IndexVersioned | None = None
+    """The newest version of the index of its documents."""
     drifts: deque[tuple[datetime, DriftDetected]] = field(default_factory=lambda: deque(maxlen=KEPT))
     resolved: dict[str, DriftResolved] = field(default_factory=dict[str, DriftResolved])
     """By alarm."""
@@ -200,6 +203,8 @@ class Project:
             case ServingDesired() as data:
                 if self.desired is None or data.generation >= self.desired.generation:
                     self.desired = data
+            case IndexVersioned() as data:
+                self.index = data
             case DriftDetected() as data:
                 # examples of earlier releases hold users' texts, which an erasure would not reach here
                 self.drifts.append((envelope.time, data.model_copy(update={"examples": ()})))

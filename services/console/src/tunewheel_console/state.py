@@ -16,6 +16,7 @@ from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.data import DatasetRejected, DatasetVersioned
 from tunewheel_contracts.events.evaluation import ReviewAnswered
 from tunewheel_contracts.events.monitoring import TurnCompleted, TurnDecided, WindowJudged
+from tunewheel_contracts.events.retrieval import IndexVersioned
 from tunewheel_contracts.events.training import (
     TrainCompleted,
     TrainFailed,
@@ -34,6 +35,7 @@ _REPEATED = (
     ProjectDeclared,
     DatasetVersioned,
     DatasetRejected,
+    IndexVersioned,
     TrainStarted,
     TrainCompleted,
     TrainFailed,
@@ -41,7 +43,7 @@ _REPEATED = (
     TurnDecided,
 )
 """Events that may occur again under the same id: a spec is declared again after another one, the same records
-are asked for twice, a run is trained again, or a decision is repeated."""
+are asked for twice, documents are as they were before, a run is trained again, or a decision is repeated."""
 
 
 _NAMES: dict[object, set[str]] = {}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.dataset import TeacherUse
 from tunewheel_contracts.formats.retrieval_spec import Embedding, StaticEmbedding
+from tunewheel_contracts.judgements import NOBODY_JUDGED, Judged
 from tunewheel_contracts.withdrawals import Withdrawal
 from tunewheel_retrieval.index import BrokenIndex, Index
 from tunewheel_retrieval.opening import open_index
@@ -19,7 +20,6 @@ from tunewheel_curate.errors import SourceAway
 from tunewheel_curate.evaluation.benchmarks import BenchmarkTexts
 from tunewheel_curate.examples.tokens import Tokens, estimating
 from tunewheel_curate.holdout.memory import HoldoutMemory
-from tunewheel_curate.quarantine.judgements import NOBODY_JUDGED, Judged
 from tunewheel_curate.replay.mixing import ReplayPool
 
 if TYPE_CHECKING:

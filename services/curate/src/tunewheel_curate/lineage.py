@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import polars as pl
+from tunewheel_retrieval.injections import PROMPT_INJECTION, injected
 
-from tunewheel_curate.cleaning.injections import PROMPT_INJECTION, injected
 from tunewheel_curate.cleaning.redaction import CUT
 from tunewheel_curate.passages.adding import Shown
 from tunewheel_curate.stage import dropped_frame

@@ -258,8 +258,9 @@ EXAMPLE_STEPS = (
         if c.spec.dataset.pii.action != "keep" else None,
     ),
     Step(
-        "injections", drop_injected, "input", kinds=(Kind.PASSAGE,),
-        options=lambda c: {} if c.spec.dataset.injections != "keep" else None,
+        "injections", drop_injected, "input document", kinds=(Kind.PASSAGE,),
+        options=lambda c: {"released": c.inputs.judged.released}
+        if c.spec.dataset.injections != "keep" else None,
     ),
     Step(
         "control_tokens", drop_control_tokens, "messages", kinds=(Kind.PASSAGE,),

@@ -7,9 +7,9 @@ from typing import Any
 import polars as pl
 import pytest
 from tunewheel_contracts.formats.dataset_spec import RecordLimits
+from tunewheel_contracts.judgements import Judged
 from tunewheel_curate.inputs import Inputs
 from tunewheel_curate.pipeline import build
-from tunewheel_curate.quarantine.judgements import Judged
 from tunewheel_curate.quarantine.rules import limit_origins
 from tunewheel_curate.versions.card import data_card
 

@@ -10,9 +10,9 @@ from tunewheel_contracts.erasures import Erasures
 from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.events.data import RecordIngested, RecordKind
 from tunewheel_contracts.events.upstream import ErasureRequested
+from tunewheel_contracts.judgements import Judged
 from tunewheel_contracts.principal import Trust
 from tunewheel_curate.pipeline import build
-from tunewheel_curate.quarantine.judgements import Judged
 from tunewheel_curate.records.log import rows_of
 from tunewheel_curate.records.selection import distinct_records, erased, select_usable
 from tunewheel_runtime.service import Delivery, Position

@@ -23,17 +23,11 @@ import structlog
 from tunewheel_contracts.events.data import RecordIngested
 from tunewheel_contracts.events.retrieval import IndexVersioned
 from tunewheel_contracts.fields import ArtifactRef
-from tunewheel_contracts.formats.data_quality import PiiPolicy
+from tunewheel_contracts.formats.dataset_spec import DatasetSpec
 from tunewheel_contracts.formats.retrieval_spec import RetrievalSpec
 from tunewheel_embedding.embedders import Embedder, Embedders
-from tunewheel_retrieval.building import (
-    NOT_ON_THE_LOG,
-    Document,
-    IndexFiles,
-    build,
-    config_sha256_of,
-    without,
-)
+from tunewheel_retrieval.building import Document, build
+from tunewheel_retrieval.files import NOT_ON_THE_LOG, IndexFiles, config_sha256_of, without
 from tunewheel_retrieval.index import BrokenIndex, Index
 from tunewheel_runtime.service import Service
 
@@ -58,6 +52,7 @@ class Builder:
     """Builds versions in threads.
 
     ``read_again`` reads the whole log for a project and keeps the texts of the given records; None: of all.
+    ``released`` tells of a project's record whether a person released it.
     """
 
     service: Service
@@ -65,6 +60,7 @@ class Builder:
     embedders: Embedders
     upto: Callable[[], Upto]
     read_again: Callable[[Project, Collection[str] | None], Awaitable[None]]
+    released: Callable[[str, str], bool]
     metrics: Metrics
     max_passages: int
     kept_versions: int
@@ -141,12 +137,13 @@ class Builder:
     async def _build_once(self, project: Project) -> bool:
         """Build once. False: the result is out of date because, meanwhile, a document was erased or another
         version was named."""
-        spec, pii = project.spec.retrieval, project.spec.dataset.pii
+        spec, dataset = project.spec.retrieval, project.spec.dataset
         assert spec is not None
         began = time.monotonic()
         embedder = await self.embedders.of(spec.embedding)
-        config = config_sha256_of(spec, pii, embedder.name, secret=self.secret)
-        plan = await self._plan_with_texts(project, spec, pii, config)
+        searches = dataset.injections != "keep"
+        config = config_sha256_of(spec, dataset.pii, embedder.name, secret=self.secret, searches=searches)
+        plan = await self._plan_with_texts(project, spec, dataset, config)
         files = None
         if not await self._in_thread(lambda: plan.is_newest):
             files = await self._in_thread(lambda: self._files(plan, embedder))
@@ -171,29 +168,31 @@ class Builder:
         return True
 
     async def _plan_with_texts(
-        self, project: Project, spec: RetrievalSpec, pii: PiiPolicy, config: str
+        self, project: Project, spec: RetrievalSpec, dataset: DatasetSpec, config: str
     ) -> Plan:
         """Return a plan after reading the texts that it lacks. Texts that have left the log stay missing."""
         if not project.is_whole:
             await self.read_again(project, None)
-            return await self._plan(project, spec, pii, config)
-        plan, asked = await self._plan(project, spec, pii, config), set[str]()
+            return await self._plan(project, spec, dataset, config)
+        plan, asked = await self._plan(project, spec, dataset, config), set[str]()
         while missing := (await self._in_thread(lambda plan=plan: plan.missing_texts)) - asked:
             asked |= missing
             await self.read_again(project, missing)
             # meanwhile another version may have been named, whose passages cannot be reused
-            plan = await self._plan(project, spec, pii, config)
+            plan = await self._plan(project, spec, dataset, config)
         return plan
 
-    async def _plan(self, project: Project, spec: RetrievalSpec, pii: PiiPolicy, config: str) -> Plan:
+    async def _plan(self, project: Project, spec: RetrievalSpec, dataset: DatasetSpec, config: str) -> Plan:
         index = await self.open_newest(project)
         documents = project.documents  # no await from here on, so that positions and documents agree
+        current = list(documents.current().values())
         return Plan(
             project=project.name,
             spec=spec,
-            pii=pii,
+            pii=dataset.pii,
+            searches=dataset.injections != "keep",
             config=config,
-            current=list(documents.current().values()),
+            current=current,
             versions=documents.all(),
             texts=dict(documents.texts),
             newest=project.newest,
@@ -201,6 +200,7 @@ class Builder:
             forgotten=documents.forgotten.copy(),
             erasures=len(project.erased),
             upto=self.upto(),
+            released={one.record_id for one in current if self.released(project.name, one.record_id)},
             tries_again=project.tries_again,
         )
 
@@ -227,6 +227,8 @@ class Builder:
             project=plan.project,
             config_sha256=plan.config,
             max_passages=self.max_passages,
+            searches=plan.searches,
+            released=plan.released,
         )
 
     async def _store_and_name(self, project: Project, plan: Plan, files: IndexFiles) -> int:

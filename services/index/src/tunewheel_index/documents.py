@@ -1,9 +1,10 @@
 """Chooses the current version of each document from the ``record.ingested`` events.
 
-The newest version that is neither withdrawn nor erased is current. The newest has the latest ``occurred_at``
-if all of them have one, else the latest publication; ties go to the greater ``record_id``. Curate chooses the
-newest record of a source by the same rule, so that retrieval and training use the same version. All times
-come from the events, so neither their order on the log nor a repeated event changes the result.
+The newest version that is neither withdrawn, erased nor refused by a person is current. The newest has the
+latest ``occurred_at`` if all of them have one, else the latest publication; ties go to the greater
+``record_id``. Curate chooses the newest record of a source by the same rule, so that retrieval and training
+use the same version. All times come from the events, so neither their order on the log nor a repeated event
+changes the result.
 
 The texts of the chosen versions become documents for passages: repaired, and without personal data.
 """
@@ -51,6 +52,8 @@ class Version(Frozen):
 
 Takes = Callable[[Version], bool]
 """Tells whether a version was withdrawn or erased."""
+Refused = Callable[[str], bool]
+"""Tells whether a person refused a record: none of its passages is served, until the person releases it."""
 _Key = tuple[str, datetime | None]
 """A record and its ``occurred_at``. Its last publication decides whether it is withdrawn or erased, because
 whatever takes that one takes all earlier ones too."""
@@ -60,8 +63,12 @@ class Documents:
     """One project's document versions that are neither withdrawn nor erased, and the texts that are still to
     be indexed. The cost of an event does not grow with the number of documents."""
 
-    def __init__(self, takes: Takes, versions: Iterable[Version] = ()) -> None:
-        self.takes = takes
+    def __init__(
+        self, takes: Takes, versions: Iterable[Version] = (), *, refused: Refused = lambda _: False
+    ) -> None:
+        self.takes, self._refused = takes, refused
+        self._named: dict[str, str] = {}
+        """By record id, the document of each version that was ever applied."""
         self._by_document: dict[str, dict[_Key, Version]] = {}
         self._current: dict[str, Version] = {}
         self.texts: dict[str, RecordIngested] = {}
@@ -72,7 +79,7 @@ class Documents:
             if takes(version):
                 self.forgotten[version.document_id] += 1
             else:
-                self._by_document.setdefault(version.document_id, {})[_key_of(version)] = version
+                self._add(version)
         for document_id in self._by_document:
             self._choose(document_id)
 
@@ -90,15 +97,26 @@ class Documents:
         )
         if self.takes(version):
             return False
-        versions = self._by_document.setdefault(version.document_id, {})
-        before = versions.get(_key_of(version))
+        before = self._by_document.get(version.document_id, {}).get(_key_of(version))
         is_news = before is None or before.published_at < version.published_at
         if is_news:
-            versions[_key_of(version)] = version
+            self._add(version)
         if is_news or again:
             self.texts[record.record_id] = record
             self._choose(version.document_id)
         return is_news
+
+    def _add(self, version: Version) -> None:
+        self._by_document.setdefault(version.document_id, {})[_key_of(version)] = version
+        self._named[version.record_id] = version.document_id
+
+    def judge(self, record_id: str) -> bool:
+        """Choose anew after a person's decision about a record; return whether it is a document's version."""
+        document_id = self._named.get(record_id)
+        if document_id is None or document_id not in self._by_document:
+            return False
+        self._choose(document_id)
+        return True
 
     def take_back(self, document_id: str) -> bool:
         """Forget the withdrawn and erased versions of a document; return whether there were any. ``apply``
@@ -132,9 +150,14 @@ class Documents:
             del self._by_document[document_id]
             self._current.pop(document_id, None)
             return
-        self._current[document_id] = current = _newest(versions.values())
+        left = [one for one in versions.values() if not self._refused(one.record_id)]
+        current = _newest(left) if left else None
+        if current is None:
+            self._current.pop(document_id, None)
+        else:
+            self._current[document_id] = current
         for record_id, _ in versions:
-            if record_id != current.record_id:
+            if current is None or record_id != current.record_id:
                 self.texts.pop(record_id, None)
 
 
@@ -222,7 +245,7 @@ def _some(
         version, _ = records[piece.at]
         shown = piece.piece.model_copy(update={"path": path, "text": text, "summary": None})
         sections[piece.at].append(Section(version.record_id, version.group, clean[piece.at], path, (shown,)))
-    for at, (version, _) in enumerate(records):
+    for at, (version, record) in enumerate(records):
         whole = joined(sections[at])
         rejected = touched[at] or (lost[at] and not whole)
         yield Document(
@@ -232,7 +255,9 @@ def _some(
             title="" if touched[at] else clean[at],
             sections=[] if rejected else whole,
             left_out=PII if rejected else None,
-            allowed_groups=groups_of(records[at][1].attributes),
+            allowed_groups=groups_of(record.attributes),
+            trust=record.trust,
+            origin=record.principal.origin if record.principal is not None else "",
         )
 
 

@@ -16,9 +16,11 @@ from tunewheel_index.storing import IndexStore
 
 
 def register(service: Service, indexer: Indexer, versions: IndexStore) -> tuple[LogReader, LogReader]:
-    """Register the handlers. Return two log readers: of withdrawals and erasures, and of records. Start them
-    in this order, because each record is checked against the withdrawals and erasures."""
-    takebacks = service.replay_at((topics.DOCUMENT_WITHDRAWN, topics.ERASURE_REQUESTED), indexer.on_takeback)
+    """Register the handlers. Return two log readers: of what people said about records (withdrawals,
+    erasures, decisions), and of records. Start them in this order, because each record is checked against
+    what people said."""
+    said = (topics.DOCUMENT_WITHDRAWN, topics.ERASURE_REQUESTED, topics.RECORD_JUDGED)
+    takebacks = service.replay_at(said, indexer.on_takeback)
     records = service.replay_at((topics.RECORD_INGESTED,), indexer.on_record, begins=indexer.begins)
     service.withhold(indexer.erasures, takebacks)
 

@@ -12,10 +12,11 @@ from tunewheel_contracts import topics
 from tunewheel_contracts.erasures import Erasures
 from tunewheel_contracts.errors import InvalidSpec, TunewheelError
 from tunewheel_contracts.event import Envelope
-from tunewheel_contracts.events.data import RecordIngested, RecordKind
+from tunewheel_contracts.events.data import RecordIngested, RecordJudged, RecordKind
 from tunewheel_contracts.events.retrieval import IndexVersioned
 from tunewheel_contracts.events.upstream import DocumentWithdrawn, ProjectDeclared
 from tunewheel_contracts.formats.spec import ProjectSpec
+from tunewheel_contracts.judgements import Judgements
 from tunewheel_contracts.withdrawals import Withdrawals
 from tunewheel_embedding.errors import EmbeddingRefused
 from tunewheel_runtime.deadletter import Position, Warn
@@ -53,7 +54,7 @@ class Indexer:
         self._declared, self._newest, self._store = declared, newest, store
         self._metrics, self._warn, self._failed = metrics, warn, failed
         self._quiet_seconds, self._retry_seconds = quiet_seconds, retry_seconds
-        self.withdrawals, self.erasures = Withdrawals(), Erasures()
+        self.withdrawals, self.erasures, self.judgements = Withdrawals(), Erasures(), Judgements()
         self.projects: dict[str, Project] = {}
         self.builder: Builder
         self._room, self._wake = asyncio.Semaphore(AT_ONCE), asyncio.Event()
@@ -110,12 +111,17 @@ class Indexer:
             self._wake.set()
 
     def on_takeback(self, envelope: Envelope[Any], position: Position) -> None:
-        """Apply one withdrawal or erasure."""
+        """Apply one withdrawal, one erasure, or one decision of a person about a record."""
         data = envelope.data
         self.withdrawals.apply(envelope, position.partition, position.offset)
+        self.judgements.apply(envelope, position.partition, position.offset)
         self.erasures.apply(envelope)
         project = self.projects.get(envelope.project)
         if project is None:
+            return
+        if isinstance(data, RecordJudged):
+            if project.documents.judge(data.record_id):
+                self.touch(project)
             return
         if isinstance(data, DocumentWithdrawn):
             if data.kind != RecordKind.DOCUMENT:
@@ -185,8 +191,13 @@ class Indexer:
         self._add(spec, newest.data if newest else None, versions).is_whole = is_whole
 
     def _add(self, spec: ProjectSpec, newest: IndexVersioned | None, versions: Iterable[Version]) -> Project:
-        takes = takes_of(spec.project, self.withdrawals, self.erasures)
-        self.projects[spec.project] = project = Project(spec, Documents(takes, versions), newest)
+        name = spec.project
+        documents = Documents(
+            takes_of(name, self.withdrawals, self.erasures),
+            versions,
+            refused=lambda record_id: self.judgements.verdict(name, record_id) == "refuse",
+        )
+        self.projects[name] = project = Project(spec, documents, newest)
         return project
 
     async def _work(self) -> None:

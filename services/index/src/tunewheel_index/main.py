@@ -54,6 +54,7 @@ def make_app(settings: Settings) -> Service:
         embedders,
         upto,
         lambda project, wanted: read_again(project, wanted, service),
+        lambda project, record_id: indexer.judgements.verdict(project, record_id) == "release",
         metrics=metrics,
         max_passages=settings.index_max_passages,
         kept_versions=settings.index_kept_versions,

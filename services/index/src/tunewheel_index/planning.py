@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from io import BytesIO
@@ -14,7 +14,7 @@ from tunewheel_contracts.events.retrieval import IndexVersioned
 from tunewheel_contracts.formats.data_quality import PiiPolicy
 from tunewheel_contracts.formats.dataset import RecordsUpto
 from tunewheel_contracts.formats.retrieval_spec import RetrievalSpec
-from tunewheel_retrieval.building import MAY_PASS, IndexFiles
+from tunewheel_retrieval.files import MAY_PASS, IndexFiles
 from tunewheel_retrieval.index import Index
 
 from tunewheel_index.documents import Version
@@ -38,6 +38,8 @@ class Plan:
     project: str
     spec: RetrievalSpec
     pii: PiiPolicy
+    searches: bool
+    """Whether passages that address the model are searched for."""
     config: str
     current: Sequence[Version]
     versions: Sequence[Version]
@@ -48,6 +50,8 @@ class Plan:
     forgotten: Counter[str]
     erasures: int
     upto: Upto
+    released: Collection[str]
+    """The current records that a person released."""
     tries_again: bool = False
     """Whether this build tries the left-out documents again."""
 
@@ -86,11 +90,13 @@ class Plan:
     @cached_property
     def is_newest(self) -> bool:
         """Whether the newest version already holds all of it, and nothing is tried again."""
-        return self.previous is not None and not self.left_out_before and self.held == self.records
+        if self.previous is None or self.left_out_before or self.held != self.records:
+            return False
+        return not any(one.record_id in self.released for one in self.previous.waiting)
 
     def changed(self, files: IndexFiles) -> int:
-        """Return how many documents were added, replaced or removed since the newest version, or have
-        passages in only one of the two."""
+        """Return how many documents were added, replaced or removed since the newest version, or have not
+        equally many passages in both."""
         before, after = _told_by(self.index), _told_by(files)
         return sum(before.get(name) != after.get(name) for name in before.keys() | after.keys())
 
@@ -109,12 +115,12 @@ def records_in(index: Index | None) -> dict[str, str]:
     return dict(index.documents.select("document_id", "record_id").iter_rows())
 
 
-def _told_by(version: Index | IndexFiles | None) -> dict[str, tuple[str, bool]]:
-    """Return, by document, its record and whether it has passages."""
+def _told_by(version: Index | IndexFiles | None) -> dict[str, tuple[str, int]]:
+    """Return, by document, its record and how many passages it has."""
     if version is None:
         return {}
     table = (
         pl.read_parquet(BytesIO(version.documents)) if isinstance(version, IndexFiles) else version.documents
     )
-    rows = table.select("document_id", "record_id", pl.col("passages") > 0).iter_rows()
-    return {document: (record, is_held) for document, record, is_held in rows}
+    rows = table.select("document_id", "record_id", "passages").iter_rows()
+    return {document: (record, passages) for document, record, passages in rows}

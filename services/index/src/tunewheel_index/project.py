@@ -10,7 +10,7 @@ from tunewheel_contracts.erasures import Erasures
 from tunewheel_contracts.events.retrieval import IndexVersioned
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.withdrawals import Withdrawals
-from tunewheel_retrieval.building import MAY_PASS
+from tunewheel_retrieval.files import MAY_PASS
 from tunewheel_retrieval.index import Index
 
 from tunewheel_index.documents import Documents, Takes, Version

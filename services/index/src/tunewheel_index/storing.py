@@ -15,7 +15,7 @@ from tunewheel_contracts.events.retrieval import IndexVersioned
 from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.index import IndexManifest
 from tunewheel_contracts.identity import content_sha256
-from tunewheel_retrieval.building import IndexFiles
+from tunewheel_retrieval.files import IndexFiles
 from tunewheel_retrieval.index import Index
 from tunewheel_retrieval.opening import files_of, open_index
 from tunewheel_runtime.store import ArtifactConflict, ArtifactMissing, CorruptArtifact, ObjectStore

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from http import HTTPStatus
+from itertools import groupby
 
 from fastapi import FastAPI, Request
 from pydantic import ValidationError
 from tunewheel_contracts.api.paging import Page
 from tunewheel_contracts.api.quarantine import QuarantineItem, QuarantineOrder, RecordsJudged
-from tunewheel_contracts.events.data import RecordJudged
-from tunewheel_contracts.formats.quarantine import Quarantine, quarantine_path
+from tunewheel_contracts.errors import InvalidEvent
+from tunewheel_contracts.event import decode_data
+from tunewheel_contracts.events.data import RecordJudged, RecordKind
+from tunewheel_contracts.formats.index import IndexManifest, InjectedPassages
+from tunewheel_contracts.formats.quarantine import (
+    Quarantine,
+    QuarantinedRecord,
+    SetAside,
+    quarantine_path,
+)
 from tunewheel_runtime.identity.guard import caller_of, needs
 from tunewheel_runtime.identity.roles import Role
 from tunewheel_runtime.refusals import Refused
@@ -24,20 +34,24 @@ from tunewheel_console.project import Project
 from tunewheel_console.state import ConsoleState
 
 QUARANTINE = "/v1/projects/{project}/quarantine"
+LONGEST, MOST = 4_000, 2_000
+"""Most characters of a document's waiting passages in the list, and most documents in it."""
 STATES = {"release": "released", "refuse": "refused"}
 
 
 async def quarantined(view: Project, store: ObjectStore) -> list[QuarantineItem]:
-    """Return the records that the latest build set aside, with people's decisions since.
+    """Return the records that the latest build set aside, and the documents of which the newest index version
+    holds passages back, with people's decisions since.
 
     Raises:
         TransientError: the store is away.
     """
+    listed = await _held_by_index(view, store)
     data = await store.read(quarantine_path(view.name))
-    try:
-        listed = () if data is None else Quarantine.model_validate_json(data).records
-    except ValidationError:
-        listed = ()
+    with suppress(ValidationError):
+        built = () if data is None else Quarantine.model_validate_json(data).records
+        ids, injection = {one.record_id for one in listed}, SetAside.INJECTION
+        listed += [one for one in built if one.reason != injection or one.record_id not in ids]
     given = sorted(view.commands.by_id.values(), key=lambda one: (one.at, one.command_id))
     verdicts = {one.target: STATES.get(one.action) for one in given if one.type == RecordJudged.type}
     return [
@@ -46,13 +60,41 @@ async def quarantined(view: Project, store: ObjectStore) -> list[QuarantineItem]
     ]
 
 
+async def _held_by_index(view: Project, store: ObjectStore) -> list[QuarantinedRecord]:
+    """Return the documents with passages that wait; none where the spec holds them back for good."""
+    index, spec = view.index, view.spec
+    if index is None or not index.counts.waiting or (spec and spec.dataset.injections != "quarantine"):
+        return []
+    try:
+        manifest = decode_data(IndexManifest, await store.read(index.manifest.path) or b"")
+        ref = manifest.injections
+        data = None if ref is None else await store.read(ref.path)
+        passages = decode_data(InjectedPassages, data or b"").passages
+    except InvalidEvent:  # deleted meanwhile, or damaged: the next version replaces it
+        return []
+    waiting = sorted((one for one in passages if not one.released), key=lambda one: one.record_id)
+    found: list[QuarantinedRecord] = []
+    for record_id, group in groupby(waiting, key=lambda one: one.record_id):
+        first, *others = group
+        text = "\n\n".join(one.text for one in (first, *others))
+        found.append(
+            QuarantinedRecord(
+                record_id=record_id, reason=SetAside.INJECTION, kind=RecordKind.DOCUMENT,
+                evidence=f'{first.document_id} says "{first.evidence}"', trust=first.trust,
+                origin=first.origin, input=text[:LONGEST],
+            )
+        )  # fmt: skip
+    return found[:MOST]
+
+
 def add_quarantine(api: FastAPI, state: ConsoleState, actions: Actions, store: ObjectStore) -> None:
     """Add the routes."""
 
     @api.get(QUARANTINE)
     @needs(Role.VIEWER)
     async def list_quarantine(project: str, asked: Paged, reason: str | None = None) -> Page[QuarantineItem]:
-        """The records that the latest build set aside, by reason."""
+        """The records that the latest build set aside, by reason, and the documents of which the index holds
+        passages back."""
         found = await quarantined(project_of(state, project), store)
         shown = [one for one in found if reason in (None, one.reason)]
         part, following = page_by_number(len(shown), asked)
@@ -74,7 +116,7 @@ def add_quarantine(api: FastAPI, state: ConsoleState, actions: Actions, store: O
             raise Refused(HTTPStatus.NOT_FOUND, "records", reason)
         if not asked:
             waiting = (one for one in found if one.state == "waiting" and order.reason in (None, one.reason))
-            asked = tuple(one.record_id for one in waiting)
+            asked = tuple(dict.fromkeys(one.record_id for one in waiting))
         if not asked:
             raise Refused(HTTPStatus.NOT_FOUND, "reason", f"nothing waits in the quarantine of {project}")
         events = await actions.judge(

@@ -13,6 +13,7 @@ from tunewheel_contracts.events.monitoring import TurnDecided
 from tunewheel_contracts.events.training import TrainCompleted
 from tunewheel_contracts.events.upstream import ProjectDeclared
 from tunewheel_contracts.formats.spec import ProjectSpec
+from tunewheel_contracts.judgements import Judgements
 from tunewheel_contracts.topics import (
     DOCUMENT_WITHDRAWN,
     ERASURE_REQUESTED,
@@ -24,8 +25,6 @@ from tunewheel_contracts.withdrawals import Withdrawals
 from tunewheel_runtime.service import Position
 from tunewheel_turns.facts import TOPICS as TURN_TOPICS
 from tunewheel_turns.facts import TurnFacts
-
-from tunewheel_curate.quarantine.judgements import Judgements
 
 TOPICS = (
     PROJECT_DECLARED, DOCUMENT_WITHDRAWN, RECORD_JUDGED, ERASURE_REQUESTED, TURN_DECIDED, *TURN_TOPICS

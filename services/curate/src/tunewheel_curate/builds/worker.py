@@ -34,11 +34,11 @@ from tunewheel_contracts.formats.dataset import (
 )
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.identity import content_id
+from tunewheel_contracts.judgements import NOBODY_JUDGED, Judged
 from tunewheel_contracts.withdrawals import Withdrawal
 from tunewheel_runtime.worker_spans import worker_span
 
 from tunewheel_curate.errors import SourceAway
-from tunewheel_curate.quarantine.judgements import NOBODY_JUDGED, Judged
 
 if TYPE_CHECKING:
     import polars as pl

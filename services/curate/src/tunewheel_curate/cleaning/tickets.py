@@ -10,9 +10,10 @@ from functools import partial
 
 import polars as pl
 from tunewheel_contracts.formats.example_formats import CleaningSpec
+from tunewheel_retrieval.injections import PROMPT_INJECTION, injected
 
 from tunewheel_curate.cleaning.boilerplate import without_disclaimers, without_greeting, without_signature
-from tunewheel_curate.cleaning.injections import CONTROL_TOKENS, PROMPT_INJECTION, all_broken_up, injected
+from tunewheel_curate.cleaning.control_tokens import CONTROL_TOKENS, all_broken_up
 from tunewheel_curate.cleaning.normalization import cleaned_history
 from tunewheel_curate.cleaning.quotation import asks, without_quotation
 from tunewheel_curate.stage import Stage, counted, drop

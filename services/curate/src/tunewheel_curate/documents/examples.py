@@ -17,7 +17,7 @@ from tunewheel_contracts.formats.document import DocumentSection
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_retrieval.sections import Section, joined, on_one_line, repaired
 
-from tunewheel_curate.cleaning.injections import broken_up
+from tunewheel_curate.cleaning.control_tokens import broken_up
 from tunewheel_curate.cleaning.normalization import comparison_key
 from tunewheel_curate.cleaning.redaction import redact_records
 from tunewheel_curate.documents.drafts import drafts_of, is_told

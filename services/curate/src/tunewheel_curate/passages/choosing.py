@@ -42,11 +42,12 @@ def draft_passages(index: Index, records: pl.Series) -> Lane:
     ]
     rows = {
         "record_id": [passage.passage_id for passage in passages],
+        "document": [passage.record_id for passage in passages],
         "input": [passage.searched for passage in passages],
         "messages": [[{"role": "assistant", "content": as_data(one.searched)}] for one in passages],
         "side": [TRAIN] * len(passages),
     }
-    texts = dict.fromkeys(("record_id", "input", "side"), pl.String())
+    texts = dict.fromkeys(("record_id", "document", "input", "side"), pl.String())
     return Lane(pl.DataFrame(rows, schema_overrides=texts | {"messages": EXAMPLE_SCHEMA["messages"]}))
 
 

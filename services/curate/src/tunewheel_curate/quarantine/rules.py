@@ -13,8 +13,8 @@ from dataclasses import replace
 import polars as pl
 from tunewheel_contracts.formats.dataset_spec import RecordLimits
 from tunewheel_contracts.formats.quarantine import SetAside
+from tunewheel_retrieval.injections import PROMPT_INJECTION, found_injection
 
-from tunewheel_curate.cleaning.injections import found_injection
 from tunewheel_curate.stage import TRUST_RANK, Stage, drop
 
 LISTED: dict[str, pl.DataType] = {
@@ -30,7 +30,7 @@ LISTED: dict[str, pl.DataType] = {
     "instead_of": pl.String(),
 }
 """The columns of the list of quarantined records."""
-REFUSED, LESS_TRUSTED, INJECTED = "refused", "less_trusted", "prompt_injection"
+REFUSED, LESS_TRUSTED = "refused", "less_trusted"
 """Reasons for which a record is dropped and does not wait."""
 TEXTS = ("title", "input", "output", "history")
 
@@ -62,7 +62,7 @@ def set_aside(
         .when(injected.is_not_null() & pl.lit(injections == "quarantine"))
         .then(pl.lit(SetAside.INJECTION.value))
         .when(injected.is_not_null() & pl.lit(injections == "drop"))
-        .then(pl.lit(INJECTED))
+        .then(pl.lit(PROMPT_INJECTION))
         .when(corrected & pl.lit(corrections == "wait"))
         .then(pl.lit(SetAside.CORRECTION.value))
     )
@@ -82,10 +82,11 @@ def _shown_if_any(stage: Stage) -> Stage:
     return replace(stage, shown=not stage.dropped.is_empty())
 
 
-def drop_injected(passages: pl.DataFrame) -> Stage:
-    """Drop the passages of the index that address the model."""
-    injected = found_injection(pl.col("input")).is_not_null()
-    return drop("injections", passages, pl.when(injected).then(pl.lit(INJECTED)))
+def drop_injected(passages: pl.DataFrame, released: Collection[str]) -> Stage:
+    """Drop passages that address the model and that nobody released: the index may have been built with an
+    earlier spec."""
+    injected = found_injection(pl.col("input")).is_not_null() & ~pl.col("document").is_in(list(released))
+    return drop("injections", passages, pl.when(injected).then(pl.lit(PROMPT_INJECTION)))
 
 
 def waiting(stage: Stage, records: pl.DataFrame, evidence: pl.Expr) -> Stage:

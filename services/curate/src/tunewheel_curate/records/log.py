@@ -23,7 +23,6 @@ from tunewheel_contracts.erasures import Erasure
 from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.events.data import RecordIngested
 from tunewheel_contracts.identity import canonical_json
-from tunewheel_contracts.principal import Principal
 from tunewheel_contracts.topics import RECORD_INGESTED
 from tunewheel_runtime.deadletter import Undecoded
 from tunewheel_runtime.kafka import client_options
@@ -62,7 +61,7 @@ def _row(delivery: Delivery[RecordIngested]) -> dict[str, Any]:
         "group": data.group,
         "trust": data.trust.value,
         "validated_by": data.validated_by,
-        "principal": None if data.principal is None else _caller(data.principal),
+        "principal": None if data.principal is None else data.principal.origin,
         "validated_at": data.validated_at,
         "occurred_at": data.occurred_at,
         "attributes": canonical_json(data.attributes).decode(),
@@ -71,10 +70,6 @@ def _row(delivery: Delivery[RecordIngested]) -> dict[str, Any]:
         "partition": position.partition,
         "offset": position.offset,
     }
-
-
-def _caller(principal: Principal) -> str:
-    return principal.name if principal.issuer is None else f"{principal.name} of {principal.issuer}"
 
 
 def _json(values: Sequence[BaseModel]) -> str | None:

@@ -31,9 +31,9 @@ import polars as pl
 from tunewheel_contracts.erasures import Erasure
 from tunewheel_contracts.formats.document import ALLOWED_GROUPS
 from tunewheel_contracts.formats.label_prompts import TAUGHT_BY
+from tunewheel_contracts.judgements import NOBODY_JUDGED, Judged
 from tunewheel_contracts.withdrawals import Withdrawal
 
-from tunewheel_curate.quarantine.judgements import NOBODY_JUDGED, Judged
 from tunewheel_curate.stage import (
     DOCUMENT,
     RATED,

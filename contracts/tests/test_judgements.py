@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 from tunewheel_contracts.event import new_event
 from tunewheel_contracts.events.data import RecordJudged
-from tunewheel_curate.quarantine.judgements import NOBODY_JUDGED, Judged, Judgements
+from tunewheel_contracts.judgements import NOBODY_JUDGED, Judged, Judgements
 
 
 def judged(record_id: str, verdict: str, project: str = "shop"):

@@ -25,11 +25,20 @@ class Judgements:
 
     def __init__(self) -> None:
         self._by_project: dict[str, dict[tuple[int, int], RecordJudged]] = {}
+        self._latest: dict[tuple[str, str], tuple[tuple[int, int], str]] = {}
+        """By project and record, the position and the verdict of the latest decision."""
 
     def apply(self, envelope: Envelope[Any], partition: int, offset: int) -> None:
         """Add one event and its position on the log. Other events are ignored."""
         if isinstance(envelope.data, RecordJudged):
-            self._by_project.setdefault(envelope.project, {})[partition, offset] = envelope.data
+            data, subject = envelope.data, (envelope.project, envelope.data.record_id)
+            self._by_project.setdefault(envelope.project, {})[partition, offset] = data
+            verdict = ((partition, offset), data.verdict)
+            self._latest[subject] = max(verdict, self._latest.get(subject, verdict))
+
+    def verdict(self, project: str, record_id: str) -> str | None:
+        """Return the latest known decision about a record; None: there is none."""
+        return self._latest.get((project, record_id), (None, None))[1]
 
     def upto(self, project: str) -> dict[str, int]:
         """Return, by partition, the offset after the project's last known decision."""

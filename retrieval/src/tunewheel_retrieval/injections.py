@@ -1,0 +1,126 @@
+"""Finds text that addresses the model (prompt injection). The text is data and stays as it is.
+
+The patterns are read in texts as a model reads them: without invisible characters, and with compatible
+characters replaced (NFKC, UAX 15), such as fullwidth letters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import TypeVar
+
+import polars as pl
+from tunewheel_contracts.identity import content_sha256
+
+from tunewheel_retrieval.hits import Passage
+
+_GAP = r"[^\n.!?]{0,40}"
+"""What may stand between two words of one sentence."""
+_PATTERNS = (
+    # to drop what the model was told
+    rf"\b(?:ignore|disregard|forget|override|bypass)\b{_GAP}"
+    r"\b(?:instructions?|prompts?|rules|directions|directives|guidelines|content policy)\b",
+    r"\b(?:ignore|disregard|forget) (?:all|everything|anything|what)\b"
+    r"[^\n.!?]{0,20}\b(?:above|before|previous|prior|were told|said)\b",
+    r"\b(?:ignorier|vergiss|vergesst|vergessen|missacht)\w{0,3}\b[^\n.!?]{0,40}"
+    r"\b(?:anweisung|instruktion|regel|richtlinie|vorgabe)\w{0,3}\b",
+    r"\b(?:ignore[zrs]?|ignora|ignorad|oublie[zrs]?|olvida|olvide|dimentica|dimenticate)\b[^\n.!?]{0,40}"
+    r"\b(?:instruction|consigne|instruccion|instrucción|instruccione|istruzion|règle|regla|regol)\w{0,3}\b",
+    r"\b(?:safety|security) (?:protocols?|checks?|filters?|rules|guidelines) (?:are |is )?(?:now )?"
+    r"(?:disabled|off|suspended|lifted)\b",
+    r"\bnew (?:instructions?|directives?)\s?:|\bneue anweisung(?:en)?\s?:",
+    r"\byour (?:new|real|true) (?:task|directive|instructions?|goal|role) (?:is|are|supersedes?)\b",
+    r"\byour rules (?:have|were) (?:been )?(?:changed|updated|replaced)\b",
+    # to say what it was told
+    rf"\b(?:reveal|print|show|repeat|leak|output|dump|tell me|display)\b{_GAP}"
+    r"\b(?:system (?:prompt|message|instructions?)|hidden prompt|your (?:initial |original |exact )?"
+    r"(?:instructions|prompt)|instructions (?:that )?you were given|your initial instructions)\b",
+    r"\brepeat (?:the words|everything|all text) above\b",
+    r"\b(?:deine|ihre) (?:systemanweisung|systemprompt|system-prompt)\w{0,3}\b",
+    r"\b(?:tes|vos|tus|tuas|tue|tuo|le tue|il tuo|tu) (?:instructions système|instrucciones del sistema|"
+    r"istruzioni di sistema|prompt del sistema|prompt de sistema|prompt di sistema|prompt système)",
+    # to be another model
+    rf"\byou are (?:now|from now on)\b{_GAP}"
+    r"\b(?:dan|jailbroken|unrestricted|unfiltered|uncensored|a different|free of|no longer bound|"
+    r"without (?:any )?(?:limits|restrictions|rules|filters?))\b",
+    rf"\b(?:pretend|act|respond|answer|behave)\b{_GAP}"
+    r"\b(?:(?:have|with|has) no (?:rules|restrictions|filters?|limits|content policy)|uncensored|"
+    r"unrestricted (?:model|ai)|without (?:any )?(?:restrictions|filters?))\b",
+    r"\byou (?:now )?have no (?:rules|restrictions|filters?|limits)\b",
+    r"\b(?:developer|god|jailbreak) mode\b|\bdo anything now\b",
+    r"\b(?:ohne|sin|sans|senza) (?:einschränkungen|restricciones|restrictions|restrizioni)\b"
+    r"[^\n]{0,40}(?:$|[.!])",
+    r"\b(?:base64|rot13|hex|binary)\b[^\n]{0,60}\b(?:do (?:exactly )?what it says|"
+    r"follow the instructions?|execute it)\b",
+    # to a model by name
+    r"\b(?:note|notice|message|instructions?|attention|important)[ :,]{1,3}(?:to|for) "
+    r"(?:the |any |all |every )?(?:ai|bot|chatbot|assistant|language model|llm)s?\b",
+    r"\b(?:ai|llm) (?:assistant|agent|model|system)s?,? "
+    r"(?:reading|processing|summari[sz]ing|reviewing|integrating|indexing)\b",
+    r"\bif you(?: are|'re) an? (?:ai|llm|language model|chatbot|automated)\b",
+    # Tickets have lines like "System: Windows 11" too, so only a line that goes on as instructions do counts.
+    r"(?m:^)\s{0,8}#{0,6}\s?(?:system|assistant)\s?:\s{0,8}"
+    r"(?:you\b|your\b|act\b|always\b|never\b|from now|respond\b|reply\b|answer\b|say\b|sure\b|ignore\b|"
+    r"the user is\b|grant\b)",
+    r"\bend of (?:user |system )?(?:input|prompt|instructions)\b ?[#=\]>*-]",
+    # control tokens of chat templates
+    r"<\|[a-z0-9_.-]{1,64}\|>|\[/?inst\]|<</?sys>>",
+)
+# polars runs this on Rust's regex crate, whose time is linear in the text. Word borders are ASCII only: with
+# Unicode borders the crate would use a slow engine for texts that are not ASCII.
+_INJECTION = "(?i)" + "|".join(_PATTERNS).replace(r"\b", r"(?-u:\b)")
+T = TypeVar("T")
+PROMPT_INJECTION = "prompt_injection"
+"""The mark of such a text."""
+FINDER_SHA256 = content_sha256(_INJECTION)
+"""Names what is found: texts that were searched by other patterns must be searched again."""
+_UNSEEN = r"[\p{Cf}\x{fe00}-\x{fe0f}\x{e0100}-\x{e01ef}[\p{Cc}&&[^\t\n\r]]]"
+"""Characters that no font shows, variation selectors among them. A prompt leaves them out."""
+_LONGEST = 128
+"""More characters than a finding has before or after any place in it."""
+
+
+def injected(texts: pl.Expr) -> pl.Expr:
+    """Return whether a text addresses the model: it tries to replace the instructions, or imitates a role."""
+    return _as_read(texts).str.contains(_INJECTION)
+
+
+def found_injection(texts: pl.Expr) -> pl.Expr:
+    """Return the words by which a text addresses the model; null: it does not."""
+    return _as_read(texts).str.extract(_INJECTION, 0)
+
+
+def injected_passages(passages: Sequence[Passage]) -> dict[str, str]:
+    """Return, by ``passage_id``, the words by which passages address the model.
+
+    ``passages`` are in reading order. A sentence that is cut between two passages counts for both.
+    """
+    found = {passage.passage_id: words for passage, words in _found(passages, [p.searched for p in passages])}
+    cuts = [two for two in pairwise(passages) if _place(two[0]) == _place(two[1])]
+    # the first sign keeps a line in the middle of a passage from looking like the beginning of a line
+    across = [f"…{one.text[-_LONGEST:]} {other.text[:_LONGEST]}" for one, other in cuts]
+    for (one, other), words in _found(cuts, across):
+        if not found.keys() & {one.passage_id, other.passage_id}:
+            found |= {one.passage_id: words, other.passage_id: words}
+    return found
+
+
+def _found(subjects: Sequence[T], texts: Sequence[str]) -> Iterator[tuple[T, str]]:
+    words = pl.select(found_injection(pl.lit(pl.Series(texts, dtype=pl.String)))).to_series()
+    return ((subject, said) for subject, said in zip(subjects, words, strict=True) if said is not None)
+
+
+def _place(passage: Passage) -> tuple[str, str]:
+    return passage.document_id, passage.heading
+
+
+def _as_read(texts: pl.Expr) -> pl.Expr:
+    return texts.map_batches(_without_disguise, return_dtype=pl.String)
+
+
+def _without_disguise(texts: pl.Series) -> pl.Series:
+    foreign = texts.str.contains(r"[^\t\n\r -~]").arg_true()
+    if not len(foreign):  # most texts are printable ASCII, which NFKC leaves as it is
+        return texts
+    return texts.scatter(foreign, texts.gather(foreign).str.replace_all(_UNSEEN, "").str.normalize("NFKC"))
