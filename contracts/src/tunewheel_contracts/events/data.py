@@ -250,4 +250,4 @@ DATASET_VERSIONED = TopicSpec(
     replayed_by=("curate", "registry", "monitor", "eval"),
 )
 DATASET_REJECTED = TopicSpec(DatasetRejected, ("curate",), ("curate", "monitor"), 1, replayed_by=("monitor",))
-RECORD_JUDGED = TopicSpec(RecordJudged, ("console",), ("curate",), 1, replayed_by=("index",))
+RECORD_JUDGED = TopicSpec(RecordJudged, ("console",), ("curate", "index"), 1, replayed_by=("index",))
