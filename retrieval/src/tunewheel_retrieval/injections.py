@@ -32,7 +32,16 @@ _PATTERNS = (
     r"\bnew (?:instructions?|directives?)\s?:|\bneue anweisung(?:en)?\s?:",
     r"\byour (?:new|real|true) (?:task|directive|instructions?|goal|role) (?:is|are|supersedes?)\b",
     r"\byour rules (?:have|were) (?:been )?(?:changed|updated|replaced)\b",
+    rf"\b(?:ignore|disregard|forget|override|bypass|drop)\b{_GAP}"
+    r"\byour (?:training|programming|restrictions|constraints|limitations|safety|ethics|policies|filters?)\b",
+    r"\bfrom now on,? you (?:will|must|shall|are|have|can)\b",
     # to say what it was told
+    r"\byour (?:system|hidden|initial|original|secret|internal) (?:prompt|instructions?|rules|guidelines)\b",
+    r"\b(?:what (?:is|are|was|were)|summari[sz]e|translate|copy|echo)\b[^\n.!?]{0,20}"
+    r"\b(?:system prompt|your instructions|your prompt)\b",
+    r"\b(?:print|repeat|output|show|copy|translate|echo)\b[^\n.!?]{0,20}"
+    r"\b(?:text|words|everything|content|conversation|message)\b[^\n.!?]{0,12}"
+    r"\b(?:above|before this|so far)\b",
     rf"\b(?:reveal|print|show|repeat|leak|output|dump|tell me|display)\b{_GAP}"
     r"\b(?:system (?:prompt|message|instructions?)|hidden prompt|your (?:initial |original |exact )?"
     r"(?:instructions|prompt)|instructions (?:that )?you were given|your initial instructions)\b",
@@ -48,7 +57,10 @@ _PATTERNS = (
     r"\b(?:(?:have|with|has) no (?:rules|restrictions|filters?|limits|content policy)|uncensored|"
     r"unrestricted (?:model|ai)|without (?:any )?(?:restrictions|filters?))\b",
     r"\byou (?:now )?have no (?:rules|restrictions|filters?|limits)\b",
-    r"\b(?:developer|god|jailbreak) mode\b|\bdo anything now\b",
+    r"\b(?:developer|god|jailbreak|dan) mode\b|\bdo anything now\b",
+    r"\b(?:no|without(?: any)?|free of|not bound by) (?:ethical|moral|content|safety) "
+    r"(?:guidelines|restrictions|limits|limitations|filters?|policies|constraints|rules)\b",
+    r"\byou are (?:dan\b|an? (?:evil|unrestricted|uncensored|unfiltered|jailbroken|amoral)\b)",
     r"\b(?:ohne|sin|sans|senza) (?:einschränkungen|restricciones|restrictions|restrizioni)\b"
     r"[^\n]{0,40}(?:$|[.!])",
     r"\b(?:base64|rot13|hex|binary)\b[^\n]{0,60}\b(?:do (?:exactly )?what it says|"
@@ -65,7 +77,7 @@ _PATTERNS = (
     r"the user is\b|grant\b)",
     r"\bend of (?:user |system )?(?:input|prompt|instructions)\b ?[#=\]>*-]",
     # control tokens of chat templates
-    r"<\|[a-z0-9_.-]{1,64}\|>|\[/?inst\]|<</?sys>>",
+    r"<\|[a-z0-9_.-]{1,64}\|>|\[/?inst\]|<</?sys>>|\[/?system(?: prompt| message)?\]",
 )
 # polars runs this on Rust's regex crate, whose time is linear in the text. Word borders are ASCII only: with
 # Unicode borders the crate would use a slow engine for texts that are not ASCII.
