@@ -52,7 +52,7 @@ def _judging(verdict: Literal["release", "refuse"], about: str, then: str = "") 
 
 release = _judging(
     "release",
-    "Let the next version use records that wait.",
+    "Let the next version of dataset and index use records that wait.",
     "; `tunewheel dataset build --project {project}` makes a version with them",
 )
 refuse = _judging("refuse", "Keep records that wait out of every version.")
