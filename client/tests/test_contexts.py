@@ -141,6 +141,21 @@ def test_the_wheel_on_the_folder_is_the_last_resort(home: Path):
     assert resolve(environment={}).name == "prod"
 
 
+def test_the_folder_that_is_named_goes_before_all_but_a_context(home: Path):
+    contexts.put("prod", PROD)
+    contexts.put("local", Context(url="http://127.0.0.1:2"), file=home / "mine" / contexts.OWN_FILE)
+    told = {"TUNEWHEEL_URL": "http://env.example", "TUNEWHEEL_CONTEXT": "prod", "TUNEWHEEL_API_KEY": "tw_env"}
+    found = resolve(folder=home / "mine", environment=told)
+    assert (found.context.url, found.context.key) == ("http://127.0.0.1:2", SecretStr("tw_env"))
+    assert found.file == home / "mine" / contexts.OWN_FILE
+    assert resolve(folder=home / "mine", context="prod", environment={}).context == PROD
+    with pytest.raises(NoAddress, match="no wheel with a console runs on"):
+        resolve(folder=home / "nowhere", environment=told)
+    contexts.put("local", Context(url="https://elsewhere.example"), file=home / "mine" / contexts.OWN_FILE)
+    with pytest.raises(NoAddress, match=r"elsewhere\.example"):
+        resolve(folder=home / "mine", environment=told)
+
+
 @pytest.mark.parametrize(
     "context",
     [

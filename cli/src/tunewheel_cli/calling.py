@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -126,17 +125,10 @@ class Call:
         return self.client
 
     def open(self, **options: Any) -> Client:
-        """Return a new client of the wheel that is meant. ``options`` are the client's. Where
-        ``TUNEWHEEL_GATEWAY_URL`` or ``TUNEWHEEL_INGEST_URL`` is set, it goes before the wheel's own word."""
+        """Return a new client of the wheel that is meant. ``options`` are the client's."""
         from tunewheel_client import Client
 
-        told = {door: os.environ.get(f"TUNEWHEEL_{door.upper()}_URL") for door in ("gateway", "ingest")}
-        if self.context is not None or self.var is None:
-            return Client(context=self.context, **told, **options)
-        found = self.target.context
-        key = found.key.get_secret_value() if found.key else None
-        doors = {door: url or getattr(found.addresses, door) for door, url in told.items()}
-        return Client(found.url, key, project=found.project, **doors, **options)
+        return Client(context=self.context, folder=self.var, **options)
 
     @property
     def target(self) -> Target:
@@ -146,25 +138,9 @@ class Call:
         Raises:
             NoAddress, InvalidContexts: none is meant, or the contexts cannot be read.
         """
-        from pydantic import SecretStr
-        from tunewheel_client import NoAddress
-        from tunewheel_client.contexts import read
-        from tunewheel_client.target import Target, key_of, require_local, resolve
+        from tunewheel_client.target import resolve
 
-        if self.context is not None or self.var is None:
-            return resolve(context=self.context)
-        file = self.var.expanduser() / "contexts.yaml"
-        found = read(file)
-        if found.current is None:
-            raise NoAddress(
-                f"--var: no wheel with a console runs on {self.var}; start one with `tunewheel up`, or name "
-                "another with --context"
-            )
-        context = found.contexts[found.current]
-        require_local(context, file)
-        if (key := key_of(os.environ)) is not None:
-            context = context.model_copy(update={"key": SecretStr(key), "tokens": None})
-        return Target(context, found.current, file)
+        return resolve(context=self.context, folder=self.var)
 
     def close(self) -> None:
         if self._client is not None:

@@ -40,10 +40,12 @@ def resolve(
     *,
     context: str | None = None,
     project: str | None = None,
+    folder: Path | None = None,
     environment: Mapping[str, str] = os.environ,
 ) -> Target:
     """Return which wheel is meant: an argument goes before the environment (``TUNEWHEEL_URL``,
     ``TUNEWHEEL_CONTEXT``), this before the context in use, this before the wheel on the working folder.
+    ``folder``: that of the wheel on this machine that is meant.
 
     ``TUNEWHEEL_GATEWAY_URL`` and ``TUNEWHEEL_INGEST_URL`` go before the addresses that the wheel tells.
 
@@ -54,37 +56,43 @@ def resolve(
         NoAddress: nobody named a wheel, or the key cannot be sent in a header.
         InvalidContexts: the context is not in the file, or the file cannot be used.
     """
-    named = url or (None if context else environment.get(URL))
+    named = url or (None if context or folder else environment.get(URL))
     if named:
         found = Target(Context(url=_url(named)))
     else:
-        found = _kept(context or environment.get(CONTEXT), environment)
+        chosen = context or (None if folder else environment.get(CONTEXT))
+        found = _kept(chosen, folder, Path(environment.get(FOLDER, "var")))
     told: dict[str, Any] = {}
     if secret := sendable(key or key_of(environment)):
         told |= {"key": SecretStr(secret), "tokens": None}
-    if chosen := (project or environment.get(PROJECT)):
-        told["project"] = chosen
+    if in_project := (project or environment.get(PROJECT)):
+        told["project"] = in_project
     elsewhere = {name: _url(value, one) for name, one in ADDRESSES.items() if (value := environment.get(one))}
     told["addresses"] = found.context.addresses.model_copy(update=elsewhere)
     return replace(found, context=found.context.model_copy(update=told))
 
 
-def _kept(name: str | None, environment: Mapping[str, str]) -> Target:
-    files = [path(), Path(environment.get(FOLDER, "var")).expanduser() / OWN_FILE]
-    for file in files if name is None else files[:1]:
+def _kept(name: str | None, folder: Path | None, usual: Path) -> Target:
+    own = (folder or usual).expanduser() / OWN_FILE
+    for file in [path()] if name else [own] if folder else [path(), own]:
         found = read(file)
         if name is not None or found.current is not None:
             chosen, context = named_in(found, name or found.current or "")
-            if file != files[0]:
-                require_local(context, file)
+            if file is own:
+                _require_local(context, file)
             return Target(context, chosen, file)
+    if folder is not None:
+        raise NoAddress(
+            f"--var: no wheel with a console runs on {folder}; start one with `tunewheel up`, or name "
+            "another with --context"
+        )
     raise NoAddress(
         f"no wheel is named; run `tunewheel login URL`, set {URL}, or give a URL (a wheel on this machine is "
         "found in the folder from which `tunewheel up` started it)"
     )
 
 
-def require_local(context: Context, file: Path) -> None:
+def _require_local(context: Context, file: Path) -> None:
     """Refuse an address elsewhere in the file of a folder: whoever made the folder would get the key of the
     environment, and what is asked and published."""
     told = context.addresses

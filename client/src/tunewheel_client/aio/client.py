@@ -92,6 +92,7 @@ class AsyncClient:
         *,
         context: str | None = None,
         project: str | None = None,
+        folder: Path | None = None,
         gateway: str | None = None,
         ingest: str | None = None,
         timeout_seconds: float = TIMEOUT_SECONDS,
@@ -103,6 +104,7 @@ class AsyncClient:
             url: the address of the wheel's console. Default: ``TUNEWHEEL_URL``, else the context.
             key: an API key or a token. Default: ``TUNEWHEEL_API_KEY``, else the login of the context.
             context: the name of a context that ``login`` has kept. Default: the one in use.
+            folder: the folder of a wheel on this machine, which is then meant.
             project: what ``client.project`` is. Default: ``TUNEWHEEL_PROJECT``, else the context's.
             gateway, ingest: their addresses. Default: those of the context, else the console is asked.
             http: the caller's own HTTP client, for example with a proxy. It is not closed here.
@@ -111,7 +113,7 @@ class AsyncClient:
             NoAddress: nobody said which wheel is meant.
             InvalidContexts: the file of contexts cannot be used.
         """
-        target = resolve(url, key, context=context, project=project)
+        target = resolve(url, key, context=context, project=project, folder=folder)
         self._transport = Transport(target, timeout_seconds=timeout_seconds, http=http)
         self._transport.name_addresses(gateway=gateway, ingest=ingest)
 
