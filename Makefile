@@ -31,6 +31,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(STAMP) ## make the virtual environment from the hashed lock
+	@$(BIN)/python scripts/client_sync.py # the sources may have changed since the installation
 
 $(STAMP): requirements.lock pyproject.toml $(foreach p,$(PACKAGES),$(p)/pyproject.toml)
 	@$(WITH_UV)
@@ -132,7 +133,6 @@ bench-gpu-packages: install ## gather what bench-gpu lacks elsewhere into var/be
 
 generate: install ## write schemas, the AsyncAPI document, the pages and what the chart takes from the code anew
 	$(BIN)/python -m tunewheel_contracts.generate
-	$(BIN)/python scripts/client_sync.py
 	$(BIN)/python -m tunewheel_cli.reference
 	$(BIN)/python deploy/helm/generate.py
 	PYTHONPATH=testing $(BIN)/python scripts/architecture.py
