@@ -34,7 +34,8 @@ def message(value: bytes | None, *, key: bytes | None = None, **more: Any) -> Un
         b'"C-7"',
         b'{"customer": "C-7", "body": "never closed',
         b"id;customer\n1;C-7;\xff",
-        b"\0\0\0\0\x070C-7\x04Hi",  # Avro: the length before a name may look like a digit
+        b"\0\0\0\0\x07\x06C-7xHi",  # Avro: what follows a name may look like a letter
+        b"\0\0\0\0\x07\x03C-7xHi",  # Protobuf
     ],
 )
 def test_a_message_that_names_the_person_goes(value: bytes) -> None:
@@ -47,6 +48,8 @@ def test_a_message_that_names_the_person_goes(value: bytes) -> None:
         b'{"project": "shop", "customer": "C-7"}',
         b'{"customer": "C-77", "body": "as C-7 said"}',
         b"customer C-77, and C-7-b",
+        b"\0\0\0\0\x07\x08C-77\x04Hi",
+        b"\0\0\0\0\x07AAC-7AA",
         b"",
         None,
         b"[" * 100_000,
@@ -54,6 +57,22 @@ def test_a_message_that_names_the_person_goes(value: bytes) -> None:
 )
 def test_dead_letters_of_other_people_and_projects_stay(value: bytes | None) -> None:
     assert not is_erased(message(value), [PERSON])
+
+
+@pytest.mark.parametrize("subject", ["7", "C-7", "é", "n" * 64, "n" * 200])
+def test_of_two_tenants_binary_letters_each_loses_its_own(subject: str) -> None:
+    desk = PERSON.model_copy(update={"customer": subject})
+    own, other = (EARLIER | {"ce_project": name} for name in (b"desk", b"shop"))
+    part = b"\0\0\0\0\x01AB" + subject.encode() + b"AB"
+    assert is_erased(message(part, headers=own), [desk]), "in doubt it goes"
+    assert not is_erased(message(part, headers=other), [desk])
+    assert not is_erased(message(part), [desk]), "whose it is nobody knows"
+    size = len(subject.encode())
+    for length in (size, 2 * size):
+        before = bytes([length]) if length < 128 else bytes([length & 127 | 128, length >> 7])
+        whole = b"\0\0\0\0\x01A" + before + subject.encode() + b"AB"
+        assert is_erased(message(whole), [desk])
+        assert not is_erased(message(whole, headers=other), [desk])
 
 
 def test_numbers_keys_and_subjects_name_people_too() -> None:

@@ -32,8 +32,10 @@ def is_erased(record: Undecoded, erasures: Iterable[Erasure]) -> bool:
     was published before the erasure.
 
     A refused message may be no valid event. So any value in its JSON counts as a name, or any word if it is
-    not JSON. In doubt the message is covered. Requests and proofs of erasures are never covered, although
-    they name a person.
+    not JSON. In doubt the message is covered: any part of a binary message of the erasure's project counts as
+    a name. A binary message that names no project may be any project's, and a short id stands in most of them
+    by chance. There a name counts as a word, or where its length stands before it, as Avro and Protobuf write
+    a text. Requests and proofs of erasures are never covered, although they name a person.
     """
     if record.position.topic.startswith("erasure."):
         return False
@@ -52,9 +54,9 @@ class _Said:
     values: frozenset[str]
     texts: tuple[str, ...]
     """The content of a message that is not JSON, decoded with each encoding that it may have."""
-    is_binary: bool = False
-    """Whether the message begins with a schema's id. The byte before a name then tells a length, and may look
-    like a letter."""
+    binary: bytes = b""
+    """The content of a message that begins with a schema's id. The byte before a name then tells a length,
+    and may look like a letter."""
 
     @classmethod
     def of(cls, record: Undecoded) -> _Said:
@@ -66,7 +68,7 @@ class _Said:
             data: Any = json.loads(value)
         except (ValueError, RecursionError):
             texts = value.decode("utf-8", "replace"), value.decode("latin-1")
-            return cls(project, names, texts, is_binary=value[:1] == b"\0")
+            return cls(project, names, texts, binary=value if value[:1] == b"\0" else b"")
         if project is None and isinstance(data, dict) and isinstance(data.get("project"), str):
             project = data["project"]
         return cls(project, names.union(_scalars(data)), ())
@@ -75,8 +77,20 @@ class _Said:
         # Search for the plain text first: to compile a pattern for each of many erasures takes seconds.
         texts = [text for text in self.texts if subject in text]
         word = rf"(?<![\w-]){re.escape(subject)}(?![\w-])"
-        found = any(self.is_binary or re.search(word, text) for text in texts)
+        found = any(self._has_part(subject) or re.search(word, text) for text in texts)
         return found or subject in self.values
+
+    def _has_part(self, subject: str) -> bool:
+        if not self.binary or self.project is not None:
+            return bool(self.binary)
+        name = subject.encode()
+        return any(_varint(length) + name in self.binary for length in (len(name), 2 * len(name)))
+
+
+def _varint(number: int) -> bytes:
+    """Return a length as Protobuf writes it; Avro writes twice the number."""
+    low, rest = number & 0x7F, number >> 7
+    return bytes([low | 0x80]) + _varint(rest) if rest else bytes([low])
 
 
 def _scalars(data: Any) -> Iterator[str]:
