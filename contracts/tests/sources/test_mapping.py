@@ -104,6 +104,13 @@ def test_a_built_in_mapping_is_refined_by_the_source_that_uses_it() -> None:
     assert "requester_id" in spec.mapping.map["customer"]
 
 
+@pytest.mark.parametrize("wrong", ["soon", {}, "2999-01-01T00:00:00Z"])
+def test_a_time_of_change_that_cannot_be_is_refused_by_its_field(wrong: Any) -> None:
+    (one,) = result({"cases": [{"no": 7, "text": "Hi", "state": "closed", "at": wrong}]}, changed_at="at")
+    assert one.refusal is not None
+    assert one.refusal.field == "changed_at"
+
+
 def test_a_deleted_record_is_withdrawn_by_its_id_alone() -> None:
     (one,) = mapped(SourceSpec.model_validate(OWN | {"each": None}), "p", Message({"no": 7}, True), at_door)
     assert one.event is not None

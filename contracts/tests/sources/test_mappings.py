@@ -56,6 +56,25 @@ def test_zendesk_events_answer_a_ticket_and_withdraw_it() -> None:
     assert withdrawn["kind"] == "ticket"
 
 
+@pytest.mark.parametrize(
+    ("payload", "at"),
+    [
+        ("zendesk_event", "2026-03-25T05:09:27+00:00"),
+        ("jira_event", "2026-02-19T10:32:08.152000+00:00"),
+        ("github_comment", "2026-05-15T15:20:21+00:00"),
+        ("zendesk_deleted", None),
+        ("zendesk_export", None),
+        ("github_issues", None),
+        ("servicenow_table", None),
+    ],
+)
+def test_the_version_of_a_webhook_is_as_old_as_its_vendor_says(payload: str, at: str | None) -> None:
+    spec = SourceSpec(name="own", use=payload.partition("_")[0])  # pyright: ignore[reportArgumentType]
+    record = json.loads((PAYLOADS / f"{payload}.json").read_text(encoding="utf-8"))
+    found = [*mapped(spec, "helpdesk", Message(record), at_door)]
+    assert {one.changed_at and one.changed_at.isoformat() for one in found} == {at}
+
+
 def test_a_deleted_servicenow_incident_is_withdrawn() -> None:
     (withdrawn,) = events("servicenow_deleted")
     assert (withdrawn["kind"], withdrawn["document_id"]) == ("ticket", "INC0000017")

@@ -51,6 +51,9 @@ class MappingSpec(Strict):
     """Only records for which this is true are taken."""
     withdraw: Annotated[Expression | None, Field(exclude_if=operator.not_)] = None
     """Records for which this is true withdraw what was published under their id."""
+    changed_at: Annotated[Expression | None, Field(exclude_if=operator.not_)] = None
+    """When the other system wrote this version of the record, such as `updated_at`. A version from before a
+    withdrawal stays withdrawn, even if it is delivered later. Null: when ingest, or the topic, got it."""
     map: Annotated[dict[FieldName, Expression], Field(max_length=64, exclude_if=operator.not_)] = {}
     """By field of the event, where its value stands in the record. What is not found is left out."""
     set: Annotated[dict[FieldName, JsonValue], Field(max_length=64, exclude_if=operator.not_)] = {}

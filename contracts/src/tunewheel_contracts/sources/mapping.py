@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, cast
 
 from tunewheel_contracts.errors import InvalidEvent
@@ -34,11 +35,12 @@ AS_JSON = frozenset({"answer", "output", "rejected_output", "thread", "messages"
 @dataclass(frozen=True, slots=True)
 class Mapped:
     """What became of one record, by its number within the message, from 1: an event, or a refusal. Without
-    either, the mapping's ``where`` leaves the record out."""
+    either, the mapping's ``where`` leaves the record out. ``changed_at``: see ``MappingSpec``."""
 
     number: int
     event: UpstreamEvent | None = None
     refusal: InvalidEvent | None = None
+    changed_at: datetime | None = None
 
 
 def mapped(
@@ -60,7 +62,11 @@ def mapped(
     mapping = source.mapping
     for number, record in enumerate(_records(mapping, message.record, most), 1):
         try:
-            yield Mapped(number, _event(mapping, source, project, record, message.is_deleted, reading()))
+            event = _event(mapping, source, project, record, message.is_deleted, reading())
+            # A withdrawal counts from its arrival: what it takes may be published after the last change.
+            is_version = event is not None and not isinstance(event, DocumentWithdrawn)
+            changed_at = _changed_at(mapping, record, reading()) if is_version else None
+            yield Mapped(number, event, changed_at=changed_at)
         except InvalidEvent as error:
             yield Mapped(number, refusal=error)
 
@@ -105,6 +111,16 @@ def _withdrawal(
     fields = {"project": project, "kind": kind, "reason": f"deleted in {source.name}"}
     fields["document_id"] = _as_text(name, _found(name, mapping.map[name], record))
     return _validated(DocumentWithdrawn, fields, mapping, reading)
+
+
+def _changed_at(mapping: MappingSpec, record: Any, reading: Reading) -> datetime | None:
+    if mapping.changed_at is None:
+        return None
+    found = _found("changed_at", f"time({mapping.changed_at})", record)
+    try:
+        return None if found is None else reading.capped(datetime.fromisoformat(found))
+    except ValueError as error:
+        raise InvalidEvent(field="changed_at", reason=str(error)) from error
 
 
 def _found(name: str, expression: str, record: Any) -> Any:

@@ -8,7 +8,7 @@ import hmac
 import json
 import time
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,8 @@ ISSUE = {
     "comment": {"body": "Charge it.", "user": {"login": "m"}, "author_association": "OWNER"},
     "repository": {"full_name": "o/r"},
 }  # fmt: skip
+NOON = "2026-05-01T12:00:00Z"
+REPOSITORY = {"repository": ISSUE["repository"]}
 
 
 class Sourced(Log):
@@ -110,6 +112,23 @@ async def test_a_copy_of_a_request_changes_nothing(hooks: httpx.AsyncClient, log
     assert again.json() == first.json()
     assert again.headers["Idempotency-Replayed"] == "true"
     assert len(log.events) == 1
+
+
+async def test_a_version_that_is_delivered_after_the_deletion_of_its_ticket_stays_withdrawn(
+    hooks: httpx.AsyncClient, log: Sourced
+) -> None:
+    def said(at: str) -> bytes:
+        return json.dumps(ISSUE | {"comment": ISSUE["comment"] | {"updated_at": at}}).encode()
+
+    issue = ISSUE["issue"] | {"updated_at": NOON}
+    deleted = json.dumps({"action": "deleted", "issue": issue} | REPOSITORY).encode()
+    later = (datetime.now(UTC) + timedelta(minutes=1)).isoformat()
+    for body in (said(NOON), deleted, said("2026-05-01T11:00:00Z"), said(later)):
+        assert (await post(hooks, "hub", body, hub(body))).status_code == 202
+    first, withdrawal, retried, new = log.events
+    assert withdrawal.data.kind == "ticket"
+    assert max(first.time, retried.time) <= withdrawal.time < new.time
+    assert retried.time == datetime(2026, 5, 1, 11, tzinfo=UTC)
 
 
 async def test_a_copy_with_more_in_its_header_of_signatures_changes_nothing(

@@ -75,7 +75,9 @@ class Webhooks:
         try:
             await self._intake.check_project(project)
             found = [*mapped(source, project, Message(parse_json(bytes(body))), at_door)]
-            envelopes = [as_published(one.event, source) for one in found if one.event is not None]
+            envelopes = [
+                as_published(one.event, source, time=one.changed_at) for one in found if one.event is not None
+            ]
             await self._intake.publish(envelopes)
         except InvalidEvent as error:
             return refusal(error)

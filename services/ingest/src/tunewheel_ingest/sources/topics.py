@@ -68,7 +68,11 @@ async def handle(record: Undecoded, source: SourceSpec, project: str, registry: 
     found = [*mapped(source, project, message, lambda: Reading(logged, is_strict=True))]
     refusals = [one.refusal for one in found if one.refusal is not None]
     return Handled(
-        [as_published(one.event, source, time=logged) for one in found if one.event is not None],
+        [
+            as_published(one.event, source, time=one.changed_at or logged)
+            for one in found
+            if one.event is not None
+        ],
         refusals[0] if refusals else None,
     )
 
