@@ -178,13 +178,13 @@ def test_a_project_is_removed_once_somebody_has_said_yes(told: Console, run: Any
     assert told.log.taken_back
 
 
-def test_only_documents_that_there_are_can_be_withdrawn(told: Console, run: Any) -> None:
+def test_documents_are_withdrawn_and_an_id_that_nobody_knows_is_doubted(told: Console, run: Any) -> None:
     told.documents.add("sops/a.md")
-    assert "sops/b.md" in run("withdraw", "sops/a.md", "sops/b.md", "-p", "desk", code=1).stderr
-    assert told.log.events == []
-    run("withdraw", "sops/a.md", "-p", "desk", "--reason", "old", "--timeout", "0")
-    (command,) = told.log.of("document.withdrawn")
-    assert (command.document_id, command.reason) == ("sops/a.md", "old")
+    options = ("-p", "desk", "--reason", "old", "--timeout", "0")
+    said = run("withdraw", "sops/a.md", "sops/b.md", *options).stdout
+    assert "withdrew sops/a.md, sops/b.md from desk\n'sops/b.md' is withdrawn, but" in said
+    commands = told.log.of("document.withdrawn")
+    assert [(one.document_id, one.reason) for one in commands] == [("sops/a.md", "old"), ("sops/b.md", "old")]
 
 
 def test_an_erasure_asks_first_and_says_who_has_not_answered(told: Console, run: Any) -> None:

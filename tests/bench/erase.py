@@ -47,6 +47,7 @@ from tunewheel_contracts.events.upstream import (
 )
 from tunewheel_contracts.formats.dataset import ChatMessage
 from tunewheel_contracts.identity import content_id
+from tunewheel_curate.records.table import RecordTable
 from tunewheel_local.kafka.broker import LocalKafka
 from tunewheel_local.topic_configs import set_configs
 from tunewheel_local.topics import ensure_topics
@@ -214,10 +215,21 @@ async def measure(people: int, folder: Path, broker: LocalKafka) -> dict[str, An
             )
             await asyncio.sleep(SETTLE_SECONDS)
             found["erased"] = await asyncio.to_thread(scan, folders, words)
+            table = RecordTable(str(folder / "store" / "records"))
+
+            async def held(partition: int) -> int:
+                return await asyncio.to_thread(table.reached, partition)
+
             for topic in DELETED:
                 (owner,) = (one for one in services if one.name == topic.deleted_by)
                 kept = Retention(
-                    owner.settings, owner.store, topic, days=7, warn=owner.warn, failed=owner.fail
+                    owner.settings,
+                    owner.store,
+                    topic,
+                    days=7,
+                    warn=owner.warn,
+                    failed=owner.fail,
+                    held=held if owner.name == "curate" else None,
                 )
                 await kept.sweep(datetime.now(UTC) + timedelta(days=8))
             await close_segments(servers, bus)

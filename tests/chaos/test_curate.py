@@ -28,9 +28,10 @@ from tunewheel_contracts.principal import Trust
 from tunewheel_contracts.pseudonyms import Pseudonyms
 from tunewheel_contracts.topics import TopicSpec
 from tunewheel_curate.pipeline import build
-from tunewheel_curate.records.log import rows_of
+from tunewheel_curate.records.log import GROUP, rows_of
 from tunewheel_curate.records.table import RecordTable
 from tunewheel_curate.versions.versioning import dataset_id_of, rows_sha256, under_pseudonyms
+from tunewheel_runtime.partitions import group_backlog
 from tunewheel_runtime.service import Delivery, Position
 from tunewheel_testing.specs import declared, small_spec
 
@@ -47,9 +48,9 @@ PATIENCE = 300.0
 BUILD = {"min_examples": 20, "build": {"min_new_records": COUNT, "quiet_seconds": None}}
 
 
-def records() -> Iterator[Envelope[RecordIngested]]:
+def records(first: int = 0) -> Iterator[Envelope[RecordIngested]]:
     """Records that differ in most words, so that all of them become examples."""
-    for number in range(COUNT):
+    for number in range(first, first + COUNT):
         words = " ".join(content_id("w", [number, place], digits=6) for place in range(10))
         data = RecordIngested(
             project=PROJECT,
@@ -77,7 +78,8 @@ def expected_dataset() -> str:
 class Curate:
     """The service as a process of its own."""
 
-    def __init__(self, kafka: str, folder: Path) -> None:
+    def __init__(self, kafka: str, folder: Path, **settings: str) -> None:
+        self._kafka = {"bootstrap_servers": kafka}
         self.scratch = folder / "scratch"
         self.scratch.mkdir()
         self.store = folder / "store"
@@ -92,6 +94,7 @@ class Curate:
             "TUNEWHEEL_SESSION_TIMEOUT_MS": "6000",  # what a killed one leaves is taken up
             "TMPDIR": str(self.scratch),
             HELD_IN: str(self.held),
+            **settings,
         }
 
     def _start(self) -> subprocess.Popen[bytes]:
@@ -140,6 +143,13 @@ class Curate:
     def appended(self) -> int:
         return RecordTable(str(self.store / "records")).arrivals().height
 
+    async def has_committed(self) -> bool:
+        backlog = await group_backlog(self._kafka, topics.RECORD_INGESTED.name, group=GROUP)
+        return backlog.kept == backlog.ends
+
+    def deletions(self) -> int:
+        return self.log.read_text().count('"event": "records_deleted"') if self.log.exists() else 0
+
     def is_building(self) -> bool:
         return any(self.scratch.glob("tunewheel-curate-*/version/train.parquet"))
 
@@ -177,8 +187,32 @@ async def assert_whole(curate: Curate, event: Envelope[DatasetVersioned]) -> Non
     await until(lambda: not list(curate.scratch.glob("tunewheel-curate-*")))
 
 
-async def publish_all(bus: Bus) -> None:
-    await asyncio.gather(*(bus.publish(event) for event in records()))
+async def test_killed_between_append_commit_and_deletion_it_loses_no_record(
+    fresh_kafka: str, tmp_path: Path
+) -> None:
+    """Each start deletes from the log what the table has and the group has committed."""
+    curate = Curate(fresh_kafka, tmp_path, TUNEWHEEL_RECORD_DAYS="0", TUNEWHEEL_POLICY_SECONDS="60")
+    async with Bus(fresh_kafka) as bus:
+        await publish_all(bus)
+        async with curate.running():
+            await until(curate.has_committed, patience=PATIENCE)
+        with curate.holding("appending"):  # appended, and neither committed nor deleted
+            await curate.killed(lambda: curate.appended() > COUNT, publish=lambda: publish_all(bus, COUNT))
+        before = curate.deletions()
+        assert before > 0, "the first records"
+        async with curate.running():
+            await until(curate.has_committed, patience=PATIENCE)
+        await publish_all(bus, 2 * COUNT)
+        await curate.killed(lambda: curate.deletions() > before)
+        async with curate.running():
+            await until(lambda: curate.appended() == 3 * COUNT, patience=PATIENCE)
+    arrivals = RecordTable(str(curate.store / "records")).arrivals()
+    assert arrivals["record_id"].n_unique() == arrivals.height == 3 * COUNT
+    assert not (curate.store / "missing-records").exists()
+
+
+async def publish_all(bus: Bus, first: int = 0) -> None:
+    await asyncio.gather(*(bus.publish(event) for event in records(first)))
 
 
 async def length(kafka: str, topic: TopicSpec) -> int:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 
+import polars as pl
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from tunewheel_console.actions import Actions
@@ -19,12 +21,16 @@ from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.events.data import RecordIngested, RecordKind
 from tunewheel_contracts.events.evaluation import ReviewRequested, ReviewSubmitted
+from tunewheel_contracts.events.retrieval import IndexVersioned
 from tunewheel_contracts.events.training import TrainAction, TrainControl
 from tunewheel_contracts.events.upstream import DocumentPublished, FeedbackReceived
+from tunewheel_contracts.fields import ArtifactRef
+from tunewheel_contracts.formats.index import IndexCounts
 from tunewheel_contracts.principal import Principal
 from tunewheel_runtime.deadletter import Undecoded
 from tunewheel_runtime.refusals import Refused
 from tunewheel_runtime.service import Service
+from tunewheel_runtime.store import ObjectStore
 from tunewheel_testing.specs import declared
 
 from .bus import Bus, running, until
@@ -157,7 +163,8 @@ async def test_the_control_api_asks_the_broker_for_documents_and_for_ingests_pla
     async def nothing() -> None: ...
 
     made = settings(kafka, tmp_path)
-    documents = Documents(made)
+    store = ObjectStore(made.store_url)
+    documents = Documents(made, store)
     log = Log.of(made, nothing, documents)
     async with Bus(kafka) as bus:
         try:
@@ -167,6 +174,13 @@ async def test_the_control_api_asks_the_broker_for_documents_and_for_ingests_pla
             assert await documents.of(project) == {"a.md", "b.md"}
             await bus.publish(record("c.md", RecordKind.DOCUMENT), record("T-1", RecordKind.TICKET))
             assert await documents.of(project) == {"a.md", "b.md", "c.md"}, "its own event may be deleted"
+            table = BytesIO()
+            pl.DataFrame({"document_id": ["c.md", "older.md"]}).write_parquet(table)
+            ref = await store.put(f"indexes/{project}/versions/v.parquet", table.getvalue())
+            await bus.publish(indexed(project, ref))
+            assert await documents.of(project) == {"a.md", "b.md", "c.md", "older.md"}
+            await store.delete([ref.path])
+            assert await documents.of(project) == {"a.md", "b.md", "c.md"}
             assert await documents.of("another") == set()
             with pytest.raises(Refused, match="events behind"):
                 await log.settled(0.0)
@@ -174,6 +188,15 @@ async def test_the_control_api_asks_the_broker_for_documents_and_for_ingests_pla
             await log.settled(10.0)
         finally:
             await documents.close()
+
+
+def indexed(project: str, versions: ArtifactRef) -> Envelope[IndexVersioned]:
+    data = IndexVersioned.model_construct(
+        project=project, index_id="ix-1", manifest=versions, retrieval_sha256="0" * 64,
+        counts=IndexCounts(documents=2, passages=2, tokens=9), changed=2, versions=versions, records_upto={},
+        withdrawals_upto={}, erasures_upto={},
+    )  # fmt: skip
+    return new_event(data, source="/test")
 
 
 async def commit_all(kafka: str) -> None:

@@ -15,14 +15,17 @@ from aiokafka.errors import TopicAuthorizationFailedError
 from aiokafka.record import MemoryRecords
 from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope, new_event
+from tunewheel_contracts.events.data import RecordIngested, RecordKind
 from tunewheel_contracts.events.upstream import FeedbackReceived, TicketPublished
+from tunewheel_contracts.identity import content_id
 from tunewheel_contracts.topics import FOREVER, TopicSpec
 from tunewheel_ingest.main import make_app
 from tunewheel_ingest.settings import Settings
 from tunewheel_local.kafka.broker import LocalKafka
 from tunewheel_local.topic_configs import set_configs
 from tunewheel_local.topics import ensure_topics
-from tunewheel_runtime.retention import Retention
+from tunewheel_runtime.log import ends
+from tunewheel_runtime.retention import Held, Retention
 from tunewheel_runtime.store import ObjectStore
 from tunewheel_testing.specs import declared
 
@@ -49,11 +52,19 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalKafka]:
 class Kept:
     """The retention of one topic, with what it warned of last."""
 
-    def __init__(self, broker: LocalKafka, folder: Path, topic: TopicSpec, *, days: int = DAYS) -> None:
+    def __init__(
+        self,
+        broker: LocalKafka,
+        folder: Path,
+        topic: TopicSpec,
+        *,
+        days: int = DAYS,
+        held: Held | None = None,
+    ) -> None:
         settings = Settings(bootstrap_servers=broker.bootstrap_servers, store_url=(folder / "s").as_uri())
         store, self.warnings = ObjectStore(settings.store_url), dict[str, str | None]()
         self.retention = Retention(
-            settings, store, topic, days=days, warn=self.warnings.__setitem__, failed=pytest.fail
+            settings, store, topic, days=days, warn=self.warnings.__setitem__, failed=pytest.fail, held=held
         )
 
     async def sweep(self, *, first: bool = True) -> Any:
@@ -64,6 +75,14 @@ class Kept:
 
 def ticket(project: str, number: int, text: str) -> Envelope[TicketPublished]:
     data = TicketPublished(project=project, ticket_id=f"T-{number}", body=text, customer="jane")
+    return new_event(data, source="/test")
+
+
+def record(project: str, number: int) -> Envelope[RecordIngested]:
+    data = RecordIngested(
+        project=project, record_id=content_id("rec", [project, number]), kind=RecordKind.TICKET,
+        source_id=f"T-{number}", source_event_id="e", input="text", group="jane",
+    )  # fmt: skip
     return new_event(data, source="/test")
 
 
@@ -174,6 +193,58 @@ async def test_what_is_younger_than_the_days_or_kept_for_ever_stays(
     await retention.start()
     await retention.stop()
     assert len(await on_log(broker, topics.TICKET_PUBLISHED, project)) == 1
+
+
+async def test_of_a_topic_that_was_made_anew_nothing_unread_is_deleted(
+    broker: LocalKafka, tmp_path: Path, project: str
+) -> None:
+    topic = topics.RECORD_INGESTED
+
+    async def held(_: int) -> int:
+        return 1_000  # of the earlier topic: the new one has fewer records
+
+    async with Bus(broker.bootstrap_servers) as bus:
+        await bus.publish(*(record(project, number) for number in range(20)))
+    await commit(broker, topic, "curate")
+    admin = AIOKafkaAdminClient(bootstrap_servers=broker.bootstrap_servers)
+    await admin.start()
+    try:
+        await admin.delete_topics([topic.name])
+        await asyncio.sleep(0.5)
+    finally:
+        await admin.close()
+    await ensure_topics({"bootstrap_servers": broker.bootstrap_servers})
+    async with Bus(broker.bootstrap_servers) as bus:
+        await bus.publish(*(record(project, number) for number in range(30)))
+    assert await Kept(broker, tmp_path / "other", topic).sweep() == {}, "nobody has read them"
+    assert len(await on_log(broker, topic, project)) == 30
+    await commit(broker, topic, "curate")
+    kept = Kept(broker, tmp_path, topic, held=held)
+    assert await kept.sweep() == {}, "the table does not have them"
+    assert "record.ingested[" in str(kept.warnings)
+
+
+async def test_records_stay_until_the_table_has_them(
+    broker: LocalKafka, tmp_path: Path, project: str
+) -> None:
+    topic, in_table = topics.RECORD_INGESTED, dict[int, int]()
+
+    async def held(partition: int) -> int:
+        return in_table.get(partition, 0)
+
+    async with Bus(broker.bootstrap_servers) as bus:
+        await bus.publish(*(record(project, number) for number in range(30)))
+    await commit(broker, topic, "curate")
+    kept = Kept(broker, tmp_path, topic, held=held)
+    assert await kept.sweep() == {}
+    options = {"bootstrap_servers": broker.bootstrap_servers}
+    ends_of = {number: span.end for (_, number), span in (await ends(options, [topic.name])).items()}
+    in_table |= {number: end - 1 for number, end in ends_of.items()}
+    await kept.sweep(first=False)
+    assert len(await on_log(broker, topic, project)) == sum(end > 0 for end in ends_of.values())
+    in_table |= ends_of
+    await kept.sweep(first=False)
+    assert await on_log(broker, topic, project) == []
 
 
 async def test_a_missing_right_is_a_warning_that_names_the_topic(

@@ -9,15 +9,16 @@ Kafka's own retention would also delete records that nobody has handled, as whil
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
 import structlog
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.errors import KafkaError, TopicAuthorizationFailedError
 from tunewheel_contracts.errors import InvalidEvent, TransientError
-from tunewheel_contracts.topics import FOREVER, TopicSpec
+from tunewheel_contracts.topics import FOREVER, TOPICS, TopicSpec
 
 from tunewheel_runtime.deadletter import Warn
 from tunewheel_runtime.kafka import client_options
@@ -27,14 +28,20 @@ from tunewheel_runtime.partitions import group_backlog
 from tunewheel_runtime.settings import ServiceSettings
 from tunewheel_runtime.store import ObjectStore
 
+if TYPE_CHECKING:
+    from tunewheel_runtime.service import Service
+
 log = structlog.get_logger(__name__)
+Held = Callable[[int], Awaitable[int]]
+"""Returns the offset of a partition before which the service that deletes holds all records itself."""
 SWEEP_SECONDS = 3_600.0
 FOLDER = "deletes-from"
 
 
 class Retention:
-    """Deletes the beginning of the partitions of ``topic``: what each of its groups has handled, and what was
-    logged more than ``days`` ago. Any replica may do so: deleting twice changes nothing.
+    """Deletes the beginning of the partitions of ``topic``: what each of its groups has handled, what is
+    ``held`` (if given), and what was logged more than ``days`` ago. Any replica may do so: deleting twice
+    changes nothing.
 
     Nothing is deleted in the first ``days`` after the first start, which the store remembers. So whoever
     installs a release that deletes has time to raise the setting. ``FOREVER``: nothing is deleted.
@@ -49,8 +56,9 @@ class Retention:
         days: int,
         warn: Warn,
         failed: Callable[[BaseException], None],
+        held: Held | None = None,
     ) -> None:
-        self._settings, self._store, self._topic = settings, store, topic
+        self._settings, self._store, self._topic, self._held = settings, store, topic, held
         self._days, self._warn, self._failed = days, warn, failed
         self._task: asyncio.Task[None] | None = None
 
@@ -89,14 +97,16 @@ class Retention:
         return upto
 
     async def _handled(self) -> dict[Place, int]:
-        """Return by partition the offset before which every group has handled every record."""
+        """Return by partition the offset before which every group has handled every record, and the service
+        that deletes holds every record."""
         name, options = self._topic.name, client_options(self._settings)
         groups = [group for service in self._topic.consumers for group in self._topic.groups_of(service)]
         handled: dict[Place, int] = {}
         for backlog in [await group_backlog(options, name, group=group) for group in groups]:
             for number, end in backlog.ends.items():
-                # A commit beyond the end is of a topic that was made anew: the group begins at its beginning.
-                kept = at if (at := backlog.kept[number]) <= end else 0
+                reached = [backlog.kept[number], *([await self._held(number)] if self._held else [])]
+                # Beyond the end means that the topic was made anew: it will be read from its beginning.
+                kept = min(at if at <= end else 0 for at in reached)
                 handled[name, number] = min(kept, handled.get((name, number), kept))
         return handled
 
@@ -120,6 +130,22 @@ class Retention:
     def _ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
             self._failed(error)
+
+
+def delete_handled(service: Service, *, days: int, held: Held | None = None) -> None:
+    """Let ``service`` delete, while it runs, from each topic that it is to delete from (``deleted_by``)."""
+    for topic in (spec for spec in TOPICS if spec.deleted_by == service.name):
+        retention = Retention(
+            service.settings,
+            service.store,
+            topic,
+            days=days,
+            held=held,
+            warn=service.warn,
+            failed=service.fail,
+        )
+        service.on_startup(retention.start)
+        service.on_shutdown(retention.stop)
 
 
 async def delete_records(settings: ServiceSettings, upto: Mapping[Place, int]) -> None:

@@ -28,10 +28,8 @@ from tunewheel_runtime.health import Health
 from tunewheel_runtime.identity.access import Access, NoIdentity
 from tunewheel_runtime.identity.signatures import Signatures
 from tunewheel_runtime.jobs import Lease, LeaseLost
-from tunewheel_runtime.kafka import client_options
 from tunewheel_runtime.kafka_refusals import not_allowed
 from tunewheel_runtime.leadership import Leadership
-from tunewheel_runtime.log import decoded, read
 from tunewheel_runtime.logs import configure_logs
 from tunewheel_runtime.metrics import gauge
 from tunewheel_runtime.newer_releases import NewerReleases
@@ -271,14 +269,6 @@ class Service:
         )
         self._readers.append(reader)
         return reader
-
-    async def read_whole(self, topic: TopicSpec, apply: Callable[[Envelope[Any], Position], None]) -> None:
-        """Pass every event that is now on ``topic`` to ``apply``, once. Partitions are read in no fixed
-        order. Raises TransientError: the broker does not answer."""
-        async for records in read(client_options(self.settings), [topic.name]):
-            for record in records:
-                if event := decoded(record):
-                    apply(event, record.position)
 
     def one_at_a_time(self, topic: TopicSpec, *, hot_standby: bool = False) -> None:
         """Let only one process of this service be active. Others are standbys until it ends.

@@ -232,7 +232,7 @@ async def test_a_process_tries_again_by_itself_what_was_refused(world: World, en
     process = await Process(world, hosts="127.0.0.1", retry_seconds=0.01).start()
     await process.settle()
     endpoint.refuses = "Nothing"
-    await process.indexer.start()
+    process.indexer.start({})
     await until(lambda: len(world.named) >= 2)
     await process.indexer.stop()
     assert world.named[-1].counts.left_out == {}

@@ -73,7 +73,7 @@ async def test_a_worker_builds_by_itself_tells_troubles_and_tries_again(
     world.publish_record("a.md", "One.")
     world.refuses = 2
     process = await Process(world).start()
-    await process.indexer.start()
+    process.indexer.start({})
     async with asyncio.timeout(30):
         await until(lambda: world.named and world.warnings.get("index shop") is None)
         process.declared.tell(world.declare(embedding=UNREACHABLE))
@@ -100,7 +100,7 @@ async def test_a_project_whose_endpoint_hangs_delays_no_other(world: World) -> N
         await build(project)
 
     process.indexer.builder.build = held
-    await process.indexer.start()
+    process.indexer.start({})
     async with asyncio.timeout(30):
         await until(lambda: world.named)
         assert [one.project for one in world.named] == ["quick"]
@@ -122,7 +122,7 @@ async def test_an_error_of_one_project_stops_no_other(world: World, monkeypatch:
         await build(project)
 
     process.indexer.builder.build = failing
-    await process.indexer.start()
+    process.indexer.start({})
     await until(lambda: world.named and world.warnings.get("index shop") is None)
     await process.indexer.stop()
 
@@ -164,7 +164,7 @@ async def test_a_quiet_project_does_not_have_the_next_process_read_what_others_p
     if refused:
         process.declared.tell(world.declare(embedding=UNREACHABLE))
         world.publish_record("b.md", "Two.")
-    await process.indexer.start()
+    process.indexer.start({})
     for number in range(4):
         world.publish_record(f"{number}.md", "Of another project.", project="busy")
     process.follow()

@@ -144,7 +144,7 @@ class Process:
     async def _again(self, project: Project, wanted: Collection[str] | None) -> None:
         self.world.read_whole += 1
         for envelope in self.world.records:
-            apply(project, envelope, again=wanted)
+            apply(project, envelope.data, envelope.time, again=wanted)
         self.world.in_memory = {one.source_id for one in project.documents.texts.values()}
         project.is_whole = True
 

@@ -21,8 +21,9 @@ def command(
 ) -> None:
     """Keep documents out of every dataset version from here on; publishing one again brings it back.
 
-    An id that the project never had is an error, and nothing is withdrawn.
+    An id that neither the project's index nor the last days of the log name is withdrawn too, with a warning:
+    it may be mistyped.
     """
     accepted = call.writer.documents.withdraw(project, documents, reason=reason)
     settle(call, project, accepted, timeout)
-    call.show(accepted, f"withdrew {', '.join(documents)} from {project}")
+    call.show(accepted, "\n".join((f"withdrew {', '.join(documents)} from {project}", *accepted.warnings)))

@@ -44,6 +44,8 @@ class DocumentsWithdrawn(Accepted):
 
     command_ids: tuple[str, ...]
     """By document, in the order of the request."""
+    warnings: tuple[str, ...] = ()
+    """Of each withdrawn id that is not known, what it may mean."""
 
 
 class ErasureOrdered(Accepted):

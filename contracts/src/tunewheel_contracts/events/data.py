@@ -234,7 +234,9 @@ ERASURE_COMPLETED = TopicSpec(
     ("eval", "registry"),
     replayed_by=("registry",),
 )
-RECORD_INGESTED = TopicSpec(RecordIngested, ("ingest",), ("curate", "index"), 3, replayed_by=("index",))
+RECORD_INGESTED = TopicSpec(
+    RecordIngested, ("ingest",), ("curate", "index"), 3, replayed_by=("index",), deleted_by="curate"
+)
 DATASET_REQUESTED = TopicSpec(
     DatasetRequested,
     ("curate", "console"),

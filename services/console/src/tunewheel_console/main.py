@@ -113,7 +113,7 @@ def make_app(settings: Settings) -> Service:
     if registry is not None:
         service.on_shutdown(registry.aclose)
     sources = Sources(service.store, feed, letters, lags, Registry(registry))
-    documents = Documents(settings)
+    documents = Documents(settings, service.store)
     service.on_shutdown(documents.close)
     log = Log.of(settings, refresh, documents)
     web = make_web(state, actions, reviewing, labelling, service.access, settings, sources, log)

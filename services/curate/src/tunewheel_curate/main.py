@@ -13,10 +13,12 @@ from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.upstream import ExamplePublished
 from tunewheel_contracts.formats.allowed_sources import AllowedSources
+from tunewheel_contracts.record_table import table_url
 from tunewheel_runtime.attempts import Attempts
 from tunewheel_runtime.kafka import client_options
 from tunewheel_runtime.partitions import group_backlog
 from tunewheel_runtime.process import run_service
+from tunewheel_runtime.retention import delete_handled
 from tunewheel_runtime.retry import Backoff
 from tunewheel_runtime.service import Service
 
@@ -30,7 +32,7 @@ from tunewheel_curate.labelling.reminders import Reminders
 from tunewheel_curate.labelling.requests import LabelsWanted
 from tunewheel_curate.labelling.taught_answers import TaughtAnswers
 from tunewheel_curate.records.log import GROUP, MissingRecords, catch_up
-from tunewheel_curate.records.table import RecordTable, table_url
+from tunewheel_curate.records.table import RecordTable
 from tunewheel_curate.settings import Settings
 from tunewheel_curate.watching import Watch
 
@@ -63,9 +65,17 @@ def make_app(settings: Settings, *, worker: Sequence[str] = WORKER) -> Service:
         worker=worker,
         metrics=Metrics(service.telemetry.meter),
     )
+    if service.store.url.startswith("memory:"):
+        # the build's process could not read it
+        raise ValueError(
+            "store_url memory:// cannot hold the record table; use file://, s3://, gs:// or az://"
+        )
     table = RecordTable(table_url(service.store.url, service.store.local_root))
-
     missing = MissingRecords(service.store, service.warn)
+
+    async def held(partition: int) -> int:
+        # whoever restores a backup of the table needs all of the log that is left
+        return 0 if missing.count else await asyncio.to_thread(table.reached, partition)
 
     async def fill() -> None:
         await curation.recall_erasures()
@@ -112,6 +122,7 @@ def make_app(settings: Settings, *, worker: Sequence[str] = WORKER) -> Service:
     service.on_startup(missing.recall)
     service.on_startup(read_regression_set)
     service.on_startup(fill)
+    delete_handled(service, days=settings.record_days, held=held)
     service.on_startup(watch.start)
     service.on_shutdown(watch.stop)
     service.on_shutdown(builder.close)

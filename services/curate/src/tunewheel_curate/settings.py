@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pydantic import Field, SecretStr
 from tunewheel_contracts.formats.allowed_sources import DEFAULT_HOSTS, Folders, Hosts
+from tunewheel_contracts.topics import FOREVER
 from tunewheel_runtime.webhooks import WebhookSettings
 
 
@@ -18,6 +19,10 @@ class Settings(WebhookSettings):
     """The number of files from which the record table's files are merged."""
     append_batch: int = Field(default=2_000, ge=1)
     """Records appended to the table in one commit, at most."""
+    record_days: int = Field(default=7, ge=FOREVER)
+    """Records are deleted from the log so many days after they came, if the record table has them. -1: never.
+    Erased people's texts stay on ``record.ingested`` until then. A lost record table is mended from a backup
+    that is younger than this."""
     build_attempts: int = Field(default=5, ge=1)
     """Attempts at a build before its request is rejected. An attempt counts if it ran out of memory, crashed,
     exceeded ``build_seconds``, was killed, or found a source that does not answer."""

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tunewheel_contracts.erasures import Erasure
 from tunewheel_contracts.errors import TransientError
-from tunewheel_curate.records.table import ForeignRecordTable, RecordTable, TableBehind, ends_of, table_url
+from tunewheel_curate.records.table import ForeignRecordTable, RecordTable, TableBehind, ends_of
 
 NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
 OTHER = {"partition": 1, "offset": 0}
@@ -108,13 +108,6 @@ def test_an_unreachable_store_is_transient(tmp_path: Path, records) -> None:
     (tmp_path / "blocked").write_text("a file where a folder should be")
     with pytest.raises(TransientError):
         RecordTable(str(tmp_path / "blocked" / "records")).append(records({}))
-
-
-def test_the_table_lies_in_the_store(tmp_path: Path) -> None:
-    assert table_url("file:///x", tmp_path) == str(tmp_path / "records")
-    assert table_url("s3://bucket/x/", None) == "s3://bucket/x/records"
-    with pytest.raises(ValueError, match="use file://"):
-        table_url("memory://", None)
 
 
 def words_below(folder: Path) -> str:

@@ -51,7 +51,7 @@ most about so many records, of all projects, for one project's sake: a few secon
 class Builder:
     """Builds versions in threads.
 
-    ``read_again`` reads the whole log for a project and keeps the texts of the given records; None: of all.
+    ``read_again`` reads the given records of a project and keeps their texts; None: all that it has not seen.
     ``released`` tells of a project's record whether a person released it.
     """
 
@@ -170,7 +170,7 @@ class Builder:
     async def _plan_with_texts(
         self, project: Project, spec: RetrievalSpec, dataset: DatasetSpec, config: str
     ) -> Plan:
-        """Return a plan after reading the texts that it lacks. Texts that have left the log stay missing."""
+        """Return a plan after reading the texts that it lacks. Texts that are gone stay missing."""
         if not project.is_whole:
             await self.read_again(project, None)
             return await self._plan(project, spec, dataset, config)

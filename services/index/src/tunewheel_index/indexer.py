@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Coroutine, Iterable
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
+from datetime import datetime
 from typing import Any
 
 import structlog
@@ -88,7 +89,7 @@ class Indexer:
     async def begins(self) -> dict[str, dict[str, int] | None]:
         """Restore every project from its newest version; return the positions from which to read records.
 
-        A project without a version reads the whole log at its first build.
+        A project without a version reads all records at its first build.
         """
         for envelope in self._declared.values():
             await self._take_up(envelope.data.spec)
@@ -104,7 +105,7 @@ class Indexer:
     def on_record(self, envelope: Envelope[Any], _: Position) -> None:
         """Apply one record."""
         project = self.projects.get(envelope.project)
-        if project is not None and apply(project, envelope):
+        if project is not None and apply(project, envelope.data, envelope.time):
             self.touch(project)
         self._read += 1
         if self._read == FARTHEST_BEHIND:
@@ -132,9 +133,16 @@ class Indexer:
         if project.documents.take_back(subject):
             self.touch(project)
 
-    async def start(self) -> None:
-        """Start building. Every restored project is due at once."""
+    def start(self, begins: Mapping[str, int]) -> None:
+        """Start building. Every restored project is due at once.
+
+        ``begins``: where the partitions of the log begin, now that they were read. A project whose newest
+        version ends before that lacks records which left the log meanwhile.
+        """
         for project in self.projects.values():
+            seen = project.newest.records_upto if project.newest is not None and project.is_whole else {}
+            if any(seen.get(partition, 0) < begin for partition, begin in begins.items()):
+                project.is_whole, project.seen_upto = False, seen
             self.touch(project)
         self._worker = asyncio.create_task(self._work(), name="indexer")
         self._worker.add_done_callback(self._ended)
@@ -267,14 +275,13 @@ class Indexer:
 
 
 def apply(
-    project: Project, envelope: Envelope[RecordIngested], *, again: Collection[str] | None = ()
+    project: Project, record: RecordIngested, published_at: datetime, *, again: Collection[str] | None = ()
 ) -> bool:
     """Apply a record to a project's documents; return whether it changes them.
 
-    ``again``: the records whose texts are kept, while the whole log is read once more; None: all records.
+    ``again``: the records whose texts are kept, while all records are read once more; None: all records.
     """
-    record = envelope.data
     if record.kind is not RecordKind.DOCUMENT or record.project != project.name:
         return False
     is_wanted = again is None or record.record_id in again
-    return project.documents.apply(record, envelope.time, again=is_wanted)
+    return project.documents.apply(record, published_at, again=is_wanted)

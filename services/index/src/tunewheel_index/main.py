@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import Any
-
 from tunewheel_contracts import topics
-from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.formats.allowed_sources import AllowedSources
+from tunewheel_contracts.record_table import table_url
 from tunewheel_embedding.embedders import Embedders
-from tunewheel_runtime.deadletter import Position
 from tunewheel_runtime.process import run_service
 from tunewheel_runtime.service import Service
 
 from tunewheel_index.building import Builder, Upto
 from tunewheel_index.handlers import register
-from tunewheel_index.indexer import Indexer, apply
+from tunewheel_index.indexer import Indexer
 from tunewheel_index.metrics import Metrics
-from tunewheel_index.project import Project
+from tunewheel_index.records import read_again
 from tunewheel_index.settings import Settings
 from tunewheel_index.storing import IndexStore
 
@@ -40,6 +36,7 @@ def make_app(settings: Settings) -> Service:
         failed=service.fail,
     )
     takebacks, records = register(service, indexer, versions)
+    records_at = table_url(service.store.url, service.store.local_root)
 
     def upto() -> Upto:
         return Upto(
@@ -53,34 +50,23 @@ def make_app(settings: Settings) -> Service:
         versions,
         embedders,
         upto,
-        lambda project, wanted: read_again(project, wanted, service),
+        lambda project, wanted: read_again(project, wanted, settings=settings, table_url=records_at),
         lambda project, record_id: indexer.judgements.verdict(project, record_id) == "release",
         metrics=metrics,
         max_passages=settings.index_max_passages,
         kept_versions=settings.index_kept_versions,
         secret=settings.pseudonym_secret.get_secret_value() if settings.pseudonym_secret else "",
     )
-    service.on_startup(indexer.start)
+
+    async def start() -> None:
+        begins = {str(number): span.begin for (_, number), span in (await records.look()).items()}
+        indexer.start(begins)
+
+    service.on_startup(start)
     service.on_shutdown(indexer.builder.close)
     service.on_shutdown(embedders.close)
     service.on_shutdown(indexer.stop)
     return service
-
-
-async def read_again(project: Project, wanted: Collection[str] | None, service: Service) -> None:
-    """Read the whole log of records for one project, and keep the texts of the ``wanted`` records.
-
-    None: keep all texts, because the project has read no record yet.
-
-    Raises:
-        TransientError: the broker does not answer.
-    """
-
-    def take(envelope: Envelope[Any], _: Position) -> None:
-        apply(project, envelope, again=wanted)
-
-    await service.read_whole(topics.RECORD_INGESTED, take)
-    project.is_whole = True
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from tunewheel_contracts.erasures import Erasures
 from tunewheel_contracts.events.retrieval import IndexVersioned
+from tunewheel_contracts.formats.dataset import RecordsUpto
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.withdrawals import Withdrawals
 from tunewheel_retrieval.files import MAY_PASS
@@ -31,7 +32,10 @@ class Project:
     index: Index | None = None
     """The newest version, if it is in memory."""
     is_whole: bool = True
-    """False: the log has to be read from its beginning for this project."""
+    """False: the project has not seen all records. Those after ``seen_upto`` have to be read."""
+    seen_upto: RecordsUpto = field(default_factory=dict[str, int])
+    """The offsets, by partition of the log, before which it has seen all records. What it read itself from
+    the log is not told here."""
     changed_at: float | None = None
     """Monotonic time of the last change that is in no version yet. None: there is no such change."""
     waits_since: float = 0.0
@@ -62,7 +66,7 @@ class Project:
     def due_at(self, quiet_seconds: float, retry_seconds: float) -> float | None:
         """Return when the next build is due. None: nothing changed, and nothing is to be tried again.
 
-        A change goes before a retry, because a retry reads the whole log, which takes long.
+        A change goes before a retry, because a retry reads all records, which takes long.
         """
         if self.changed_at is not None:
             at_the_latest = self.waits_since + LONGEST_QUIET * quiet_seconds

@@ -15,7 +15,7 @@ class Settings(ServiceSettings):
     times as long after the first change."""
     index_retry_seconds: float = Field(default=86_400.0, gt=0)
     """How often documents that were left out for a reason that may pass are tried again; they are also tried
-    after a start. Each retry reads the log from its beginning."""
+    after a start. Each retry reads their records from the record table."""
     index_max_passages: int = Field(default=200_000, ge=1)
     """Most passages of one project, as each gateway holds them all in memory. Documents beyond the limit are
     left out and counted."""

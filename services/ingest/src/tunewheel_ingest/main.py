@@ -9,7 +9,7 @@ from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.upstream import ProjectDeclared
 from tunewheel_contracts.formats.source_spec import SourceSpec
 from tunewheel_runtime.process import run_service
-from tunewheel_runtime.retention import Retention
+from tunewheel_runtime.retention import delete_handled
 from tunewheel_runtime.service import Service
 from tunewheel_runtime.view import View
 
@@ -56,17 +56,7 @@ def make_app(settings: Settings) -> Service:
     service.on_shutdown(sources.stop)
     documents = Documents(service.store, parser, max_bytes=settings.max_document_bytes)
     register(service, projects, documents)
-    for topic in (spec for spec in topics.TOPICS if spec.deleted_by == service.name):
-        retention = Retention(
-            settings,
-            service.store,
-            topic,
-            days=settings.upstream_days,
-            warn=service.warn,
-            failed=service.fail,
-        )
-        service.on_startup(retention.start)
-        service.on_shutdown(retention.stop)
+    delete_handled(service, days=settings.upstream_days)
     door = Door(service, projects)
     service.mount(
         make_api(

@@ -7,25 +7,34 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
+from io import BytesIO
 from typing import Any, Self
 
+import polars as pl
+import structlog
 from tunewheel_contracts.errors import TransientError
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.data import RecordIngested
+from tunewheel_contracts.events.retrieval import IndexVersioned
+from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.topics import (
     DOCUMENT_PUBLISHED,
     EXAMPLE_PUBLISHED,
     FEEDBACK_RECEIVED,
+    INDEX_VERSIONED,
     RECORD_INGESTED,
     TICKET_PUBLISHED,
+    TopicSpec,
 )
 from tunewheel_runtime.deadletter import Position, Undecoded
 from tunewheel_runtime.kafka import client_options
 from tunewheel_runtime.partitions import Backlog, group_backlog
 from tunewheel_runtime.refusals import Refused
 from tunewheel_runtime.settings import ServiceSettings
+from tunewheel_runtime.store import ArtifactMissing, CorruptArtifact, ObjectStore
 from tunewheel_runtime.view import LogReader
 
+log = structlog.get_logger(__name__)
 RECORDS_FROM = (TICKET_PUBLISHED, DOCUMENT_PUBLISHED, EXAMPLE_PUBLISHED, FEEDBACK_RECEIVED)
 """The topics from which ingest makes records."""
 OF_DOCUMENT = b'"kind":"document"'
@@ -38,13 +47,15 @@ Backlogs = Callable[[], Awaitable[list[Backlog]]]
 
 
 class Documents:
-    """The ids of all documents that were ever published: those that wait to be read, and those of records,
-    because documents that were read are deleted from their topic. Both topics are read when somebody first
-    asks, and followed from then on. Only ids are kept."""
+    """The ids of the documents that can be known: those that the newest index lists, and those that wait on
+    the log or stay there some days. Older ones of a project without an index are not known. The topics are
+    read when somebody first asks, and followed from then on. Only ids are kept."""
 
-    def __init__(self, settings: ServiceSettings) -> None:
-        self._settings = settings
+    def __init__(self, settings: ServiceSettings, store: ObjectStore) -> None:
+        self._settings, self._store = settings, store
         self._ids: defaultdict[str, set[str]] = defaultdict(set)
+        self._listed: dict[str, ArtifactRef] = {}
+        """By project, the newest index's table of document versions."""
         self._reader: LogReader | None = None
         self._reading: asyncio.Task[None] | None = None
 
@@ -57,9 +68,10 @@ class Documents:
         if self._reader is None or self._reading is None:
             self._reader = LogReader(
                 self._settings,
-                (DOCUMENT_PUBLISHED, RECORD_INGESTED),
+                (DOCUMENT_PUBLISHED, RECORD_INGESTED, INDEX_VERSIONED),
                 self._add,
                 failed=self._fail,
+                forget=self._forget,
                 begins=_beginning,
                 keep=_is_other,
             )
@@ -72,7 +84,7 @@ class Documents:
             self._fail(error)
             raise TransientError(f"the published documents cannot be read: {error}") from error
         await self._reader.refresh(timeout_seconds=DOCUMENTS_SECONDS)
-        return self._ids[project]
+        return self._ids[project] | await self._in_index(project)
 
     async def close(self) -> None:
         if self._reading is not None:
@@ -81,8 +93,26 @@ class Documents:
             await self._reader.stop()
 
     def _add(self, event: Envelope[Any], _: Position) -> None:
-        data = event.data
-        self._ids[event.project].add(data.source_id if isinstance(data, RecordIngested) else data.document_id)
+        match event.data:
+            case IndexVersioned() as data:
+                self._listed[event.project] = data.versions
+            case RecordIngested() as data:
+                self._ids[event.project].add(data.source_id)
+            case data:
+                self._ids[event.project].add(data.document_id)
+
+    def _forget(self, _: TopicSpec, project: str) -> None:
+        self._listed.pop(project, None)
+
+    async def _in_index(self, project: str) -> set[str]:
+        if (ref := self._listed.get(project)) is None:
+            return set()
+        try:
+            table = await self._store.get(ref)
+        except (ArtifactMissing, CorruptArtifact) as error:  # a newer index may just have replaced it
+            log.warning("documents_of_index_unreadable", project=project, error=str(error))
+            return set()
+        return set(await asyncio.to_thread(lambda: pl.read_parquet(BytesIO(table))["document_id"]))
 
     def _fail(self, _: BaseException) -> None:
         self._reading = None
@@ -104,7 +134,7 @@ class Log:
     """Reads the log to its current end. Raises ``TransientError``."""
     backlogs: Backlogs
     documents: Callable[[str], Awaitable[set[str]]]
-    """Returns the ids of the documents that a project ever had. Raises ``TransientError``."""
+    """Returns the ids of a project's documents, as far as they are known. Raises ``TransientError``."""
 
     @classmethod
     def of(

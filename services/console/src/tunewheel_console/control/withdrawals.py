@@ -9,7 +9,6 @@ from fastapi import FastAPI, Request
 from tunewheel_contracts.api.commands import DocumentsWithdrawn, WithdrawalOrder
 from tunewheel_runtime.identity.guard import caller_of, needs
 from tunewheel_runtime.identity.roles import Role
-from tunewheel_runtime.refusals import Refused
 
 from tunewheel_console.actions import Actions
 from tunewheel_console.control.log import Log
@@ -25,25 +24,20 @@ def add_withdrawals(api: FastAPI, state: ConsoleState, actions: Actions, log: Lo
     async def withdraw_documents(
         request: Request, project: str, order: WithdrawalOrder
     ) -> DocumentsWithdrawn:
-        """Withdraw documents. Publishing one again brings it back. An id that the project never had is
-        refused, and nothing is withdrawn."""
+        """Withdraw documents. Publishing one again brings it back. An id that neither the project's index nor
+        the last days of the log name is withdrawn too, and told in `warnings`: it may be mistyped."""
         declared(state, project)
         documents = tuple(dict.fromkeys(order.documents))
         known = await log.documents(project)
-        faults = [
-            (f"documents.{n}", _unknown(name, known)) for n, name in enumerate(documents) if name not in known
-        ]
-        if faults:
-            (field, reason), *others = faults
-            raise Refused(HTTPStatus.NOT_FOUND, field, reason, others=others)
         events = await actions.withdraw(
             project, documents, reason=order.reason, principal=caller_of(request).principal
         )
         ids = tuple(event.id for event in events)
-        return DocumentsWithdrawn(project=project, command_id=ids[0], command_ids=ids)
+        warnings = tuple(_unknown(name, known) for name in documents if name not in known)
+        return DocumentsWithdrawn(project=project, command_id=ids[0], command_ids=ids, warnings=warnings)
 
 
 def _unknown(name: str, known: set[str]) -> str:
     close = get_close_matches(name, known, n=3)
     hint = f"did you mean {' or '.join(close)}?" if close else "ids are paths below what was published"
-    return f"{name!r} was never published here; {hint}"
+    return f"{name!r} is withdrawn, but neither the index nor the last days of the log name it; {hint}"

@@ -3,9 +3,11 @@
 The consumer group's offsets only say which records were handled once. A table that was deleted or restored
 from a backup lacks some of them, and the group would not deliver them again. So every start catches up.
 
-The log should be kept for ever. If its beginning was removed, a table that had not read it, or that is
-rebuilt, lacks those records. Every version is then smaller, and no funnel says why. So each such gap is noted
-in the object store, and reported at every start and in every later version.
+Records leave the log days after the table has them. A table that is lost afterwards comes back from a backup.
+Without one it is filled from what the log still has and lacks the rest. Every version is then smaller, and no
+funnel says why. So each such gap is noted in the object store, and reported at every start and in every later
+version. While there is a note nothing is deleted from the log: a backup that is restored needs what came
+after it.
 """
 
 from __future__ import annotations
@@ -14,15 +16,14 @@ import asyncio
 import contextlib
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import polars as pl
 import structlog
-from pydantic import BaseModel
 from tunewheel_contracts.erasures import Erasure
 from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.events.data import RecordIngested
-from tunewheel_contracts.identity import canonical_json
+from tunewheel_contracts.record_table import row_of
 from tunewheel_contracts.topics import RECORD_INGESTED
 from tunewheel_runtime.deadletter import Undecoded
 from tunewheel_runtime.kafka import client_options
@@ -35,51 +36,15 @@ from tunewheel_runtime.store import ObjectStore
 from tunewheel_curate.records.table import RecordTable
 from tunewheel_curate.stage import RECORD_SCHEMA
 
+log = structlog.get_logger(__name__)
+
 
 def rows_of(deliveries: Sequence[Delivery[RecordIngested]]) -> pl.DataFrame:
     """Return one row of ``RECORD_SCHEMA`` per delivery."""
-    return pl.DataFrame([_row(delivery) for delivery in deliveries], schema=RECORD_SCHEMA)
-
-
-def _row(delivery: Delivery[RecordIngested]) -> dict[str, Any]:
-    event, position = delivery.event, delivery.position
-    data = event.data
-    return {
-        "project": data.project,
-        "record_id": data.record_id,
-        "kind": data.kind.value,
-        "source_id": data.source_id,
-        "source_event_id": data.source_event_id,
-        "title": data.title,
-        "input": data.input,
-        "output": data.output,
-        "rejected_output": data.rejected_output,
-        "rating": data.rating,
-        "rated_output": data.rated_output,
-        "history": _json(data.history),
-        "sections": _json(data.sections),
-        "group": data.group,
-        "trust": data.trust.value,
-        "validated_by": data.validated_by,
-        "principal": None if data.principal is None else data.principal.origin,
-        "validated_at": data.validated_at,
-        "occurred_at": data.occurred_at,
-        "attributes": canonical_json(data.attributes).decode(),
-        "event_id": event.id,
-        "published_at": event.time,
-        "partition": position.partition,
-        "offset": position.offset,
-    }
-
-
-def _json(values: Sequence[BaseModel]) -> str | None:
-    """Return canonical JSON without defaults; None for nothing, as rows of older tables have."""
-    if not values:
-        return None
-    return canonical_json([value.model_dump(mode="json", exclude_defaults=True) for value in values]).decode()
-
-
-log = structlog.get_logger(__name__)
+    rows = [
+        row_of(one.event, partition=one.position.partition, offset=one.position.offset) for one in deliveries
+    ]
+    return pl.DataFrame(rows, schema=RECORD_SCHEMA)
 
 
 async def catch_up(
@@ -190,8 +155,10 @@ class MissingRecords:
             return
         self._gaps.add(gap)
         text = (
-            f"{gap.end - gap.first} records of {RECORD_INGESTED.name}, partition {gap.partition}, offsets "
-            f"{gap.first} to {gap.end - 1}, were removed from the log before they were read: dataset "
-            f"versions are smaller for it. Publish their sources again, then remove {gap.path} from the store"
+            f"a backup is missing: {gap.end - gap.first} records of {RECORD_INGESTED.name}, partition "
+            f"{gap.partition}, offsets {gap.first} to {gap.end - 1}, are neither in the record table nor on "
+            "the log, dataset versions are smaller for it, and nothing more is deleted from the log. Restore "
+            "records/ of the store from a backup that has them, or publish their sources again; then remove "
+            f"{gap.path} from the store and restart curate"
         )
         self._warn(gap.path, text)

@@ -11,7 +11,6 @@ import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -19,6 +18,7 @@ from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from tunewheel_contracts.erasures import Erasure
 from tunewheel_contracts.errors import TransientError, TunewheelError
+from tunewheel_contracts.record_table import transaction_of
 
 from tunewheel_curate.records.selection import Copy, erased, erased_until
 from tunewheel_curate.stage import RECORD_SCHEMA
@@ -241,12 +241,12 @@ class RecordTable:
 
     @staticmethod
     def _last_offset(table: DeltaTable | None, partition: int) -> int:
-        remembered = table.transaction_version(_transaction_name(partition)) if table is not None else None
+        remembered = table.transaction_version(transaction_of(partition)) if table is not None else None
         return -1 if remembered is None else remembered
 
     def _write(self, table: DeltaTable | None, rows: pl.DataFrame, *, reached: Mapping[int, int]) -> None:
         properties = CommitProperties(
-            app_transactions=[Transaction(_transaction_name(p), offset) for p, offset in reached.items()]
+            app_transactions=[Transaction(transaction_of(p), offset) for p, offset in reached.items()]
         )
         with self._reaching("append to"):
             write_deltalake(
@@ -294,25 +294,6 @@ def _predicate(rows: pl.DataFrame) -> str:
     )
 
 
-def table_url(store_url: str, local_root: Path | None) -> str:
-    """Return where the table lies in a store.
-
-    Raises:
-        ValueError: the store lives in one process's memory, where the build's process cannot read it.
-    """
-    if local_root is not None:
-        return str(local_root / "records")
-    if store_url.startswith("memory:"):
-        raise ValueError(
-            "store_url memory:// cannot hold the record table; use file://, s3://, gs:// or az://"
-        )
-    return f"{store_url.rstrip('/')}/records"
-
-
 def store_of(table_url: str) -> str:
     """Return the URL, or path, of the store that the table at ``table_url`` lies in."""
     return table_url.rstrip("/").rpartition("/")[0]
-
-
-def _transaction_name(partition: int) -> str:
-    return f"record.ingested-{partition}"
