@@ -53,6 +53,47 @@ def test_redelivered_batches_add_nothing(data, tmp_path_factory, records) -> Non
     assert table.arrivals().sort("offset")["record_id"].to_list() == rows["record_id"].to_list()
 
 
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_an_erasure_counts_each_record_of_its_person_once_whenever_its_request_is_known(
+    data, tmp_path_factory, records
+) -> None:
+    """Records come in batches of any size, before and after the request is on the log, also as copies that
+    name somebody else. Those that came before it was carried out are counted, and nothing is left of them."""
+    table = RecordTable(str(tmp_path_factory.mktemp("delta") / "records"))
+    named = st.tuples(st.integers(0, 3), st.sampled_from(["ann", "bob", "wrong"]))
+    said = data.draw(st.lists(named, min_size=1, max_size=9))
+    rows = records(
+        *(
+            {"record_id": f"rec-{number}", "source_id": f"T-{number}", "group": group, "published_at": NOON,
+             "occurred_at": NOON, "partition": 0, "offset": offset}
+            for offset, (number, group) in enumerate(said)
+        )
+    )  # fmt: skip
+    known: list[Erasure] = []
+    done = 0
+    while done < len(said):
+        end = data.draw(st.integers(done + 1, len(said)))
+        table.append(rows[done:end], erasures=known)
+        done = end
+        for name in {"ann", "bob"} - {one.customer for one in known}:
+            if data.draw(st.booleans()):
+                known.append(Erasure(project="shop", customer=name, until=NOON))
+    own: dict[str, set[str]] = {}
+    for erasure in known:
+        found = table.subjects((erasure,))
+        own[erasure.customer] = set(found["record_id"])
+        table.remember("shop", found["record_id"], NOON)
+        table.erase(table.subjects((erasure,)))
+    for name, ids in own.items():
+        wanted = {f"rec-{number}" for number, group in said if group == name}
+        others = [ids for other, ids in own.items() if other != name]
+        assert wanted <= ids.union(*others), "each is in the proof of one of those whom it names"
+        assert ids <= wanted
+    gone = set().union(*own.values())
+    assert set(table.arrivals()["record_id"]) == {f"rec-{number}" for number, _ in said} - gone
+
+
 def test_two_writers_of_one_partition_do_not_double(tmp_path: Path, records) -> None:
     one, other = (RecordTable(str(tmp_path / "records")) for _ in range(2))
     rows = records(*({} for _ in range(6)))

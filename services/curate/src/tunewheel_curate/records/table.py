@@ -54,6 +54,9 @@ class RecordTable:
         self._opened: DeltaTable | None = None
         self._erased: dict[Copy, datetime] = {}
         """Up to when the copies of a record are erased. The table itself forgets an erased record."""
+        self._came_erased = pl.DataFrame(schema={name: RECORD_SCHEMA[name] for name in SUBJECT_COLUMNS})
+        """The erased rows that ``append`` met, and the copies that it erased for them. Their request may not
+        have been carried out yet, and its proof counts them."""
 
     def append(self, rows: pl.DataFrame, *, erasures: Sequence[Erasure] = ()) -> int:
         """Append the rows that are neither in the table nor erased; return how many.
@@ -91,9 +94,12 @@ class RecordTable:
         taken = taken.drop_nulls("until")
         for project, copies, moment in taken.iter_rows():
             self.remember(project, copies, moment)
-        earlier = self.subjects(()) if taken.height else taken
-        if earlier.height:
-            self.erase(earlier)
+        if taken.height:
+            earlier = self._held_subjects(())
+            came = rows.filter(erased(erasures, self._erased)).select(SUBJECT_COLUMNS)
+            self._came_erased = pl.concat([self._came_erased, came, earlier]).unique()
+            if earlier.height:
+                self.erase(earlier)
 
     def reached(self, partition: int) -> int:
         """Return the offset of ``record.ingested`` after the last one appended from ``partition``."""
@@ -127,7 +133,12 @@ class RecordTable:
 
     def subjects(self, erasures: Sequence[Erasure]) -> pl.DataFrame:
         """Return ``SUBJECT_COLUMNS`` of the rows that ``erasures`` concern, or that are copies of erased
-        records."""
+        records, and of rows that ``erasures`` concern and that ``append`` left out or erased already."""
+        with self._lock:
+            came = self._came_erased.filter(erased(erasures))
+            return pl.concat([self._held_subjects(erasures), came]).unique(maintain_order=True)
+
+    def _held_subjects(self, erasures: Sequence[Erasure]) -> pl.DataFrame:
         return self._collected(self._scan(SUBJECT_COLUMNS).filter(erased(erasures, self._erased)))
 
     def erase(self, rows: pl.DataFrame) -> None:
