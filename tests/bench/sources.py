@@ -50,6 +50,7 @@ from tunewheel_local.topics import ensure_topics
 from tunewheel_runtime.webhooks import signed
 
 ROWS, KILLS, SECRET = 1_000, 5, "shared"
+PATIENCE_SECONDS = 600
 PAYLOADS = Path(__file__).resolve().parents[2] / "contracts/tests/sources/payloads"
 HOOKS = {
     "zendesk": "zendesk_event", "jira": "jira_event", "servicenow": "servicenow_table",
@@ -148,7 +149,7 @@ async def events(servers: str, topic: topics.TopicSpec, enough: Any) -> list[Env
     consumer = AIOKafkaConsumer(topic.name, bootstrap_servers=servers, auto_offset_reset="earliest")
     await consumer.start()
     found: list[Envelope[Any]] = []
-    async with asyncio.timeout(120):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while not enough(found):
             for records in (await consumer.getmany(timeout_ms=200)).values():
                 found += [Envelope.from_kafka(topic.event, one.value, one.headers) for one in records]

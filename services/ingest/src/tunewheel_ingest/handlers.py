@@ -45,12 +45,9 @@ def register(service: Service, projects: View[ProjectDeclared], documents: Docum
         spec = await require_project(projects, event.project)
         record = RECORD_OF[type(event.data)](event, spec.dataset.trust)
         if record is not None and record.trust is Trust.UNVERIFIED and record.validated_by and record.output:
+            name = lowering(source_of(event.data) or f"{event.data.type} {event.project}")
             text = LOWERED.format(event=event, remedy=remedy_of(event.data))
-            service.warn(
-                lowering(source_of(event.data) or f"{event.data.type} {event.project}"),
-                text,
-                seconds=LOWERED_SECONDS,
-            )
+            service.warn(name, text, seconds=LOWERED_SECONDS)
         return made(record, event)
 
     @service.on_each(topics.TICKET_PUBLISHED, max_records=TICKETS_AT_ONCE)

@@ -122,14 +122,12 @@ class SourceTopics:
 
     def _declared(self) -> Iterator[tuple[tuple[str, str], SourceSpec]]:
         refused, self._refused = self._refused, set()
-        before, self._sources = (
-            self._sources,
-            {
-                (declared.project, source.name): source
-                for declared in self._projects.values()
-                for source in declared.data.spec.sources
-            },
-        )
+        before = self._sources
+        self._sources = {
+            (declared.project, source.name): source
+            for declared in self._projects.values()
+            for source in declared.data.spec.sources
+        }
         for (project, name), source in self._sources.items():
             if source.topic is not None and self._may_read(project, source):
                 yield (project, name), source
