@@ -141,6 +141,25 @@ async def test_a_prompt_on_which_nobody_agrees_is_left_out_until_somebody_does(
 
 
 @under(second_opinion=True)
+async def test_an_old_export_replaces_no_newer_opinion_of_the_same_person(
+    labels: Any, store: ObjectStore
+) -> None:
+    old, new = "2026-03-01T10:00:00Z", "2026-03-02T10:00:00+01:00"
+    for person, at, output, status in (
+        ("ann", new, HORN, 200), ("ann", old, BELL, 409), ("ann", old, None, 409), ("ann", new, HORN, 200),
+        ("bob", old, BELL, 200),
+    ):  # fmt: skip
+        said = {"out_of_scope": True} if output is None else {"output": output}
+        async with labels.client(person) as client:
+            answer = await client.put(f"{REQUEST}/items/1/answer", json=said | {"answered_at": at})
+        assert answer.status_code == status, answer.text
+        assert status == 200 or answer.json()["error"]["param"] == "answered_at"
+    assert published(labels.log) == [], "one opinion each, and they differ"
+    await say(labels, "ann", 1, BELL)
+    assert [event.data.output for event in published(labels.log)] == [BELL], "what is said now is newer"
+
+
+@under(second_opinion=True)
 async def test_of_two_different_labels_a_third_decides(labels: Any) -> None:
     await say(labels, "ann", 1, HORN)
     assert (await say(labels, "bob", 1, BELL))["answered"] == 0

@@ -113,7 +113,7 @@ def add_label_routes(api: FastAPI, state: ConsoleState, labelling: Labelling) ->
         caller, at = caller_of(request), body.answered_at
         person = reviewer_of(caller, reviewer)
         queue = await labelling.open(project, request_id)
-        queue.check(number, at)
+        queue.check(number, at, person)
         if body.out_of_scope:
             queue = await labelling.leave_out(queue, number, person=person, caller=caller, at=at)
         else:

@@ -35,6 +35,8 @@ class Opinion(Frozen):
     by: SourceId
     label: Sha256
     """Hash of the label, or of "out of scope"."""
+    at: Timestamp | None = None
+    """When the person gave it. None: an earlier release wrote the opinion."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,17 +112,19 @@ class LabelQueue:
             raise Refused(HTTPStatus.GONE, "item", f"{number} was erased; go on with the next")
         return item
 
-    def check(self, number: int, given_at: datetime | None) -> None:
-        """Raise Refused if an answer of ``given_at`` would replace a later one, or one from elsewhere. None:
-        the answer is given now."""
+    def check(self, number: int, given_at: datetime | None, person: str) -> None:
+        """Raise Refused if an answer of ``given_at`` would replace a later one, or one from elsewhere, or a
+        later opinion of the same ``person``. None: the answer is given now."""
         if given_at is None:
             return
         item = self.item(number)
         mark = self.marks.get(item.completion_id)
         if given_at > datetime.now(UTC):
             raise Refused(HTTPStatus.UNPROCESSABLE_ENTITY, "answered_at", "lies in the future; leave it out")
-        if mark.at > given_at if mark else self.state_of(item) in ("answered", "out_of_scope"):
-            since = f"at {mark.at:%Y-%m-%d %H:%M} UTC" if mark else "elsewhere"
+        own = (one for one in self.opinions if (one.completion_id, one.by) == (item.completion_id, person))
+        at = mark.at if mark else next((one.at for one in own), None)
+        if at > given_at if at else self.state_of(item) in ("answered", "out_of_scope"):
+            since = f"at {at:%Y-%m-%d %H:%M} UTC" if at else "elsewhere"
             reason = (
                 f"is before the answer that item {number} has: it was answered {since}; that answer stays"
             )

@@ -148,9 +148,11 @@ class Labelling:
         """Publish an answer, where a second opinion is asked for only once two people have given the same
         label; if nobody agrees, publish that the prompt is left out. ``output`` None: out of scope. Two who
         answer at the same time both see both opinions."""
-        asked = queue.request.data
+        asked, at = queue.request.data, at or datetime.now(UTC)
         if queue.spec.second_opinion:
-            own = Opinion(completion_id=item.completion_id, by=person, label=content_sha256(label.encode()))
+            own = Opinion(
+                completion_id=item.completion_id, by=person, label=content_sha256(label.encode()), at=at
+            )
             name = content_sha256([item.completion_id, person])[:32]
             path = f"{_opinions(asked.project, asked.request_id)}/{name}.json"
             await self.store.replace(path, own.model_dump_json().encode())
@@ -160,7 +162,6 @@ class Labelling:
                 if len(labels) < queue.spec.most_opinions:
                     return queue
                 output = None  # nobody agrees: a topic must not wait for an answer that never comes
-        at = at or datetime.now(UTC)
         example = label_example(asked, item, output, person=person, at=at, caller=caller)
         await self.actions.answer(queue.request, example)
         return await self._marked(queue, item, "out_of_scope" if output is None else "answered", person, at)
