@@ -1,12 +1,21 @@
 from __future__ import annotations
 
+import random
 from io import BytesIO
 
 import polars as pl
 import pytest
 from tunewheel_contracts.errors import InvalidSpec
 from tunewheel_contracts.pseudonyms import Pseudonyms
-from tunewheel_curate.holdout.memory import ComparedRecords, HoldoutMemory, Seen, clusters_of
+from tunewheel_curate.holdout.memory import (
+    RETIRED_SKETCH,
+    REWORDED,
+    SKETCH,
+    ComparedRecords,
+    HoldoutMemory,
+    Seen,
+    clusters_of,
+)
 from tunewheel_curate.stage import dropped_frame
 
 NAMES = Pseudonyms("shop", "a secret of the installation")
@@ -104,3 +113,38 @@ def test_marks_of_another_secret_are_refused_rather_than_forgotten(names: Pseudo
     kept = written(HoldoutMemory({"0" * 32}, NAMES))
     with pytest.raises(InvalidSpec, match="TUNEWHEEL_PSEUDONYM_SECRET: is not the one"):
         HoldoutMemory.read(kept, names)
+
+
+def around(text: str, words: list[str], rng: random.Random) -> str:
+    before = rng.choice([0, 1, 2])
+    return " ".join([*rng.sample(words, before), text, *rng.sample(words, 2 - before)])
+
+
+@pytest.mark.parametrize("prefix", [SKETCH, RETIRED_SKETCH])
+def test_a_question_of_any_length_is_known_again_with_two_words_more_and_others_are_not(
+    prefix: str,
+) -> None:
+    rng = random.Random(11)
+    words = [f"word{number}" for number in range(300)]
+    asked = [" ".join(rng.sample(words, size)) for size in range(2, 12) for _ in range(60)]
+    memory = HoldoutMemory(names=NAMES).sketched(pl.Series(asked), prefix=prefix)
+    more = pl.Series([f"{around(text, words, rng)}?" for text in asked])
+    assert (memory.likeness(more, prefix=prefix) >= REWORDED).all()
+    # Others of the same words, and those that hold some of a question's words, are other questions.
+    others = [" ".join(rng.sample(words, size)) for size in range(2, 12) for _ in range(60)]
+    others += [f"{text.split()[0]} {rng.choice(words)}" for text in asked]
+    assert (memory.likeness(pl.Series(others), prefix=prefix) >= REWORDED).sum() <= 6
+    assert (HoldoutMemory(names=NAMES).likeness(more, prefix=prefix) == 0).all()
+
+
+def test_a_short_question_is_known_by_its_words_in_order() -> None:
+    memory = HoldoutMemory(names=NAMES).sketched(pl.Series(["lost card?", "refund", "reset my password"]))
+    asked = {
+        "hello again: lost card": True, "lost card, please help": True, "so, reset my password now": True,
+        "card lost": False, "lost card in paris last monday": False, "reset password": False,
+        "refund please": False, "refund": True,
+    }  # fmt: skip
+    found = memory.likeness(pl.Series(list(asked))) >= REWORDED
+    assert dict(zip(asked, found.to_list(), strict=True)) == asked
+    other = HoldoutMemory(memory.marks, Pseudonyms("shop", "another secret of the tests"))
+    assert not (other.likeness(pl.Series(["hello again: lost card"])) >= REWORDED).any()

@@ -25,8 +25,8 @@ from tunewheel_contracts.identity import content_sha256
 from tunewheel_contracts.pseudonyms import Pseudonyms
 
 from tunewheel_curate.cleaning.normalization import comparison_key
-from tunewheel_curate.holdout.sketches import STANDARD_ERROR, likeness, sketches_of
-from tunewheel_curate.similarity.containment import LONG_WORDS
+from tunewheel_curate.holdout.sketches import SHORT_WORDS, STANDARD_ERROR, likeness, short_runs, sketches_of
+from tunewheel_curate.similarity.containment import LONG_WORDS, only_words
 from tunewheel_curate.stage import HOLDOUT, TRAIN, Stage, drop, keep_all
 
 HELD_OUT_BEFORE = "held_out_before"
@@ -134,12 +134,15 @@ class HoldoutMemory:
         return self._names is not None
 
     def sketched(self, keys: pl.Series, *, prefix: str = SKETCH) -> HoldoutMemory:
-        """Return this memory with sketches of the questions ``keys`` added. Without a secret nothing is
-        added."""
+        """Return this memory with sketches of the questions ``keys`` added, and with marks of the words of
+        short ones. Without a secret nothing is added."""
         if self._names is None:
             return self
         new = (f"{prefix}{one}" for one in sketches_of(keys, self._names.key(SKETCH)))
-        return HoldoutMemory(self.marks.union(new), self._names)
+        short = (words for words in only_words(keys) if words.count(" ") < SHORT_WORDS)
+        return HoldoutMemory(self.marks.union(new), self._names).extended(
+            (), (_mark(prefix, w) for w in short)
+        )
 
     def likeness(self, keys: pl.Series, *, prefix: str = SKETCH) -> pl.Series:
         """Return for each of ``keys`` how similar it is to the nearest held-out question, as estimated; 0 if
@@ -147,7 +150,11 @@ class HoldoutMemory:
         held = [one.removeprefix(prefix) for one in self.marks if one.startswith(prefix)]
         if self._names is None or not held:
             return pl.repeat(0.0, len(keys), dtype=pl.Float32, eager=True)
-        return pl.Series(likeness(keys, held, self._names.key(SKETCH), least=REWORDED))
+        found = likeness(keys, held, self._names.key(SKETCH), least=REWORDED)
+        for place, words in enumerate(only_words(keys)):
+            if self._holds_any(_mark(prefix, run) for run in short_runs(words)):
+                found[place] = 1
+        return pl.Series(found)
 
     def holds_question(self, key: str) -> bool:
         """Return whether the question with this ``comparison_key`` was held out."""

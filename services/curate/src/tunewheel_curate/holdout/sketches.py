@@ -6,11 +6,14 @@ Jaccard similarity of two texts is s, a bit is equal with the probability (1 + s
 bits estimates s, with a standard error of .025 at .6. The hashes of words are keyed: without the secret
 nobody can compare a text with a sketch. With the secret one can compare whole texts, but find no single
 words, because a word changes too few bits.
+
+A question of ``SHORT_WORDS`` words has too few word pairs for that: two words more leave half of them. It is
+recognised by its words in their order, as a part of a longer question (``short_runs``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +25,7 @@ SKETCH_BITS = 1024
 STANDARD_ERROR = 0.025
 SCREEN_BITS = 256
 """The first bits, which rule out most pairs. They estimate a similarity with a standard error of .05."""
+SHORT_WORDS, MORE_WORDS = 3, 2
 _SCREENED = 5 * 0.05
 _FACTORS = mixed(np.arange(1, SKETCH_BITS + 1, dtype=np.uint64)) | np.uint64(1)
 _ROWS_AT_ONCE = 2_048
@@ -51,6 +55,14 @@ def likeness(keys: pl.Series, sketches: Iterable[str], secret: bytes, *, least: 
         rows = np.flatnonzero(screened.any(axis=1))
         found[start + rows] = _estimates(new[rows], held, SKETCH_BITS).max(axis=1, initial=0)
     return found
+
+
+def short_runs(words: str) -> Iterator[str]:
+    """Yield the short questions that a text holds with at most ``MORE_WORDS`` more (``words``: with single
+    blanks): runs of two to ``SHORT_WORDS`` words. One word alone is in too many questions."""
+    parts = words.split(" ")
+    for size in range(max(2, len(parts) - MORE_WORDS), min(SHORT_WORDS, len(parts)) + 1):
+        yield from (" ".join(parts[start : start + size]) for start in range(len(parts) - size + 1))
 
 
 def _bits(keys: pl.Series, secret: bytes) -> npt.NDArray[np.uint8]:
