@@ -55,3 +55,12 @@ class Judgements:
                 verdicts[data.record_id] = data.verdict
         released = tuple(sorted(name for name, verdict in verdicts.items() if verdict == "release"))
         return Judged(released=released, refused=tuple(sorted(verdicts.keys() - set(released))))
+
+    def released_since(self, project: str, upto: Mapping[str, int]) -> dict[str, str]:
+        """Return the records whose latest decision is a release that comes after the offsets ``upto``, and
+        where that decision stands on the log."""
+        return {
+            record_id: f"{partition}-{offset}"
+            for (owner, record_id), ((partition, offset), verdict) in self._latest.items()
+            if owner == project and verdict == "release" and offset >= upto.get(str(partition), 0)
+        }

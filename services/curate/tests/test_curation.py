@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 import yaml
 from aiokafka import TopicPartition
@@ -16,7 +18,7 @@ from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.events.data import BuildReason, DatasetRejected, DatasetRequested, DatasetVersioned
 from tunewheel_contracts.events.production import DriftDetected, DriftWindow
 from tunewheel_contracts.events.retrieval import IndexVersioned
-from tunewheel_contracts.events.upstream import DocumentWithdrawn, ProjectDeclared
+from tunewheel_contracts.events.upstream import DocumentWithdrawn, ErasureRequested, ProjectDeclared
 from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.dataset import DatasetCounts
 from tunewheel_contracts.formats.index import IndexCounts
@@ -25,7 +27,7 @@ from tunewheel_contracts.identity import content_sha256
 from tunewheel_contracts.principal import Principal
 from tunewheel_curate.builds.building import Builder, BuildFailed, BuildStopped, WorkerFailed
 from tunewheel_curate.builds.log_state import LogState
-from tunewheel_curate.builds.worker import BuildOrder, BuildOutcome
+from tunewheel_curate.builds.order import BuildOrder, BuildOutcome
 from tunewheel_curate.curation import Curation
 from tunewheel_curate.records.log import MissingRecords
 from tunewheel_curate.records.table import RecordTable
@@ -248,12 +250,51 @@ async def test_no_version_is_released_that_another_one_followed(desk: Desk) -> N
     history = desk.curation.state.history
     history.apply(new_event(waits, source="/test"))
     history.apply(new_event(versioned("ds-2").data.model_copy(update={"project": "desk"}), source="/test"))
-    assert history.held("shop", "ds-1") == {"0": 2}
+    assert history.held("shop") == {"ds-1": {"0": 2}}
     history.apply(later := versioned("ds-3"))
-    assert history.held("shop", "ds-1") is None
+    assert history.held("shop") == {}
     history.apply(new_event(waits.model_copy(update={"held": "ds-4"}), source="/test"))
     history.apply(later)
-    assert history.held("shop", "ds-4") == {"0": 2}, "the version came before"
+    assert history.held("shop") == {"ds-4": {"0": 2}}, "the version came before"
+
+
+async def test_an_erasure_reaches_a_version_that_waits_for_a_person(desk: Desk) -> None:
+    """Nothing was trained on its rows, so they go whatever the spec says of versions. Versions that were
+    published stay, and those that do not hold the person."""
+    desk.arrived = 5
+    await desk.catch_up()
+    waits = DatasetRejected(
+        project="shop", spec_sha256="a" * 64, rows_sha256="b" * 64, reasons=("held",), held="ds-held",
+        records_upto={"0": 5},
+    )  # fmt: skip
+    desk.log += [versioned("ds-first"), new_event(waits, source="/test")]
+    desk.log.append(new_event(waits.model_copy(update={"held": "ds-other"}), source="/test"))
+    for name, record_id in (("ds-first", "rec-0003"), ("ds-held", "rec-0003"), ("ds-other", "rec-0004")):
+        pl.DataFrame({"record_ids": [[record_id]]}).write_parquet(file := BytesIO())
+        await desk.store.put(f"datasets/{name}/train.parquet", file.getvalue())
+        await desk.store.put(f"datasets/{name}/manifest.json", b'{"project": "shop"}')
+    asked = ErasureRequested(project="shop", erasure_id="x", customer="customer-3", requested_by="privacy")
+    desk.log.append(event := new_event(asked, source="/test", time=datetime(2027, 1, 1, tzinfo=UTC)))
+    proof, request = await desk.curation.erase(event)
+    assert proof.data.dataset_ids == ("ds-first", "ds-held")
+    assert proof.data.deleted_dataset_ids == ("ds-held",)
+    assert request.data.project == "shop", "the newest version holds the person"
+    left = {path for path in await desk.store.list("datasets") if path.endswith(".parquet")}
+    assert left == {"datasets/ds-first/train.parquet", "datasets/ds-other/train.parquet"}
+    again = await desk.curation.erase(event)
+    assert [one.id for one in again] == [proof.id, request.id], "delivered again"
+
+
+async def test_an_erasure_asks_for_a_version_while_one_is_built_that_may_hold_the_person(desk: Desk) -> None:
+    await desk.catch_up()
+    building = DatasetRequested(
+        project="shop", reason=BuildReason.COMMAND, request="r", records_upto={"0": 3}
+    )
+    desk.log.append(new_event(building, source="/test"))
+    for customer, answers in (("customer-9", 1), ("customer-1", 2)):
+        asked = ErasureRequested(project="shop", erasure_id="x", customer=customer, requested_by="privacy")
+        desk.log.append(event := new_event(asked, source="/test", time=datetime(2027, 1, 1, tzinfo=UTC)))
+        assert len(await desk.curation.erase(event)) == answers
 
 
 async def test_a_build_that_dies_again_and_again_is_rejected_with_the_reason(desk: Desk) -> None:

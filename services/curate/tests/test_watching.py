@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from tunewheel_contracts.erasures import Erasure, erasure_of
 from tunewheel_contracts.event import Envelope, new_event
-from tunewheel_contracts.events.data import BuildReason, DatasetRequested
+from tunewheel_contracts.events.data import BuildReason, DatasetRejected, DatasetRequested, RecordJudged
 from tunewheel_contracts.events.monitoring import AlarmAnswer, DriftResolved, TurnDecided
 from tunewheel_contracts.events.production import DriftDetected, DriftWindow
 from tunewheel_contracts.events.upstream import ErasureRequested, ProjectDeclared
@@ -221,6 +221,50 @@ async def test_records_that_a_request_on_the_log_names_are_not_asked_for_again(s
     shop.meanwhile = new_event(asked, source="/test")
     await shop.look()
     assert counts(shop) == []
+
+
+async def test_a_release_asks_for_a_build_once_and_again_for_what_that_build_lacks(shop: Shop) -> None:
+    """The decisions that a build knew are in its answer."""
+    history, judgements = shop.state.history, shop.state.judgements
+
+    def decide(number: int, offset: int, verdict: str = "release") -> None:
+        data = RecordJudged(project="shop", record_id=f"rec-{number}", verdict=verdict, request=f"r{offset}")
+        judgements.apply(new_event(data, source="/test"), 0, offset)
+
+    async def answered(judged_upto: int) -> None:
+        data = DatasetRejected(
+            project="shop", spec_sha256="0" * 64, rows_sha256="0" * 64, reasons=("no",),
+            records_upto={"0": 12}, judged_upto={"0": judged_upto},
+        )  # fmt: skip
+        history.apply(new_event(data, source="/test", cause=shop.published[-1]))
+        shop.now += 100
+        await shop.look()
+
+    shop.log(12)
+    shop.keep(12)
+    await shop.look()
+    shop.now += 100
+    await shop.look()
+    assert len(shop.published) == 1
+    for number in range(10):
+        decide(number, number)
+    shop.now += 100
+    await shop.look()
+    assert len(shop.published) == 1, "a build is under way"
+    await answered(0)
+    assert len(shop.published) == 2
+    await shop.look()
+    decide(0, 10, "refuse")
+    decide(11, 11)
+    await answered(10)
+    assert len(shop.published) == 2, "one release is fewer than quiet_min_records"
+    for number in range(10):
+        decide(number, 12 + number)
+    await shop.look()
+    assert len(shop.published) == 2, "more may be released at once"
+    await answered(10)
+    assert len(shop.published) == 3
+    assert len({event.id for event in shop.published}) == 3
 
 
 async def test_what_records_ask_for_waits_for_as_long_as_a_turn_holds_it_up(shop: Shop) -> None:

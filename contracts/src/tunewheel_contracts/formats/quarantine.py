@@ -25,8 +25,6 @@ class SetAside(StrEnum):
     """It addresses the model."""
     CORRECTION = "correction"
     """An end user wrote the answer."""
-    EXPECTATION = "expectation"
-    """An expectation of the project does not hold."""
 
 
 class QuarantinedRecord(Frozen):

@@ -176,22 +176,24 @@ class Curation:
         return await self._request_once(event, BuildReason.COMMAND, name=name)
 
     async def erase(self, event: Envelope[ErasureRequested]) -> list[Envelope[Any]]:
-        """Carry out an erasure. Return the proof and, if the newest version held erased records, the request
-        for a version without them.
+        """Carry out an erasure. Return the proof and, if the newest version holds or may hold erased records,
+        the request for a version without them. A version that waits for a person and holds some loses its
+        rows: nothing was trained on it, and no release makes it again.
 
         Raises:
             TransientError: another writer was faster, or the store is away.
         """
         await self._followed.refresh()
         declared = self.projects.get(event.project)
-        delete = declared is not None and declared.data.spec.dataset.erase_versions
+        always = declared is not None and declared.data.spec.dataset.erase_versions
+        history, held = self.state.history, self.state.history.held(event.project)
         found = await forget(
             event,
             self.state.erasures.asked_by(event),
             table=self.table,
             store=self._service.store,
             names=self._builder.pseudonyms(event.project),
-            delete_versions=delete,
+            deletes=lambda name: always or name in held,
             warn=self._service.warn,
         )
         proof = proof_of(
@@ -200,13 +202,14 @@ class Curation:
             erased_by=self._service.name,
             records=found.records,
             dataset_ids=found.dataset_ids,
-            deleted_dataset_ids=found.dataset_ids if delete else (),
+            deleted_dataset_ids=tuple(name for name in found.dataset_ids if always or name in held),
             model_ids=self.state.adapters_of(found.dataset_ids),
             finding=await finding_ref(event, self._service.store),
         )
         answers: list[Envelope[Any]] = [self._service.new(proof, cause=event)]
-        latest = self.state.history.latest(event.project)
-        if latest is not None and latest.dataset_id in found.dataset_ids:
+        latest = history.latest(event.project)
+        unsure = found.records > 0 and history.is_building(event.project)
+        if unsure or (latest and latest.dataset_id in found.dataset_ids):
             request = await self._request_once(event, BuildReason.COMMAND)
             answers += [request] if request is not None else []
         return answers
@@ -280,7 +283,7 @@ class Curation:
         """
         if asked.release is None:
             return None
-        held = self.state.history.held(asked.project, asked.release)
+        held = self.state.history.held(asked.project).get(asked.release)
         if held is None:
             reason = (
                 f"{asked.release!r} does not wait for a person; name the `held` of a dataset.rejected "

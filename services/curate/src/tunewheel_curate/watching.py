@@ -54,6 +54,8 @@ class Watch:
         self._version: int | None = None
         self._arrivals: dict[str, pl.DataFrame] = {}
         self._last_arrival: dict[str, float] = {}
+        self._judged: dict[str, dict[str, int]] = {}
+        """By project: the end of the decisions about quarantined records when they were last looked at."""
         self._awaited: dict[str, Mapping[int, int]] = {}
         """By project that seems silent: the end of the log, by partition, when it first seemed so."""
         self._silent: set[str] = set()
@@ -98,11 +100,14 @@ class Watch:
                 continue
             dataset = declared.data.spec.dataset
             covered = self._curation.state.history.built_upto(project)
+            released = self._released(project)
             pending = pending_records(
                 arrivals,
                 covered,
                 documents=dataset.formats.documents.enabled,
                 ratings=dataset.ratings,
+                corrections=dataset.corrections != "wait",
+                released=released,
                 withdrawals=self._curation.state.withdrawals.of(project),
             )
             quiet = self._clock() - self._last_arrival[project]
@@ -115,6 +120,17 @@ class Watch:
                 continue  # another request names these records; the next look counts what is left
             await self._ask(self._curation.request_for_policy(project, reason, pending))
             self._hear(project)
+
+    def _released(self, project: str) -> dict[str, str]:
+        """Return the records that a person released since the last build, and where. None while one is under
+        way: its answer will say whether it has them."""
+        history, judgements = self._curation.state.history, self._curation.state.judgements
+        judged = judgements.upto(project)
+        if judged != self._judged.get(project, {}):
+            self._judged[project], self._last_arrival[project] = judged, self._clock()
+        if history.is_building(project):
+            return {}
+        return judgements.released_since(project, history.judged_upto(project))
 
     async def _ask(self, request: Envelope[DatasetRequested]) -> None:
         asked = request.data

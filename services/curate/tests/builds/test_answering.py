@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -26,20 +27,21 @@ from tunewheel_contracts.events.training import TrainFailed
 from tunewheel_contracts.events.upstream import DocumentWithdrawn, ErasureRequested, ProjectDeclared
 from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.allowed_sources import AllowedSources
-from tunewheel_contracts.formats.dataset import DatasetManifest
+from tunewheel_contracts.formats.dataset import DatasetManifest, ExpectationResult
 from tunewheel_contracts.formats.document import DocumentSection
 from tunewheel_contracts.formats.look import Look, look_path
 from tunewheel_contracts.formats.retrieval_spec import RetrievalSpec
 from tunewheel_curate.builds.answering import Answering
 from tunewheel_curate.builds.building import Builder, BuildFailed
 from tunewheel_curate.builds.log_state import History, LogState
-from tunewheel_curate.builds.worker import BuildOrder, BuildOutcome, run_build
+from tunewheel_curate.builds.one_build import run_build
+from tunewheel_curate.builds.order import BuildOrder, BuildOutcome
 from tunewheel_curate.documents.teaching import lesson_path, note_sources
 from tunewheel_curate.outcomes import OutcomeCache
 from tunewheel_curate.records.log import MissingRecords
 from tunewheel_curate.records.table import RecordTable, ends_of
 from tunewheel_curate.settings import Settings
-from tunewheel_curate.versions import versioning
+from tunewheel_curate.versions import suite, versioning
 from tunewheel_embedding.static import StaticEmbedder
 from tunewheel_retrieval.building import Document
 from tunewheel_retrieval.building import build as build_index
@@ -180,7 +182,7 @@ async def test_a_version_that_differs_waits(bench, records, varied_rows, spec) -
     assert f"--release {held.held}" in held.reasons[0]
     assert held.reasons[1].startswith("share of label bell: 0.2; in the version before 0.5")
     assert bench.state.history.latest("shop").dataset_id == first.dataset_id
-    assert bench.state.history.held("shop", held.held) == ends_of(rows)
+    assert bench.state.history.held("shop") == {held.held: ends_of(rows)}
     # Released with other records it is another version, which waits again.
     fewer = await bench.build(wanted, "three", rows[:140], release=held.held)
     assert isinstance(fewer, DatasetRejected)
@@ -199,6 +201,145 @@ async def test_a_version_that_differs_waits(bench, records, varied_rows, spec) -
     warned = await bench.build(other, "six", rows[:60])
     assert isinstance(warned, DatasetVersioned)
     assert any(text.startswith("share of label bell") for text in warned.warnings)
+
+
+@pytest.fixture
+def compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compare with the version before, without the pages about it."""
+
+    def check(_, changes, __, *, on_change, dataset_id: str, folder: Path) -> tuple[ExpectationResult, ...]:
+        folder.mkdir(parents=True)
+        (folder / "index.html").write_text(dataset_id)
+        met = {one.figure: one.low <= one.now <= one.high for one in changes}
+        return tuple(
+            ExpectationResult(
+                expectation=name, by="version_before", met=met[name], action=on_change, observed=""
+            )
+            for name in met
+        )
+
+    monkeypatch.setattr(suite, "check_expectations", check)
+
+
+TAKEN_BACK = {
+    "a document's withdrawal": lambda: DocumentWithdrawn(project="shop", document_id="sop.md"),
+    "a ticket's withdrawal": lambda: DocumentWithdrawn(project="shop", document_id="T-3", kind="ticket"),
+    "a person's erasure": lambda: erasure(customer="customer-3"),
+    "a source's erasure": lambda: erasure(source_id="T-3"),
+}
+
+
+def erasure(**subject: str) -> ErasureRequested:
+    return ErasureRequested(project="shop", erasure_id="x", requested_by="privacy", **subject)
+
+
+@pytest.mark.usefixtures("compared")
+@pytest.mark.parametrize("what", TAKEN_BACK)
+async def test_what_people_take_back_waits_for_nobody(bench, records, varied_rows, spec, what: str) -> None:
+    """Not even with other records that would wait, nor in a build that was asked for by something else."""
+    wanted = spec(
+        changes="hold", near_duplicate_threshold=1.0, formats={"documents": {"chunks": {"enabled": True}}}
+    )
+    text = "Oil the bell of a bicycle once every year, before winter comes."
+    sop = {
+        "kind": "document",
+        "source_id": "sop.md",
+        "group": "sop.md",
+        "output": None,
+        "record_id": "rec-sop",
+    }
+    horns = [row | {"output": '{"category": "horn"}'} for row in varied_rows(150)[60:]]
+    rows = records(*varied_rows(60), sop | {"input": text}, *horns)
+    bench.declare(wanted)
+    bench.table.append(rows)
+    first = await bench.build(wanted, "one", rows[:61])
+    waiting = await bench.build(wanted, "two", rows)
+    assert waiting.held is not None
+    bench.tell(new_event(erasure(customer="customer-140"), source="/test", time=LATER))
+    still = await bench.build(wanted, "three", rows, BuildReason.QUIET)
+    assert still.held is not None, "the newest version does not hold what was erased"
+    bench.tell(new_event(TAKEN_BACK[what](), source="/test", time=LATER))
+    published = await bench.build(wanted, "four", rows, BuildReason.QUIET)
+    assert isinstance(published, DatasetVersioned)
+    assert published.previous == first.dataset_id
+    assert any(text.startswith("share of label bell") for text in published.warnings)
+    # The versions that waited follow an older one: no release makes them, and their files are gone.
+    stored = {path.split("/")[1] for path in await bench.service.store.list("datasets")}
+    assert stored == {first.dataset_id, published.dataset_id}
+    assert len({waiting.held, still.held, published.dataset_id}) == 3
+
+
+class Killed(BaseException):
+    """The process is gone."""
+
+
+class Dying:
+    """Lets a process die at its store's n-th change."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.left: int | None = None
+        for name in ("put", "delete"):
+            monkeypatch.setattr(ObjectStore, name, self._counted(getattr(ObjectStore, name)))
+
+    def _counted(self, change: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        async def counted(*args: Any) -> Any:
+            if self.left == 0:
+                raise Killed
+            self.left = None if self.left is None else self.left - 1
+            return await change(*args)
+
+        return counted
+
+
+@pytest.mark.usefixtures("compared")
+async def test_a_death_between_hold_release_and_publication_loses_and_doubles_nothing(
+    records, varied_rows, spec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = spec(changes="hold", near_duplicate_threshold=1.0)
+    horns = [row | {"output": '{"category": "horn"}'} for row in varied_rows(150)[60:]]
+    rows = records(*varied_rows(60), *horns)
+    event = new_event(ProjectDeclared(project="shop", spec=wanted), source="/test")
+
+    async def told(folder: Path, deaths: tuple[int | None, ...]) -> list[Envelope]:
+        """Return the log after four requests. Answering the last two, a hold and its release, dies at these
+        changes; None: after the last change, before the answer is on the log."""
+        log, dying, held = [event], Dying(monkeypatch), ""
+        Bench(folder).table.append(rows)
+        for name, count in (("one", 60), ("two", 140), ("three", 150), ("release", 150)):
+            data = DatasetRequested(
+                project="shop", reason=BuildReason.COMMAND, request=name, records_upto=ends_of(rows[:count]),
+                release=held or None,
+            )  # fmt: skip
+            asked = new_event(data, source="/test")
+            log.append(asked)
+            for death in (*(deaths if count == 150 else ()), None):
+                process = Bench(folder)  # what is left of the one before: its store and the log
+                for one in log:
+                    process.tell(one)
+                dying.left = death
+                try:
+                    answer = await process.answering.answer(asked, wanted, stop=asyncio.Event())
+                except Killed:
+                    continue
+                finally:
+                    dying.left = None
+            log.append(answer)
+            process.tell(answer)
+            assert process.state.history.has_answered(asked.id), "delivered again, it is not built again"
+            held = getattr(answer.data, "held", None) or "" if name == "three" else ""
+        return log
+
+    calm, dead = tmp_path / "calm", tmp_path / "dead"
+    expected = await told(calm, ())
+    assert [one.data.type for one in expected[2::2]] == [
+        "dataset.versioned", "dataset.rejected", "dataset.rejected", "dataset.versioned"
+    ]  # fmt: skip
+    answered = await told(dead, (0, 3, 7, None))
+    assert [one.id for one in answered] == [one.id for one in expected], "whoever heard it twice knows it"
+    assert contents(dead / "datasets") == contents(calm / "datasets")
+    published = {one.data.dataset_id for one in answered[2::6]}
+    assert {path.split("/")[0] for path in contents(dead / "datasets")} == published
+    assert answered[-1].data.dataset_id == answered[-3].data.held
 
 
 async def test_rows_that_retire_are_no_reason_to_train_the_same_model_again(
@@ -221,6 +362,22 @@ async def test_rows_that_retire_are_no_reason_to_train_the_same_model_again(
     kept = set(held) & set(left["record_ids"].list.first())
     assert len(kept) == len(held) - len(held) // 10
     assert left.height > len(kept)
+
+
+async def test_a_held_out_row_that_was_erased_leaves_the_next_version_too(bench, rows, spec) -> None:
+    """Its training rows are the same, and the version before has no rows any more (``erase_versions``)."""
+    wanted = spec(holdout_fraction=0.3, erase_versions=True)
+    bench.declare(wanted)
+    bench.table.append(rows)
+    first = await bench.build(wanted, "one", rows)
+    store, manifest = bench.service.store, await bench.manifest(first)
+    held = pl.read_parquet(BytesIO(await store.get(manifest.holdout)))["record_ids"].list.first().sort()[0]
+    bench.tell(new_event(erasure(customer=f"customer-{int(held[4:])}"), source="/test", time=LATER))
+    await store.delete([manifest.train.path, manifest.holdout.path, manifest.lineage.path])
+    second = await bench.build(wanted, "two", rows)
+    assert isinstance(second, DatasetVersioned)
+    assert (await bench.manifest(second)).train.sha256 == manifest.train.sha256
+    assert second.counts.holdout == first.counts.holdout - 1
 
 
 @pytest.mark.parametrize("reason", [BuildReason.COMMAND, BuildReason.DRIFT])

@@ -17,7 +17,8 @@ from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.identity import content_sha256
 from tunewheel_contracts.pseudonyms import Pseudonyms
 from tunewheel_curate.builds.building import Builder, BuildFailed, BuildStopped, WorkerFailed
-from tunewheel_curate.builds.worker import BuildOrder, run_build
+from tunewheel_curate.builds.one_build import run_build
+from tunewheel_curate.builds.order import BuildOrder
 from tunewheel_curate.holdout.memory import HoldoutMemory
 from tunewheel_curate.records.table import RecordTable, ends_of
 from tunewheel_curate.settings import Settings

@@ -71,6 +71,25 @@ def test_ratings_count_where_they_are_learnt_from(arrivals) -> None:
     assert pending_records(frame, {}, ratings=True).count == 2, "an answer to avoid is no example"
 
 
+def test_a_correction_that_waits_for_a_person_counts_once_it_is_released(arrivals) -> None:
+    correction = {"kind": "feedback", "trust": "corrected"}
+    ids = [f"rec-{n:04}" for n in range(4)]
+    frame = arrivals({}, correction, correction, {"kind": "feedback", "trust": "expert"})
+    assert pending_records(frame, {}).count == 4
+    assert pending_records(frame, {}, corrections=False).count == 2
+    assert pending_records(frame, {}, corrections=False, released={ids[1]: "0-0"}).count == 3
+    built = pending_records(frame, {}, corrections=False).upto
+    assert pending_records(frame, built, corrections=False).count == 0
+    first, later = (
+        pending_records(frame, built, corrections=False, released={ids[1]: place}) for place in ("0-0", "0-7")
+    )
+    assert (first.count, later.count) == (1, 1)
+    assert first.request != later.request, "released, refused and released again"
+    gone = [Withdrawal(document_id="T-1", kind="feedback", until=START + timedelta(days=9))]
+    taken = pending_records(frame, built, corrections=False, released={ids[1]: "0-0"}, withdrawals=gone)
+    assert taken.count == 0
+
+
 def test_what_was_built_and_comes_again_is_not_new(arrivals) -> None:
     frame = arrivals({}, {}, {}, {"record_id": "rec-0000"}, {"record_id": "rec-new"})
     pending = pending_records(frame, {"0": 1, "1": 1, "2": 1})

@@ -11,7 +11,8 @@ import polars as pl
 import pytest
 from tunewheel_contracts.formats.allowed_sources import AllowedSources
 from tunewheel_contracts.formats.dataset import DatasetManifest
-from tunewheel_curate.builds.worker import BuildOrder, run_build
+from tunewheel_curate.builds.one_build import run_build
+from tunewheel_curate.builds.order import BuildOrder
 from tunewheel_curate.records.table import RecordTable, ends_of
 from tunewheel_testing.teachers import Teacher
 

@@ -84,13 +84,13 @@ async def test_the_proof_names_the_versions_and_says_the_same_when_repeated(
     event, outcomes = letter(rows, customer="person-3"), build(rows, spec()).outcomes
     for project in ("shop", "bank"):
         await OutcomeCache(store).write(project, outcomes, earlier=no_outcomes())
-    found = await carried_out(event, table=table, store=store, delete_versions=False)
+    found = await carried_out(event, table=table, store=store, deletes=lambda _: False)
     kept = {project: (await OutcomeCache(store).read(project)).height for project in ("shop", "bank")}
     assert kept == {"shop": 0, "bank": 30}
     assert found == ErasureFinding(records=1, dataset_ids=(held,), record_ids=("rec-0003",))
     assert "person-3" not in table.read("shop", {})["group"].to_list()
     assert table.arrivals().height == 29
-    again = await carried_out(event, table=table, store=store, delete_versions=False)
+    again = await carried_out(event, table=table, store=store, deletes=lambda _: False)
     assert again == found
     ref = await finding_ref(event, store)
     assert ref is not None
@@ -109,7 +109,7 @@ async def test_a_version_that_holds_only_an_answer_to_avoid_is_named(
     table = RecordTable(str(tmp_path / "records"))
     table.append(rows)
     event = letter(rows, customer="person-x")
-    found = await carried_out(event, table=table, store=store, delete_versions=False)
+    found = await carried_out(event, table=table, store=store, deletes=lambda _: False)
     assert found == ErasureFinding(records=1, dataset_ids=(held,), record_ids=("rec-0030",))
 
 
@@ -124,7 +124,7 @@ async def test_a_version_that_only_lists_a_contradiction_for_review_is_named(
     table = RecordTable(str(tmp_path / "records"))
     table.append(rows)
     event = letter(rows, customer="person-x")
-    found = await carried_out(event, table=table, store=store, delete_versions=True)
+    found = await carried_out(event, table=table, store=store, deletes=lambda _: True)
     assert found == ErasureFinding(records=1, dataset_ids=(held,), record_ids=("rec-0030",))
     assert not await store.exists(f"datasets/{held}/review.parquet")
 
@@ -140,7 +140,7 @@ async def test_a_record_that_was_published_under_another_customer_too_is_forgott
     table.append(rows)
     held = await stored_version(rows[:31], spec(), store, tmp_path)  # of the time of the wrong customer
     event = letter(rows, customer="jane")
-    found = await carried_out(event, table=table, store=store, delete_versions=True)
+    found = await carried_out(event, table=table, store=store, deletes=lambda _: True)
     assert (found.records, found.record_ids, found.dataset_ids) == (1, ("rec-jane",), (held,))
     assert not table.read("shop", {}).filter(pl.col("input") == text).height
     assert not await store.exists(f"datasets/{held}/train.parquet")
@@ -154,7 +154,9 @@ async def test_a_record_that_was_published_under_another_customer_too_is_forgott
 
 async def test_a_source_is_forgotten_too(table, store, rows, spec, tmp_path: Path) -> None:
     held = await stored_version(rows, spec(), store, tmp_path)
-    found = await carried_out(letter(rows, source_id="T-5"), table=table, store=store, delete_versions=False)
+    found = await carried_out(
+        letter(rows, source_id="T-5"), table=table, store=store, deletes=lambda _: False
+    )
     assert found == ErasureFinding(records=1, dataset_ids=(held,), record_ids=("rec-0005",))
     assert table.arrivals().height == 29
 
@@ -166,7 +168,7 @@ async def test_a_version_is_known_by_its_rows_where_the_table_is_lost(
     held = await stored_version(rows, spec(), store, tmp_path, names)
     empty = RecordTable(str(tmp_path / "elsewhere"))
     found = await carried_out(
-        letter(rows, customer="person-3"), table=empty, store=store, delete_versions=False
+        letter(rows, customer="person-3"), table=empty, store=store, deletes=lambda _: False
     )
     assert found == ErasureFinding(records=0, dataset_ids=(held,), record_ids=("rec-0003",))
 
@@ -176,7 +178,7 @@ async def test_rows_of_versions_go_where_the_project_says_so(
 ) -> None:
     held = await stored_version(rows, spec(), store, tmp_path)
     other = await stored_version(rows[10:], spec(), store, tmp_path / "without")
-    await carried_out(letter(rows, customer="person-3"), table=table, store=store, delete_versions=True)
+    await carried_out(letter(rows, customer="person-3"), table=table, store=store, deletes=lambda _: True)
     left = [path.removeprefix(f"datasets/{held}/") for path in await store.list(f"datasets/{held}")]
     assert left == ["holdout_memory.parquet", "manifest.json"]
     assert await store.exists(f"datasets/{other}/train.parquet")
@@ -188,7 +190,7 @@ async def test_what_is_published_and_versioned_again_outlives_a_second_delivery(
     """The same rows make the same version, under the name that the erasure found."""
     held = await stored_version(rows, spec(), store, tmp_path)
     known, event = Erasures(), letter(rows, customer="person-3")
-    places = {"table": table, "store": store, "names": NAMES, "delete_versions": True}
+    places = {"table": table, "store": store, "names": NAMES, "deletes": lambda _: True}
     places["warn"] = Warnings().warn
     found = await forget(event, known.asked_by(event), **places)
 
@@ -211,7 +213,7 @@ async def test_what_a_teacher_said_of_an_erased_document_goes_once(table, store,
         await store.put(f"teacher/{key}.json", b'{"pairs":[]}')
     await note_sources(store, "shop", keys)
     event = letter(rows, source_id="T-5")
-    places = {"table": table, "store": store, "delete_versions": False}
+    places = {"table": table, "store": store, "deletes": lambda _: False}
     found = await carried_out(event, **places)
     assert found.lessons == ("a" * 64,)
     assert set(await read_lessons(store, list(keys))) == {"b" * 64}
@@ -222,7 +224,9 @@ async def test_what_a_teacher_said_of_an_erased_document_goes_once(table, store,
 
 
 async def test_nobody_of_that_name_is_a_proof_of_nothing(table, store, rows) -> None:
-    found = await carried_out(letter(rows, customer="nobody"), table=table, store=store, delete_versions=True)
+    found = await carried_out(
+        letter(rows, customer="nobody"), table=table, store=store, deletes=lambda _: True
+    )
     assert found == ErasureFinding(records=0)
     assert table.arrivals().height == 30
 
@@ -251,7 +255,7 @@ async def test_a_version_without_a_readable_manifest_is_searched_by_its_rows(
     path, warnings = f"datasets/{held}/manifest.json", Warnings()
     intact = await store.read(path)
     await replace_file(store, path, manifest)
-    places = {"table": table, "store": store, "delete_versions": False, "warn": warnings.warn}
+    places = {"table": table, "store": store, "deletes": lambda _: False, "warn": warnings.warn}
     found = await carried_out(letter(rows, customer="person-3"), **places)
     assert found == ErasureFinding(records=1, dataset_ids=(held,), record_ids=("rec-0003",))
     assert "person-3" not in table.read("shop", {})["group"].to_list()
@@ -276,7 +280,7 @@ async def test_damaged_rows_count_as_holding_what_is_erased_in_their_own_project
         letter(rows, customer="person-3"),
         table=table,
         store=store,
-        delete_versions=False,
+        deletes=lambda _: False,
         warn=warnings.warn,
     )
     assert found.records == 1
@@ -291,7 +295,7 @@ async def test_a_damaged_version_of_another_project_with_the_same_customer_is_no
     held = await stored_version(theirs, spec(), store, tmp_path)
     await replace_file(store, f"datasets/{held}/manifest.json", b"")
     found = await carried_out(
-        letter(rows, customer="person-3"), table=table, store=store, delete_versions=True
+        letter(rows, customer="person-3"), table=table, store=store, deletes=lambda _: True
     )
     assert (found.records, found.dataset_ids) == (1, ())
     assert await store.exists(f"datasets/{held}/train.parquet")

@@ -12,7 +12,8 @@ import pytest
 from tunewheel_contracts.errors import InvalidSpec
 from tunewheel_contracts.formats.allowed_sources import AllowedSources
 from tunewheel_contracts.formats.dataset_spec import ReplaySpec
-from tunewheel_curate.builds.worker import BuildOrder, run_build
+from tunewheel_curate.builds.one_build import run_build
+from tunewheel_curate.builds.order import BuildOrder
 from tunewheel_curate.records.table import RecordTable, ends_of
 from tunewheel_curate.replay.sources import pool_of, read_replay
 

@@ -201,6 +201,21 @@ def test_the_card_says_what_a_reader_must_know(made, spec) -> None:
     assert f"> **Caution.** {risky.cautions[0]}\n\n" in data_card("ds-1", risky, made)
 
 
+def test_the_card_counts_answers_that_name_an_expert_and_are_trusted_less(records, spec, varied_rows) -> None:
+    """A correction names whoever wrote it, and claims no expert."""
+    rows = varied_rows(30)
+    named = {"validated_by": "kim", "trust": "unverified"}
+    rows[:3] = [
+        row | named | {"kind": kind}
+        for row, kind in zip(rows, ("ticket", "example", "feedback"), strict=False)
+    ]
+    rows[3] |= {"validated_by": "kim"}
+    card = data_card("ds-1", spec(corrections="train"), build(records(*rows), spec(corrections="train")))
+    assert "\n2 answers name an expert who validated them" in card
+    plain = data_card("ds-1", spec(), build(records(*varied_rows(30)), spec()))
+    assert "name an expert" not in plain
+
+
 def test_the_card_says_where_examples_come_from_and_under_which_licences(records, spec, varied_rows) -> None:
     def told(**attributes: str) -> dict[str, str]:
         return {"attributes": json.dumps(attributes)}

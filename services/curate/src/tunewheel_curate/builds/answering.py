@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from io import BytesIO
 from pathlib import Path
 
 import polars as pl
 import structlog
 from tunewheel_contracts.erasures import Erasure
-from tunewheel_contracts.errors import InvalidEvent
-from tunewheel_contracts.event import Envelope, decode_data
+from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.data import (
     BuildReason,
     DatasetRejected,
@@ -27,13 +25,13 @@ from tunewheel_contracts.formats.quarantine import quarantine_path
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.identity import content_sha256
 from tunewheel_runtime.service import Service
-from tunewheel_runtime.store import ArtifactConflict, ArtifactMissing, CorruptArtifact
+from tunewheel_runtime.store import ArtifactConflict
 from tunewheel_runtime.view import LogReader
 
 from tunewheel_curate.builds.building import Builder
 from tunewheel_curate.builds.log_state import LogState
+from tunewheel_curate.builds.order import BuildOutcome
 from tunewheel_curate.builds.stored_versions import StoredVersions, VersionLost
-from tunewheel_curate.builds.worker import BuildOutcome
 from tunewheel_curate.documents.teaching import forget_taught, taught_of
 from tunewheel_curate.outcomes import OutcomeCache
 from tunewheel_curate.records.log import MissingRecords
@@ -125,19 +123,13 @@ class Answering:
     async def uses(self, version: DatasetVersioned, kind: RecordKind, source_id: str) -> bool:
         """Return whether ``version`` has an example of a source; True if its lineage is missing or damaged,
         or its manifest is of a newer release."""
-        store = self._service.store
-        try:
-            manifest = decode_data(DatasetManifest, await store.get(version.manifest))
-            lineage = await store.get(manifest.lineage) if manifest.lineage else b""
-        except (ArtifactMissing, CorruptArtifact, InvalidEvent):
+        rows = await self._versions.used(version)
+        if rows is None:
             return True
-        if not lineage:
-            return True
-        rows = await asyncio.to_thread(pl.read_parquet, BytesIO(lineage))
         # Versions from before pseudonyms hold the id itself.
         named = [source_id, self._builder.pseudonyms(version.project).of("source", source_id)]
         source = (pl.col("kind") == kind.value) & pl.col("source_id").is_in(named)
-        return not rows.filter(source & pl.col("example_id").is_not_null()).is_empty()
+        return not rows.filter(source).is_empty()
 
     async def _index_for(
         self, asked: DatasetRequested, spec: ProjectSpec, newest: IndexVersioned | None
@@ -195,10 +187,16 @@ class Answering:
             leftover = f"store: {error}, from a build that never ended; remove {place} and ask again"
             return self._rejected(event, spec, basis, outcome, (leftover,))
         held = unmet(manifest.expectations, "hold")
-        if held and event.data.release != manifest.dataset_id:
+        waits = bool(held) and event.data.release != manifest.dataset_id
+        if waits and previous is not None and not event.data.release:
+            # What was taken back waits for nobody. A release may name fewer records than the version before.
+            waits = not await self._versions.takes_back(previous, folder)
+        if waits:
             return self._rejected(
                 event, spec, basis, outcome, _waits(manifest, held, event.data), held=manifest.dataset_id
             )
+        superseded = self._state.history.held(event.project).keys() - {manifest.dataset_id}
+        await self._versions.discard(superseded)  # before the answer: what dies here begins again
         data = DatasetVersioned(
             project=event.project,
             dataset_id=manifest.dataset_id,

@@ -22,7 +22,8 @@ from tunewheel_runtime.telemetry import carried
 from tunewheel_runtime.waiting import first_of
 
 from tunewheel_curate.builds.metrics import Metrics
-from tunewheel_curate.builds.worker import SCRATCH_PREFIX, TAKEN, BuildOrder, BuildOutcome
+from tunewheel_curate.builds.order import BuildOrder, BuildOutcome
+from tunewheel_curate.builds.worker import SCRATCH_PREFIX, TAKEN
 
 log = structlog.get_logger(__name__)
 

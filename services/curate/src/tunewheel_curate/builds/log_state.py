@@ -37,13 +37,14 @@ class History:
 
     def __init__(self) -> None:
         self._built_upto: dict[str, dict[str, int]] = {}
+        self._judged_upto: dict[str, dict[str, int]] = {}
         self._answered: set[str] = set()
         self._requested: dict[str, dict[str, None]] = {}
         """By project, in the log's order: the requests that name their records or wait for an index."""
         self._waiting: dict[str, dict[str, Envelope[DatasetRequested]]] = {}
         """By project: the requests that wait for an index."""
         self._versions: dict[str, Envelope[DatasetVersioned]] = {}
-        self._held: dict[tuple[str, str], dict[str, int]] = {}
+        self._held: dict[str, dict[str, dict[str, int]]] = {}
         """By project and version that waits for a person: the records that it was made of."""
 
     def apply(self, envelope: Envelope[Any]) -> None:
@@ -53,13 +54,15 @@ class History:
             return
         if self.has_requested(data.project, envelope.id):
             return  # the first request of this id is built; a repeated one may name later records
-        self.cover(data.project, data.records_upto or {})
+        _raise(self._built_upto.setdefault(data.project, {}), data.records_upto or {})
+        if not isinstance(data, DatasetRequested):
+            _raise(self._judged_upto.setdefault(data.project, {}), data.judged_upto or {})
         if isinstance(data, DatasetVersioned) and data.dataset_id not in self._versions:
             self._versions[data.dataset_id] = envelope
             # A version held earlier lacks the new version's holdout, and was compared with an older version.
-            self._held = {key: upto for key, upto in self._held.items() if key[0] != data.project}
+            self._held.pop(data.project, None)
         if isinstance(data, DatasetRejected) and data.held is not None:
-            self._held[data.project, data.held] = dict(data.records_upto or {})
+            self._held.setdefault(data.project, {})[data.held] = dict(data.records_upto or {})
         is_request = isinstance(data, DatasetRequested)
         if is_request and data.records_upto is None and not data.awaits_index:
             return  # a command: curate answers it with a request that names records
@@ -71,15 +74,14 @@ class History:
             self._answered.add(envelope.causation_id)
             self._waiting.get(data.project, {}).pop(envelope.causation_id, None)
 
-    def cover(self, project: str, upto: Mapping[str, int]) -> None:
-        """Note that the records before the offsets ``upto`` are built or requested."""
-        covered = self._built_upto.setdefault(project, {})
-        for partition, end in upto.items():
-            covered[partition] = max(end, covered.get(partition, 0))
-
     def built_upto(self, project: str) -> dict[str, int]:
         """Return, by partition, the offset up to which records were built or are being built."""
         return dict(self._built_upto.get(project, {}))
+
+    def judged_upto(self, project: str) -> dict[str, int]:
+        """Return, by partition, the offset up to which decisions about records in quarantine are in a
+        build."""
+        return dict(self._judged_upto.get(project, {}))
 
     def has_requested(self, project: str, request_id: str) -> bool:
         """Return whether the log has this request, and it names its records or waits for an index."""
@@ -93,10 +95,9 @@ class History:
         """Return the projects with requests that wait for an index."""
         return [project for project, waiting in self._waiting.items() if waiting]
 
-    def held(self, project: str, dataset_id: str) -> dict[str, int] | None:
-        """Return, by partition, the records of a version that waits for a person; None: there is none of that
-        name."""
-        return self._held.get((project, dataset_id))
+    def held(self, project: str) -> dict[str, dict[str, int]]:
+        """Return the versions that wait for a person, and by partition the records of each."""
+        return dict(self._held.get(project, {}))
 
     def has_answered(self, request_id: str) -> bool:
         """Return whether the log holds the answer to a ``dataset.requested``."""
@@ -124,6 +125,12 @@ class History:
         """
         newest = next(reversed(self._requested.get(project, {})), None)
         return newest is not None and newest not in self._answered
+
+
+def _raise(ends: dict[str, int], upto: Mapping[str, int]) -> None:
+    """Raise the offsets ``ends``, by partition, to ``upto``."""
+    for partition, end in upto.items():
+        ends[partition] = max(end, ends.get(partition, 0))
 
 
 class LogState:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import polars as pl
 from tunewheel_contracts.events.data import BuildReason, RecordKind
@@ -11,6 +12,7 @@ from tunewheel_contracts.formats.dataset_spec import BuildPolicy
 from tunewheel_contracts.identity import content_sha256
 from tunewheel_contracts.withdrawals import Withdrawal
 
+from tunewheel_curate.quarantine.rules import CORRECTED
 from tunewheel_curate.records.selection import not_taken_back
 from tunewheel_curate.records.table import ends_of
 
@@ -27,29 +29,39 @@ class Pending:
     """By partition, the offset after the project's last record. A build uses the records before it."""
 
 
+NOBODY: Mapping[str, str] = MappingProxyType({})
+
+
 def pending_records(
     arrivals: pl.DataFrame,
     built_upto: Mapping[str, int],
     *,
     documents: bool = False,
     ratings: bool = False,
+    corrections: bool = True,
+    released: Mapping[str, str] = NOBODY,
     withdrawals: Iterable[Withdrawal] = (),
 ) -> Pending:
     """Return the records in one project's ``RecordTable.arrivals`` that its last build did not cover.
 
     With ``documents``, new documents and new texts of old documents count too. With ``ratings``, answers that
-    were rated up count too. A record that is delivered again is not new, unless one of ``withdrawals`` took
-    it back in between.
+    were rated up count too. Without ``corrections``, end users' corrections wait for a person and do not
+    count. The records that a person ``released`` since count; with each stands
+    the place of that decision on the log. A record that is delivered again is not new,
+    unless one of ``withdrawals`` took it back in between.
     """
     limits = {int(partition): end for partition, end in built_upto.items()}
     limit = pl.col("partition").replace_strict(limits, default=0, return_dtype=pl.Int64)
     rated_up = (pl.col("rating") == "up").fill_null(False)
     document = (pl.col("kind") == RecordKind.DOCUMENT.value) & pl.lit(documents)
+    chosen = pl.col("record_id").is_in(list(released))
     usable = arrivals.filter(pl.col("usable") | document | (rated_up & pl.lit(ratings)))
+    usable = usable.filter(~CORRECTED | pl.lit(corrections) | chosen)
     built = usable.filter(pl.col("offset") < limit)
     before, live = not_taken_back(built, withdrawals), not_taken_back(usable, withdrawals)
     new = live.filter(pl.col("offset") >= limit).join(before, on="record_id", how="anti")
-    ids = sorted(_named(new, built))
+    freed = before.filter(chosen)["record_id"].unique()
+    ids = sorted((*_named(new, built), *(f"{name} released at {released[name]}" for name in freed)))
     return Pending(
         count=len(ids),
         request=f"{len(ids)} new records, sha256 {content_sha256(ids)}",

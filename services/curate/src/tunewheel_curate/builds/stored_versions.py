@@ -20,8 +20,9 @@ from tunewheel_runtime.store import ArtifactConflict, ArtifactMissing, CorruptAr
 
 from tunewheel_curate.builds.building import Builder
 from tunewheel_curate.builds.log_state import LogState
-from tunewheel_curate.builds.worker import BuildOrder
+from tunewheel_curate.builds.order import BuildOrder
 from tunewheel_curate.holdout.memory import RETIRED
+from tunewheel_curate.records.selection import WITHDRAWN
 from tunewheel_curate.versions.versioning import MANIFEST, manifest_ref
 
 log = structlog.get_logger(__name__)
@@ -126,7 +127,8 @@ class StoredVersions:
 
     async def equal(self, version: DatasetVersioned, made: DatasetManifest, folder: Path) -> bool:
         """Return whether the build ``made`` in ``folder`` holds what ``version`` does, but for held-out rows
-        that it retired. Training would then give the same model.
+        that it retired. Training would then give the same model. A version whose rows an erasure deleted
+        held something else.
 
         Raises:
             VersionLost, ArtifactMissing, TransientError: see ``manifest``.
@@ -136,11 +138,40 @@ class StoredVersions:
             return before.spec_sha256 == made.spec_sha256
         if _trained(before) != _trained(made):
             return False
-        held = _records(pl.read_parquet(BytesIO(await self._read(version, before.holdout))))
+        try:
+            held = _records(pl.read_parquet(BytesIO(await self._read(version, before.holdout))))
+        except ArtifactMissing:
+            return False
         left = _records(await asyncio.to_thread(pl.read_parquet, folder / "holdout.parquet"))
         fates = await asyncio.to_thread(pl.read_parquet, folder / "lineage.parquet")
         retired = set(fates.filter(pl.col("reason") == RETIRED)["record_id"])
         return left <= held and held - left <= retired
+
+    async def used(self, version: DatasetVersioned) -> pl.DataFrame | None:
+        """Return the lineage of the records that ``version`` has examples of; None if its lineage is missing
+        or damaged, or its manifest is of a newer release."""
+        try:
+            manifest = decode_data(DatasetManifest, await self._store.get(version.manifest))
+            lineage = await self._store.get(manifest.lineage) if manifest.lineage else b""
+        except (ArtifactMissing, CorruptArtifact, InvalidEvent):
+            return None
+        rows = await asyncio.to_thread(pl.read_parquet, BytesIO(lineage)) if lineage else None
+        return rows if rows is None else rows.filter(pl.col("example_id").is_not_null())
+
+    async def takes_back(self, version: DatasetVersioned, folder: Path) -> bool:
+        """Return whether ``version`` has examples of records that the build in ``folder`` knows as withdrawn,
+        or does not know any more, since they were erased. True if nobody can tell."""
+        used = await self.used(version)
+        if used is None:
+            return True
+        fates = await asyncio.to_thread(pl.read_parquet, folder / "lineage.parquet")
+        left = fates.filter(pl.col("reason").ne_missing(WITHDRAWN))["record_id"]
+        return not used.filter(~pl.col("record_id").is_in(left.implode())).is_empty()
+
+    async def discard(self, dataset_ids: Iterable[str]) -> None:
+        """Delete the files of versions that will not be published any more."""
+        for dataset_id in sorted(dataset_ids):
+            await self._store.delete(await self._store.list(f"datasets/{dataset_id}"))
 
     async def memory_of(self, version: DatasetVersioned, *, stop: asyncio.Event) -> bytes | None:
         """Return the Parquet file of what ``version`` and earlier versions held out; None for a version that

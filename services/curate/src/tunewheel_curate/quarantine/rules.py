@@ -32,6 +32,8 @@ LISTED: dict[str, pl.DataType] = {
 """The columns of the list of quarantined records."""
 REFUSED, LESS_TRUSTED = "refused", "less_trusted"
 """Reasons for which a record is dropped and does not wait."""
+CORRECTED = (pl.col("kind") == "feedback") & (pl.col("trust") == "corrected")
+"""An end user wrote the answer."""
 TEXTS = ("title", "input", "output", "history")
 
 
@@ -49,7 +51,6 @@ def set_aside(
     name = pl.coalesce("document", "record_id")
     injected = pl.coalesce(found_injection(pl.col(text)) for text in TEXTS)
     rank = pl.col("trust").replace_strict(TRUST_RANK, default=0, return_dtype=pl.Int32)
-    corrected = (pl.col("kind") == "feedback") & (pl.col("trust") == "corrected")
     reason = (
         pl.when(name.is_in(list(refused)))
         .then(pl.lit(REFUSED))
@@ -63,7 +64,7 @@ def set_aside(
         .then(pl.lit(SetAside.INJECTION.value))
         .when(injected.is_not_null() & pl.lit(injections == "drop"))
         .then(pl.lit(PROMPT_INJECTION))
-        .when(corrected & pl.lit(corrections == "wait"))
+        .when(CORRECTED & pl.lit(corrections == "wait"))
         .then(pl.lit(SetAside.CORRECTION.value))
     )
     evidence = (

@@ -54,15 +54,15 @@ async def forget(
     table: RecordTable,
     store: ObjectStore,
     names: Pseudonyms,
-    delete_versions: bool,
+    deletes: Callable[[str], bool],
     warn: Warn,
 ) -> ErasureFinding:
     """Erase the records that ``event`` asks for (``Erasures.asked_by``), and return what was found.
 
-    ``names`` gives the pseudonym of the person in versions. ``warn`` is told of damaged versions: where the
-    manifest is damaged the rows are searched without it, and where the rows are damaged the version counts as
-    one that holds the records. Repeating an erasure is harmless, even after the same records were published
-    and versioned again.
+    ``names`` gives the pseudonym of the person in versions. ``deletes`` says which versions lose their rows.
+    ``warn`` is told of damaged versions: where the manifest is damaged the rows are searched without it, and
+    where the rows are damaged the version counts as one that holds the records. Repeating an erasure is
+    harmless, even after the same records were published and versioned again.
 
     Raises:
         TransientError: another writer was faster, or the store is away.
@@ -71,8 +71,8 @@ async def forget(
     finding = await _written_down(event, erasure, rows, store, names, warn)
     table.remember(event.project, finding.record_ids, erasure.until)
     rows = await asyncio.to_thread(table.subjects, (erasure,))
-    if delete_versions:
-        await _once(event, "versions", store, partial(_delete_versions, finding, store))
+    if gone := [name for name in finding.dataset_ids if deletes(name)]:
+        await _once(event, "versions", store, partial(_delete_versions, gone, store))
     lessons = (event.project, erasure.subject, finding.lessons)
     await _once(event, "lessons", store, partial(forget_taught, store, *lessons))
     await asyncio.to_thread(table.erase, rows)
@@ -218,13 +218,9 @@ async def _once(
     await store.put(done, b"")
 
 
-async def _delete_versions(finding: ErasureFinding, store: ObjectStore) -> None:
-    for dataset_id in finding.dataset_ids:
-        await _delete_rows(dataset_id, store)
-
-
-async def _delete_rows(dataset_id: str, store: ObjectStore) -> None:
-    prefix = f"datasets/{dataset_id}/"
-    paths = await store.list(prefix.rstrip("/"))
-    await store.delete([path for path in paths if path.removeprefix(prefix) not in WITHOUT_ROWS])
-    log.warning("dataset_rows_deleted", dataset_id=dataset_id)
+async def _delete_versions(dataset_ids: Iterable[str], store: ObjectStore) -> None:
+    for dataset_id in dataset_ids:
+        prefix = f"datasets/{dataset_id}/"
+        paths = await store.list(prefix.rstrip("/"))
+        await store.delete([path for path in paths if path.removeprefix(prefix) not in WITHOUT_ROWS])
+        log.warning("dataset_rows_deleted", dataset_id=dataset_id)

@@ -53,6 +53,8 @@ RATING_COLUMNS = ("rating", "rated_output")
 TOLD = ("validated_at", "validated_by", "source_event_id", "attributes")
 """Columns that lineage and card show but that do not enter the record's id."""
 SOURCE = ("kind", "source_id")
+WITHDRAWN = "withdrawn"
+"""The drop reason of a record that was taken back and not published again."""
 
 
 def distinct_records(records: pl.DataFrame) -> pl.DataFrame:
@@ -209,7 +211,7 @@ def drop_withdrawn(rows: pl.DataFrame, withdrawals: Iterable[Withdrawal]) -> Sta
     return Stage(
         name="withdrawal",
         kept=kept,
-        dropped=dropped_frame(gone, pl.Series(["withdrawn"] * len(gone), dtype=pl.String)),
+        dropped=dropped_frame(gone, pl.Series([WITHDRAWN] * len(gone), dtype=pl.String)),
     )
 
 

@@ -33,7 +33,8 @@ STATISTICS = {"delta.dataSkippingStatsColumns": "partition,offset"}
 may do this only for columns without personal data."""
 IN_FLIGHT_HOURS = 1
 ARRIVAL_COLUMNS = (
-    "project", "record_id", "kind", "output", "rating", "source_id", "published_at", "partition", "offset",
+    "project", "record_id", "kind", "output", "rating", "trust", "source_id", "published_at", "partition",
+    "offset",
 )  # fmt: skip
 
 
@@ -114,8 +115,8 @@ class RecordTable:
 
     def arrivals(self) -> pl.DataFrame:
         """Return the columns that the build policy needs: the log position of every row, whether it can
-        become an example by itself (``usable``), its ``kind`` and ``rating``, and its source and time, by
-        which a withdrawal finds it."""
+        become an example by itself (``usable``), its ``kind``, ``trust`` and ``rating``, and its source and
+        time, by which a withdrawal finds it."""
         document = pl.col("kind") == "document"
         usable = ~document & pl.col("output").is_not_null()
         chosen = self._scan(ARRIVAL_COLUMNS).select(
@@ -123,6 +124,7 @@ class RecordTable:
             "record_id",
             usable.alias("usable"),
             "kind",
+            "trust",
             "rating",
             "source_id",
             "published_at",

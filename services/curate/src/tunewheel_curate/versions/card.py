@@ -63,6 +63,10 @@ UNCHECKED = (
     "version says how far a model agrees with unchecked answers. Publish answers with `validated_by`; a file "
     "that an expert has read, by `tunewheel publish FILE --project {project} --validated-by NAME`."
 )
+LOWERED = (
+    "{count} answers name an expert who validated them, but whoever sent them may not vouch for experts. "
+    "They have the trust that their senders have; see the role `expert` and `dataset.trust`."
+)
 IN_TRAINING = (
     "{found} of {asked} held-out answers of {words} words or more stand in the text of training rows, such "
     "as passages of documents. A model may know them by heart: the scorecard shows these rows apart."
@@ -73,7 +77,6 @@ SET_ASIDE = {
     SetAside.CONFLICT: "give a question another label than nearly everybody else",
     SetAside.INJECTION: "address the model (prompt injection)",
     SetAside.CORRECTION: "are corrections by end users (`dataset.corrections`)",
-    SetAside.EXPECTATION: "miss an expectation of the project",
 }
 CLEANED = {
     "quoted_history": "tickets whose quoted history was cut",
@@ -120,6 +123,8 @@ def data_card(
     if kept := build.figures.get("near_duplicates", {}).get(ANSWERED_OTHERWISE):
         parts.append(OTHERWISE.format(count=kept))
     parts.append("## Sources\n\n" + _sources(build.sources))
+    if lowered := _lowered(build):
+        parts.append(LOWERED.format(count=lowered))
     if build.quality.quarantined:
         parts.append("## Quarantine\n\n" + _quarantine(build, spec))
     parts.append("## Cleaning\n\n" + _cleaning(build.figures.get("cleaning", {})))
@@ -146,6 +151,17 @@ def data_card(
     limits = (found, *LIMITS) if documents else (NO_DOCUMENTS, found, *LIMITS)
     parts.append("## Limits\n\n" + "\n".join(f"- {limit}" for limit in limits))
     return "\n\n".join(parts) + "\n"
+
+
+def _lowered(build: Build) -> int:
+    """Return how many examples name an expert and are trusted less: their senders may not vouch for one."""
+    stated = build.lineage.filter(
+        pl.col("validated_by").is_not_null() & pl.col("kind").is_in(("ticket", "example"))
+    )
+    less = pl.col("example_id").is_in(stated["example_id"].implode()) & (
+        pl.col("trust") != Trust.EXPERT.value
+    )
+    return sum(side.filter(less).height for side in (build.split.train, build.split.holdout))
 
 
 def _expectations(results: Sequence[ExpectationResult], data_docs: str) -> str:
