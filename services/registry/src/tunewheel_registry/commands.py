@@ -6,7 +6,7 @@ production, no other model replaces it. A model that a person rejected never com
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 
 from tunewheel_contracts.events.lifecycle import CommandRefused, ModelCommanded, ModelPinned, Stage
 
@@ -16,6 +16,7 @@ from tunewheel_registry.waiting import promotion, rollback
 
 COMMAND = "command"
 STOP = "stop"
+ACTIONS = ("promote", "rollback", "pin", "unpin", "retire", "reject", STOP)
 IN_TRAFFIC = (*CANDIDATE_STAGES, Stage.PRODUCTION)
 JUDGED = (Stage.EVALUATED, *CANDIDATE_STAGES, Stage.RETIRED)
 """Stages of a model that passed its evaluation. From these a command may promote it without force."""
@@ -49,7 +50,7 @@ def carry_out(state: State, command: ModelCommanded) -> Iterator[Decision]:
             yield refused(command, *objection)
             return
     if model is not None:
-        yield from _ACTIONS[command.action](state, model, command)
+        yield from _step(state, model, command)
 
 
 def _meant(state: State, command: ModelCommanded) -> Model | None:
@@ -67,8 +68,8 @@ Objection = tuple[str, str]
 
 
 def _objection(state: State, model: Model | None, command: ModelCommanded) -> Objection | None:
-    if command.action not in _ACTIONS:
-        return "action", f"{command.action!r} is unknown; use one of {', '.join(_ACTIONS)}"
+    if command.action not in ACTIONS:
+        return "action", f"{command.action!r} is unknown; use one of {', '.join(ACTIONS)}"
     if model is None and command.action == STOP and command.model_id in ("champion", "base"):
         return "model_id", f"there is no {command.model_id} in project {state.project} now"
     if model is None:
@@ -80,7 +81,7 @@ def _objection(state: State, model: Model | None, command: ModelCommanded) -> Ob
             f"was {command.generation} when the command was given and is {state.generation} now: another "
             "change came first; look at the models again, then repeat the command"
         )
-    reason = _OBJECTIONS[command.action](state, model, command)
+    reason = _against(state, model, command)
     return None if reason is None else ("model_id", reason)
 
 
@@ -99,21 +100,7 @@ def _against_promotion(state: State, model: Model, command: ModelCommanded) -> s
     return None
 
 
-def _against_leaving(state: State, model: Model, command: ModelCommanded) -> str | None:
-    return None if model.stage in IN_TRAFFIC else f"{model.model_id} is {model.stage.value}, not in traffic"
-
-
-def _against_retirement(state: State, model: Model, command: ModelCommanded) -> str | None:
-    if model.stage in JUDGED_STAGES:
-        return None
-    return _against_leaving(state, model, command)
-
-
-def _against_rejection(state: State, model: Model, command: ModelCommanded) -> str | None:
-    return f"{model.model_id} was rejected already" if model.is_out_for_good else None
-
-
-def _against_pin(state: State, model: Model, command: ModelCommanded) -> str | None:
+def _against_pin(state: State, model: Model) -> str | None:
     stopped = state.stopped_to
     if stopped is not None:  # A pin would admit candidates again, which only unpin may do.
         return f"{stopped.model_id} answers alone; unpin it first, so that other models may answer again"
@@ -122,70 +109,49 @@ def _against_pin(state: State, model: Model, command: ModelCommanded) -> str | N
     return f"{model.model_id} is pinned already" if state.pinned == model else None
 
 
-def _against_stop(state: State, model: Model, command: ModelCommanded) -> str | None:
-    if model.registration.kind != "base" and model != state.champion:
-        return f"{model.model_id} is {model.stage.value}; stop can only leave the champion or the base"
-    return f"{model.model_id} answers alone already" if state.stopped_to == model else None
+def _against(state: State, model: Model, command: ModelCommanded) -> str | None:
+    """Return why the project and the model do not allow ``command`` now."""
+    match command.action:
+        case "promote":
+            return _against_promotion(state, model, command)
+        case "pin":
+            return _against_pin(state, model)
+        case "unpin":
+            return None if state.pinned == model else f"{model.model_id} is not pinned"
+        case "stop":
+            if model.registration.kind != "base" and model != state.champion:
+                return (
+                    f"{model.model_id} is {model.stage.value}; stop can only leave the champion or the base"
+                )
+            return f"{model.model_id} answers alone already" if state.stopped_to == model else None
+        case "reject":
+            return f"{model.model_id} was rejected already" if model.is_out_for_good else None
+        case "retire" if model.stage in JUDGED_STAGES:
+            return None
+        case _:
+            if model.stage in IN_TRAFFIC:
+                return None
+            return f"{model.model_id} is {model.stage.value}, not in traffic"
 
 
-def _against_unpin(state: State, model: Model, command: ModelCommanded) -> str | None:
-    return None if state.pinned == model else f"{model.model_id} is not pinned"
-
-
-def _promote(state: State, model: Model, command: ModelCommanded) -> Iterator[Decision]:
-    yield from _move(state, model, command, Stage.PRODUCTION)
-
-
-def _roll_back(state: State, model: Model, command: ModelCommanded) -> Iterator[Decision]:
-    if not model.was_decided_by(command.event_id()):
-        yield rollback(state, model, command.event_id(), command.reason, COMMAND)
-
-
-def _retire(state: State, model: Model, command: ModelCommanded) -> Iterator[Decision]:
-    yield from _move(state, model, command, Stage.RETIRED)
-
-
-def _reject(state: State, model: Model, command: ModelCommanded) -> Iterator[Decision]:
-    if model.stage in IN_TRAFFIC:
-        yield from _roll_back(state, model, command)
-    elif not any(step.stage is Stage.REJECTED and step.cause == command.event_id() for step in model.history):
-        yield promotion(state, model, Stage.REJECTED, command.event_id(), command.reason, decided_by=COMMAND)
-
-
-def _pin(state: State, model: Model, command: ModelCommanded) -> Iterator[Decision]:
-    if not state.was_decided_by(command.event_id()):
-        yield ModelPinned(
-            project=state.project,
-            model_id=model.model_id,
-            pinned=command.action in ("pin", STOP),
-            cause=command.event_id(),
-            reason=command.reason,
-            alone=command.action == STOP,
-        )
-
-
-def _move(state: State, model: Model, command: ModelCommanded, stage: Stage) -> Iterator[Decision]:
-    if not model.was_decided_by(command.event_id()):
-        yield promotion(state, model, stage, command.event_id(), command.reason, decided_by=COMMAND)
-
-
-Act = Callable[[State, Model, ModelCommanded], Iterator[Decision]]
-Object = Callable[[State, Model, ModelCommanded], str | None]
-_ACTIONS: Mapping[str, Act] = {
-    "promote": _promote,
-    "rollback": _roll_back,
-    "pin": _pin,
-    "unpin": _pin,
-    "retire": _retire,
-    "reject": _reject,
-    STOP: _pin,
-}
-_OBJECTIONS: Mapping[str, Object] = {
-    "promote": _against_promotion,
-    "rollback": _against_leaving,
-    "pin": _against_pin,
-    "unpin": _against_unpin,
-    "retire": _against_retirement,
-    "reject": _against_rejection,
-    STOP: _against_stop,
-}
+def _step(state: State, model: Model, command: ModelCommanded) -> Iterator[Decision]:
+    action, cause = command.action, command.event_id()
+    if action in ("pin", "unpin", STOP):
+        if not state.was_decided_by(cause):
+            yield ModelPinned(
+                project=state.project,
+                model_id=model.model_id,
+                pinned=action != "unpin",
+                cause=cause,
+                reason=command.reason,
+                alone=action == STOP,
+            )
+    elif action == "reject" and model.stage not in IN_TRAFFIC:
+        if not any(step.stage is Stage.REJECTED and step.cause == cause for step in model.history):
+            yield promotion(state, model, Stage.REJECTED, cause, command.reason, decided_by=COMMAND)
+    elif not model.was_decided_by(cause):
+        if action in ("rollback", "reject"):
+            yield rollback(state, model, cause, command.reason, COMMAND)
+        else:
+            stage = Stage.PRODUCTION if action == "promote" else Stage.RETIRED
+            yield promotion(state, model, stage, cause, command.reason, decided_by=COMMAND)
