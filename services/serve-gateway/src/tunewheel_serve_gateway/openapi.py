@@ -6,6 +6,7 @@ python -m tunewheel_serve_gateway.openapi > services/serve-gateway/openapi.json
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from functools import cache
 from typing import Any, Literal, NotRequired
 
@@ -201,49 +202,31 @@ def _describe() -> Schema:
         "version": "1",
         "description": "OpenAI's chat API over the models of a wheel, and feedback on their answers.",
     }
+    security = {"key": {"type": "http", "scheme": "bearer"}}
     return {
         "openapi": "3.1.0",
         "info": about,
         "security": [{"key": []}],
-        "paths": {
-            "/v1/chat/completions": {"post": _chat()},
-            "/v1/embeddings": {
-                "post": _operation(
-                    "createEmbedding",
-                    "Embed texts with a project's embedding model",
-                    {200: "EmbeddingList"},
-                    404,
-                    429,
-                    body="EmbeddingsBody",
-                )
-            },
-            "/v1/models": {
-                "get": _operation("listModels", "List the values that `model` accepts", {200: "ModelList"})
-            },
-            "/v1/models/{name}": {
-                "get": _operation("readModel", "One of them", {200: "Model"}, 404, parameters=[_NAME])
-            },
-            "/v1/status": {
-                "get": _operation(
-                    "readStatus", "Which models are served, and why others not", {200: "Status"}
-                )
-            },
-            "/v1/feedback": {
-                "post": _operation(
-                    "sendFeedback",
-                    "Rate or correct an answer",
-                    {202: "FeedbackReceipt"},
-                    404,
-                    422,
-                    body="FeedbackBody",
-                )
-            },
-        },
-        "components": {
-            "schemas": _schemas(),
-            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
-        },
+        "paths": {path: {method: operation} for path, method, operation in _operations()},
+        "components": {"schemas": _schemas(), "securitySchemes": security},
     }
+
+
+def _operations() -> Iterator[tuple[str, str, Schema]]:
+    """Yield path, method and description of each operation."""
+    yield "/v1/chat/completions", "post", _chat()
+    does, gives = "Embed texts with a project's embedding model", {200: "EmbeddingList"}
+    embeds = _operation("createEmbedding", does, gives, 404, 429, body="EmbeddingsBody")
+    yield "/v1/embeddings", "post", embeds
+    does, gives = "List the values that `model` accepts", {200: "ModelList"}
+    yield "/v1/models", "get", _operation("listModels", does, gives)
+    reads = _operation("readModel", "One of them", {200: "Model"}, 404, parameters=[_NAME])
+    yield "/v1/models/{name}", "get", reads
+    does = "Which models are served, and why others not"
+    yield "/v1/status", "get", _operation("readStatus", does, {200: "Status"})
+    does, gives = "Rate or correct an answer", {202: "FeedbackReceipt"}
+    sends = _operation("sendFeedback", does, gives, 404, 422, body="FeedbackBody")
+    yield "/v1/feedback", "post", sends
 
 
 TOLD = {
