@@ -46,7 +46,7 @@ def wheel(console: Console, monkeypatch: pytest.MonkeyPatch) -> Console:
 @pytest.fixture(autouse=True)
 def torch_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
     """The command hides torch from transformers; in this process others want to find it."""
-    monkeypatch.setattr("tunewheel_basemodel.tokenizer.import_library", lambda *, hide_torch: None)
+    monkeypatch.setattr("tunewheel_basemodel.tokenizer.import_library", lambda: None)
 
 
 def run(*arguments: str) -> tuple[int, str, str]:

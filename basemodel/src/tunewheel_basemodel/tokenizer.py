@@ -26,10 +26,10 @@ _HUB_FILES = ["tokenizer*", "*.jinja", "chat_template*", "special_tokens_map.jso
 _SPECIAL = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding"}
 
 
-def import_library(*, hide_torch: bool) -> None:
-    """Import transformers now, which takes seconds. ``hide_torch``: transformers does not find torch in this
-    process. Importing torch would take half a gigabyte of memory, and tokenizers do not need it."""
-    hides = hide_torch and "torch" not in sys.modules
+def import_library() -> None:
+    """Import transformers now, which takes seconds, without torch unless that is imported already: it would
+    take half a gigabyte of memory, and tokenizers do not need it."""
+    hides = "torch" not in sys.modules
     if hides:
         os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # that there is no torch
         sys.modules["torch"] = None  # type: ignore[assignment]

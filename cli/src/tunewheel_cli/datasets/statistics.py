@@ -174,7 +174,7 @@ def _tokenizer_of(client: Client, manifest: DatasetManifest) -> PreTrainedTokeni
     from tunewheel_basemodel.tokenizer import import_library, open_tokenizer
     from tunewheel_client import NotFound
 
-    import_library(hide_torch=True)
+    import_library()
     with tempfile.TemporaryDirectory(prefix="tunewheel-tokenizer-") as folder:
         try:
             packed = client.datasets.tokenizer(manifest.project, manifest.dataset_id)
@@ -194,7 +194,7 @@ def local_tokenizer(base_model: str) -> PreTrainedTokenizerBase:
     from tunewheel_basemodel.errors import ModelFilesError
     from tunewheel_basemodel.tokenizer import import_library, open_tokenizer, save_tokenizer
 
-    import_library(hide_torch=True)
+    import_library()
     with tempfile.TemporaryDirectory(prefix="tunewheel-tokenizer-") as name:
         try:
             save_tokenizer(base_model, Path(name), ask_hub=False)

@@ -75,7 +75,7 @@ def completion_generations(engine: Engine, body: CompletionRequest) -> list[Gene
     elif body.prompt and isinstance(body.prompt[0], str):
         prompt = text_tokens(engine.tokenizer, body.prompt[0], param="prompt")
     else:
-        prompt = known_tokens(engine.tokenizer, [int(token) for token in body.prompt], param="prompt")
+        prompt = known_tokens(engine.tokenizer, [int(token) for token in body.prompt])
     limit = room(
         prompt,
         body.max_tokens,

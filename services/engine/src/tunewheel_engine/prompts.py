@@ -43,10 +43,10 @@ def text_tokens(tokenizer: PreTrainedTokenizerBase, text: str, *, param: str) ->
     return tokens
 
 
-def known_tokens(tokenizer: PreTrainedTokenizerBase, tokens: list[int], *, param: str) -> list[int]:
+def known_tokens(tokenizer: PreTrainedTokenizerBase, tokens: list[int]) -> list[int]:
     """Return ``tokens`` unchanged. Raises Refused when the vocabulary lacks one of them."""
     if not tokens or not all(0 <= token < len(tokenizer) for token in tokens):
-        raise Refused(f"{param} must hold token ids from 0 to {len(tokenizer) - 1}", param=param)
+        raise Refused(f"prompt must hold token ids from 0 to {len(tokenizer) - 1}", param="prompt")
     return tokens
 
 

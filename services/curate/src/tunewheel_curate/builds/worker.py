@@ -39,7 +39,7 @@ def load() -> None:
     from tunewheel_redaction.folding import fold
     from tunewheel_redaction.recognizers import recognizers_of
 
-    import_library(hide_torch=True)
+    import_library()
     for name in ("tunewheel_curate.builds.one_build", "great_expectations.expectations"):
         importlib.import_module(name)
     for name in ("feature_extraction.text", "linear_model", "model_selection"):

@@ -50,7 +50,7 @@ class Reviews:
             return
         await self._check(answer)
         check_answer(answer, await self._cases.read_set(case.review_id))
-        await self._refuse_when_over(case, field="review_id")
+        await self._refuse_when_over(case)
         if submission is not None:
             reason = f"{answer.review_id!r} was submitted by {answer.reviewer} before this answer"
             raise InvalidEvent(field="review_id", reason=reason)
@@ -166,10 +166,10 @@ class Reviews:
             return decision.model_copy(update={"decided_by": review})
         return decision
 
-    async def _refuse_when_over(self, case: ReviewCase, *, field: str) -> None:
-        await self._refuse_after_rejection(case, field=field)
+    async def _refuse_when_over(self, case: ReviewCase) -> None:
+        await self._refuse_after_rejection(case, field="review_id")
         if await self._cases.decision(case.review_id) is not None:
-            raise InvalidEvent(field=field, reason=f"{case.review_id!r} is decided already")
+            raise InvalidEvent(field="review_id", reason=f"{case.review_id!r} is decided already")
 
     async def _refuse_after_rejection(self, case: ReviewCase, *, field: str = "verdict") -> None:
         final = await self._cases.rejection(case.review_id)

@@ -114,7 +114,10 @@ def drop_unfinished(run_dir: Path) -> None:
 
 def _write(trainer: Any, tensors: dict[str, dict[str, Any]], scratch: Path, step: int) -> None:
     """Write a whole checkpoint, manifest included, to the disk."""
-    _write_tensors(trainer, tensors, scratch)
+    from safetensors.torch import save_file
+
+    for name, held in tensors.items():
+        save_file(held, scratch / name)
     (scratch / STATE).write_text(json.dumps(_scalars(trainer)))
     trainer.state.save_to_json(str(scratch / TRAINER_STATE))
     files = {file.name: sha256_file(file) for file in sorted(scratch.iterdir())}
@@ -145,13 +148,6 @@ def _gathered(tensors: dict[str, Any], *, keep: bool) -> dict[str, Any]:
         if keep:
             held[name] = gathered.to("cpu").contiguous()
     return held
-
-
-def _write_tensors(trainer: Any, files: dict[str, dict[str, Any]], directory: Path) -> None:
-    from safetensors.torch import save_file
-
-    for name, tensors in files.items():
-        save_file(tensors, directory / name)
 
 
 def _moments(trainer: Any, parameters: dict[str, Any]) -> dict[str, Any]:
