@@ -22,6 +22,15 @@ class TunewheelError(Exception):
     """Root of the errors that Tunewheel raises on purpose."""
 
 
+class FieldError(TunewheelError):
+    """``field``: what to correct. ``reason``: the fault and the fix."""
+
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(f"{field}: {reason}")
+        self.field = field
+        self.reason = reason
+
+
 class InvalidEvent(TunewheelError):
     """An invalid event, which a retry cannot help. ``field``: the wrong field. ``reason``: the fault and the
     fix."""

@@ -15,20 +15,15 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.client import ConnectionGroup
 from aiokafka.protocol.fetch import FetchRequest
 from pydantic import SecretStr
-from tunewheel_contracts.errors import TunewheelError
+from tunewheel_contracts.errors import FieldError
 
 from tunewheel_runtime.kafka_settings import KafkaSettings
 from tunewheel_runtime.kafka_tokens import token_provider
 from tunewheel_runtime.topic_names import client_id
 
 
-class InvalidSetting(TunewheelError):
-    """A setting has an unusable value. ``field``: the setting. ``reason``: what is wrong and what to do."""
-
-    def __init__(self, field: str, reason: str) -> None:
-        super().__init__(f"{field}: {reason}")
-        self.field = field
-        self.reason = reason
+class InvalidSetting(FieldError):
+    """A setting has an unusable value. ``field``: the setting."""
 
 
 def client_options(settings: KafkaSettings) -> dict[str, Any]:

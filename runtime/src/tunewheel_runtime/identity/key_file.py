@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 from pydantic import ValidationError
-from tunewheel_contracts.errors import TunewheelError, first_complaint
+from tunewheel_contracts.errors import FieldError, TunewheelError, first_complaint
 
 from tunewheel_runtime.files import one_at_a_time, replace_file
 from tunewheel_runtime.identity.keys import ApiKey, KeyFile, read_key_file, ring_of, sum_of
@@ -27,14 +27,9 @@ PREFIX = "tw-"
 """The prefix of all keys, by which a key in a wrong place is recognised."""
 
 
-class KeyRefused(TunewheelError):
+class KeyRefused(FieldError):
     """A change of the file is refused. ``field``: ``name``, ``roles``, ``projects``, ``groups`` or
     ``file``."""
-
-    def __init__(self, field: str, reason: str) -> None:
-        super().__init__(f"{field}: {reason}")
-        self.field = field
-        self.reason = reason
 
 
 class KeyTaken(KeyRefused):

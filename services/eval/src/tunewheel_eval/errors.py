@@ -1,38 +1,27 @@
 """What can stop an evaluation without the service being at fault.
 
-EvaluationError
-├── UnfitCandidate      the candidate cannot be measured: it fails, with the field to mend
-├── PassagesAway        the passages or the judge that the verdict needs are away: this evaluation waits
-├── UnusableContestant  base or champion cannot be measured: the measuring process ends with this reason
-├── NoNumber            a likelihood is NaN: UnfitCandidate for the candidate's, else UnusableContestant
-└── WorkerFailed        the measuring process broke: another attempt; after the last one the run fails
+UnfitCandidate      the candidate cannot be measured: it fails, with the field to mend
+PassagesAway        the passages or the judge that the verdict needs are away: this evaluation waits
+UnusableContestant  base or champion cannot be measured: the measuring process ends with this reason
+NoNumber            a likelihood is NaN: UnfitCandidate for the candidate's, else UnusableContestant
+WorkerFailed        the measuring process broke: another attempt; after the last one the run fails
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from tunewheel_contracts.errors import TunewheelError
+from tunewheel_contracts.errors import FieldError, TunewheelError
 
 
-class EvaluationError(TunewheelError):
-    """Base class of eval's own errors."""
-
-
-class UnfitCandidate(EvaluationError):
-    """The candidate cannot be measured, because of its files or of its dataset. ``field`` names what to
-    mend."""
-
-    def __init__(self, *, field: str, reason: str) -> None:
-        super().__init__(f"{field}: {reason}")
-        self.field = field
-        self.reason = reason
+class UnfitCandidate(FieldError):
+    """The candidate cannot be measured, because of its files or of its dataset."""
 
 
 async def _nobody() -> None: ...
 
 
-class PassagesAway(EvaluationError):
+class PassagesAway(TunewheelError):
     """The endpoint for vectors or the judge does not answer, or the index is being rebuilt. ``field`` names
     what to mend if this lasts. ``ask_again`` raises TransientError while it is known to last."""
 
@@ -43,13 +32,13 @@ class PassagesAway(EvaluationError):
         self.field, self.ask_again = field, ask_again
 
 
-class UnusableContestant(EvaluationError):
+class UnusableContestant(TunewheelError):
     """The files of the base or of the champion do not load."""
 
 
-class NoNumber(EvaluationError):
+class NoNumber(TunewheelError):
     """A likelihood came out as NaN or infinite. ``UnfitCandidate`` where it is the candidate's."""
 
 
-class WorkerFailed(EvaluationError):
+class WorkerFailed(TunewheelError):
     """The measuring process ended without finishing and without naming a fault of the candidate."""

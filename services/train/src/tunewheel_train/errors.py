@@ -1,6 +1,6 @@
 """The errors of a run:
 
-RunFailed(TunewheelError)    the run cannot succeed without a change: train.failed, never retried
+RunFailed(FieldError)        the run cannot succeed without a change: train.failed, never retried
 RunStopped(TunewheelError)   the worker was asked to stop, and stopped after writing a checkpoint
 
 And of an export:
@@ -11,10 +11,10 @@ NotExported(TunewheelError)  there is nothing to export, or not in the requested
 
 from __future__ import annotations
 
-from tunewheel_contracts.errors import TunewheelError
+from tunewheel_contracts.errors import FieldError, TunewheelError
 
 
-class RunFailed(TunewheelError):
+class RunFailed(FieldError):
     """``field`` names the field of the spec to change, or ``(run)`` if it is none. ``reason`` says what is
     wrong and how to mend it."""
 
@@ -29,9 +29,7 @@ class RunFailed(TunewheelError):
         out_of_memory: bool = False,
         superseded_by: str | None = None,
     ) -> None:
-        super().__init__(f"{field}: {reason}")
-        self.field = field
-        self.reason = reason
+        super().__init__(field, reason)
         self.step = step
         self.total_steps = total_steps
         self.record_ids = record_ids
