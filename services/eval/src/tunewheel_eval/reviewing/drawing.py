@@ -118,15 +118,11 @@ def _disagreements(rows: Sequence[ReviewItem], task: TaskSpec) -> list[ReviewIte
     schema = SchemaCheck(task.output_schema) if task.output_schema is not None else None
     if task.label_field is None and schema is None:
         return list(rows)
-    return [row for row in rows if _labels_differ(row, task) or _validity_differs(row, schema)]
 
+    def told(answer: str) -> tuple[object, object]:
+        return task.label_field and label_of(answer, task), schema and schema.fits(answer)
 
-def _labels_differ(row: ReviewItem, task: TaskSpec) -> bool:
-    return task.label_field is not None and label_of(row.candidate, task) != label_of(row.other, task)
-
-
-def _validity_differs(row: ReviewItem, schema: SchemaCheck | None) -> bool:
-    return schema is not None and schema.fits(row.candidate) != schema.fits(row.other)
+    return [row for row in rows if told(row.candidate) != told(row.other)]
 
 
 def _scores(rows: Sequence[ReviewItem], task: TaskSpec, answers: Sequence[str]) -> list[float]:
@@ -144,13 +140,9 @@ def _by_label(rows: Sequence[ReviewItem], task: TaskSpec) -> list[ReviewItem]:
     rows."""
     labelled: dict[str, list[ReviewItem]] = defaultdict(list)
     for row in rows:
-        labelled[_stratum(row, task)].append(row)
+        labelled[label_of(row.expected, task) or ANY].append(row)
     placed: list[tuple[float, str, ReviewItem]] = []
     for label, members in labelled.items():
         for n, row in enumerate(members):
             placed.append((n / len(members), label, row.model_copy(update={"stratum": label})))
     return [row for _, _, row in sorted(placed, key=lambda one: one[:2])]
-
-
-def _stratum(row: ReviewItem, task: TaskSpec) -> str:
-    return label_of(row.expected, task) or ANY
