@@ -93,12 +93,12 @@ class Tab:
                 await asyncio.sleep(LOOK_SECONDS)
 
     async def click(self, text: str) -> None:
-        """Click the button that says ``text``, once there is one.
+        """Click the button, or what opens a form, that says ``text``, once there is one.
 
         The page clicks after it has answered us: a click that opens another page would take the answer away.
         """
         says = f"b => b.innerText.trim().toLowerCase() === {json.dumps(text.lower())}"
-        find = f"[...document.querySelectorAll('button')].find({says})"
+        find = f"[...document.querySelectorAll('button, summary')].find({says})"
         async with asyncio.timeout(PATIENCE_SECONDS):
             while not await self.evaluate(f"(b => b ? (setTimeout(() => b.click()), true) : false)({find})"):
                 await asyncio.sleep(LOOK_SECONDS)

@@ -23,7 +23,7 @@ async def ask(
     app: ASGIApp, method: str, target: str, *, headers: Mapping[str, str], body: bytes = b""
 ) -> Answer:
     """Return what ``app`` answers; ``target`` is path and query."""
-    scope = _scope("http", target, headers)
+    scope = _scope(target, headers)
     scope |= {"method": method, "http_version": "1.1"}
     waiting, received = [body], list[Message]()
 
@@ -45,29 +45,13 @@ async def ask(
     return Answer(start["status"], b"".join(part.get("body", b"") for part in rest), told)
 
 
-async def connect(app: ASGIApp, target: str, *, headers: Mapping[str, str]) -> bool:
-    """Return whether ``app`` takes a websocket in; it is closed at once."""
-    waiting: list[Message] = [{"type": "websocket.connect"}, {"type": "websocket.disconnect", "code": 1000}]
-    sent = list[Message]()
-
-    async def receive() -> Message:
-        return waiting.pop(0) if waiting else {"type": "websocket.disconnect", "code": 1000}
-
-    async def send(message: Message) -> None:
-        sent.append(message)
-
-    asked = {**headers, "connection": "Upgrade", "upgrade": "websocket"}
-    await app(_scope("websocket", target, asked) | {"subprotocols": []}, receive, send)
-    return any(message["type"] == "websocket.accept" for message in sent)
-
-
-def _scope(kind: str, target: str, headers: Mapping[str, str]) -> Scope:
+def _scope(target: str, headers: Mapping[str, str]) -> Scope:
     path, _, query = target.partition("?")
     sent = {"host": "127.0.0.1:8101", **headers}
     return {
-        "type": kind,
+        "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.3"},
-        "scheme": "http" if kind == "http" else "ws",
+        "scheme": "http",
         "path": unquote(path),  # as uvicorn does
         "raw_path": path.encode(),
         "root_path": "",

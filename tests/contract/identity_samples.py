@@ -11,15 +11,16 @@ import contextlib
 import importlib
 import itertools
 import json
+from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 from unittest.mock import patch
 
 from starlette.applications import Starlette
 from starlette.types import ASGIApp
+from tunewheel_console.pages.addresses import ADDRESSES
 from tunewheel_contracts.event import Event, new_event
 from tunewheel_contracts.events.lifecycle import ModelRegistered
 from tunewheel_contracts.events.training import TrainStarted
@@ -116,6 +117,26 @@ def _read(noun: str, name: str, item: str | None) -> dict[str, list[Sample]]:
     }
 
 
+def _pages() -> dict[str, list[Sample]]:
+    """Return a request for each page of the console."""
+    ids = {"project": PROJECT, "run_id": RUN, "model_id": MODEL, "name": "none", "other": "none"}
+    status = {"run": 200, "model": 404, "lineage": 503}
+    samples = {
+        "GET /": [Sample("/", None, 307)],
+        "GET /projects/{rest:path}": [Sample("/projects/desk/none/none", None, 404)],
+        "GET /static": [Sample("/static/pages.css")],
+    }
+    for one in ADDRESSES:
+        names = defaultdict(lambda: "none", ids)
+        found = status.get(one.template, 404 if "_id}" in one.path or "{other}" in one.path else 200)
+        of_project = "{project}" in one.path
+        tells = one.template in ("projects", "audit")
+        samples[f"GET {one.path}"] = [
+            Sample(one.path.format_map(names), None, found, 403 if of_project else None, tells)
+        ]
+    return samples
+
+
 _ASKED = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 1}
 _GENERATED = {"inputs": "hello", "parameters": {"max_new_tokens": 1}}
 _LORA = {"lora_name": "none", "lora_path": "none"}
@@ -135,9 +156,7 @@ _REVIEWS = f"/v1/projects/{PROJECT}/reviews"
 LABELS = "/v1/projects/{project}/labels"
 _LABELS = f"/v1/projects/{PROJECT}/labels"
 CONTROL = "/v1/projects/{project}/runs/{run_id}/{action}"
-_NICEGUI = f"/_nicegui/{version('nicegui')}"
 ENGINE_AWAY = 503
-PAGE_SOCKET = "/_nicegui_ws/socket.io/?EIO=4&transport="
 SAMPLES: Mapping[str, Mapping[str, list[Sample]]] = {
     "ingest": {
         **DESCRIPTIONS,
@@ -274,19 +293,7 @@ SAMPLES: Mapping[str, Mapping[str, list[Sample]]] = {
         "POST /v1/login-links": [Sample("/v1/login-links", None, 201)],
         "GET /v1/login": [Sample("/v1/login")],
         "GET /v1/me": [Sample("/v1/me", tells="held")],
-        "GET /": [Sample("/", tells=True)],
-        "GET /favicon.ico": [Sample("/favicon.ico")],
-        "GET /_nicegui_ws": [Sample(f"{PAGE_SOCKET}polling")],
-        f"GET {_NICEGUI}/static": [Sample(f"{_NICEGUI}/static/nicegui.css")],
-        f"GET {_NICEGUI}/libraries/{{key:path}}": [Sample(f"{_NICEGUI}/libraries/none", None, 404)],
-        f"GET {_NICEGUI}/components/{{key:path}}": [Sample(f"{_NICEGUI}/components/none", None, 404)],
-        f"GET {_NICEGUI}/resources/{{key}}/{{path:path}}": [
-            Sample(f"{_NICEGUI}/resources/none/x", None, 404)
-        ],
-        f"GET {_NICEGUI}/dynamic_resources/{{name}}": [
-            Sample(f"{_NICEGUI}/dynamic_resources/none", None, 404)
-        ],
-        f"GET {_NICEGUI}/esm/{{key}}/{{path:path}}": [Sample(f"{_NICEGUI}/esm/none/x", None, 404)],
+        **_pages(),
     },
     "serve-gateway": {
         "GET /openapi.json": [Sample("/openapi.json")],
@@ -340,15 +347,8 @@ async def running(name: str, tmp_path: Path, log: MemoryLog, **settings: Any) ->
             reader._apply(new_event(event, source="/test"), Position(event.type, 0, 0))
     app = service._doors._mounted
     assert app is not None
-    try:
-        async with app.router.lifespan_context(app), _gateway_running(service):
-            yield service.asgi()
-    finally:
-        if name == "console":
-            from nicegui import core
-
-            # NiceGUI has one app per process, and one that has started takes no other test's console.
-            core.app.middleware_stack = None
+    async with app.router.lifespan_context(app), _gateway_running(service):
+        yield service.asgi()
 
 
 @contextlib.asynccontextmanager

@@ -24,9 +24,9 @@ from tunewheel_runtime.settings import HttpSettings
 from tunewheel_testing.log import MemoryLog
 from tunewheel_testing.oidc_issuer import Issuer
 
-from .asgi import ask, connect
+from .asgi import ask
 from .identity_callers import FOREIGNER, NOBODY, ROLES, Credential, holders, strangers, write_keys
-from .identity_samples import CONTROL, PAGE_SOCKET, PROJECT, SAMPLES, Sample, build, running
+from .identity_samples import CONTROL, PROJECT, SAMPLES, Sample, build, running
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMED = f'"{PROJECT}'.encode()
@@ -229,24 +229,10 @@ async def test_the_page_on_security_tells_which_role_each_route_needs(
     assert told.strip() == right, f"put this between the marks of docs/security.md:\n{right}"
 
 
-async def test_the_pages_websocket_opens_to_those_who_may_read(
-    tmp_path: Path, identity: dict[str, Any], credentials: list[Credential]
-) -> None:
-    target = f"{PAGE_SOCKET}websocket"
-    async with running("console", tmp_path, MemoryLog(), **identity) as app:
-        need = next(need for _, path, need in routes_of(app) if path == "/_nicegui_ws")
-        wrong = [
-            who.name
-            for who in credentials
-            if await connect(app, target, headers=who.headers) != (who.expected(need, Sample(target)) == 200)
-        ]
-    assert wrong == []
-
-
 async def test_a_browsers_session_may_what_its_key_may(
     tmp_path: Path, identity: dict[str, Any], credentials: list[Credential]
 ) -> None:
-    page, control = (SAMPLES["console"][key][0] for key in ("GET /", f"POST {CONTROL}"))
+    page, control = (SAMPLES["console"][key][0] for key in ("GET /projects", f"POST {CONTROL}"))
     form, log = {"content-type": "application/x-www-form-urlencoded"}, MemoryLog()
     async with running("console", tmp_path, log, **identity) as app:
         for who in credentials:

@@ -15,14 +15,9 @@ SERVICES = ("ingest", "curate", "train", "eval", "registry", "serve-gateway", "m
 
 
 @pytest.fixture(params=SERVICES)
-def service(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Service:
+def service(request: pytest.FixtureRequest, tmp_path: Path) -> Service:
     package = f"tunewheel_{request.param.replace('-', '_')}"
     main: Any = importlib.import_module(f"{package}.main")
-    if request.param == "console":
-        from fastapi import FastAPI
-
-        # NiceGUI takes one page per process.
-        monkeypatch.setattr(main, "make_web", lambda *_, **__: FastAPI(openapi_url=None))
     settings: Any = importlib.import_module(f"{package}.settings").Settings
     places = {"store_url": (tmp_path / "store").as_uri(), "cache_dir": tmp_path, "work_dir": tmp_path}
     made = main.make_app(settings(**places))

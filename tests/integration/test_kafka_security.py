@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from starlette.applications import Starlette
 from structlog.testing import capture_logs
 from tunewheel_cli.acls import PRINCIPALS, SERVICES, least_acls
 from tunewheel_cli.frame import app
@@ -109,10 +108,8 @@ async def running_together(*services: Service) -> AsyncIterator[None]:
 
 
 async def test_every_service_does_its_work_with_its_rights_and_uses_all_of_them(
-    secured: SecuredKafka, tmp_path: Path, project: str, monkeypatch: pytest.MonkeyPatch
+    secured: SecuredKafka, tmp_path: Path, project: str
 ) -> None:
-    console: Any = importlib.import_module("tunewheel_console.main")
-    monkeypatch.setattr(console, "make_web", lambda *_, **__: Starlette())  # NiceGUI: one page per process
     ways = (secured.by_certificate, secured.by_password, secured.by_token)
     signing, keys = CommandKeys(tmp_path), tmp_path / "keys.yaml"
     keys.write_text("keys: {}\n")

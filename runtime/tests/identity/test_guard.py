@@ -370,7 +370,6 @@ def test_one_of_several_roles_opens_a_route_and_a_body_may_name_the_project(file
 
 
 async def test_a_mounted_app_finds_itself_as_the_endpoint(file: Path) -> None:
-    """By which NiceGUI tells that none of its own routes was meant, and shows the page."""
     found: list[object] = []
 
     @needs(Role.OPERATOR)

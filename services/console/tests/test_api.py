@@ -8,7 +8,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 from tunewheel_console.api import add_scorecard_page
-from tunewheel_console.rows import run_rows
+from tunewheel_console.control.runs import run_summary
 from tunewheel_contracts.errors import TransientError
 from tunewheel_contracts.events.training import TrainAction
 from tunewheel_runtime.identity.access import Access
@@ -37,10 +37,10 @@ def test_a_paused_run_is_told_as_such(state: Any, desk: Any):
     state.apply(desk.started())
     state.apply(desk.controlled(TrainAction.PAUSE))
     project = state.projects["desk"]
-    assert run_rows(project)[0]["progress"].startswith("paused, step 0")
+    assert run_summary(project, project.runs["run-1"], {}).state == "paused"
     assert project.place.note == "is paused"
     state.apply(desk.controlled(TrainAction.RESUME))
-    assert run_rows(project)[0]["progress"].startswith("step 0")
+    assert run_summary(project, project.runs["run-1"], {}).state == "training"
 
 
 async def test_a_scorecards_page_is_shown_with_nothing_that_runs(

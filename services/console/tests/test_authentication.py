@@ -34,7 +34,6 @@ from tunewheel_runtime.store import ObjectStore
 from tunewheel_testing.clock import Clock
 
 HTML = {"accept": "text/html,*/*"}
-SOCKET = "/_socket/"
 SESSION_SECONDS = 100.0
 
 
@@ -84,15 +83,8 @@ class Console:
             session = session_of(request.scope)
             return HTMLResponse(f"{caller_of(request).name} {session.csrf if session else ''}")
 
-        @web.post(SOCKET)
-        @needs(Role.VIEWER)
-        async def socket() -> str:
-            return "ok"
-
         guard(web.routes, self.access)
-        web.add_middleware(
-            Authentication, access=self.access, sessions=self.sessions, links=self.links, socket=SOCKET
-        )
+        web.add_middleware(Authentication, access=self.access, sessions=self.sessions, links=self.links)
         return web
 
     def browser(self, base_url: str = "http://127.0.0.1:8080") -> httpx.AsyncClient:
@@ -305,12 +297,6 @@ async def test_a_cookie_changes_nothing_without_the_csrf_token(
     browser.cookies.clear()
     assert (await browser.post(pause, headers={"authorization": "Bearer k-ops"})).status_code == 202
     assert console.sent == [("desk", "run-1", "ops")] * 2
-    assert (await browser.post(SOCKET)).status_code == 401
-
-
-async def test_the_pages_connection_needs_no_csrf_token(browser: httpx.AsyncClient) -> None:
-    await login(browser)
-    assert (await browser.post(SOCKET)).status_code == 200
 
 
 async def test_an_unknown_run_tells_nothing_to_somebody_without_the_role(browser: httpx.AsyncClient) -> None:

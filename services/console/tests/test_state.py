@@ -8,30 +8,29 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from tunewheel_console.rows import (
-    contestant_rows,
-    dataset_rows,
-    drift_rows,
-    loss_options,
-    route_rows,
-    run_rows,
-)
+from tunewheel_console.control.runs import run_summary
 from tunewheel_console.run import LOSS_POINTS
+from tunewheel_contracts.api.runs import RunSummary
 from tunewheel_contracts.events.lifecycle import Stage
 from tunewheel_contracts.events.training import TrainAction
 from tunewheel_contracts.topics import PROJECT_DECLARED, SERVING_DESIRED
+
+
+def told_of(state: Any) -> RunSummary:
+    """Return what is said of the project's only run."""
+    project = state.projects["desk"]
+    (run,) = project.runs.values()
+    return run_summary(project, run, {})
 
 
 def test_a_turn_adds_up(state: Any, desk: Any):
     for event in desk.turn():
         state.apply(event)
     project = state.projects["desk"]
-    assert dataset_rows(project)[0]["funnel"] == "duplicates 60 → 50"
-    (run,) = run_rows(project)
-    assert (run["progress"], run["verdict"], run["loss"]) == ("completed", "passed", "1.000")
-    assert loss_options(project)["series"][0]["data"] == [[1, 2.0], [2, 1.0]]
+    run = told_of(state)
+    assert (run.state, run.verdict, run.loss) == ("completed", "passed", 1.0)
+    assert sorted(project.runs["run-1"].losses.values()) == [(1, 2.0), (2, 1.0)]
     assert project.stages == {"desk-1": Stage.PRODUCTION}
-    assert route_rows(project)[0]["percent"] == "100 %"
     assert [drift.detector for _, drift in project.drifts] == ["input"]
     assert not project.seen.counts
 
@@ -42,16 +41,15 @@ def test_what_a_drift_of_an_earlier_release_quotes_is_neither_kept_nor_shown(sta
     assert "solar panel" in drifted.data.examples[0].excerpt
     state.apply(drifted)
     assert "solar panel" not in repr(state)
-    assert "solar panel" not in repr(drift_rows(state.projects["desk"]))
 
 
 def test_a_run_that_trains_tells_every_figure_of_its_last_step(state: Any, desk: Any):
     state.apply(desk.started())
-    (run,) = run_rows(state.projects["desk"])
-    assert run["progress"] == "step 0 of 10"
+    assert (told_of(state).step, told_of(state).total_steps) == (0, 10)
     state.apply(desk.progressed(1, 2.0))
-    (run,) = run_rows(state.projects["desk"])
-    assert run["progress"] == "step 1 of 10, lr 0.001, gradient 0.5, 200 tok/s, 2.0 GiB, 9 s left"
+    assert (told_of(state).step, told_of(state).loss) == (1, 2.0)
+    latest = state.projects["desk"].runs["run-1"].latest
+    assert (latest.grad_norm, latest.tokens_per_second, latest.eta_seconds) == (0.5, 200.0, 9.0)
 
 
 def test_a_run_that_is_trained_again_has_not_ended(state: Any, desk: Any):
@@ -59,32 +57,30 @@ def test_a_run_that_is_trained_again_has_not_ended(state: Any, desk: Any):
     assert first.id == again.id
     for event in (first, again, cancelled):  # each has a topic of its own, so their order is anybody's
         state.apply(event)
-    (run,) = run_rows(state.projects["desk"])
-    assert run["progress"].startswith("step 0 of 10")
+    assert told_of(state).state == "training"
     state.apply(desk.trained())
-    (run,) = run_rows(state.projects["desk"])
-    assert run["progress"] == "completed"
+    assert told_of(state).state == "completed"
 
 
 def test_a_dropped_run_says_what_superseded_it(state: Any, desk: Any):
     state.apply(desk.failed_training("was not begun", superseded_by="ds-2"))
-    assert run_rows(state.projects["desk"])[0]["progress"] == "superseded by ds-2"
+    assert (told_of(state).state, told_of(state).why) == ("superseded", "superseded by ds-2")
 
 
 def test_what_was_asked_of_a_run_last_counts(state: Any, desk: Any):
     pause, resume = desk.controlled(TrainAction.PAUSE), desk.controlled(TrainAction.RESUME)
     for event in (desk.started(), resume, pause):
         state.apply(event)
-    assert "paused" not in run_rows(state.projects["desk"])[0]["progress"]
+    assert told_of(state).state == "training"
 
 
 def test_a_long_run_keeps_its_whole_curve_in_bounded_room(state: Any, desk: Any):
     steps = 3 * LOSS_POINTS
     for step in range(1, steps + 1):
         state.apply(desk.progressed(step, float(steps - step)))
-    curve = loss_options(state.projects["desk"])["series"][0]["data"]
+    curve = sorted(state.projects["desk"].runs["run-1"].losses.values())
     assert LOSS_POINTS // 2 <= len(curve) <= LOSS_POINTS
-    assert curve[-1] == [steps, 0.0]
+    assert curve[-1] == (steps, 0.0)
     assert curve[0][0] < 10
     gaps = [later[0] - earlier[0] for earlier, later in pairwise(curve)]
     assert max(gaps) <= 2 * min(gaps[:-1])
@@ -117,9 +113,8 @@ def test_a_review_waits_until_somebody_decides(state: Any, desk: Any):
     assert [run.run_id for run in project.pending_reviews] == ["run-1"]
     state.apply(desk.reviewed())
     assert not project.pending_reviews
-    assert run_rows(project)[0]["verdict"] == "review approved"
     state.apply(desk.passed())
-    assert run_rows(project)[0]["verdict"] == "passed"
+    assert told_of(state).verdict == "passed"
 
 
 @pytest.mark.parametrize("told_first", [True, False])
@@ -144,7 +139,7 @@ def test_a_final_verdict_is_never_replaced_by_the_request_before_it(state: Any, 
     request = desk.review_requested()
     state.apply(desk.failed())
     state.apply(request)
-    assert run_rows(state.projects["desk"])[0]["verdict"] == "failed: rouge_l is too low"
+    assert (told_of(state).verdict, told_of(state).why) == ("failed", "rouge_l is too low")
     assert not state.projects["desk"].pending_reviews
 
 
@@ -159,12 +154,6 @@ def test_dead_letters_are_news_only_when_their_number_changes(state: Any):
     version = state.version
     state.count_dead_letters({"ticket.published": 2})
     assert state.version == version == 1
-
-
-def test_contestants_show_all_metrics_that_any_of_them_has(desk: Any):
-    metrics, rows = contestant_rows(desk.passed().data.contestants)
-    assert metrics == ["rouge_l", "examples"]
-    assert [row["role"] for row in rows] == ["base", "candidate"]
 
 
 def test_a_tombstone_takes_a_projects_spec_and_routes_away(state: Any, desk: Any):

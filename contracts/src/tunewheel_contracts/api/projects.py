@@ -20,6 +20,10 @@ class ProjectCounts(Frozen):
     """Models that are, or were, in production."""
     alarms: int = 0
     open_alarms: int = 0
+    labels_waiting: int = 0
+    """Requests for labels that wait for people."""
+    reviews_waiting: int = 0
+    """Reviews of answers, and versions that wait for a person's word on their scorecard."""
 
 
 class ProjectSummary(Frozen):
@@ -61,6 +65,8 @@ class ProjectDetail(ProjectSummary):
     in_flight: tuple[TurnSummary, ...] = ()
     """The turns that go on, oldest first."""
     last_turn: TurnCompleted | None = None
+    reviews_of_scorecards: tuple[str, ...] = ()
+    """The runs whose scorecards wait for a person's word."""
     spent: float = 0.0
     """How much worse than the best champion so far the present one may be, as a share of questions."""
     next_steps: tuple[str, ...] = ()

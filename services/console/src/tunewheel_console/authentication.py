@@ -34,27 +34,21 @@ class Authentication:
     without a session gets the login form with status 401.
     """
 
-    def __init__(
-        self, app: ASGIApp, access: Access, sessions: Sessions, links: LoginLinks, *, socket: str
-    ) -> None:
-        """``socket``: the path prefix of the page's own connection."""
+    def __init__(self, app: ASGIApp, access: Access, sessions: Sessions, links: LoginLinks) -> None:
         self._app = app
         self._access = access
         self._sessions = sessions
         self._links = links
-        self._socket = socket
         self._attempts = Attempts()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] not in ("http", "websocket") or self._access.is_open:
+        if scope["type"] != "http" or self._access.is_open:
             await self._app(scope, receive, send)
             return
         connection = HTTPConnection(scope)
         bearer = bool(bearer_secret(connection.headers.get("authorization")))
         session = None if bearer else await self._enter(connection)
-        answer = None
-        if scope["type"] == "http":
-            answer = await self._answer(Request(scope, receive), session, bearer=bearer)
+        answer = await self._answer(Request(scope, receive), session, bearer=bearer)
         await (self._app if answer is None else answer)(scope, receive, send)
 
     async def _enter(self, connection: HTTPConnection) -> Session | None:
@@ -82,9 +76,7 @@ class Authentication:
             return _form(request, HTTPStatus.UNAUTHORIZED) if asks else None
         if _asks_for_page(request) and not caller_of(request).may(Role.VIEWER):
             return _form(request, HTTPStatus.FORBIDDEN, _may_read_nothing(session.credential))
-        # The page's own connection needs no CSRF token: Admission accepts it only from pages of this origin,
-        # and each of its messages names the id of a tab, which no other website can read.
-        if request.method in SAFE_METHODS or path.startswith(self._socket):
+        if request.method in SAFE_METHODS:
             return None
         return None if session.repeats(request.headers.get("x-csrf-token", "")) else _not_repeated()
 

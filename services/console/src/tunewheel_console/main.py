@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from functools import partial
 from importlib.metadata import version
 from typing import Any
@@ -14,8 +13,6 @@ from tunewheel_contracts.topics import TOPICS
 from tunewheel_runtime import lag
 from tunewheel_runtime.deadletter import Undecoded
 from tunewheel_runtime.identity.access import Access
-from tunewheel_runtime.identity.guard import caller_of, needs
-from tunewheel_runtime.identity.roles import Role
 from tunewheel_runtime.kafka import client_options
 from tunewheel_runtime.process import run_service
 from tunewheel_runtime.service import Service
@@ -39,28 +36,23 @@ from tunewheel_console.feed import Feed
 from tunewheel_console.label_api import add_label_routes
 from tunewheel_console.labelling import Labelling
 from tunewheel_console.letters import Letters
-from tunewheel_console.login_page import root_of
 from tunewheel_console.logins import LoginLinks
 from tunewheel_console.pages.addresses import add_pages
 from tunewheel_console.review_api import add_review_routes
 from tunewheel_console.reviewing import Reviewing
-from tunewheel_console.sessions import Sessions, session_of
+from tunewheel_console.sessions import Sessions
 from tunewheel_console.settings import Settings
 from tunewheel_console.state import ConsoleState
 from tunewheel_console.traffic import Traffic
 
 TRAFFIC = (topics.RECORD_INGESTED, topics.INFERENCE_COMPLETED, topics.FEEDBACK_RECEIVED)
 """Topics of which only the latest events are read."""
-ASKED_PATH = re.compile(r"/(?P<of>reviews|labels)(/(?P<project>[^/]+)/(?P<id>[^/]+))?/?$")
-"""The paths of the pages beside the first one, after any prefix that a proxy adds."""
 REFRESH_SECONDS = 5.0
 """The longest time to read the log to its end, for example before a review is submitted."""
-PAGE_SOCKET = "/_nicegui_ws/"
-"""The path of the page's connection. Without websockets, its messages are posted as ``text/plain``."""
 
 
 def make_app(settings: Settings) -> Service:
-    """Build the service. One per process: NiceGUI keeps its app in a module."""
+    """Build the service."""
     service = Service("console", settings)
     state, feed, letters = ConsoleState(), Feed(lambda: service.is_stopping), Letters()
 
@@ -117,7 +109,7 @@ def make_app(settings: Settings) -> Service:
     service.on_shutdown(documents.close)
     log = Log.of(settings, refresh, documents)
     web = make_web(state, actions, reviewing, labelling, service.access, settings, sources, log)
-    service.mount(web, any_content=[PAGE_SOCKET, "/login", "/logout"])
+    service.mount(web, any_content=["/login", "/logout"])
     return service
 
 
@@ -131,20 +123,7 @@ def make_web(
     sources: Sources,
     log: Log,
 ) -> FastAPI:
-    """Return the app that serves the page and the API; all assets come from the installed package."""
-    from nicegui import core, ui
-
-    from tunewheel_console.label_page import LabelPage
-    from tunewheel_console.page import Page
-    from tunewheel_console.queue_list import (
-        LABEL_TITLES,
-        REVIEW_TITLES,
-        label_lines,
-        queue_list,
-        review_lines,
-    )
-    from tunewheel_console.review_page import ReviewPage
-
+    """Return the app that serves the pages and the API; all assets come from the installed package."""
     web = make_api(state.projects)
     secret = settings.session_secret.get_secret_value() if settings.session_secret else None
     sessions = Sessions(access, secret=secret, seconds=settings.session_seconds)
@@ -159,34 +138,7 @@ def make_web(
     sort_by_noun(web)
     add_pages(web)
 
-    def root() -> None:
-        request = ui.context.client.request
-        session = session_of(request.scope)
-        frame = {"csrf": session.csrf if session else None, "root": root_of(request.url.path)}
-        caller, who = caller_of(request), partial(sessions.identify, request)
-        fresh: dict[str, Any] = {"refresh_seconds": settings.refresh_seconds}
-        asked = ASKED_PATH.search(request.url.path)
-        if asked is None:
-            page = Page(state, actions, caller, who, **fresh)
-        elif asked["id"] is None and asked["of"] == "reviews":
-            reviews = partial(review_lines, state)
-            page = queue_list(reviews, REVIEW_TITLES, caller, who, **fresh)
-        elif asked["id"] is None:
-            labels = partial(label_lines, state, labelling)
-            page = queue_list(labels, LABEL_TITLES, caller, who, **fresh)
-        else:
-            about = {"project": asked["project"], "name": request.query_params.get("reviewer")} | fresh
-            if asked["of"] == "reviews":
-                page = ReviewPage(reviewing, caller, who, review_id=asked["id"], **about)
-            else:
-                page = LabelPage(labelling, caller, who, request_id=asked["id"], **about)
-        page.build(**frame)
-
-    ui.run_with(
-        web, root=root, title="Tunewheel", dark=None, show_welcome_message=False, binding_refresh_interval=1
-    )
-    needs(Role.VIEWER)(core.app)
-    web.add_middleware(Authentication, access=access, sessions=sessions, links=links, socket=PAGE_SOCKET)
+    web.add_middleware(Authentication, access=access, sessions=sessions, links=links)
     return web
 
 

@@ -86,7 +86,21 @@ def add_review_routes(api: FastAPI, state: ConsoleState, reviewing: Reviewing) -
     async def submit_review(
         request: Request, project: str, review_id: str, body: Submission, reviewer: Reviewer = None
     ) -> dict[str, Any]:
-        """Give the last word. From then on the caller knows which model wrote which."""
+        """Give the last word. From then on the caller knows which model wrote which. ``review_id`` may be the
+        id of a run that waits for a word on its scorecard alone."""
+        view = state.projects.get(project)
+        waits = next((run for run in view.pending_reviews if run.run_id == review_id), None) if view else None
+        if waits is not None and waits.asked is not None:
+            caller = caller_of(request)
+            await reviewing.actions.review(
+                waits.asked, reviewer=reviewer_of(caller, reviewer), principal=caller.principal,
+                verdict=body.verdict, comment=body.comment,
+            )  # fmt: skip
+            return {
+                "review_id": review_id, "state": "submitted", "outcome": None, "verdict": body.verdict,
+                "requested_at": waits.asked.time.isoformat(), "items": 0, "reviewers": 1, "answered": 0,
+                "takes_verdict": True, "submitted": 1,
+            }  # fmt: skip
         sitting = await _open(request, project, review_id, reviewer)
         await reviewing.submit(sitting, body.verdict, body.comment, caller_of(request))
         return progress(sitting)

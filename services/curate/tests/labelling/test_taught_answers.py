@@ -271,7 +271,7 @@ async def test_the_webhook_is_told_of_ids_and_counts_and_the_teacher_asked(desk:
     assert (url, body["type"], body["id"]) == ("https://hooks.example/", "labels.waiting", event.id)
     assert body["data"] == {
         "project": "shop", "request_id": "alarm-1", "alarm_id": "alarm-1", "wanted": 2, "prompts": 3,
-        "minutes": 1.0, "dollars": 0.0, "assignees": [], "url": "https://console/labels/shop/alarm-1",
+        "minutes": 1.0, "dollars": 0.0, "assignees": [], "url": "https://console/projects/shop/labels/alarm-1",
     }  # fmt: skip
     assert len(desk.published) == 2
     smaller = event.data.model_copy(update={"revision": 2, "completion_ids": event.data.completion_ids[1:]})

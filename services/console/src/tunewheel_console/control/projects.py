@@ -66,6 +66,8 @@ def _fields(project: Project) -> dict[str, Any]:
             promoted=counts["promoted"],
             alarms=counts["drifts"],
             open_alarms=len(wheel.open_alarms),
+            labels_waiting=len(project.labels.waiting),
+            reviews_waiting=len(project.reviews.waiting) + len(project.pending_reviews),
         ),
     }
 
@@ -83,6 +85,7 @@ def _detail(project: Project, now: datetime) -> ProjectDetail:
         decision=facts.decision.data if facts.decision else None,
         in_flight=tuple(turn_summary(turn) for turn in wheel.in_flight(now)),
         last_turn=wheel.last,
+        reviews_of_scorecards=tuple(run.run_id for run in project.pending_reviews),
         spent=project.desired.spent if project.desired else 0.0,
         next_steps=tuple(next_steps(wheel, now)),
         report=tuple(ReportLine(about=line.about, text=line.text) for line in report(wheel, now)),

@@ -7,20 +7,21 @@ is status 404.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
-from fastapi.responses import HTMLResponse
+from fastapi.responses import HTMLResponse, RedirectResponse
 from starlette.requests import Request
 from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 from tunewheel_runtime.identity.guard import asks_nobody, needs
 from tunewheel_runtime.identity.roles import Role
 
+from tunewheel_console.login_page import root_of
 from tunewheel_console.pages.asking import NotAnswered, ask
 from tunewheel_console.pages.drawing import POLICY, draw
 
@@ -28,30 +29,46 @@ HEADERS = {"content-security-policy": POLICY, "cache-control": "no-store", "refe
 PROJECT = "/v1/projects/{project}"
 FEW = "?limit=5"
 """How many of a list a page shows that is about something else."""
+PASSED = frozenset({"after", "limit", "split", "reviewer"})
+"""The parts of a page's query that are passed on to the API."""
+Question = str | Callable[[Mapping[str, Any], Mapping[str, str]], str | None]
+"""A path of the API, or what makes one of the answers so far and the page's query; None: do not ask."""
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A page. ``asks`` are paths of the API by the name of the answer in the template. The first one takes
-    the query of the page, and its refusal is the page's. Without an answer to another one the page lacks a
-    part, and says why: its name is in ``lacks``."""
+    """A page. ``asks`` are questions by the name of the answer in the template. A refusal of the first one is
+    the page's. Without an answer to another one the page lacks a part, and says why."""
 
     path: str
     template: str
-    asks: Mapping[str, str]
+    asks: Mapping[str, Question]
     live: bool = True
     """Whether an event of the project draws the page anew."""
-    query: frozenset[str] = field(default=frozenset({"after", "limit"}))
+    role: Role = Role.VIEWER
+    everywhere: bool = False
+    """Whether the role is needed in all projects."""
 
 
-def _list(noun: str, **asks: str) -> Address:
-    return Address(f"/projects/{{project}}/{noun}", noun, {"found": f"{PROJECT}/{noun}"} | asks)
+def _list(noun: str, role: Role = Role.VIEWER) -> Address:
+    return Address(f"/projects/{{project}}/{noun}", noun, {"found": f"{PROJECT}/{noun}"}, role=role)
 
 
-def _one(noun: str, name: str, **asks: str) -> Address:
+def _one(noun: str, name: str, **asks: Question) -> Address:
     path = f"/{noun}/{{{name}}}"
-    template = f"{noun.removesuffix('s')}"
-    return Address(f"/projects/{{project}}{path}", template, {"it": PROJECT + path} | asks)
+    return Address(f"/projects/{{project}}{path}", noun.removesuffix("s"), {"it": PROJECT + path} | asks)
+
+
+def _queue(noun: str, name: str) -> Address:
+    """Return the page on which people answer one item after the other."""
+    path = f"{PROJECT}/{noun}/{{{name}}}"
+
+    def item(found: Mapping[str, Any], query: Mapping[str, str]) -> str | None:
+        number = query.get("item") or found["it"].get("next")
+        return f"{path}/items/{number}" if number and number != "end" else None
+
+    address, template = f"/projects/{{project}}/{noun}/{{{name}}}", f"{noun.removesuffix('s')}_item"
+    return Address(address, template, {"it": path, "item": item}, live=False, role=Role.REVIEWER)
 
 
 ADDRESSES = (
@@ -66,7 +83,7 @@ ADDRESSES = (
     Address(
         "/projects/{project}/datasets/{dataset_id}/rows", "rows",
         {"found": f"{PROJECT}/datasets/{{dataset_id}}/rows", "version": f"{PROJECT}/datasets/{{dataset_id}}"},
-        live=False, query=frozenset({"after", "limit", "split"}),
+        live=False,
     ),
     Address(
         "/projects/{project}/datasets/{dataset_id}/diff/{other}", "diff",
@@ -83,15 +100,19 @@ ADDRESSES = (
     _list("alarms"),
     _one("alarms", "alarm_id"),
     _list("detectors"),
-    _list("commands"),
     _list("quarantine"),
+    _list("labels", Role.REVIEWER),
+    _queue("labels", "request_id"),
+    _list("reviews", Role.REVIEWER),
+    _queue("reviews", "review_id"),
+    _list("commands"),
     Address(
         "/projects/{project}/lineage/{name}", "lineage", {"it": f"{PROJECT}/lineage/{{name}}"}, live=False,
     ),
-    Address("/dead-letters", "dead_letters", {"found": "/v1/dead-letters"}),
+    Address("/dead-letters", "dead_letters", {"found": "/v1/dead-letters"}, everywhere=True),
     Address("/services", "services", {"it": "/v1/services"}),
-    Address("/audit", "audit", {"found": "/v1/audit"}),
-    Address("/keys", "keys", {"it": "/v1/keys"}),
+    Address("/audit", "audit", {"found": "/v1/audit"}, role=Role.OPERATOR, everywhere=True),
+    Address("/keys", "keys", {"it": "/v1/keys"}, role=Role.OPERATOR, everywhere=True),
 )  # fmt: skip
 
 
@@ -102,25 +123,34 @@ def add_pages(api: FastAPI) -> None:
     assets: Any = asks_nobody(StaticFiles(directory=Path(__file__).with_name("static")))
     api.router.routes.append(Mount("/static", assets, name="static"))
 
+    @api.get("/", include_in_schema=False)
+    @needs(Role.VIEWER)
+    async def first(request: Request) -> RedirectResponse:
+        return RedirectResponse(f"{root_of(request.url.path)}projects")
+
     @api.get("/projects/{rest:path}", include_in_schema=False, response_class=HTMLResponse)
-    @needs(*Role, project="any")
+    @needs(Role.VIEWER)
     async def nothing(request: Request) -> HTMLResponse:
         return _refused(request, NotAnswered(HTTPStatus.NOT_FOUND, "there is no page at this address"))
 
 
 def _add(api: FastAPI, address: Address) -> None:
     @api.get(address.path, include_in_schema=False, response_class=HTMLResponse, name=address.template)
-    @needs(*Role, project="any")
+    @needs(address.role, everywhere=address.everywhere)
     async def show(request: Request) -> HTMLResponse:
-        query = {name: value for name, value in request.query_params.items() if name in address.query}
+        query = dict(request.query_params)
+        passed = {name: value for name, value in query.items() if name in PASSED}
         found, lacks = dict[str, Any](), dict[str, str]()
-        for number, (name, path) in enumerate(address.asks.items()):
+        for name, question in address.asks.items():
+            path = question if isinstance(question, str) else question(found, query)
+            if path is None:
+                continue
             asked, _, own = path.format(**request.path_params).partition("?")
-            options = dict(part.split("=") for part in own.split("&") if part)
+            options = dict(part.split("=") for part in own.split("&")) if own else passed
             try:
-                found[name] = await ask(api, request, asked, options if number else options | query)
+                found[name] = await ask(api, request, asked, options)
             except NotAnswered as error:
-                if number == 0:
+                if not found:
                     return _refused(request, error)
                 lacks[name] = str(error)
         page = draw(address.template, request, live=address.live, lacks=lacks, **found)

@@ -19,16 +19,9 @@ from tunewheel_console.login_page import root_of
 from tunewheel_console.sessions import session_of
 
 NOUNS = (
-    "turns",
-    "datasets",
-    "runs",
-    "evaluations",
-    "models",
-    "alarms",
-    "detectors",
-    "quarantine",
-    "commands",
-)
+    "turns", "datasets", "runs", "evaluations", "models", "alarms", "detectors", "labels", "reviews",
+    "quarantine", "commands",
+)  # fmt: skip
 """The lists of a project, in the order in which a turn passes them."""
 EVENTS = " ".join(sorted(topic.name for topic in TOPICS if topic not in NOT_SHOWN))
 POLICY = (
@@ -56,6 +49,7 @@ def draw(template: str, request: Request, *, live: bool, **found: Any) -> str:
     return _templates().get_template(f"{template}.html").render(
         root=root, project=project, address=address, link=link, page=template, nouns=NOUNS,
         caller=caller, may=lambda role: caller.may(Role(role), project),
+        sees_all=lambda role: caller.projects_of(Role(role)) is None,
         csrf=session.csrf if session else None, query=dict(request.query_params), params=request.path_params,
         events=events if live else None, event_types=EVENTS, **found,
     )  # fmt: skip

@@ -37,7 +37,7 @@ class LabelsWanted:
             return
         spec = declared.data.spec
         if spec.drift.labels.webhook is not None:
-            page = self._settings.page(f"labels/{event.project}/{event.data.request_id}")
+            page = self._settings.page(f"projects/{event.project}/labels/{event.data.request_id}")
             notice = notice_of(event, spec.drift.labels, page=page)
             await self._webhook.tell_under(lease, notice, spec.drift.labels.webhook)
         await self._taught.answer(event, spec, lease)

@@ -158,7 +158,7 @@ class Notices:
         LeaseLost: the partition moved, or the service stops. The next owner sends the notice."""
         url = await self._wants_to_know(event.data.review_id)
         if url is not None:
-            page = self._settings.page(f"reviews/{event.data.project}/{event.data.review_id}")
+            page = self._settings.page(f"projects/{event.data.project}/reviews/{event.data.review_id}")
             await self._webhook.tell_under(lease, notice_of(event, page=page), url)
 
     async def _wants_to_know(self, review_id: str | None) -> str | None:
