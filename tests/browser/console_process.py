@@ -41,7 +41,6 @@ class Console:
             "TUNEWHEEL_API_KEYS_FILE": str(self._file),
             "TUNEWHEEL_SESSION_SECRET": secrets.token_urlsafe(32),
             "TUNEWHEEL_STORE_URL": self.store_url,
-            "TUNEWHEEL_REFRESH_SECONDS": "0.1",
             **CommandKeys(folder).environment("console"),
         }
 

@@ -120,7 +120,7 @@ def _read(noun: str, name: str, item: str | None) -> dict[str, list[Sample]]:
 def _pages() -> dict[str, list[Sample]]:
     """Return a request for each page of the console."""
     ids = {"project": PROJECT, "run_id": RUN, "model_id": MODEL, "name": "none", "other": "none"}
-    status = {"run": 200, "model": 404, "lineage": 503}
+    status = {"run": 200, "model": 200, "lineage": 503}
     samples = {
         "GET /": [Sample("/", None, 307)],
         "GET /projects/{rest:path}": [Sample("/projects/desk/none/none", None, 404)],
@@ -130,7 +130,7 @@ def _pages() -> dict[str, list[Sample]]:
         names = defaultdict(lambda: "none", ids)
         found = status.get(one.template, 404 if "_id}" in one.path or "{other}" in one.path else 200)
         of_project = "{project}" in one.path
-        tells = one.template in ("projects", "audit")
+        tells = one.template in ("projects", "audit", "keys")
         samples[f"GET {one.path}"] = [
             Sample(one.path.format_map(names), None, found, 403 if of_project else None, tells)
         ]

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from tunewheel_console.label_form import answer_of, fields_of
 from tunewheel_contracts.formats.spec import TaskSpec
-from tunewheel_runtime.refusals import Refused
 
 SCHEMA = {
     "type": "object",
@@ -38,18 +37,6 @@ def test_each_property_is_a_field_of_its_kind() -> None:
     assert fields[0].choices == ("billing", 2)
     assert [one.name for one in fields if one.required] == ["category"]
     assert fields[1].description == "What the customer reads."
-
-
-def test_an_answer_is_made_of_what_is_filled_in() -> None:
-    values = {"category": 2, "reply": " ", "days": "3", "urgent": False, "steps": '["a"]'}
-    said = answer_of(task(output_schema=SCHEMA), values)
-    assert said == '{"category": 2, "days": 3, "urgent": false, "steps": ["a"]}'
-
-
-@pytest.mark.parametrize(("field", "value"), [("days", "three"), ("steps", "[")])
-def test_what_cannot_be_read_names_the_field(field: str, value: str) -> None:
-    with pytest.raises(Refused, match=rf"^output\.{field}: is not"):
-        answer_of(task(output_schema=SCHEMA), {field: value})
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,8 @@ class ProjectDetail(ProjectSummary):
     """The spec in the form of ``project.yaml``; None: the project is not declared."""
     declared_at: Timestamp | None = None
     routes: tuple[Route, ...] = ()
+    generation: int | None = None
+    """Of the routes, which commands on models name. None: nothing is served."""
     pinned: str | None = None
     """The model that no other may replace."""
     alarms: tuple[AlarmSummary, ...] = ()

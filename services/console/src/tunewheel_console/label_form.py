@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from http import HTTPStatus
 from typing import Any, Literal
 
 from tunewheel_contracts.fields import Frozen
 from tunewheel_contracts.formats.output_rules import AllowedValuesRule
 from tunewheel_contracts.formats.spec import TaskSpec
-from tunewheel_runtime.refusals import Refused
 
 Kind = Literal["choice", "text", "number", "yes_no", "json"]
 WHOLE = ""
@@ -45,19 +41,6 @@ def fields_of(task: TaskSpec) -> tuple[FormField, ...]:
     return tuple(_field(name, part, required=name in required) for name, part in properties.items())
 
 
-def answer_of(task: TaskSpec, values: Mapping[str, Any]) -> str:
-    """Return the answer, as text, made of the fields' ``values``. Empty fields are left out.
-
-    Raises:
-        Refused: a value cannot be read as its field's kind; the field is named.
-    """
-    fields = fields_of(task)
-    if fields[0].name == WHOLE:
-        return str(values.get(WHOLE) or "")
-    texts = {one.name: _value(one, values.get(one.name)) for one in fields if _is_given(values.get(one.name))}
-    return json.dumps(texts, ensure_ascii=False)
-
-
 def _plain(task: TaskSpec) -> FormField:
     rules = (one for one in task.output_rules if isinstance(one, AllowedValuesRule) and one.field is None)
     rule = next(rules, None)
@@ -72,19 +55,3 @@ def _field(name: str, part: Any, *, required: bool) -> FormField:
     choices = schema.get("enum") or ([schema["const"]] if "const" in schema else [])
     kind: Kind = "choice" if choices else _KINDS.get(str(schema.get("type")), "json")
     return FormField(name=name, kind=kind, choices=tuple(choices), required=required, description=about)
-
-
-def _is_given(value: Any) -> bool:
-    return value is not None and not (isinstance(value, str) and not value.strip())
-
-
-def _value(field: FormField, value: Any) -> Any:
-    if field.kind not in ("number", "json") or not isinstance(value, str):
-        return value
-    try:
-        return json.loads(value)
-    except (ValueError, RecursionError) as error:
-        wanted = "a number" if field.kind == "number" else f"JSON ({error})"
-        raise Refused(
-            HTTPStatus.UNPROCESSABLE_ENTITY, f"output.{field.name}", f"is not {wanted}; correct it"
-        ) from error

@@ -129,11 +129,3 @@ class LabelQueue:
                 f"is before the answer that item {number} has: it was answered {since}; that answer stays"
             )
             raise Refused(HTTPStatus.CONFLICT, "answered_at", reason)
-
-
-def cost_text(spec: LabelsSpec, answers: int) -> str:
-    """Return how long so many answers take, and what they cost, in words."""
-    if answers <= 0:
-        return ""
-    cost = f", {spec.cost(answers):g} dollars" if spec.dollars else ""
-    return f"; about {spec.minutes(answers):g} minutes{cost}"

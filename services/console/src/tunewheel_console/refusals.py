@@ -1,28 +1,11 @@
-"""Refusals, and the name under which a person answers."""
+"""The name under which a person answers."""
 
 from __future__ import annotations
 
 from http import HTTPStatus
 
-from pydantic import ValidationError
-from tunewheel_contracts.errors import (
-    InvalidEvent,
-    TransientError,
-    first_complaint,
-)
-from tunewheel_runtime.identity.roles import Caller, NotAuthorised
+from tunewheel_runtime.identity.roles import Caller
 from tunewheel_runtime.refusals import Refused
-
-NOT_KEPT = (Refused, TransientError, InvalidEvent, NotAuthorised, ValidationError)
-"""The errors after which a person's input on a page is not kept."""
-
-
-def reason_of(error: Exception) -> str:
-    """Return the text of an error of ``NOT_KEPT``."""
-    if isinstance(error, ValidationError):
-        field, reason = first_complaint(error)
-        return f"{field} {reason}"
-    return str(error)
 
 
 def reviewer_of(caller: Caller, name: str | None) -> str:

@@ -25,8 +25,6 @@ PublicUrl = Annotated[str, AfterValidator(_public)]
 class Settings(ServiceSettings):
     """``TUNEWHEEL_*`` variables of the console."""
 
-    refresh_seconds: float = Field(default=1.0, gt=0)
-    """How often an open page checks for changes."""
     recent_events: int = Field(default=1_000, ge=1)
     """How many of the latest events per partition are read at the start, of topics that carry traffic."""
 

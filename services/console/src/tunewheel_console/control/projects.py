@@ -80,6 +80,7 @@ def _detail(project: Project, now: datetime) -> ProjectDetail:
         spec=project.spec.model_dump(mode="json", exclude_unset=True) if project.spec else None,
         declared_at=facts.declared.time if facts.declared and project.spec else None,
         routes=project.desired.desired.routes if project.desired else (),
+        generation=project.desired.generation if project.desired else None,
         pinned=project.pinned,
         alarms=tuple(alarm_summary(project, name, still) for name in still),
         decision=facts.decision.data if facts.decision else None,

@@ -94,7 +94,7 @@ ADDRESSES = (
     _list("evaluations"),
     _one("evaluations", "evaluation_id"),
     _list("models"),
-    _one("models", "model_id", rollouts=f"{PROJECT}/rollouts?limit=1000"),
+    _one("models", "model_id", rollouts=f"{PROJECT}/rollouts?limit=1000", serving=PROJECT),
     _list("turns"),
     _one("turns", "turn_id"),
     _list("alarms"),
