@@ -232,7 +232,7 @@ async def test_a_prompt_is_answered_in_a_form_with_a_field_for_each_property(loo
 
 async def test_a_review_shows_two_answers_and_not_whose_they_are(look: Any):
     page = (await look("/projects/desk/reviews/rev-1")).text
-    assert {"new", "old"} == set(re.findall(r"<pre>(new|old) \d</pre>", page))
+    assert {"new", "old"} == set(re.findall(r"<pre[^>]*>(new|old) \d</pre>", page))
     assert "desk-1" not in page
     assert "desk-0" not in page
     assert re.findall(r'name="choice" value="(\w+)"', page) == ["left", "same", "right"]

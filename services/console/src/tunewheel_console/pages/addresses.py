@@ -59,6 +59,26 @@ def _one(noun: str, name: str, **asks: Question) -> Address:
     return Address(f"/projects/{{project}}{path}", noun.removesuffix("s"), {"it": PROJECT + path} | asks)
 
 
+def _after(noun: str, name: Callable[[Mapping[str, Any]], str | None]) -> Question:
+    """Return the question for one of ``noun``, whose name stands in the answers so far; None: do not ask."""
+
+    def path(found: Mapping[str, Any], _: Mapping[str, str]) -> str | None:
+        asked = name(found)
+        return f"{PROJECT}/{noun}/{asked}" if asked else None
+
+    return path
+
+
+def _first(found: Mapping[str, Any], answer: str, field: str) -> str | None:
+    """Return the first name that ``answer`` has in ``field``."""
+    return next(iter(found.get(answer, {}).get(field) or ()), None)
+
+
+def _difference(found: Mapping[str, Any]) -> str | None:
+    version = found.get("dataset", {})
+    return f"{version['previous']}/diff/{version['dataset_id']}" if version.get("previous") else None
+
+
 def _queue(noun: str, name: str) -> Address:
     """Return the page on which people answer one item after the other."""
     path = f"{PROJECT}/{noun}/{{{name}}}"
@@ -96,7 +116,16 @@ ADDRESSES = (
     _list("models"),
     _one("models", "model_id", rollouts=f"{PROJECT}/rollouts?limit=1000", serving=PROJECT),
     _list("turns"),
-    _one("turns", "turn_id"),
+    _one(
+        "turns", "turn_id",
+        alarm=_after("alarms", lambda found: _first(found, "it", "alarm_ids")),
+        labels=_after("labels", lambda found: _first(found, "alarm", "labels")),
+        dataset=_after("datasets", lambda found: found["it"]["dataset_id"]),
+        diff=_after("datasets", _difference),
+        run=_after("runs", lambda found: found["it"]["run_id"]),
+        evaluation=_after("evaluations", lambda found: _first(found, "run", "evaluations")),
+        rollouts=f"{PROJECT}/rollouts?limit=1000",
+    ),
     _list("alarms"),
     _one("alarms", "alarm_id"),
     _list("detectors"),
@@ -152,7 +181,8 @@ def _add(api: FastAPI, address: Address) -> None:
             except NotAnswered as error:
                 if not found:
                     return _refused(request, error)
-                lacks[name] = str(error)
+                if error.status != HTTPStatus.FORBIDDEN:  # what is for others is not missing
+                    lacks[name] = str(error)
         page = draw(address.template, request, live=address.live, lacks=lacks, **found)
         return HTMLResponse(page, headers=HEADERS)
 
