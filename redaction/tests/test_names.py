@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 from tunewheel_redaction.addresses import find_addresses
 from tunewheel_redaction.names import find_names, given_names
+from tunewheel_redaction.redaction import find_entities
 
 
 @pytest.mark.parametrize(
@@ -16,9 +17,30 @@ from tunewheel_redaction.names import find_names, given_names
         ("It was Anna. I saw Carla Weiss.", ["Anna", "Carla Weiss"]),
         ("for Vide A. Persson's team", ["Vide A. Persson"]),
         ("Мария Иванова не может войти", ["Мария Иванова"]),
+        ("Hi Xenzo, the export fails", ["Xenzo"]),
+        ("they asked Kastner.", ["Kastner"]),
+        ("Kastner, Vasquez and Quarkel agree", ["Kastner", "Vasquez", "Quarkel"]),
+        ("we met anna, olga, pavel and quirx", ["anna", "olga", "pavel", "quirx"]),
+        ("written by naomi kastner yesterday", ["naomi kastner"]),
+        ("Xurka: hello\nAnna: hi", ["Xurka", "Anna"]),
+        ("Xurka Qimbel\nAcme Works\n12 Long Lane", ["Xurka Qimbel"]),
+        ("Ms. Anna Berg Apt. 12 9 Long Lane", ["Anna Berg"]),
+        ("my partner Xurka Qimbel lives there", ["Xurka Qimbel"]),
+        ("Ravil G Yefimov and Samoylova", ["Ravil G Yefimov", "Samoylova"]),
     ],
 )
 def test_names_are_found(text: str, names: list[str]) -> None:
+    assert [text[one.start : one.end] for one in find_entities([text], ("PERSON",))[0]] == names
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("name: jane miller", ["jane miller"]),
+        ("my name is qirxa", ["qirxa"]),
+    ],
+)
+def test_names_in_small_letters_are_found(text: str, names: list[str]) -> None:
     assert [text[found.start : found.end] for found in find_names(text)] == names
 
 
@@ -30,6 +52,10 @@ def test_names_are_found(text: str, names: list[str]) -> None:
         "Grafana Loki and Jenkins restart in May; see <PERSON> and Anna@example.com",
         "at Anna Bridge and the Olivia Smith Hospital",
         "WILL THE SERVER RESTART IN APRIL? Mark all as done.",
+        "The Heron and the Wren need a new battery; the display says Error",
+        "Hi Team, my name is wrong on the invoice. FOR A PARTICULAR PURPOSE",
+        "Known Issues\nExport\n12 Windows fail",
+        "Steps:\nExpected: it opens\nActual: nothing, apples, pears and plums",
     ],
 )
 def test_products_menus_and_placeholders_are_no_names(text: str) -> None:
@@ -44,6 +70,10 @@ def test_products_menus_and_placeholders_are_no_names(text: str) -> None:
         ("1317 Kimberly Way\n Apt. 9\n Bend\n OR 21959.", "1317 Kimberly Way\n Apt. 9\n Bend\n OR 21959"),
         ("lives at Rua Igreja 25 now", "Rua Igreja 25"),
         ("write to P.O. Box 242", "P.O. Box 242"),
+        ("at 33 avenue de provence now", "33 avenue de provence"),
+        ("lives in Piroska u. 97", "Piroska u. 97"),
+        ("ved hersnapvej 18 i dag", "hersnapvej 18"),
+        ("Via delle Coste 41", "Via delle Coste 41"),
         ("12 Long Lane\n0171 1234567", "12 Long Lane"),
     ],
 )

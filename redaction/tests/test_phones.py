@@ -35,6 +35,18 @@ def test_every_number_of_a_long_line_is_found(separator: str) -> None:
     assert [text[one.start : one.end] for one in find_entities([text], PHONE)[0]] == numbers
 
 
+@pytest.mark.parametrize(
+    ("text", "numbers"),
+    [
+        ("Tel. 030 1234567 / 0171 2345678, Fax 030 7654321", ["030 1234567", "0171 2345678", "030 7654321"]),
+        ("Anna 030/1234567, Ben 089/7654321", ["030/1234567", "089/7654321"]),
+        ("Tel: 01 23 45 67 89 / 06 12 34 56 78", ["01 23 45 67 89", "06 12 34 56 78"]),
+    ],
+)
+def test_national_numbers_of_a_contact_list_are_found(text: str, numbers: list[str]) -> None:
+    assert [text[one.start : one.end].strip() for one in find_entities([text], PHONE)[0]] == numbers
+
+
 def test_a_text_full_of_numbers_asks_the_costly_recogniser_a_bounded_number_of_times() -> None:
     asked: list[str] = []
 

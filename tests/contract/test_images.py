@@ -73,7 +73,7 @@ def test_all_that_is_written_lies_in_a_volume(stage: str) -> None:
     volumes = re.findall(r'"([^"]+)"', text)
     environment = image_environment(stage)
     paths = {name: value for name, value in environment.items() if value.startswith("/") and name != "PATH"}
-    assert {"HOME", "TMPDIR", "TUNEWHEEL_CACHE_DIR"} <= paths.keys()
+    assert {"HOME", "TMPDIR", "TUNEWHEEL_CACHE_DIR", "KF_RULE_CACHE_DIR"} <= paths.keys()
     for name, value in paths.items():
         assert any(Path(value).is_relative_to(volume) for volume in volumes), f"{name}={value}"
 

@@ -9,7 +9,9 @@ from tunewheel_redaction.names import UPPER
 
 SCORE = 0.6
 _WORD = rf"[{UPPER}][\w'’.\-]{{0,30}}"  # noqa: RUF001
-_PARTICLE = "(?:de|da|do|del|della|des|du|la|le|les|los|las|van|von|der|den|am|an|im|of|the|and|al)"
+_PARTICLE = (
+    "(?:de|da|do|dei|del|della|delle|degli|des|du|la|le|les|los|las|van|von|der|den|am|an|im|of|the|and|al)"
+)
 _WORDS = rf"{_WORD}(?: (?:{_PARTICLE} ){{0,2}}{_WORD}){{0,4}}"
 _NUMBER = r"\d{1,5}[A-Za-z]?"
 _STREET = (
@@ -17,16 +19,17 @@ _STREET = (
     "Cres|Highway|Hwy|Parkway|Pkwy|Circle|Trail|Gardens|Grove|Mews|Alley|Way"
 )
 _STREET_BEFORE = (
-    "Rua|Rúa|Rue|rue|Via|Viale|Corso|Piazza|Piazzetta|Calle|Avenida|Avda|Av|Paseo|Plaza|Carrer|Praça|Largo|"
+    "C/|Rua|Rúa|Rue|rue|Via|Viale|Corso|Piazza|Piazzetta|Calle|Avenida|Avda|Av|Paseo|Plaza|Carrer|Praça|Largo|"
     "Travessa|Estrada|Strada|ul|ulica|trg|Trg|Cesta|Boulevard|Bd|Chemin|Allée|Place|Quai|Route"
 )
 _STREET_END = (
     "stra(?:ß|ss)e|str|weg|gasse|platz|allee|damm|ufer|vej|gade|gata|gatan|gaten|vägen|veien|vegen|katu|kuja|tie|"
-    "laan|straat|plein|gracht|kade|dreef|utca|braut|stræti|straeti|vegur|stræde|bakken|tee|út"
+    "laan|straat|plein|gracht|kade|dreef|utca|braut|stien|vei|stræti|straeti|vegur|stræde|bakken|tee|út"
 )
 _UNIT = r"(?:Apt|Apartment|Suite|Ste|Flat)\.? #?\d{1,5}[A-Za-z]?"
 _ANNOUNCED = (
-    r"(?i:address(?:es)?(?: is|:| to| with| as)?|lives? (?:at|on|in)|located (?:at|on)|meet(?: me| you)? at)"
+    r"(?i:address(?:es)?(?: is|:| to| with| as)?|lives? (?:at|on|in)|located (?:at|on)|corner of|"
+    r"meet(?: me| you)? at)"
 )
 _BEFORE = rf"(?:{_STREET_BEFORE})\.? (?:{_PARTICLE} ){{0,2}}{_WORDS}"
 _ANCHORS = (
@@ -34,6 +37,10 @@ _ANCHORS = (
     rf"\b(?:{_NUMBER},? ){{0,2}}{_BEFORE},? {_NUMBER}\b",
     rf"\b{_NUMBER},? {_BEFORE}",
     rf"\b(?:\d{{2,6}} )?(?:{_WORD} )?{_WORD}?(?:{_STREET_END})\.? {_NUMBER}\b",
+    rf"\b{_NUMBER},? (?:rue|avenue|boulevard|chemin|allée|quai) (?:{_PARTICLE} ){{0,2}}[^\W\d_]{{3,30}}",
+    rf"\brue (?:{_PARTICLE} ){{1,2}}[^\W\d_]{{3,30}} {_NUMBER}\b",
+    rf"\b{_WORDS} (?:tee|utca|útja|u\.|tér|vei) {_NUMBER}\b",
+    rf"\b[a-zß-ž]{{3,30}}(?:straße|strasse|vej|gade|gatan|laan|straat|gasse) {_NUMBER}\b",
     r"(?i:\b(?:P\.? ?O\.? ?Box|Postbox|Postfach|Apartado|Boîte postale) \d{1,6}\b)",
     r"(?i:\b(?:PSC|Unit|CMR) \d{3,4},? Box \d{3,5}\b)",
     r"(?i:\b(?:APO|FPO|DPO) A[AEP] \d{5}\b)",

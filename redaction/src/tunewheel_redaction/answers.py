@@ -18,6 +18,20 @@ LONGEST_NUMBER = 40
 _PHONE_WORDS = {"call", "cell", "fax", "handy", "mobile", "msisdn", "tel", "telefon", "whatsapp"}
 PHONE_KEY = rf'(?i)(?:{"|".join(sorted(_PHONE_WORDS))}|phone)[^"]*"\s*:'
 """A pattern, for Python and for Rust alike, for a key that announces a telephone number."""
+_NAME_WORDS = frozenset(
+    [
+        "name",
+        "contact",
+        "customer",
+        "assignee",
+        "requester",
+        "reporter",
+        "author",
+        "owner",
+        "employee",
+        "surname",
+    ]
+)
 _JOINT = re.compile(r"(?<=[a-z])(?=[A-Z])|[\W_]")
 """Separates the words of a key: ``homePhone``, ``tel_2``."""
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"(?P<key>\s*:)?|-?[0-9][0-9.eE+-]*', re.DOTALL)
@@ -42,7 +56,7 @@ class Part:
     end: int
     text: str
     announced: str = ""
-    """The kind of value that the JSON key names, a telephone number or a password, in words that the
+    """The kind of value that the JSON key names, a telephone number, a password or a name, in words that the
     recognisers know from texts; empty for other keys."""
 
 
@@ -115,7 +129,9 @@ def _announced(key: str) -> str:
     words = _JOINT.sub(" ", key).lower()
     if any(word in _PHONE_WORDS or "phone" in word for word in words.split()):
         return "phone: "
-    return "password: " if announces_secret(words) else ""
+    if announces_secret(words):
+        return "password: "
+    return "name: " if not _NAME_WORDS.isdisjoint(words.split()) else ""
 
 
 def _whole(token: str) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import re
+from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
 
@@ -85,11 +86,13 @@ def _encoded(texts: pl.Series, entities: Sequence[str]) -> dict[int, list[Findin
 
 def without_overlaps(findings: Sequence[Finding]) -> list[Finding]:
     """Return the best of overlapping ``findings``: by score, then length, then place in the list."""
-    chosen: list[Finding] = []
+    chosen: list[Finding] = []  # by position
     for finding in sorted(findings, key=lambda f: (-f.score, f.start - f.end)):
-        if all(finding.end <= other.start or other.end <= finding.start for other in chosen):
-            chosen.append(finding)
-    return sorted(chosen, key=lambda f: f.start)
+        at = bisect_left(chosen, finding.start, key=lambda f: f.start)
+        is_free = not at or chosen[at - 1].end <= finding.start
+        if is_free and (at == len(chosen) or finding.end <= chosen[at].start):
+            chosen.insert(at, finding)
+    return chosen
 
 
 class Redactor:

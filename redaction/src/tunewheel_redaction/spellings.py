@@ -1,5 +1,5 @@
-"""Finds personal data that is spelt so that a machine does not read it: "jane at acme dot com", addresses
-broken over lines, Base64, and card numbers split over the turns of a conversation."""
+"""Finds e-mail addresses and URLs, and what is spelt so that a machine does not read it: "jane at acme dot
+com", addresses broken over lines, Base64, and card numbers split over the turns of a conversation."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import base64
 import binascii
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import pairwise
 
 from tunewheel_redaction.check_digits import passes_luhn
@@ -14,9 +15,16 @@ from tunewheel_redaction.finding import Finding
 
 _BREAK = r"[ \t]{0,2}=?\r?\n[ \t>]{0,4}"
 _DOT = rf"(?:\.(?:{_BREAK})?| \. | dot )"
-_SPELT = re.compile(
-    rf"(?i)(?<![\w.+-])([\w.+-]{{1,64}}?)((?:{_BREAK})?@(?:{_BREAK})?| {{1,2}}@ {{1,2}}| at )"
-    rf"((?:[\w-]{{1,63}}{_DOT}){{1,5}}[a-z]{{2,24}})(?![\w-])"
+_LOCAL = r"\w.+!#$%&'*/=?^`{|}~-"
+"""The characters before the ``@`` (RFC 5322 §3.2.3)."""
+_EMAIL = re.compile(
+    rf"(?i)(?<![\w+])(?<!\w[.-])([\w+][{_LOCAL}]{{0,63}}?)"
+    rf"((?:{_BREAK})?@(?:{_BREAK})?| {{1,2}}@ {{1,2}}| at )"
+    rf"((?:[\w-]{{1,63}}{_DOT}){{1,8}}[^\W\d_]{{2,24}})(?![\w-])"
+)
+_URL = re.compile(
+    r"(?i)(?<![\w@.-])(?:https?://)?((?:[\w-]{1,63}\.){1,8}[^\W\d_]{2,24})(?![\w@-])"
+    r"(?::\d{1,5}\b)?(?:[/?#][^\s\"'<>]*)?"
 )
 _LOOSE = re.compile(r"(?i) dot |[._+\d]")
 ENCODED = r"[A-Za-z0-9+/]{12,}={0,2}"
@@ -26,20 +34,34 @@ _QUARTERS = re.compile(r"(?<![\w-])\d{4}(?:[ -]?\d{4}){0,2}(?![\w-])")
 _CARD = re.compile(r"[3-6]\d{15}")
 
 
-def find_spelt_emails(text: str) -> list[Finding]:
-    """Find e-mail addresses with spaces, line breaks, or the words "at" and "dot" in them. The domain must
-    end with a public suffix."""
-    from tldextract.tldextract import TLD_EXTRACTOR
-
+def find_emails(text: str) -> list[Finding]:
+    """Find e-mail addresses, also with spaces, line breaks, or the words "at" and "dot" in them. The domain
+    must end with a public suffix."""
     findings: list[Finding] = []
-    for match in _SPELT.finditer(text):
+    for match in _EMAIL.finditer(text):
         local, at, domain = match.groups()
         said = at.strip().lower() == "at"
         if said and not (_LOOSE.search(local) or re.search("(?i) dot ", domain)):
             continue  # "look at example.com" is no address
-        if TLD_EXTRACTOR(re.sub(r"\s|=|>", "", re.sub("(?i) dot ", ".", domain))).suffix:
-            findings.append(Finding("EMAIL_ADDRESS", match.start(), match.end(), 0.8))
+        if _is_public(re.sub(r"\s|=|>", "", re.sub("(?i) dot ", ".", domain))):
+            findings.append(Finding("EMAIL_ADDRESS", match.start(1), match.end(), 0.8))
     return findings
+
+
+def find_urls(text: str) -> list[Finding]:
+    """Find addresses of pages, with or without ``https://``, whose host ends with a public suffix."""
+    return [
+        Finding("URL", match.start(), match.start() + len(match.group().rstrip(".,;:!?)")), 0.6)
+        for match in _URL.finditer(text)
+        if _is_public(match[1])
+    ]
+
+
+@lru_cache(1 << 14)
+def _is_public(domain: str) -> bool:
+    from tldextract.tldextract import TLD_EXTRACTOR
+
+    return bool(TLD_EXTRACTOR(domain).suffix)
 
 
 def decoded_runs(text: str) -> list[tuple[int, int, str]]:

@@ -72,7 +72,8 @@ class PiiPolicy(Strict):
     secrets: Annotated[bool, Field(exclude_if=bool)] = True
     """Replaces keys, tokens and passwords by <SECRET>."""
     names: Annotated[bool, Field(exclude_if=bool)] = True
-    """Replaces by <PERSON> names with a known given name, and names after words such as "my name is"."""
+    """Replaces by <PERSON> names with a known given or family name, and names after words such as "my name
+    is"."""
     addresses: Annotated[bool, Field(exclude_if=bool)] = True
     """Replaces postal addresses by <LOCATION>."""
     patterns: Annotated[tuple[PiiPattern, ...], Field(max_length=50)] = ()

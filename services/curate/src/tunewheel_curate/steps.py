@@ -113,9 +113,12 @@ DRAFTS: dict[Kind, Draft] = {
 
 ROW_STEPS = (
     Step(
-        "normalization", normalize, "title input output rejected_output",
+        "normalization", normalize, "title input history output rejected_output",
         writes="title input output rejected_output", kinds=ASKED,
-        options=lambda c: {"task": c.spec.task, "min_characters": c.spec.dataset.min_characters},
+        options=lambda c: {
+            "task": c.spec.task, "min_characters": c.spec.dataset.min_characters,
+            "max_tokens": c.spec.dataset.max_tokens,
+        },
     ),
     Step(
         "cleaning", clean_records, f"kind {TALK}", writes=f"{TALK} flags cut", kinds=ASKED,

@@ -39,7 +39,9 @@ def test_texts_that_read_the_same_have_one_key() -> None:
 
 
 def test_near_empty_inputs_are_dropped(records) -> None:
-    stage = normalize_records(records({"input": " hi "}, {"output": " \n"}, {}), min_characters=3)
+    stage = normalize_records(
+        records({"input": " hi "}, {"output": " \n"}, {}), pl.lit(value=False), min_characters=3
+    )
     assert stage.funnel.reasons == {"near_empty": 1, "no_output": 1}
     assert stage.kept.height == 1
 

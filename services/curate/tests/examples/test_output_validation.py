@@ -8,7 +8,10 @@ from tunewheel_contracts.formats.example_formats import CleaningSpec
 from tunewheel_contracts.formats.spec import TaskSpec
 from tunewheel_curate.examples.answer_shape import shape_of
 from tunewheel_curate.examples.output_validation import (
+    CHARACTERS_PER_TOKEN,
+    LONGEST_ROW,
     canonical_output,
+    normalize,
     spelt_answers,
     validate_outputs,
 )
@@ -130,3 +133,17 @@ def test_free_text_in_structured_answers_is_looked_at(records, texts, policy, re
     frame = records({"output": json.dumps(texts)})
     stage = checked(frame, task, CleaningSpec.model_validate(policy))
     assert stage.funnel.reasons == ({reason: 1} if reason else {})
+
+
+@pytest.mark.parametrize("place", ["title", "input", "history", "output", "rejected_output"])
+@pytest.mark.parametrize("max_tokens", [100, LONGEST_ROW])
+def test_a_row_that_is_too_long_is_dropped_unread(place: str, max_tokens: int) -> None:
+    most = max(LONGEST_ROW, CHARACTERS_PER_TOKEN * max_tokens)
+    whole = {"title": "", "input": "what?", "history": None, "output": "yes", "rejected_output": None}
+    rest = sum(len(text or "") for name, text in whole.items() if name != place)
+    rows = [whole | {"record_id": f"r{n}", place: "x" * (most - rest + n)} for n in (0, 1)]
+    records = pl.DataFrame(rows, schema_overrides={"history": pl.String, "rejected_output": pl.String})
+    task = TaskSpec(system_prompt="Answer.")
+    stage = normalize(records, task, min_characters=3, max_tokens=max_tokens)
+    assert stage.kept["record_id"].to_list() == ["r0"]
+    assert stage.dropped["reason"].to_list() == ["too_long"]

@@ -118,18 +118,20 @@ def comparison_keys(texts: pl.Series) -> pl.Series:
     return pl.Series(texts.name, keys, dtype=pl.String)
 
 
-def normalize_records(records: pl.DataFrame, *, min_characters: int) -> Stage:
-    """Normalise ``title``, ``input`` and ``output``; drop records with a nearly empty input or a blank
-    output.
+def normalize_records(records: pl.DataFrame, too_long: pl.Expr, *, min_characters: int) -> Stage:
+    """Normalise ``title``, ``input`` and ``output``; drop records that are ``too_long``, or have a nearly
+    empty input or a blank output.
 
-    Reasons: ``near_empty`` (the input has fewer than ``min_characters`` characters), ``no_output`` (the
-    output is blank).
+    Reasons: ``too_long``, ``near_empty`` (the input has fewer than ``min_characters`` characters),
+    ``no_output`` (the output is blank).
     """
     cleaned = records.with_columns(
         normalize_texts(records[name]) for name in ("title", "input")
     ).with_columns(pl.col("output").str.strip_chars())
     reason = (
-        pl.when(pl.col("input").str.len_chars() < min_characters)
+        pl.when(too_long)
+        .then(pl.lit("too_long"))
+        .when(pl.col("input").str.len_chars() < min_characters)
         .then(pl.lit("near_empty"))
         .when(pl.col("output") == "")
         .then(pl.lit("no_output"))

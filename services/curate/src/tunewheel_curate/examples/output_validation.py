@@ -56,10 +56,25 @@ def validate_outputs(records: pl.DataFrame, task: TaskSpec, cleaning: CleaningSp
     return drop("output_validation", labelled, pl.Series(reasons, dtype=pl.String))
 
 
-def normalize(records: pl.DataFrame, task: TaskSpec, *, min_characters: int) -> Stage:
-    """Normalise questions and ``ANSWERS``; see ``normalize_records`` and ``spelt_answers``."""
-    spelt = [spelt_answers(records[name], task) for name in ANSWERS]
-    return normalize_records(records.with_columns(spelt), min_characters=min_characters)
+LONGEST_ROW = 65_536
+CHARACTERS_PER_TOKEN = 16
+"""A row may have ``LONGEST_ROW`` characters, or so many for each of ``max_tokens``: quotations are cut later.
+A longer row is dropped unread, because its steps would take longer than a second."""
+
+
+def normalize(records: pl.DataFrame, task: TaskSpec, *, min_characters: int, max_tokens: int) -> Stage:
+    """Normalise questions and ``ANSWERS``; see ``normalize_records`` and ``spelt_answers``.
+
+    Reasons: ``too_long``, and those of ``normalize_records``.
+    """
+    most = max(LONGEST_ROW, CHARACTERS_PER_TOKEN * max_tokens)
+    sizes = records.select(pl.col("title", "input", "history", *ANSWERS).fill_null("").str.len_chars())
+    too_long = pl.lit(sizes.sum_horizontal() > most)
+    read = records.with_columns(
+        pl.when(~too_long).then(pl.col(name)).otherwise(pl.lit("")).alias(name) for name in ("title", "input")
+    ).with_columns(pl.when(~too_long).then(pl.col(name)).alias(name) for name in ANSWERS)
+    spelt = [spelt_answers(read[name], task) for name in ANSWERS]
+    return normalize_records(read.with_columns(spelt), too_long, min_characters=min_characters)
 
 
 def check_rules(records: pl.DataFrame, rules: Sequence[OutputRule]) -> Stage:

@@ -34,7 +34,7 @@ LIMITS = (
     "An answer that is well-formed and wrong, and whose question nobody else answered, is not found.",
 )
 PATTERNS_ALONE = (
-    "Personal data is found by its form, and names by lists of given names: about seven in ten. The pipeline "
+    "Personal data is found by its form, and names by lists of names: about seven in eight. The pipeline "
     "of `dataset.pii.named_entities` finds more. Other names stay, and anything else without a form."
 )
 NAMED_ENTITIES = (
