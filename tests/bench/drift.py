@@ -39,9 +39,11 @@ from questions import (
     Questions,
     Rng,
     Scene,
+    another,
     bursts,
     encode,
     evenly,
+    greeted,
     load,
     scene,
     shifted,
@@ -61,8 +63,10 @@ NEW = ((1, 2, 8, HOTELS), (20,))
 """Numbers of new intents. Those of a group share a draw: as many intents as the most of them needs are held
 back, so that the reference is fitted once."""
 EIGHT = NEW[0]
-PARTS = ("power", "answers", "false", "turned", "bursts", "reworded", "thumbs", "cost", "shares")
+PARTS = ("power", "answers", "false", "turned", "bursts", "reworded", "greeted", "thumbs", "cost", "shares")
 REWORDED = ((0.1, 0.3), (0.25, 0.3), (0.25, 0.6), (0.5, 0.3), (0.5, 0.6), (1.0, 0.3), (1.0, 0.6))
+GREETED = ((0.05, 30), (0.1, 4), (0.1, 30), (0.1, 300), (0.2, 30), (0.2, 300))
+GREETED_WINDOWS = 50
 INPUT = tuple(one for one in DETECTORS if one.family == "input" and one.name != "documents")
 """What documents lack is for ``drift_documents``: no passage is looked up here."""
 
@@ -113,6 +117,12 @@ def main() -> None:
                 _reworded, [(size, share, dropped, n) for n in range(given.draws)], chunksize=1
             )
             found[kind] = told(first, INPUT)
+            say(kind, found[kind])
+        for share, forms in GREETED if "greeted" in given.only else ():
+            tasks = [(size, share, forms, n) for n in range(given.draws)]
+            counts = summed(pool.starmap(_greeted, tasks, chunksize=1))
+            kind = f"{share:.0%} of known traffic are {forms} forms of greetings"
+            found[kind] = {"windows": given.draws * GREETED_WINDOWS, "false alarms": counts}
             say(kind, found[kind])
         if "thumbs" in given.only:
             found["thumbs down, from 1,000 ratings at 10 %"] = thumbs(pool, given.ratings)
@@ -237,7 +247,7 @@ def ends_of(count: int) -> tuple[float, float]:
 def _false_alarms(kind: str, length: int, size: int, run: int) -> tuple[dict[str, int], dict[str, int]]:
     rng = np.random.default_rng((19, list(KINDS).index(kind), size, run))
     drawn = scene(_shared[0], size, EIGHT, rng)
-    items = [drawn.items[n] for n in KINDS[kind](drawn, length * WINDOW, rng)]
+    items = [another(drawn.items[n], rng) for n in KINDS[kind](drawn, length * WINDOW, rng)]
     states = opened(DETECTORS, drawn)
     counts: dict[str, int] = {}
     near: dict[str, int] = {}
@@ -260,7 +270,7 @@ def _bursts(size: int, draw: int) -> dict[str, int]:
     rng = np.random.default_rng((23, size, draw))
     drawn = scene(_shared[0], size, EIGHT, rng)
     stream = bursts(drawn, PROMPTS, rng)
-    return alarms_in(INPUT, opened(INPUT, drawn), (drawn.items[n] for n in stream))
+    return alarms_in(INPUT, opened(INPUT, drawn), (another(drawn.items[n], rng) for n in stream))
 
 
 def _reworded(size: int, share: float, dropped: float, draw: int) -> dict[str, int]:
@@ -269,6 +279,15 @@ def _reworded(size: int, share: float, dropped: float, draw: int) -> dict[str, i
     drawn = scene(_shared[0], size, EIGHT, rng, share=share, dropped=dropped)
     stream = rng.permutation(drawn.known)[:CALM]
     return alarms_in(INPUT, opened(INPUT, drawn), (drawn.items[n] for n in stream))
+
+
+def _greeted(size: int, share: float, forms: int, draw: int) -> dict[str, int]:
+    rng = np.random.default_rng((37, size, round(100 * share), forms, draw))
+    drawn = scene(_shared[0], size, EIGHT, rng)
+    counts: dict[str, int] = {}
+    items = greeted(drawn, GREETED_WINDOWS * WINDOW, rng, share=share, forms=forms)
+    alarms_in(INPUT, opened(INPUT, drawn), items, counts)
+    return counts
 
 
 def shares() -> dict[str, dict[str, float]]:

@@ -21,15 +21,13 @@ from typing import Any
 
 import numpy as np
 from alarms import DRIFT
-from questions import DATA, ENCODER, START, WINDOW, Questions, Scene, encode, load, scene, told_of
+from questions import DATA, START, WINDOW, Questions, Scene, encode, further, load, scene
 from report import write_report
 from sklearn.svm import LinearSVC
 from tunewheel_contracts.events.monitoring import InferenceScored, LabelsRequested
-from tunewheel_embedding.static import StaticEmbedder, unit_length
 from tunewheel_monitor.alarms import weigh
 from tunewheel_monitor.detectors import WEIGHTS, Opening
 from tunewheel_monitor.detectors.novelty import Novelty
-from tunewheel_monitor.detectors.picking import encoded
 from tunewheel_monitor.state import ProjectState, Version
 
 SIZE, NEW, SHIFT, CANNED = 1_000, 8, 0.2, 0.05
@@ -71,12 +69,10 @@ def asked(questions: Questions, draw: int, share: float) -> dict[str, float]:
     known = np.resize(rng.permutation(drawn.known), MOST)
     stream = np.where(is_new, np.resize(traffic, MOST), known)
     is_encoded = rng.random(MOST) < share
-    greeting = canned(drawn)
+    (greeting,) = further(drawn, [GREETING])
     items = [
-        drawn.items[place].model_copy(
-            update={"completion_id": f"q-{n}"}
-            | (greeting if is_canned[n] else {})
-            | ({} if is_encoded[n] else {"encoded": None})
+        (greeting if is_canned[n] else drawn.items[place]).model_copy(
+            update={"completion_id": f"q-{n}"} | ({} if is_encoded[n] else {"encoded": None})
         )
         for n, place in enumerate(stream)
     ]
@@ -101,18 +97,6 @@ def asked(questions: Questions, draw: int, share: float) -> dict[str, float]:
         "canned": places.count(-1), "accuracy": round(some, 3), "accuracy of five times": round(most, 3),
         "accuracy of as many at random": round(as_many, 3),
         "share": round(some / most, 3),
-    }  # fmt: skip
-
-
-def canned(drawn: Scene) -> dict[str, Any]:
-    """Return the scores of the greeting."""
-    vector = StaticEmbedder().embed([GREETING])
-    scores = drawn.coverage.score(vector)
-    assert drawn.encoding is not None
-    return {
-        "novelty": float(scores.novelty[0]), "novel": bool(scores.novel[0]), "cell": int(scores.cell[0]),
-        "vector": encoded(unit_length(vector)[0]),
-        "encoded": told_of(drawn.encoding, ENCODER.units([GREETING]))[0],
     }  # fmt: skip
 
 

@@ -21,7 +21,8 @@ from tunewheel_contracts.formats.serving import RouteRole
 from tunewheel_embedding.sentence import SentenceEmbedder
 from tunewheel_embedding.static import StaticEmbedder, Vectors, unit_length
 from tunewheel_monitor.coverage import LEVELS, ODD, Coverage, Encoding
-from tunewheel_monitor.detectors.picking import encoded
+from tunewheel_monitor.detectors.picking import SCALE, decoded, encoded
+from tunewheel_monitor.reference import shortest_of
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 HOTELS = 0
@@ -30,6 +31,16 @@ MOST_SPARE = 2_000
 """Of the train split's prompts that are not in the reference: known traffic, beside the test split's."""
 START = datetime(2026, 1, 1, tzinfo=UTC)
 WINDOW = 100
+GREETINGS = (
+    "hi", "hello", "hey", "thanks", "thank you", "ok", "okay", "hello there", "hi there", "good morning",
+    "good afternoon", "good evening", "thanks a lot", "bye", "goodbye", "yes", "no", "great", "perfect",
+    "cheers", "hi team", "are you there", "anyone there", "help", "i need help", "can you help me",
+    "talk to a human", "agent please", "call me back", "got it", "cool", "nice", "test", "ping",
+    "sent from my iphone", "how are you", "what can you do", "who are you", "start", "menu", "cancel",
+    "stop", "wait", "one moment", "never mind", "sorry", "good day", "dear sir or madam", "best regards",
+    "kind regards",
+)  # fmt: skip
+SAID = ("{}", "{}!", "{}.", "{} please", "ok {}", "{} :)", "{}, thank you", "hey {}")
 Rng = np.random.Generator
 Stream = Sequence[int]
 
@@ -67,6 +78,8 @@ class Scene:
     """The reference's questions, as rows of ``Questions``."""
     rows: Any
     """By item: its row of ``Questions``."""
+    shortest: int
+    """The characters that a question must have to be compared."""
     encoding: Encoding | None = None
 
 
@@ -147,13 +160,25 @@ def scene(
     if encoding is not None and questions.encoded is not None:
         told = told_of(encoding, questions.encoded[asked])
         items = [item.model_copy(update={"encoded": one}) for item, one in zip(items, told, strict=True)]
+    shortest = shortest_of([questions.texts[n] for n in chosen])
+    items = [judged(item, questions.texts[n], shortest) for item, n in zip(items, asked, strict=True)]
     intents = questions.intents[asked]
     new = {
         count: np.where(np.isin(intents, fresh[:count]) if count else questions.hotels[asked])[0]
         for count in group
     }
     right = labels == intents
-    return Scene(coverage, np.arange(len(known)), new, items, intents, right, chosen, asked, encoding)
+    return Scene(
+        coverage, np.arange(len(known)), new, items, intents, right, chosen, asked, shortest, encoding
+    )
+
+
+def judged(item: InferenceScored, text: str, shortest: int) -> InferenceScored:
+    """Return ``item`` as the monitor scores it: a text that is too short has no figures of the reference."""
+    if len(text) >= shortest:
+        return item
+    figures = ("cell", "novelty", "novel", "vector", "encoded")
+    return item.model_copy(update=dict.fromkeys(figures))
 
 
 def told_of(encoding: Encoding, vectors: Vectors) -> list[Encoded]:
@@ -230,6 +255,58 @@ def of_intents(by_intent: Sequence[Any], shares: Any, count: int, rng: Rng) -> l
     return [int(by_intent[kind][int(rng.random() * len(by_intent[kind]))]) for kind in chosen]
 
 
+def turned_bursts(drawn: Scene, count: int, rng: Rng) -> Stream:
+    """Popularity turns over as in ``reordered``, and in every second window there is a burst."""
+    calm, hot = reordered(drawn, count, rng), bursts(drawn, count, rng)
+    return [(hot if n // WINDOW % 2 else calm)[n] for n in range(count)]
+
+
+def another(item: InferenceScored, rng: Rng) -> InferenceScored:
+    """Return ``item`` as of another text with the same scores. Streams are longer than the data, and the
+    monitor tells a text that comes again by its vector."""
+
+    def changed(vector: str | None) -> str | None:
+        if vector is None:
+            return None
+        components = decoded(vector)
+        components[rng.integers(len(components), size=3)] += rng.choice([-1, 1]) / SCALE
+        return encoded(components)
+
+    found = item.encoded and item.encoded.model_copy(update={"vector": changed(item.encoded.vector)})
+    return item.model_copy(update={"vector": changed(item.vector), "encoded": found})
+
+
+def further(drawn: Scene, texts: Sequence[str]) -> list[InferenceScored]:
+    """Return further texts as the scene's reference scores them."""
+    vectors = StaticEmbedder().embed(texts)
+    scores, units = drawn.coverage.score(vectors), unit_length(vectors)
+    odd = drawn.coverage.facts.levels[LEVELS.index(ODD)]
+    told = told_of(drawn.encoding, ENCODER.units(texts)) if drawn.encoding else [None] * len(texts)
+    items = [
+        drawn.items[0].model_copy(
+            update={
+                "completion_id": f"f-{n}", "novelty": float(scores.novelty[n]),
+                "novel": bool(scores.novel[n]), "cell": int(scores.cell[n]), "encoded": told[n],
+                "vector": encoded(units[n]) if scores.novelty[n] > odd else None,
+            }
+        )
+        for n in range(len(texts))
+    ]  # fmt: skip
+    return [judged(item, text, drawn.shortest) for item, text in zip(items, texts, strict=True)]
+
+
+def greeted(drawn: Scene, count: int, rng: Rng, *, share: float, forms: int) -> list[InferenceScored]:
+    """Draw known prompts, a ``share`` of which is one of so many ``forms`` of greetings, by Zipf's law."""
+    every = [said.format(word) for said in SAID for word in GREETINGS]
+    often = 1 / np.arange(1, forms + 1)
+    chosen = further(drawn, rng.permutation(every)[:forms].tolist())
+    which = rng.choice(forms, count, p=often / often.sum())
+    is_greeting = rng.random(count) < share
+    known = evenly(drawn, count, rng)
+    return [chosen[which[n]] if is_greeting[n] else another(drawn.items[known[n]], rng) for n in range(count)]
+
+
 KINDS: dict[str, Callable[[Scene, int, Rng], Stream]] = {
     "even": evenly, "Zipf": zipf, "Zipf, reordered slowly": reordered, "bursts": bursts,
+    "Zipf, reordered slowly, half of the windows bursts": turned_bursts,
 }  # fmt: skip

@@ -41,7 +41,7 @@ BELLS = [f"{owner} {part} {what}" for owner in ("My", "Her", "The") for part in 
 KINDS = ("income", "inheritance", "property", "dividend", "payroll")
 TAXES = [
     f"May I {verb} the {kind} tax of {year}?"
-    for year in (1999, 2011)
+    for year in (1999, 2005, 2011, 2017)
     for verb in ("appeal", "postpone")
     for kind in KINDS
 ]
@@ -162,7 +162,7 @@ async def test_bad_answers_end_a_canary_new_questions_raise_an_alarm_and_bad_inp
             await production.ask([text], **canary, output="no JSON")
         (judged,) = await bus.collect(topics.ROLLOUT_JUDGED, 1, where=lambda event: event.project == project)
         await bus.send("inference.completed", b"x", b"{", {"ce_type": b"inference.completed"})
-        await production.ask(TAXES + TAXES)
+        await production.ask(TAXES)
         (drift,) = await bus.collect(
             topics.DRIFT_DETECTED, 1, where=lambda e: e.project == project and e.data.detector == "input"
         )
@@ -271,7 +271,7 @@ async def test_two_processes_share_the_projects_and_a_killed_one_loses_and_doubl
 
         async def ask(upto: int) -> None:
             for production in productions:
-                await production.ask((TAXES + TAXES)[production.sent : upto])
+                await production.ask(TAXES[production.sent : upto])
 
         async def all_counted() -> None:
             await until(lambda: all(counted(store, one.project) == one.sent for one in productions))

@@ -6,7 +6,6 @@ the month is about: an outage, spam, a new intent that stays, somebody who votes
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -19,6 +18,7 @@ from tunewheel_contracts.events.production import DriftDetected
 from tunewheel_contracts.formats.serving import RouteRole
 from tunewheel_embedding.static import Vectors, unit_length
 from tunewheel_monitor.coverage import Coverage
+from tunewheel_monitor.detectors.picking import encoded
 from tunewheel_monitor.scoring import near
 
 START = datetime(2026, 3, 2, tzinfo=UTC)
@@ -113,7 +113,7 @@ class Traffic:
                 placed = {
                     "dataset_id": champion.dataset_id, "cell": int(found.cell[n]),
                     "novelty": float(found.novelty[n]), "novel": bool(found.novel[n]), "near": close[n],
-                    "vector": _packed(units[n]) if found.novel[n] else None,
+                    "vector": encoded(units[n]) if found.novel[n] else None,
                 }  # fmt: skip
             when = at + timedelta(seconds=times[n])
             items += self._answered(intent, model, is_canary, when, users[n], placed)
@@ -186,7 +186,3 @@ class Traffic:
 
 def _scored(**fields: Any) -> InferenceScored:
     return InferenceScored.model_construct(**fields)
-
-
-def _packed(unit: Vectors) -> str:
-    return base64.b64encode(np.rint(unit * 127).astype(np.int8).tobytes()).decode()

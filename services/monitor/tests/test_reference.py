@@ -23,6 +23,7 @@ from tunewheel_monitor.reference import (
     labels_of,
     questions_of,
     shares_of_words,
+    shortest_of,
     size_of,
     words_in,
 )
@@ -65,6 +66,11 @@ def test_only_what_users_ask_is_the_reference() -> None:
 def test_versions_without_formats_hold_answers_alone() -> None:
     old = split(("ex-1", "It broke.", None))
     assert questions_of(old, limit=10) == questions_of(old.drop("format"), limit=10) == ["It broke."]
+
+
+def test_one_question_in_a_hundred_of_a_dataset_is_shorter_than_what_is_compared() -> None:
+    assert shortest_of(["x" * n for n in range(10, 211)]) == 12
+    assert shortest_of(["hi"] * 3 + ["a longer question"] * 97) == len("hi"), "a dataset with greetings"
 
 
 def test_a_column_of_free_text_holds_no_labels() -> None:

@@ -86,6 +86,16 @@ async def test_a_question_like_those_of_the_reference_is_not_novel(desk: Any) ->
     assert known.novelty == pytest.approx(0.0, abs=1e-3)
 
 
+@pytest.mark.parametrize("text", ["hi", "Thanks!"])
+async def test_a_question_shorter_than_nearly_all_of_the_dataset_s_is_not_compared(
+    desk: Any, text: str
+) -> None:
+    await in_production(desk)
+    greeting, new = await scores(desk, *(desk.traffic.completion(one) for one in (text, tax_texts(1)[0])))
+    assert (greeting.dataset_id, new.novel) == ("ds-1", True)
+    assert (greeting.cell, greeting.novelty, greeting.novel, greeting.vector) == (None,) * 4
+
+
 async def test_a_user_is_one_pseudonym_of_the_project_in_every_process(desk: Any) -> None:
     await in_production(desk)
     asked = [desk.traffic.completion(BIKES[0], customer=name) for name in ("Ann", "Ann", "Bob")]

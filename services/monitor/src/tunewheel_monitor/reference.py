@@ -40,6 +40,9 @@ ERASING = timedelta(days=1)
 """For so long after an erasure no encoded reference is stored: the version may still have the erased rows."""
 RETRY_SECONDS = 30.0
 FEWEST_TEXTS = 10
+SHORT = 0.01
+"""A question that is shorter than all but this share of the dataset's is not compared with them: "hi" or
+"thanks" lies far from every question, and says nothing about a topic."""
 SHORTEST_WORD = 3
 MOST_LABELS = 500
 """A field with more different values is free text."""
@@ -71,6 +74,8 @@ class Reference:
     """The terms of all rows, case folded. An answer that uses them invents nothing."""
     words: Mapping[str, float]
     """By word: the share of questions that contain it."""
+    shortest: int = 0
+    """The characters that a question must have to be compared."""
     labels: frozenset[str] = frozenset()
     """The labels of all rows; empty if there are too many different values."""
     encoding: Encoding | None = None
@@ -240,6 +245,7 @@ def fit(
         Coverage.fit(embed(questions), asking["label"].fill_null("").to_list() if labels else ()),
         frozenset(terms_of(contents)),
         shares_of_words(questions),
+        shortest_of(questions),
         labels,
     )
 
@@ -294,6 +300,11 @@ def asked(messages: Sequence[Any]) -> str:
         if role == "user":
             return str(content)
     return ""
+
+
+def shortest_of(questions: Sequence[str]) -> int:
+    """Return the characters that a question must have to be compared with ``questions``."""
+    return int(np.quantile([len(question) for question in questions], SHORT))
 
 
 def words_in(text: str) -> set[str]:

@@ -187,21 +187,25 @@ class Scorer:
         found, units = reference.coverage.score(vectors), unit_length(vectors)
         odd = reference.coverage.facts.levels[LEVELS.index(ODD)]
         alarms = near(units, around.clusters)
-        located: list[Fields] = []
-        for n in range(len(questions)):
-            fields: Fields = {
-                "dataset_id": reference.dataset_id,
-                "cell": int(found.cell[n]),
-                "novelty": round(float(found.novelty[n]), 4),
-                "novel": bool(found.novel[n]),
-                "near": alarms[n],
-                "language": language_of(questions[n]),
-            }
+        located: list[Fields] = [
+            {"dataset_id": reference.dataset_id, "near": alarms[n], "language": language_of(question)}
+            for n, question in enumerate(questions)
+        ]
+        judged = [n for n, question in enumerate(questions) if len(question) >= reference.shortest]
+        for n in judged:
+            located[n]["cell"] = int(found.cell[n])
+            located[n]["novelty"] = round(float(found.novelty[n]), 4)
+            located[n]["novel"] = bool(found.novel[n])
             if found.novelty[n] > odd:
-                fields["vector"] = encoded(units[n])
-            located.append(fields)
-        times = [data.completed_at for data in completions]
-        for n, by_encoder in self.sample.scores(completions[0].project, questions, times, reference.encoding):
+                located[n]["vector"] = encoded(units[n])
+        drawn = self.sample.scores(
+            completions[0].project,
+            [questions[n] for n in judged],
+            [completions[n].completed_at for n in judged],
+            reference.encoding,
+        )
+        for place, by_encoder in drawn:
+            n = judged[place]
             located[n]["encoded"] = by_encoder
             if by_encoder.novel:  # people may be asked about it
                 located[n]["vector"] = encoded(units[n])

@@ -11,7 +11,7 @@ from tunewheel_monitor.coverage import LEVELS, NOVEL_QUANTILE, ODD, Coverage
 from tunewheel_monitor.detectors import Opening, State, evidence
 from tunewheel_monitor.detectors.novelty import Novelty, caution, encoder_of
 from tunewheel_monitor.detectors.picking import encoded, pick
-from tunewheel_monitor.detectors.points import margin
+from tunewheel_monitor.detectors.points import REMEMBERED, margin
 
 from .conftest import alarms, answer, opening, windows
 
@@ -121,6 +121,70 @@ def test_one_user_cannot_make_a_topic(world: World):
     detector = Novelty()
     state = detector.open(opening(dataset_id="ds-1", coverage=world.coverage.facts))
     assert alarms(windows(detector, state, items)) == []
+
+
+def canned(world: World, share: float, forms: int, count: int) -> list[Any]:
+    """Return known questions, a share of which are some texts that the dataset lacks, by Zipf's law."""
+    often = 1 / np.arange(1, forms + 1)
+    texts = world.questions(np.full(forms, TOPICS))
+    for name, text in enumerate(texts):
+        assert text.novel
+        object.__setattr__(text, "vector", f"text {name}")
+    drawn = world.rng.choice(forms, count, p=often / often.sum())
+    known = world.questions(world.known(count))
+    return [
+        texts[drawn[n]] if world.rng.random() < share else item.model_copy(update={"vector": f"other {n}"})
+        for n, item in enumerate(known)
+    ]
+
+
+@pytest.mark.parametrize(("share", "forms"), [(0.05, 4), (0.1, 30), (0.2, 4)])
+def test_texts_that_many_send_alike_are_no_novelty_however_often_they_come(
+    world: World, share: float, forms: int
+):
+    detector = Novelty()
+    state = detector.open(opening(dataset_id="ds-1", coverage=world.coverage.facts))
+    seen = windows(detector, state, canned(world, share, forms, 10_000))
+    assert alarms(seen) == []
+    assert seen[-1].effect > share / 2, "the share of novel questions is told as it is"
+    assert len(state["asked"]) == REMEMBERED
+    assert alarms(windows(detector, state, world.questions(world.mixed(600, 0.2)))), "new topics are seen"
+
+
+def test_texts_that_many_send_alike_are_no_novelty_to_a_state_of_an_earlier_release(
+    world: World, blurred: World
+):
+    detector, state = Novelty(), judged_by(blurred, world)
+    for part in (state, state["encoded"]):
+        del part["asked"]
+    items = [
+        blurred_one.model_copy(
+            update={
+                "encoded": Encoded(
+                    encoder="e", cell=one.cell, novelty=one.novelty, novel=one.novel, vector=one.vector
+                )
+            }
+        )
+        for one, blurred_one in zip(
+            canned(world, 0.2, 10, 5_000), blurred.questions(blurred.known(5_000)), strict=True
+        )
+    ]
+    assert alarms(windows(detector, state, items)) == []
+    assert state["encoded"]["asked"]
+
+
+def test_repeats_alone_neither_end_an_alarm_nor_raise_one(world: World):
+    detector = Novelty()
+    state = detector.open(opening(dataset_id="ds-1", coverage=world.coverage.facts))
+    again = canned(world, 1.0, 1, 300)
+    assert alarms(windows(detector, state, again)) == []
+    new = [
+        one.model_copy(update={"vector": f"new {n}"})
+        for n, one in enumerate(world.questions(world.mixed(600, 0.5)))
+    ]
+    assert alarms(windows(detector, state, new))[-1] == 5
+    assert alarms(windows(detector, state, again)) == [0, 1, 2]
+    assert alarms(windows(detector, state, world.questions(world.known(1_000))))[-1:] != [9]
 
 
 def test_errors_of_many_regions_cancel_out_and_those_of_a_popular_region_do_not():

@@ -104,3 +104,31 @@ def test_a_window_of_any_length_has_so_many_kinds_at_most():
         detector.see(state, make(kind))
     assert len(state["window"]) == MOST_KINDS + 1
     assert sum(state["window"].values()) == 3 * MOST_KINDS
+
+
+@pytest.mark.parametrize(("share", "texts", "alarmed"), [(0.5, 1, True), (0.5, 5, True), (0.5, 2_000, False)])
+def test_many_who_suddenly_ask_the_same_novel_text_move_the_mixture(share: float, texts: int, alarmed: bool):
+    rng = np.random.default_rng(5)
+    usual = [answer(dataset_id="ds-1", cell=kind, novel=False) for kind in drawn(rng, 5_000, ZIPF)]
+    outage = [
+        answer(dataset_id="ds-1", cell=7, novel=True, vector=f"text {rng.integers(texts)}")
+        if rng.random() < share
+        else usual[n]
+        for n in range(1_500)
+    ]
+    detector = Mixture()
+    state = detector.open(opening(dataset_id="ds-1"))
+    assert alarms(windows(detector, state, usual)) == []
+    assert bool(alarms(windows(detector, state, outage))) is alarmed
+
+
+def test_greetings_that_the_dataset_lacks_are_part_of_the_usual_mixture():
+    rng = np.random.default_rng(6)
+    items = [
+        answer(dataset_id="ds-1", cell=7, novel=True, vector=f"text {rng.integers(30)}")
+        if rng.random() < 0.2
+        else answer(dataset_id="ds-1", cell=kind, novel=False)
+        for kind in drawn(rng, 10_000, ZIPF)
+    ]
+    detector = Mixture()
+    assert alarms(windows(detector, detector.open(opening(dataset_id="ds-1")), items)) == []

@@ -31,7 +31,6 @@ from typing import Literal
 
 from tunewheel_contracts.events.monitoring import InferenceScored
 
-from tunewheel_monitor.coverage import LEVELS, ODD
 from tunewheel_monitor.detectors import evidence, picking
 from tunewheel_monitor.detectors.documents import CALIBRATION
 from tunewheel_monitor.detectors.points import (
@@ -40,6 +39,7 @@ from tunewheel_monitor.detectors.points import (
     ENCODED_DOUBT,
     ENCODED_PAIRS,
     NOVEL,
+    ODD_LEVEL,
     close,
     doubt_of,
     opened,
@@ -50,7 +50,8 @@ from tunewheel_monitor.detectors.protocol import Finding, Opening, State
 
 ENCODED = 0.8
 """The weight of the evidence from encoded questions, where there is an encoder."""
-_ODD = LEVELS.index(ODD)
+ENOUGH = 0.9
+"""The encoder's window ends once it has so large a share of a window's questions: some are too short."""
 
 
 class Novelty:
@@ -83,18 +84,18 @@ class Novelty:
             return None
         level = encoded_level = None
         if item.novelty is not None and item.cell is not None:
-            level = take(state, item, item.cell, item.novelty)
+            level = take(state, item, item.cell, item.novelty, item.vector)
         part, found = state.get("encoded"), item.encoded
         if part and found is not None and found.encoder == part["encoder"]:
-            encoded_level = take(part, item, found.cell, found.novelty)
+            encoded_level = take(part, item, found.cell, found.novelty, found.vector)
         if level is None:
             return None
         asking = state.setdefault("asking", picking.fresh())  # states of earlier releases have none
         asking["seen"] += 1
         if found is not None and encoded_level is not None:
-            if found.vector is not None and encoded_level > _ODD:
+            if found.vector is not None and encoded_level > ODD_LEVEL:
                 picking.note(asking, item.completion_id, found.vector, encoded=True)
-        elif item.vector is not None and level > _ODD:
+        elif item.vector is not None and level > ODD_LEVEL:
             picking.note(asking, item.completion_id, item.vector)
         return level > NOVEL
 
@@ -103,7 +104,7 @@ class Novelty:
             return None
         p_value, part, items = p_of(state), state.get("encoded"), state["window"][1]
         close(state, p_value)
-        if part and part["window"][1] * part["evidence"]["stake"] >= 1:
+        if part and part["window"][1] * part["evidence"]["stake"] >= ENOUGH:
             close(part, p_value)
         told = leading(state)
         novel, seen = (done + now for done, now in zip(told["recent"], told["window"], strict=True))

@@ -4,13 +4,14 @@ region. ``novelty.py`` says how, and gathers the evidence of such measures.
 
 from __future__ import annotations
 
+import zlib
 from bisect import bisect_left
 from collections.abc import Sequence
 from math import sqrt
 
 from tunewheel_contracts.events.monitoring import InferenceScored
 
-from tunewheel_monitor.coverage import LEVELS, NOVEL_QUANTILE, POINTS, CoverageFacts
+from tunewheel_monitor.coverage import LEVELS, NOVEL_QUANTILE, ODD, POINTS, CoverageFacts
 from tunewheel_monitor.detectors import evidence, picking
 from tunewheel_monitor.detectors.documents import CALIBRATION, SPREAD
 from tunewheel_monitor.detectors.protocol import Opening, State
@@ -58,7 +59,14 @@ ENCODED_BURST = [1, 60]
 CAUTION = 2.0
 """Where there is a sentence encoder, evidence must be so many times as strong as the risk asks: that costs
 no power."""
+GROWTH = 1_000.0
+"""In one window the evidence grows to at most so many times what it was before. A burst of known questions
+may last a window; a new subject stays for another one."""
 NOVEL = LEVELS.index(NOVEL_QUANTILE)
+ODD_LEVEL = LEVELS.index(ODD)
+REMEMBERED = 1_000
+"""So many odd texts are remembered, those that were asked last. The same text again is no evidence: greetings
+and canned messages come often, and the dataset may lack them."""
 
 
 def opened(opening: Opening, facts: CoverageFacts, weight: float, *, doubt: float) -> State:
@@ -84,32 +92,52 @@ def opened(opening: Opening, facts: CoverageFacts, weight: float, *, doubt: floa
         "of": "the dataset",
         "votes": {},
         "most": max(1, round(PER_USER * opening.drift.window / 100)),
+        "asked": [],
     }
 
 
-def take(state: State, item: InferenceScored, cell: int, novelty: float) -> int | None:
+def take(state: State, item: InferenceScored, cell: int, novelty: float, vector: str | None) -> int | None:
     """Update one measure's state with a question, and return below which of the ``LEVELS`` its novelty
-    lies; None: it does not count."""
+    lies; None: it does not count. ``vector``: the measure's own, which odd questions have. A text that was
+    asked before counts for the size of a change, and is no evidence of one."""
     if cell >= len(state["counts"]) or not admitted(state["votes"], item.user, state["most"]):
         return None
-    if state.get("sample") is not None:  # states of earlier releases have none
+    is_odd = bisect_left(state["levels"], novelty) > ODD_LEVEL
+    again = is_odd and vector is not None and asked_before(state, vector)
+    if state.get("sample") is not None and not again:  # states of earlier releases have none
         calibrate(state, cell, novelty)
     level = bisect_left(state["levels"], novelty)
+    state["window"][0] += level > NOVEL
+    state["window"][1] += 1
+    if again:
+        return level
     points = POINTS[level]
     lately = state["lately"].setdefault(str(cell), [0.0, 0])
     lately[0], lately[1] = round(lately[0] + points, 3), lately[1] + 1
     e_value = points / (usual(state, cell) * state.get("doubt", 1.0))
     e_value = min(1.0, e_value) if lately[1] > allowed(state, cell) else e_value
-    evidence.bet(state["evidence"], e_value, CAUTION * evidence.CEILING)
-    state["window"][0] += level > NOVEL
-    state["window"][1] += 1
+    before = state.setdefault("before", max(1.0, strength(state)))  # states of earlier releases have none
+    ceiling = min(CAUTION * evidence.CEILING, GROWTH * before * state["evidence"]["threshold"])
+    evidence.bet(state["evidence"], e_value, ceiling)
     return level
+
+
+def asked_before(state: State, vector: str) -> bool:
+    """Return whether an odd text was asked lately, and remember it, as a checksum of its vector."""
+    asked: list[int] = state.setdefault("asked", [])  # states of earlier releases have none
+    text = zlib.crc32(vector.encode())
+    found = text in asked
+    if found:
+        asked.remove(text)
+    asked.append(text)
+    del asked[:-REMEMBERED]
+    return found
 
 
 def close(state: State, p_value: float) -> None:
     """End one measure's window."""
     state["recent"] = list(recalled(state["recent"], state["window"][0], state["window"][1], RECENT))
-    state["window"], state["votes"] = [0, 0], {}
+    state["window"], state["votes"], state["before"] = [0, 0], {}, max(1.0, strength(state))
     learn(state, healthy=p_value >= HEALTHY and state.get("sample") is None)
     state["margin"] = margin(state["mixture"], state["counts"], state["spread"])
 
