@@ -38,7 +38,6 @@ def test_a_paused_run_is_told_as_such(state: Any, desk: Any):
     state.apply(desk.controlled(TrainAction.PAUSE))
     project = state.projects["desk"]
     assert run_summary(project, project.runs["run-1"], {}).state == "paused"
-    assert project.place.note == "is paused"
     state.apply(desk.controlled(TrainAction.RESUME))
     assert run_summary(project, project.runs["run-1"], {}).state == "training"
 

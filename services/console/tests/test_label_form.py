@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tunewheel_console.label_form import answer_of, fields_of
+from tunewheel_console.label_form import fields_of
 from tunewheel_contracts.formats.spec import TaskSpec
 
 SCHEMA = {
@@ -51,4 +51,3 @@ def test_each_property_is_a_field_of_its_kind() -> None:
 def test_other_answers_are_one_field(spec: dict[str, Any], kind: str) -> None:
     (field,) = fields_of(task(**spec))
     assert (field.name, field.kind) == ("", kind)
-    assert answer_of(task(**spec), {"": "yes"}) == "yes"

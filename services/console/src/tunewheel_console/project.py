@@ -26,7 +26,6 @@ from tunewheel_contracts.topics import PROJECT_DECLARED, SERVING_DESIRED, TopicS
 from tunewheel_wheel.wheel import Wheel
 
 from tunewheel_console.commands import Commands
-from tunewheel_console.place import RESTING, Place, Step, place_by_traffic, place_of
 from tunewheel_console.queues import LabelRequests, Reviews
 from tunewheel_console.run import RUN_EVENTS, Run
 
@@ -34,33 +33,6 @@ KEPT = 50
 """How many of the latest drifts and rejections are kept per project."""
 TRAFFIC = (RecordIngested, InferenceCompleted, FeedbackReceived, WindowJudged)
 """Events of topics that carry traffic, or figures that change with it."""
-
-
-@dataclass
-class Seen:
-    """The traffic of one project that was read since the process began."""
-
-    counts: dict[str, int] = field(default_factory=dict[str, int])
-    """By event type, how many events were read."""
-    thumbs_down: int = 0
-    places: dict[Step, Place] = field(default_factory=dict[Step, Place])
-    """By step, where the latest record, completion or alarm brings the project while it rests."""
-
-    def add(self, envelope: Envelope[Any]) -> bool | None:
-        """Count an event. Return whether it brings the project to the place that is kept already; None: it
-        brings the project nowhere."""
-        data = envelope.data
-        if isinstance(data, TRAFFIC):
-            self.counts[data.type] = self.counts.get(data.type, 0) + 1
-            self.thumbs_down += isinstance(data, FeedbackReceived) and data.rating == "down"
-        place = place_by_traffic(envelope)
-        if place is None:
-            return None
-        before = self.places.get(place.step)
-        if before is not None and place.at < before.at:
-            return True
-        self.places[place.step] = place
-        return before is not None and (before.note, before.tone) == (place.note, place.tone)
 
 
 @dataclass
@@ -99,12 +71,8 @@ class Project:
     """By the id of the event."""
     erasures: dict[str, ErasureCompleted] = field(default_factory=dict[str, ErasureCompleted])
     """The proofs of erasures, by the id of the event."""
-    seen: Seen = field(default_factory=Seen)
-    """Its recent traffic."""
-    settled: bool = False
-    """Whether traffic was seen since the last event of another kind."""
     version: int = 0
-    """Grows with every change, except of the traffic counts, which change all the time."""
+    """Grows with every change, but not with traffic, which comes all the time."""
     ids: set[str] = field(default_factory=set[str])
     """The ids of events that were applied and may come again."""
     described: tuple[int, ProjectSummary] | None = None
@@ -112,12 +80,6 @@ class Project:
 
     def __post_init__(self) -> None:
         self.reviews = Reviews(self.wheel.facts.models)
-
-    @property
-    def traffic(self) -> str:
-        """The traffic counts as text; empty if there is no traffic."""
-        counts = ", ".join(f"{name} {count}" for name, count in sorted(self.seen.counts.items()))
-        return f"recent traffic: {counts}; thumbs down {self.seen.thumbs_down}" if counts else ""
 
     @property
     def pinned(self) -> str | None:
@@ -137,30 +99,6 @@ class Project:
     def stages(self) -> dict[str, Stage]:
         """The models' stages, the latest moved last."""
         return self.wheel.facts.models.stages
-
-    @property
-    def place(self) -> Place | None:
-        """Where the project is. Traffic moves it only where no turn goes on."""
-        course, place = self.wheel.place, None
-        if course is not None:
-            run = self.runs.get(course.run_id or "")
-            place = place_of(course, paused=run is not None and run.paused)
-        elif (declared := self.wheel.facts.declared) is not None:
-            place = Place(Step.INGEST, "declared", "waiting", declared.time)
-        for step, resting in ((Step.MONITOR, RESTING), (Step.INGEST, (Step.INGEST,))):
-            seen = self.seen.places.get(step)
-            if seen is not None and (place is None or (place.step in resting and place.at <= seen.at)):
-                return seen
-        return place
-
-    def see(self, envelope: Envelope[Any]) -> bool:
-        """Note an event of the traffic, or an alarm; return whether the project may be at another place than
-        before. The place itself is not computed for every record and completion."""
-        same = self.seen.add(envelope)
-        if same is None:
-            return False
-        changed, self.settled = not (same and self.settled), True
-        return changed
 
     def forget(self, topic: TopicSpec) -> None:
         """Apply a tombstone: the project is not declared, or not served, any more."""

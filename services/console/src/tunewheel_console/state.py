@@ -4,7 +4,6 @@ show it."""
 from __future__ import annotations
 
 import time
-from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,7 +27,7 @@ from tunewheel_contracts.topics import TopicSpec
 from tunewheel_runtime.deadletter import Undecoded
 
 from tunewheel_console.commands import Commands, Outcome, refusal_in, refused_as
-from tunewheel_console.project import TRAFFIC, Project, Seen
+from tunewheel_console.project import TRAFFIC, Project
 from tunewheel_console.run import Run
 
 _REPEATED = (
@@ -68,8 +67,6 @@ class Projects(dict[str, Project]):
     def __init__(self) -> None:
         super().__init__()
         self.resting: dict[str, Rest] = {}
-        self.seen: defaultdict[str, Seen] = defaultdict(Seen)
-        """The recent traffic of all projects, also of those at rest."""
         self.fold: Callable[[str], object] = self.resting.pop
         """Takes a project at rest into memory."""
         self.open: Callable[[str], Awaitable[None]] = _nothing
@@ -117,7 +114,6 @@ class ConsoleState:
     def apply(self, envelope: Envelope[Any]) -> None:
         """Apply one event. The same event a second time changes nothing."""
         if envelope.project in self.projects.resting and isinstance(envelope.data, TRAFFIC):
-            self.projects.seen[envelope.project].add(envelope)
             return
         project = self.projects.get(envelope.project)
         if project is None:
@@ -126,7 +122,7 @@ class ConsoleState:
 
     def begin(self, name: str) -> Project:
         """Return a project without events."""
-        return Project(name, Commands(self.refusals), seen=self.projects.seen[name])
+        return Project(name, Commands(self.refusals))
 
     def apply_to(self, project: Project, envelope: Envelope[Any]) -> bool:
         """Apply one event to its project; return whether it changed anything.
@@ -154,10 +150,7 @@ class ConsoleState:
             project.wheel.apply(envelope)
         project.reviews.apply(envelope)
         project.labels.apply(envelope)
-        moved = project.see(envelope)
-        if not traffic:
-            project.settled = False
-        project.version += moved or not traffic
+        project.version += not traffic
         return True
 
     def judge(self, envelope: Envelope[WindowJudged]) -> None:

@@ -17,7 +17,8 @@ async def test_a_project_tells_its_place_and_what_to_do(state: Any, desk: Any, a
     state.apply(desk.say("drift.detected", **(desk.drifted().data.model_dump() | alarm)))
     found = (await ask("/projects/desk")).json()
     assert (found["place"], found["champion"]) == ("serving", "desk-1")
-    assert found["counts"] == {"datasets": 1, "runs": 1, "promoted": 1, "alarms": 2, "open_alarms": 2}
+    counted = {"datasets": 1, "runs": 1, "promoted": 1, "alarms": 2, "open_alarms": 2}
+    assert found["counts"] == counted | {"labels_waiting": 0, "reviews_waiting": 0}
     assert found["next_steps"] == ["Run `tunewheel dataset build`."]
     assert {"alarm", "decision", "to do"} <= {line["about"] for line in found["report"]}
     assert found["spec"]["criteria"]
