@@ -18,7 +18,6 @@ from corpus import project
 from tunewheel_contracts.formats.example_formats import CleaningSpec
 from tunewheel_contracts.formats.recognised import PII_ENTITIES
 from tunewheel_contracts.formats.spec import ProjectSpec
-from tunewheel_curate.cleaning.injections import injected
 from tunewheel_curate.cleaning.redaction import redact_records
 from tunewheel_curate.cleaning.tickets import clean_records
 from tunewheel_curate.examples.formatting import with_key
@@ -85,7 +84,6 @@ def seconds(place: str, text: str, spec: ProjectSpec) -> float:
     kept = clean_records(kept, CleaningSpec(), free_text=True, min_characters=3).kept
     kept = redact_records(kept, spec.dataset.pii).kept
     kept = with_key(kept).kept
-    kept.select(injected(pl.col("input")))
     validate_outputs(kept, spec.task)
     return time.process_time() - started
 

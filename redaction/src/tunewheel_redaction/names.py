@@ -123,6 +123,11 @@ def family_names() -> frozenset[str]:
     return _read("family_names.txt")
 
 
+@cache
+def _small_given_names() -> frozenset[str]:
+    return frozenset(map(str.lower, given_names()))
+
+
 def _read(name: str) -> frozenset[str]:
     return frozenset((files("tunewheel_redaction") / name).read_text(encoding="utf-8").split())
 
@@ -139,9 +144,10 @@ def find_names(text: str) -> list[Finding]:
     for match in _CALLED.finditer(text):
         if match[1].islower() and match[1] not in NO_FAMILY:
             findings.append(Finding("PERSON", *match.span(1), SCORE))
+    small = _small_given_names()
     for match in _SMALL.finditer(text):
         given, initial, family = match.groups()
-        if given.title() in given_names() and (_is_name(family.title()) or (initial or "a")[0] not in "ai"):
+        if given in small and (_is_name(family.title()) or (initial or "a")[0] not in "ai"):
             findings.append(Finding("PERSON", match.start(), match.end(3), SCORE))
     findings += _again(text, findings)
     return list(dict.fromkeys(findings))
