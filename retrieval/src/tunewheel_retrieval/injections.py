@@ -17,67 +17,62 @@ from tunewheel_retrieval.hits import Passage
 
 _GAP = r"[^\n.!?]{0,40}"
 """What may stand between two words of one sentence."""
+# Honest texts say similar things: "ignore all previous mails", "n'oubliez pas les consignes", "ohne
+# Einschränkungen", "message to the assistant". So each pattern has a word that is said to a model alone.
 _PATTERNS = (
     # to drop what the model was told
     rf"\b(?:ignore|disregard|forget|override|bypass)\b{_GAP}"
-    r"\b(?:instructions?|prompts?|rules|directions|directives|guidelines|content policy)\b",
-    r"\b(?:ignore|disregard|forget) (?:all|everything|anything|what)\b"
-    r"[^\n.!?]{0,20}\b(?:above|before|previous|prior|were told|said)\b",
-    r"\b(?:ignorier|vergiss|vergesst|vergessen|missacht)\w{0,3}\b[^\n.!?]{0,40}"
-    r"\b(?:anweisung|instruktion|regel|richtlinie|vorgabe)\w{0,3}\b",
-    r"\b(?:ignore[zrs]?|ignora|ignorad|oublie[zrs]?|olvida|olvide|dimentica|dimenticate)\b[^\n.!?]{0,40}"
-    r"\b(?:instruction|consigne|instruccion|instrucción|instruccione|istruzion|règle|regla|regol)\w{0,3}\b",
-    r"\b(?:safety|security) (?:protocols?|checks?|filters?|rules|guidelines) (?:are |is )?(?:now )?"
-    r"(?:disabled|off|suspended|lifted)\b",
-    r"\bnew (?:instructions?|directives?)\s?:|\bneue anweisung(?:en)?\s?:",
-    r"\byour (?:new|real|true) (?:task|directive|instructions?|goal|role) (?:is|are|supersedes?)\b",
-    r"\byour rules (?:have|were) (?:been )?(?:changed|updated|replaced)\b",
-    rf"\b(?:ignore|disregard|forget|override|bypass|drop)\b{_GAP}"
-    r"\byour (?:training|programming|restrictions|constraints|limitations|safety|ethics|policies|filters?)\b",
-    r"\bfrom now on,? you (?:will|must|shall|are|have|can)\b",
+    r"\b(?:instructions?|prompts?|rules|directions|guidelines|content policy)\b",
+    r"\b(?:ignore|disregard|forget) (?:all|everything|anything)(?: of)?(?: the)?(?: text)? above\b",
+    r"\b(?:ignore|disregard|forget) (?:what|all|everything)(?: that)? you (?:were|have been) told\b",
+    rf"\b(?:ignore|disregard|forget)\b{_GAP}"
+    r"\byour (?:training|programming|restrictions|constraints|safety|ethics)\b",
+    rf"\bignorier\w{{0,3}}\b{_GAP}\b(?:anweisung|instruktion|regel|richtlinie|vorgabe)\w{{0,3}}\b",
+    r"\b(?:vergiss|vergesst|missachte) (?:alle|deine|die bisherig\w{1,2}|die vorherig\w{1,2})\b"
+    r"[^\n.!?]{0,20}\b(?:anweisung|instruktion|regel|richtlinie|vorgabe)\w{0,3}\b",
+    rf"\b(?:ignore[zrs]?|ignora)\b{_GAP}\b(?:instruction|consigne|instruccion|instrucción|istruzion)\w{{0,3}}\b",
+    r"\b(?:oublie[zs]? (?:toutes|tes|vos)|olvida (?:todas|tus)|dimentica (?:tutte|le tue))\b[^\n.!?]{0,20}"
+    r"\b(?:instruction|consigne|instruccion|instrucción|istruzion)\w{0,3}\b",
+    r"\bsafety (?:protocols?|filters?|guidelines) (?:are |is )?(?:now )?(?:disabled|off|suspended|lifted)\b",
+    r"\bnew instructions?\s?:|\bneue anweisung(?:en)?\s?:|\bnew directive\s?:",
+    r"\byour (?:new|real|true) (?:task|directive|instructions?|objective) (?:is|are|supersedes?)\b",
     # to say what it was told
-    r"\byour (?:system|hidden|initial|original|secret|internal) (?:prompt|instructions?|rules|guidelines)\b",
-    r"\b(?:what (?:is|are|was|were)|summari[sz]e|translate|copy|echo)\b[^\n.!?]{0,20}"
-    r"\b(?:system prompt|your instructions|your prompt)\b",
-    r"\b(?:print|repeat|output|show|copy|translate|echo)\b[^\n.!?]{0,20}"
-    r"\b(?:text|words|everything|content|conversation|message)\b[^\n.!?]{0,12}"
-    r"\b(?:above|before this|so far)\b",
+    r"\byour (?:system|hidden) (?:prompt|instructions?)\b",
+    r"\byour (?:initial|original|secret|internal) prompt\b",
+    r"\b(?:what is|what was|summari[sz]e|translate|copy|echo)\b[^\n.!?]{0,20}"
+    r"\b(?:system prompt|your prompt)\b",
+    r"\b(?:repeat|output|echo) (?:all |all of )?(?:the |every)?(?:text|words|thing) above\b",
     rf"\b(?:reveal|print|show|repeat|leak|output|dump|tell me|display)\b{_GAP}"
     r"\b(?:system (?:prompt|message|instructions?)|hidden prompt|your (?:initial |original |exact )?"
-    r"(?:instructions|prompt)|instructions (?:that )?you were given|your initial instructions)\b",
-    r"\brepeat (?:the words|everything|all text) above\b",
-    r"\b(?:deine|ihre) (?:systemanweisung|systemprompt|system-prompt)\w{0,3}\b",
-    r"\b(?:tes|vos|tus|tuas|tue|tuo|le tue|il tuo|tu) (?:instructions système|instrucciones del sistema|"
-    r"istruzioni di sistema|prompt del sistema|prompt de sistema|prompt di sistema|prompt système)",
+    r"(?:instructions|prompt)|instructions (?:that )?you were given)\b",
+    r"\bdeine (?:systemanweisung|systemprompt|system-prompt)\w{0,3}\b",
+    r"\b(?:tes|tus|le tue|il tuo|tu) (?:instructions système|instrucciones del sistema|"
+    r"istruzioni di sistema|prompt de[l]? sistema|prompt di sistema|prompt système)",
     # to be another model
     rf"\byou are (?:now|from now on)\b{_GAP}"
-    r"\b(?:dan|jailbroken|unrestricted|unfiltered|uncensored|a different|free of|no longer bound|"
-    r"without (?:any )?(?:limits|restrictions|rules|filters?))\b",
-    rf"\b(?:pretend|act|respond|answer|behave)\b{_GAP}"
+    r"\b(?:dan|jailbroken|unrestricted|unfiltered|uncensored|a different|no longer bound|"
+    r"without (?:any )?(?:restrictions|rules|filters?))\b",
+    r"\byou are (?:dan\b|an? (?:evil|unrestricted|uncensored|unfiltered|jailbroken|amoral)\b)",
+    rf"\b(?:pretend|respond|answer|act as)\b{_GAP}"
     r"\b(?:(?:have|with|has) no (?:rules|restrictions|filters?|limits|content policy)|uncensored|"
     r"unrestricted (?:model|ai)|without (?:any )?(?:restrictions|filters?))\b",
     r"\byou (?:now )?have no (?:rules|restrictions|filters?|limits)\b",
-    r"\b(?:developer|god|jailbreak|dan) mode\b|\bdo anything now\b",
-    r"\b(?:no|without(?: any)?|free of|not bound by) (?:ethical|moral|content|safety) "
+    r"\b(?:no|without(?: any)?|free of|not bound by) (?:ethical|moral) "
     r"(?:guidelines|restrictions|limits|limitations|filters?|policies|constraints|rules)\b",
-    r"\byou are (?:dan\b|an? (?:evil|unrestricted|uncensored|unfiltered|jailbroken|amoral)\b)",
-    r"\b(?:ohne|sin|sans|senza) (?:einschränkungen|restricciones|restrictions|restrizioni)\b"
-    r"[^\n]{0,40}(?:$|[.!])",
+    r"\b(?:developer|god|jailbreak|dan) mode\b|\bdo anything now\b",
     r"\b(?:base64|rot13|hex|binary)\b[^\n]{0,60}\b(?:do (?:exactly )?what it says|"
     r"follow the instructions?|execute it)\b",
     # to a model by name
     r"\b(?:note|notice|message|instructions?|attention|important)[ :,]{1,3}(?:to|for) "
-    r"(?:the |any |all |every )?(?:ai|bot|chatbot|assistant|language model|llm)s?\b",
-    r"\b(?:ai|llm) (?:assistant|agent|model|system)s?,? "
-    r"(?:reading|processing|summari[sz]ing|reviewing|integrating|indexing)\b",
-    r"\bif you(?: are|'re) an? (?:ai|llm|language model|chatbot|automated)\b",
+    r"(?:the |any |all |every )?(?:ai|bot|chatbot|language model|llm)s?\b",
+    r"\b(?:ai|llm) (?:assistant|agent|model|system)s?,? (?:reading|processing|summari[sz]ing|reviewing)\b",
+    r"\bif you(?: are|'re) an? (?:ai|llm|language model|chatbot)\b",
     # Tickets have lines like "System: Windows 11" too, so only a line that goes on as instructions do counts.
     r"(?m:^)\s{0,8}#{0,6}\s?(?:system|assistant)\s?:\s{0,8}"
-    r"(?:you\b|your\b|act\b|always\b|never\b|from now|respond\b|reply\b|answer\b|say\b|sure\b|ignore\b|"
-    r"the user is\b|grant\b)",
-    r"\bend of (?:user |system )?(?:input|prompt|instructions)\b ?[#=\]>*-]",
+    r"(?:you\b|your\b|act\b|always\b|never\b|from now|respond\b|reply\b|answer\b|say\b|sure\b|ignore\b)",
+    r"\bend of (?:user|system) (?:input|prompt|instructions)\b",
     # control tokens of chat templates
-    r"<\|[a-z0-9_.-]{1,64}\|>|\[/?inst\]|<</?sys>>|\[/?system(?: prompt| message)?\]",
+    r"<\|[a-z0-9_.-]{1,64}\|>|\[/?inst\]|<</?sys>>",
 )
 # polars runs this on Rust's regex crate, whose time is linear in the text. Word borders are ASCII only: with
 # Unicode borders the crate would use a slow engine for texts that are not ASCII.
