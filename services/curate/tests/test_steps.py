@@ -44,7 +44,7 @@ def drafts(**lanes: Lane) -> dict[Kind, Draft]:
 
 def test_every_column_that_a_step_reads_was_there_or_was_written_before() -> None:
     columns = {kind: {*RECORD_SCHEMA, *DRAFTED_SCHEMA} for kind in Kind}
-    columns |= {Kind.REPLAY: {"messages"}, Kind.PASSAGE: {"input", "messages", "side"}}
+    columns |= {Kind.REPLAY: {"messages"}, Kind.PASSAGE: {"document", "input", "messages", "side"}}
     for kind, there in columns.items():
         for step in STEPS:
             if kind in step.kinds:
