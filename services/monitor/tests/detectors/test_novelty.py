@@ -173,6 +173,30 @@ def test_texts_that_many_send_alike_are_no_novelty_to_a_state_of_an_earlier_rele
     assert state["encoded"]["asked"]
 
 
+@pytest.mark.parametrize(("share", "users", "is_seen"), [
+    (0.3, 2_000, True), (0.5, 2_000, True), (0.1, 2_000, False), (0.5, 10, False), (0.5, 0, False),
+])  # fmt: skip
+def test_what_many_named_users_ask_in_the_same_words_is_novel_where_it_fills_the_windows(
+    world: World, share: float, users: int, is_seen: bool
+):
+    detector = Novelty()
+    state = detector.open(opening(dataset_id="ds-1", coverage=world.coverage.facts))
+    items = [
+        one.model_copy(update={"user": f"user-{n % users}" if users else None})
+        for n, one in enumerate(canned(world, share, 1, 2_000))
+    ]
+    assert bool(alarms(windows(detector, state, items))) is is_seen
+
+
+def test_a_state_of_an_earlier_release_counts_how_often_a_text_comes(world: World):
+    state = Novelty().open(opening(dataset_id="ds-1", coverage=world.coverage.facts))
+    del state["times"]
+    items = [
+        one.model_copy(update={"user": f"user-{n}"}) for n, one in enumerate(canned(world, 0.5, 1, 2_000))
+    ]
+    assert alarms(windows(Novelty(), state, items))
+
+
 def test_repeats_alone_neither_end_an_alarm_nor_raise_one(world: World):
     detector = Novelty()
     state = detector.open(opening(dataset_id="ds-1", coverage=world.coverage.facts))

@@ -16,7 +16,7 @@ from tunewheel_monitor.detectors import evidence, picking
 from tunewheel_monitor.detectors.documents import CALIBRATION, SPREAD
 from tunewheel_monitor.detectors.protocol import Opening, State
 from tunewheel_monitor.detectors.rates import recalled
-from tunewheel_monitor.detectors.votes import admitted
+from tunewheel_monitor.detectors.votes import admitted, bucket
 
 SHRINKAGE = 20.0
 """The usual points of a region are shrunk towards those of the whole reference, as if so many more questions
@@ -67,6 +67,9 @@ ODD_LEVEL = LEVELS.index(ODD)
 REMEMBERED = 1_000
 """So many odd texts are remembered, those that were asked last. The same text again is no evidence: greetings
 and canned messages come often, and the dataset may lack them."""
+OUTAGE = 0.2
+"""Once one text has so large a share of a window, it is evidence again, once for each further named user. No
+greeting comes so often, but in an outage many ask in the same words."""
 
 
 def opened(opening: Opening, facts: CoverageFacts, weight: float, *, doubt: float) -> State:
@@ -93,6 +96,7 @@ def opened(opening: Opening, facts: CoverageFacts, weight: float, *, doubt: floa
         "votes": {},
         "most": max(1, round(PER_USER * opening.drift.window / 100)),
         "asked": [],
+        "times": {},
     }
 
 
@@ -103,7 +107,7 @@ def take(state: State, item: InferenceScored, cell: int, novelty: float, vector:
     if cell >= len(state["counts"]) or not admitted(state["votes"], item.user, state["most"]):
         return None
     is_odd = bisect_left(state["levels"], novelty) > ODD_LEVEL
-    again = is_odd and vector is not None and asked_before(state, vector)
+    again = is_odd and vector is not None and asked_before(state, vector, item.user)
     if state.get("sample") is not None and not again:  # states of earlier releases have none
         calibrate(state, cell, novelty)
     level = bisect_left(state["levels"], novelty)
@@ -122,8 +126,9 @@ def take(state: State, item: InferenceScored, cell: int, novelty: float, vector:
     return level
 
 
-def asked_before(state: State, vector: str) -> bool:
-    """Return whether an odd text was asked lately, and remember it, as a checksum of its vector."""
+def asked_before(state: State, vector: str, user: str | None) -> bool:
+    """Return whether an odd text was asked lately, and remember it, as a checksum of its vector. A text of
+    which the window is full counts as another one for each user who asks for the first time."""
     asked: list[int] = state.setdefault("asked", [])  # states of earlier releases have none
     text = zlib.crc32(vector.encode())
     found = text in asked
@@ -131,13 +136,17 @@ def asked_before(state: State, vector: str) -> bool:
         asked.remove(text)
     asked.append(text)
     del asked[:-REMEMBERED]
-    return found
+    times = state.setdefault("times", {})
+    times[str(text)] = times.get(str(text), 0) + 1
+    is_full = times[str(text)] > OUTAGE / state["evidence"]["stake"]
+    return found and not (is_full and user is not None and state["votes"][bucket(user)] == 1)
 
 
 def close(state: State, p_value: float) -> None:
     """End one measure's window."""
     state["recent"] = list(recalled(state["recent"], state["window"][0], state["window"][1], RECENT))
-    state["window"], state["votes"], state["before"] = [0, 0], {}, max(1.0, strength(state))
+    state["window"], state["votes"], state["times"] = [0, 0], {}, {}
+    state["before"] = max(1.0, strength(state))
     learn(state, healthy=p_value >= HEALTHY and state.get("sample") is None)
     state["margin"] = margin(state["mixture"], state["counts"], state["spread"])
 
