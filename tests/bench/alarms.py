@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from questions import WINDOW
+from scipy.stats import binomtest
 from tunewheel_contracts.events.monitoring import InferenceScored
 from tunewheel_contracts.formats.drift_spec import DriftSpec
 from tunewheel_monitor.detectors import Detector, Opening, State
@@ -64,14 +65,20 @@ def alarms_in(
 
 
 def told(first: Sequence[dict[str, int]], detectors: Sequence[Detector]) -> dict[str, Any]:
-    """Return power and median delay by detector, and of all together."""
+    """Return power with its exact interval of 95 % and median delay, by detector and of all together."""
     by_name = {d.name: [alarmed[d.name] for alarmed in first if d.name in alarmed] for d in detectors}
     by_name["any"] = [min(alarmed.values()) for alarmed in first if alarmed]
     return {
-        name: {"power": round(len(ends) / len(first), 3)}
+        name: {"power": round(len(ends) / len(first), 3), "interval": interval(len(ends), len(first))}
         | ({"prompts": int(np.median(ends))} if ends else {})
         for name, ends in by_name.items()
     }
+
+
+def interval(count: int, of: int) -> list[float]:
+    """Return the ends of the exact 95 % interval of a share (Clopper and Pearson, 1934)."""
+    ends = binomtest(count, of).proportion_ci(method="exact")
+    return [round(float(ends.low), 2), round(float(ends.high), 2)]
 
 
 def summary(cases: Sequence[bool]) -> dict[str, Any]:

@@ -120,10 +120,11 @@ def load() -> tuple[Questions, float]:
 
 def scene(
     questions: Questions, size: int, group: Sequence[int], rng: Rng, *,
-    share: float = 0.0, dropped: float = 0.0,
+    share: float = 0.0, dropped: float = 0.0, wrong: float = 0.0,
 ) -> Scene:  # fmt: skip
     """Draw which intents are new, and a reference of the others from banking77's train split. A ``share`` of
-    the reference's questions is in it a second time, with a share ``dropped`` of the words left out."""
+    the reference's questions is in it a second time, with a share ``dropped`` of the words left out; without
+    any, as copies. A share ``wrong`` of the reference's labels is another intent's."""
     banking = np.unique(questions.intents[~questions.hotels])
     fresh = rng.choice(banking, max(group), replace=False)
     is_known = ~np.isin(questions.intents, fresh) & ~questions.hotels
@@ -135,19 +136,22 @@ def scene(
     if len(again):
         words = [questions.texts[n].split() for n in again]
         kept = [" ".join(word for word in some if rng.random() >= dropped) or some[0] for some in words]
-        hello = [("Hello, " if rng.random() < 0.5 else "") + text for text in kept]
+        hello = [("Hello, " if dropped and rng.random() < 0.5 else "") + text for text in kept]
         vectors = np.concatenate([vectors[: size - len(again)], StaticEmbedder().embed(hello)])
-    coverage = Coverage.fit(vectors, questions.intents[chosen].tolist())
+    taught = questions.intents[chosen]
+    if wrong:
+        taught = np.where(rng.random(size) < wrong, rng.permutation(taught), taught)
+    coverage = Coverage.fit(vectors, taught.tolist())
     encoding = None
     if questions.encoded is not None:
         sharp = questions.encoded[chosen[: size - len(again)]]
         sharp = np.concatenate([sharp, ENCODER.units(hello)]) if hello else sharp
-        encoding = Encoding("encoder", Coverage.fit(sharp, questions.intents[chosen].tolist()))
+        encoding = Encoding("encoder", Coverage.fit(sharp, taught.tolist()))
     known = np.concatenate([np.where(is_known & questions.held_out)[0], pool[size:][:MOST_SPARE]])
     asked = np.concatenate([known, np.where(~is_known)[0]])
     scores, units = coverage.score(questions.vectors[asked]), unit_length(questions.vectors[asked])
     odd = coverage.facts.levels[LEVELS.index(ODD)]
-    labels = questions.intents[chosen][scores.nearest]
+    labels = taught[scores.nearest]
     items = [
         InferenceScored.model_construct(
             project="desk", completion_id=f"c-{n}", scored=f"c-{n}", model_id="m", role=RouteRole.PRODUCTION,
@@ -296,14 +300,18 @@ def further(drawn: Scene, texts: Sequence[str]) -> list[InferenceScored]:
 
 
 def greeted(drawn: Scene, count: int, rng: Rng, *, share: float, forms: int) -> list[InferenceScored]:
-    """Draw known prompts, a ``share`` of which is one of so many ``forms`` of greetings, by Zipf's law."""
+    """Draw known prompts, a ``share`` of which is one of so many ``forms`` of greetings, by Zipf's law.
+    Each is another user's."""
     every = [said.format(word) for said in SAID for word in GREETINGS]
     often = 1 / np.arange(1, forms + 1)
     chosen = further(drawn, rng.permutation(every)[:forms].tolist())
     which = rng.choice(forms, count, p=often / often.sum())
     is_greeting = rng.random(count) < share
     known = evenly(drawn, count, rng)
-    return [chosen[which[n]] if is_greeting[n] else another(drawn.items[known[n]], rng) for n in range(count)]
+    items = [
+        chosen[which[n]] if is_greeting[n] else another(drawn.items[known[n]], rng) for n in range(count)
+    ]
+    return [item.model_copy(update={"user": f"user-{n}"}) for n, item in enumerate(items)]
 
 
 KINDS: dict[str, Callable[[Scene, int, Rng], Stream]] = {
