@@ -38,11 +38,19 @@ def test_a_row_gives_the_record_back(record: RecordIngested) -> None:
     assert record_of({name: value for name, value in row.items() if value is not None}) == record
 
 
-def test_of_the_caller_a_row_has_the_name_alone() -> None:
-    record = PLAIN.model_copy(update={"principal": Principal(name="ann", issuer="https://id")})
-    row = row_of(new_event(record, source="/test"), partition=0, offset=0)
-    assert row["principal"] == "ann of https://id"
-    assert record_of(row) == PLAIN
+@pytest.mark.parametrize(
+    ("name", "issuer"),
+    [("ann", "https://id"), ("key", None), ("head of sales", None), ("ann of x", "https://id")],
+)
+def test_of_the_caller_a_row_has_the_origin_alone(name: str, issuer: str | None) -> None:
+    principal = Principal(name=name, issuer=issuer, groups=("staff",))
+    row = row_of(
+        new_event(PLAIN.model_copy(update={"principal": principal}), source="/test"), partition=0, offset=0
+    )
+    again = record_of(row).principal
+    assert again is not None
+    assert (row["principal"], again.origin, again.groups) == (principal.origin, principal.origin, ())
+    assert record_of(row | {"principal": None}) == PLAIN
 
 
 def test_the_table_lies_in_the_store(tmp_path: Path) -> None:

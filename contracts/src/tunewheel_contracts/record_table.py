@@ -19,12 +19,13 @@ from pydantic import BaseModel
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.data import RecordIngested
 from tunewheel_contracts.identity import canonical_json
+from tunewheel_contracts.principal import Principal
 
 FOLDER = "records"
 """The folder of the table in the object store."""
 _JSON = ("history", "sections", "attributes")
 _ONLY_NAMED = ("principal", "authority")
-"""Fields of which a row tells no more than a name, or nothing."""
+"""Fields of which a row tells the ``Principal.origin``, or nothing."""
 
 
 def table_url(store_url: str, local_root: Path | None) -> str:
@@ -70,12 +71,18 @@ def row_of(event: Envelope[RecordIngested], *, partition: int, offset: int) -> d
 
 
 def record_of(row: Mapping[str, Any]) -> RecordIngested:
-    """Return the record of a row, without its principal. Columns that an older table lacks may be absent."""
+    """Return the record of a row; its principal has the same origin and no groups. Columns that an older
+    table lacks may be absent."""
     values = {
         name: json.loads(value) if name in _JSON else value
         for name in RecordIngested.model_fields
         if name not in _ONLY_NAMED and (value := row.get(name)) is not None
     }
+    if origin := row.get("principal"):
+        name, _, issuer = origin.rpartition(" of ")
+        values["principal"] = (
+            Principal(name=name, issuer=issuer) if name and issuer else Principal(name=origin)
+        )
     return RecordIngested.model_validate(values)
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import contextlib
+import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -285,3 +287,12 @@ def test_a_store_that_is_away_is_tried_again_whatever_was_asked_of_it(
 
 def broken(*_: object, **__: object) -> None:
     raise OSError("no route to host")
+
+
+def test_a_table_that_is_taken_away_while_it_is_open_is_asked_for_again(table, records) -> None:
+    for _ in range(2):
+        table.append(records({}, {}))
+    shutil.rmtree(table.url)
+    for ask in (lambda: table.reached(0), lambda: table.append(records({})), lambda: table.read("shop", {})):
+        with contextlib.suppress(TransientError):  # and no other error, which would end the process
+            ask()

@@ -4,7 +4,8 @@ log. Curate deletes records from the log once the table has them, so together th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Generator, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 
 import polars as pl
@@ -26,7 +27,7 @@ AT_ONCE = 1_000
 
 
 class RecordTable:
-    """The table at ``url``, as it was when this object was made.
+    """The table at ``url``, as it was when this object was made. Use it in a thread.
 
     Raises:
         TransientError: the store is away. The methods raise it too.
@@ -34,20 +35,22 @@ class RecordTable:
 
     def __init__(self, url: str) -> None:
         from deltalake import DeltaTable
-        from deltalake.exceptions import DeltaError, TableNotFoundError
+        from deltalake.exceptions import TableNotFoundError
 
         self._url = url
-        try:
-            self._table = DeltaTable(url)
-        except TableNotFoundError:
-            self._table = None
-        except (DeltaError, OSError) as error:
-            raise self._away(error) from error
+        with self._reaching():
+            try:
+                self._table = DeltaTable(url)
+            except TableNotFoundError:
+                self._table = None
 
     def reached(self, partition: int) -> int:
         """Return the offset of ``record.ingested`` before which the table has all records of ``partition``,
         except invalid and erased ones."""
-        last = self._table.transaction_version(transaction_of(partition)) if self._table is not None else None
+        if self._table is None:
+            return 0
+        with self._reaching():  # this reads the table's log in the store
+            last = self._table.transaction_version(transaction_of(partition))
         return 0 if last is None else last + 1
 
     def documents(self, project: str, wanted: Wanted, after: RecordsUpto) -> pl.DataFrame:
@@ -62,13 +65,17 @@ class RecordTable:
             is_ours &= pl.col("offset") >= limit
         else:
             is_ours &= pl.col("record_id").is_in(list(wanted))
-        try:
+        with self._reaching():  # an erasure deletes the files of old versions
             return pl.scan_delta(self._table).filter(is_ours).collect()
-        except (pl.exceptions.ComputeError, OSError) as error:  # an erasure deletes the files of old versions
-            raise self._away(error) from error
 
-    def _away(self, error: Exception) -> TransientError:
-        return TransientError(f"cannot read the record table at {self._url}: {error}")
+    @contextmanager
+    def _reaching(self) -> Generator[None]:
+        from deltalake.exceptions import DeltaError
+
+        try:
+            yield
+        except (DeltaError, pl.exceptions.ComputeError, OSError) as error:
+            raise TransientError(f"cannot read the record table at {self._url}: {error}") from error
 
 
 async def read_again(project: Project, wanted: Wanted, *, settings: KafkaSettings, table_url: str) -> None:
@@ -85,7 +92,9 @@ async def read_again(project: Project, wanted: Wanted, *, settings: KafkaSetting
             apply(project, record, published_at, again=wanted)
     options = client_options(settings)
     async with Cursor(options, [RECORD_INGESTED.name], fetch_bytes=WHOLE_LOG_BYTES) as cursor:
-        await _read_on(cursor, table.reached, project, wanted)
+        partitions = [number for _, number in cursor.spans]
+        reached = await asyncio.to_thread(lambda: {number: table.reached(number) for number in partitions})
+        await _read_on(cursor, reached, project, wanted)
     project.is_whole = True
 
 
@@ -94,9 +103,10 @@ def _records(rows: pl.DataFrame) -> Iterator[tuple[RecordIngested, datetime]]:
         yield record_of(row), row["published_at"]
 
 
-async def _read_on(cursor: Cursor, reached: Callable[[int], int], project: Project, wanted: Wanted) -> None:
-    """Read the log from where the table ends."""
-    begins = {place: reached(place[1]) for place in cursor.spans}
+async def _read_on(cursor: Cursor, reached: Mapping[int, int], project: Project, wanted: Wanted) -> None:
+    """Read the log from where the table ends. A table beyond the end of the log is that of an earlier topic,
+    and has nothing of this one."""
+    begins = {at: reached[at[1]] if reached[at[1]] <= span.end else 0 for at, span in cursor.spans.items()}
     gone = {f"{place[1]}": span.begin for place, span in cursor.spans.items() if begins[place] < span.begin}
     if gone:
         reason = (

@@ -252,9 +252,11 @@ class RecordTable:
         with self._reaching("read"):
             return rows.collect()
 
-    @staticmethod
-    def _last_offset(table: DeltaTable | None, partition: int) -> int:
-        remembered = table.transaction_version(transaction_of(partition)) if table is not None else None
+    def _last_offset(self, table: DeltaTable | None, partition: int) -> int:
+        if table is None:
+            return -1
+        with self._reaching("open"):  # this reads the table's log in the store
+            remembered = table.transaction_version(transaction_of(partition))
         return -1 if remembered is None else remembered
 
     def _write(self, table: DeltaTable | None, rows: pl.DataFrame, *, reached: Mapping[int, int]) -> None:
