@@ -12,18 +12,20 @@ from typing import Any
 import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, RecordsToDelete
+from tunewheel_contracts.errors import TransientError
 from tunewheel_contracts.event import KafkaRecord
 from tunewheel_contracts.topics import MODEL_PINNED
 from tunewheel_contracts.topics import PROJECT_DECLARED as TOPIC
 from tunewheel_local.topic_configs import set_configs
 from tunewheel_runtime import log
+from tunewheel_runtime.deadletter import Undecoded
 from tunewheel_runtime.record_search import LONGEST_SECONDS, RecordSearch
 from tunewheel_runtime.settings import ServiceSettings
 from tunewheel_runtime.view import LogReader, View
 from tunewheel_testing.reading import read_latest, read_topics
 from tunewheel_testing.specs import declared
 
-from .bus import PATIENCE_SECONDS
+from .bus import PATIENCE_SECONDS, until
 
 pytestmark = pytest.mark.integration
 ADDED = TOPIC.partitions
@@ -197,3 +199,49 @@ async def test_reading_a_topic_without_records_ends_every_time(kafka: str) -> No
     for _ in range(8):
         async with asyncio.timeout(PATIENCE_SECONDS):
             assert [event async for event in read_topics({"bootstrap_servers": kafka}, (MODEL_PINNED,))] == []
+
+
+@pytest.mark.parametrize("left", [0, 2])
+async def test_a_reader_that_must_see_all_fails_where_records_were_deleted_before_it_read_them(
+    fresh_kafka: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: int
+) -> None:
+    """Kafka's client goes on at the first record that is left, without a word."""
+    options = {"bootstrap_servers": fresh_kafka}
+    settings = ServiceSettings(bootstrap_servers=fresh_kafka, store_url=tmp_path.as_uri())
+    seen, failures, may_read = list[str](), list[BaseException](), asyncio.Event()
+    reader = LogReader(
+        settings, [TOPIC], lambda event, _: seen.append(event.project), failed=failures.append, begins=whole
+    )
+    fetch = reader._cursor.fetch
+
+    async def stalled(*places: Any, **how: Any) -> list[Undecoded]:
+        await may_read.wait()
+        return await fetch(*places, **how)
+
+    may_read.set()
+    monkeypatch.setattr(reader._cursor, "fetch", stalled)
+    await write(options)
+    await reader.start()
+    async with (
+        AIOKafkaProducer(**options) as producer,
+        AIOKafkaProducer(**options, transactional_id="upstream") as transactions,
+    ):
+        await abort(transactions, "aborted-again")
+        await send(producer, declared("after-a-gap").to_kafka(), 0)
+        await reader.refresh()
+        assert (seen[-1], failures) == ("after-a-gap", [])
+        may_read.clear()
+        last = [await send(producer, declared(f"missed-{n}").to_kafka(), 0) for n in range(6)][-1]
+    admin = AIOKafkaAdminClient(**options)
+    await admin.start()
+    await admin.delete_records({TopicPartition(TOPIC.name, 0): RecordsToDelete(last + 1 - left)})
+    await admin.close()
+    may_read.set()
+    await until(lambda: failures or "missed-5" in seen)
+    await reader.stop()
+    assert [type(error) for error in failures] == [TransientError]
+    assert f"{TOPIC.name}[0] from offset" in str(failures[0])
+
+
+async def whole() -> dict[str, dict[str, int] | None]:
+    return {}

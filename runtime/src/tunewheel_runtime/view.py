@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 import structlog
-from tunewheel_contracts.errors import InvalidEvent
+from tunewheel_contracts.errors import InvalidEvent, TransientError
 from tunewheel_contracts.event import Envelope, Event
 from tunewheel_contracts.topics import BY_NAME, TopicSpec
 
@@ -49,7 +49,8 @@ class LogReader:
 
     With ``begins`` the reading starts at the offsets that it returns. The initial read then applies events as
     they arrive, in no order between partitions, so that a long log need not fit into memory. This is only for
-    folds whose result does not depend on the order.
+    folds whose result does not depend on the order. Such a reader fails if records that it was still to
+    follow were deleted from the log: the next start knows what else has them.
 
     ``check`` refuses an event that does not count; it is skipped like an invalid record. ``keep`` may take a
     record as it is, to decode it later with ``event_of``.
@@ -170,9 +171,29 @@ class LogReader:
                 log.warning("view_read_failed", error=str(error))
                 await asyncio.sleep(1.0)
                 continue
+            if self._begins is not None:
+                await self._require_unbroken(records)
             for record in records:
                 await self._decode_and_apply(record)
             await self._advance()
+
+    async def _require_unbroken(self, records: Sequence[Undecoded]) -> None:
+        """Check that nothing was deleted between what was applied and ``records``, which were fetched next:
+        the client goes on at the beginning of the log by itself. Raises TransientError: some were deleted."""
+        reached, skips = self._applied.copy(), False
+        for at in [record.position for record in records]:
+            skips |= reached.get(at.place, at.offset) < at.offset
+            reached[at.place] = at.offset + 1
+        skips |= any(reached.get(place, at) < at for place, at in (await self._cursor.reached()).items())
+        if not skips:  # most logs have no gap, so that the broker is seldom asked
+            return
+        spans = await self._cursor.look()
+        lost = {
+            place: at for place, at in self._applied.items() if place in spans and at < spans[place].begin
+        }
+        if lost:
+            places = ", ".join(f"{name}[{n}] from offset {at}" for (name, n), at in sorted(lost.items()))
+            raise TransientError(f"records were deleted from the log before this process read them: {places}")
 
     async def _advance(self) -> None:
         """Note that every record that was fetched has been applied."""
