@@ -109,6 +109,13 @@ def test_waiting_passages_count_towards_the_most_that_an_index_holds(make: Make)
     assert [one.record_id for one in index.waiting] == ["rec-note"]
 
 
+def test_a_released_passage_counts_once_towards_the_most(make: Make) -> None:
+    for released in ({"rec-note", "rec-bell"}, {"rec-note"}, set[str]()):
+        assert make(*ALL, max_passages=5, released=released).manifest.counts.left_out.keys() <= {"injection"}
+    full = make(*ALL, max_passages=4, released={"rec-note", "rec-bell"})
+    assert full.manifest.counts.left_out == {"too_many_passages": 1}
+
+
 def test_a_project_that_keeps_such_texts_has_the_index_of_earlier_releases(make: Make) -> None:
     index = make(*ALL, searches=False)
     assert ATTACK in found(index)

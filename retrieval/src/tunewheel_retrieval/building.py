@@ -91,9 +91,10 @@ def build(
     rows: list[Passage] = []
     table: list[DocumentRow] = []
     waiting: list[InjectedPassage] = []
+    held_back = 0
     for document, (title, found, reason) in zip(ordered, cuts, strict=True):
         groups = document.allowed_groups if document.sections is not None else before.groups_of(document)
-        if not reason and len(rows) + len(waiting) + len(found) > max_passages:
+        if not reason and len(rows) + held_back + len(found) > max_passages:
             found, reason = [], TOO_MANY
         is_released = document.record_id in released
         flagged = [injections[one.passage_id] for one in found if one.passage_id in injections]
@@ -102,6 +103,7 @@ def build(
         if found and not shown:
             reason = INJECTION
         rows += shown
+        held_back += len(found) - len(shown)
         named = (document.document_id, document.record_id, title, document.published_at)
         table.append(DocumentRow(*named, len(shown), reason, None if groups is None else list(groups)))
     vectors = _vectors(rows, embedder, previous)

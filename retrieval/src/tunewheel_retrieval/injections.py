@@ -84,18 +84,21 @@ FINDER_SHA256 = content_sha256(_INJECTION)
 """Names what is found: texts that were searched by other patterns must be searched again."""
 _UNSEEN = r"[\p{Cf}\x{fe00}-\x{fe0f}\x{e0100}-\x{e01ef}[\p{Cc}&&[^\t\n\r]]]"
 """Characters that no font shows, variation selectors among them. A prompt leaves them out."""
+_WRAPPED = r"[ \t]*\n[ \t>]*(\w)|[ \t]{2,}"
+"""Where a sentence goes on in the next line of a text or of a quotation, and white space that a reader takes
+for one space. No item of a list begins so, and no paragraph."""
 _LONGEST = 128
 """More characters than a finding has before or after any place in it."""
 
 
 def injected(texts: pl.Expr) -> pl.Expr:
     """Return whether a text addresses the model: it tries to replace the instructions, or imitates a role."""
-    return _as_read(texts).str.contains(_INJECTION)
+    return found_injection(texts).is_not_null()
 
 
 def found_injection(texts: pl.Expr) -> pl.Expr:
     """Return the words by which a text addresses the model; null: it does not."""
-    return _as_read(texts).str.extract(_INJECTION, 0)
+    return texts.map_batches(_words_in, return_dtype=pl.String)
 
 
 def injected_passages(passages: Sequence[Passage]) -> dict[str, str]:
@@ -103,7 +106,9 @@ def injected_passages(passages: Sequence[Passage]) -> dict[str, str]:
 
     ``passages`` are in reading order. A sentence that is cut between two passages counts for both.
     """
-    found = {passage.passage_id: words for passage, words in _found(passages, [p.searched for p in passages])}
+    # as paragraphs, so that a title is not read as the beginning of the text below it
+    whole = ["\n\n".join((one.title, one.heading, one.text)) for one in passages]
+    found = {passage.passage_id: words for passage, words in _found(passages, whole)}
     cuts = [two for two in pairwise(passages) if _place(two[0]) == _place(two[1])]
     # the first sign keeps a line in the middle of a passage from looking like the beginning of a line
     across = [f"…{one.text[-_LONGEST:]} {other.text[:_LONGEST]}" for one, other in cuts]
@@ -122,8 +127,14 @@ def _place(passage: Passage) -> tuple[str, str]:
     return passage.document_id, passage.heading
 
 
-def _as_read(texts: pl.Expr) -> pl.Expr:
-    return texts.map_batches(_without_disguise, return_dtype=pl.String)
+def _words_in(texts: pl.Series) -> pl.Series:
+    read = _without_disguise(texts)
+    words = read.str.extract(_INJECTION, 0)
+    wrapped = (words.is_null() & read.str.contains(r"[\n\t]|  ").fill_null(False)).arg_true()
+    if not len(wrapped):
+        return words
+    joined = read.gather(wrapped).str.replace_all(_WRAPPED, " $1")
+    return words.scatter(wrapped, joined.str.extract(_INJECTION, 0))
 
 
 def _without_disguise(texts: pl.Series) -> pl.Series:
