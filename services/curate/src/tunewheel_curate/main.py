@@ -74,8 +74,10 @@ def make_app(settings: Settings, *, worker: Sequence[str] = WORKER) -> Service:
     missing = MissingRecords(service.store, service.warn)
 
     async def held(partition: int) -> int:
-        # whoever restores a backup of the table needs all of the log that is left
-        return 0 if missing.count else await asyncio.to_thread(table.reached, partition)
+        # Whoever restores a backup of the table needs all of the log that is left. Another replica may have
+        # noted what is missing, and the table that lies in the store counts, not the one that was opened.
+        await missing.recall()
+        return 0 if missing.count else await asyncio.to_thread(RecordTable(table.url).reached, partition)
 
     async def fill() -> None:
         await curation.recall_erasures()

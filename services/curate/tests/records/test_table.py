@@ -12,7 +12,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tunewheel_contracts.erasures import Erasure
 from tunewheel_contracts.errors import TransientError
-from tunewheel_curate.records.table import ForeignRecordTable, RecordTable, TableBehind, ends_of
+from tunewheel_curate.records.table import (
+    ForeignRecordTable,
+    RecordTable,
+    TableBehind,
+    TableReplaced,
+    ends_of,
+)
 
 NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
 OTHER = {"partition": 1, "offset": 0}
@@ -289,10 +295,22 @@ def broken(*_: object, **__: object) -> None:
     raise OSError("no route to host")
 
 
-def test_a_table_that_is_taken_away_while_it_is_open_is_asked_for_again(table, records) -> None:
-    for _ in range(2):
-        table.append(records({}, {}))
+@pytest.mark.parametrize("kept", [0, 2, 4])
+def test_a_table_that_is_replaced_while_it_is_open_gets_no_rows_behind_a_gap(table, records, kept) -> None:
+    rows = records(*({"partition": 0, "offset": offset} for offset in range(9)))
+    backup = f"{table.url}-backup"
+    for first in range(0, 6, 2):
+        if first == kept and first:
+            shutil.copytree(table.url, backup)
+        table.append(rows[first : first + 2])
     shutil.rmtree(table.url)
-    for ask in (lambda: table.reached(0), lambda: table.append(records({})), lambda: table.read("shop", {})):
-        with contextlib.suppress(TransientError):  # and no other error, which would end the process
-            ask()
+    if kept:
+        shutil.move(backup, table.url)
+    with contextlib.suppress(TransientError):  # what was open is gone: the next attempt opens anew
+        table.version()
+        table.append(rows[6:])
+    with pytest.raises(TableReplaced, match="up to 5, and has it up to"):
+        table.append(rows[6:])
+    again = RecordTable(table.url)
+    assert again.reached(0) == kept
+    assert again.append(rows) == 9 - kept

@@ -42,6 +42,11 @@ class ForeignRecordTable(TunewheelError):
     """The table was filled from another log than the one being read."""
 
 
+class TableReplaced(TunewheelError):
+    """The table was deleted, or replaced by an older one, while this process ran. The process must start
+    again: only a start fills the table from the log and notes what the log lacks."""
+
+
 class TableBehind(TransientError):
     """Records that the build asks for have not reached the table yet."""
 
@@ -53,6 +58,8 @@ class RecordTable:
         self.url = url
         self._lock = threading.RLock()
         self._opened: DeltaTable | None = None
+        self._farthest: dict[int, int] = {}
+        """By partition, the last offset that the table was ever seen to have."""
         self._erased: dict[Copy, datetime] = {}
         """Up to when the copies of a record are erased. The table itself forgets an erased record."""
         self._came_erased = pl.DataFrame(schema={name: RECORD_SCHEMA[name] for name in SUBJECT_COLUMNS})
@@ -65,6 +72,7 @@ class RecordTable:
         Raises:
             TransientError: another writer was faster, or the store is away.
             ForeignRecordTable: the table's offsets cover records that it does not hold.
+            TableReplaced: the table's offsets are before those of an earlier call.
         """
         if rows.is_empty():
             return 0
@@ -79,6 +87,7 @@ class RecordTable:
                 self._check_same_log(table, old.filter(kept))
             if not new.is_empty():
                 self._write(table, new.filter(kept), reached=_last_offsets(new))
+                self._farthest |= _last_offsets(new)
             return new.filter(kept).height
 
     def remember(self, project: str, record_ids: Iterable[str], until: datetime) -> None:
@@ -103,7 +112,8 @@ class RecordTable:
                 self.erase(earlier)
 
     def reached(self, partition: int) -> int:
-        """Return the offset of ``record.ingested`` after the last one appended from ``partition``."""
+        """Return the offset of ``record.ingested`` after the last one appended from ``partition``. Raises as
+        ``append``."""
         with self._lock:
             return self._last_offset(self._open(), partition) + 1
 
@@ -253,11 +263,17 @@ class RecordTable:
             return rows.collect()
 
     def _last_offset(self, table: DeltaTable | None, partition: int) -> int:
-        if table is None:
-            return -1
         with self._reaching("open"):  # this reads the table's log in the store
-            remembered = table.transaction_version(transaction_of(partition))
-        return -1 if remembered is None else remembered
+            found = None if table is None else table.transaction_version(transaction_of(partition))
+        last = -1 if found is None else found
+        if last < self._farthest.get(partition, -1):
+            raise TableReplaced(
+                f"the record table at {self.url} had partition {partition} of record.ingested up to "
+                f"{self._farthest[partition]}, and has it up to {last} now: it was lost or replaced while "
+                "curate ran. Stop every curate before a backup is restored"
+            )
+        self._farthest[partition] = last
+        return last
 
     def _write(self, table: DeltaTable | None, rows: pl.DataFrame, *, reached: Mapping[int, int]) -> None:
         properties = CommitProperties(
