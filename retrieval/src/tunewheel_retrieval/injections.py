@@ -21,18 +21,22 @@ _GAP = r"[^\n.!?]{0,40}"
 # Einschränkungen", "message to the assistant". So each pattern has a word that is said to a model alone.
 _PATTERNS = (
     # to drop what the model was told
-    rf"\b(?:ignore|disregard|forget|override|bypass)\b{_GAP}"
+    r"\b(?:ignore|disregard|forget|(?:override|bypass) "
+    rf"(?:all|any|every|your|its|previous|prior|safety|content|system))\b{_GAP}"
     r"\b(?:instructions?|prompts?|rules|directions|guidelines|content policy)\b",
     r"\b(?:ignore|disregard|forget) (?:all|everything|anything)(?: of)?(?: the)?(?: text)? above\b",
     r"\b(?:ignore|disregard|forget) (?:what|all|everything)(?: that)? you (?:were|have been) told\b",
     rf"\b(?:ignore|disregard|forget)\b{_GAP}"
     r"\byour (?:training|programming|restrictions|constraints|safety|ethics)\b",
-    rf"\bignorier\w{{0,3}}\b{_GAP}\b(?:anweisung|instruktion|regel|richtlinie|vorgabe)\w{{0,3}}\b",
-    r"\b(?:vergiss|vergesst|missachte) (?:alle|deine|die bisherig\w{1,2}|die vorherig\w{1,2})\b"
+    rf"\b(?:ignorier(?:e|en sie)|vergiss|vergesst|missachte)\b{_GAP}"
+    r"\b(?:alles?|sämtliche|deine|eure|ihre|bisherig\w{1,2}|vorherig\w{1,2}|vorigen|früheren|obigen)\b"
     r"[^\n.!?]{0,20}\b(?:anweisung|instruktion|regel|richtlinie|vorgabe)\w{0,3}\b",
-    rf"\b(?:ignore[zrs]?|ignora)\b{_GAP}\b(?:instruction|consigne|instruccion|instrucción|istruzion)\w{{0,3}}\b",
-    r"\b(?:oublie[zs]? (?:toutes|tes|vos)|olvida (?:todas|tus)|dimentica (?:tutte|le tue))\b[^\n.!?]{0,20}"
-    r"\b(?:instruction|consigne|instruccion|instrucción|istruzion)\w{0,3}\b",
+    r"\b(?:ignore[zrs]?|ignora|oublie[zs]?|olvida|dimentica)\b[^\n.!?]{0,20}"
+    r"\b(?:toutes|tes|vos|todas|tus|tutte|le tue)\b"
+    r"[^\n.!?]{0,20}\b(?:instruction|consigne|instruccion|instrucción|istruzion)\w{0,3}\b",
+    r"\b(?:ignore[zrs]?|ignora|oublie[zs]?|olvida|dimentica)\b[^\n.!?]{0,20}"
+    r"\b(?:instruction|consigne|instruccion|instrucción|istruzion)\w{0,3}\s"
+    r"(?:précéd|antérieur|ci-dessus|initial|anterior|previa|precedent)",
     r"\bsafety (?:protocols?|filters?|guidelines) (?:are |is )?(?:now )?(?:disabled|off|suspended|lifted)\b",
     r"\bnew instructions?\s?:|\bneue anweisung(?:en)?\s?:|\bnew directive\s?:",
     r"\byour (?:new|real|true) (?:task|directive|instructions?|objective) (?:is|are|supersedes?)\b",
@@ -74,19 +78,26 @@ _PATTERNS = (
     # control tokens of chat templates
     r"<\|[a-z0-9_.-]{1,64}\|>|\[/?inst\]|<</?sys>>",
 )
+_VERBS = r"(?:ignore[zrs]?|disregard|forget|override|bypass|oublie[zs]?)"
+_APOSTROPHE = r"['\x{2019}]"
+_NEGATED = (
+    rf"(?i)(?-u:\b)(?:(?:do|does|must|may|can|should|shall|will|would|could)(?:\snot|n{_APOSTROPHE}t)\s|"
+    rf"never\s|cannot\s|n{_APOSTROPHE}|(?:pas|jamais|no|nunca)\s){_VERBS}(?-u:\b)"
+)
+"""Such as "do not forget": whoever says that wants an instruction to be followed."""
 # polars runs this on Rust's regex crate, whose time is linear in the text. Word borders are ASCII only: with
 # Unicode borders the crate would use a slow engine for texts that are not ASCII.
 _INJECTION = "(?i)" + "|".join(_PATTERNS).replace(r"\b", r"(?-u:\b)")
 T = TypeVar("T")
 PROMPT_INJECTION = "prompt_injection"
 """The mark of such a text."""
-FINDER_SHA256 = content_sha256(_INJECTION)
-"""Names what is found: texts that were searched by other patterns must be searched again."""
 _UNSEEN = r"[\p{Cf}\x{fe00}-\x{fe0f}\x{e0100}-\x{e01ef}[\p{Cc}&&[^\t\n\r]]]"
 """Characters that no font shows, variation selectors among them. A prompt leaves them out."""
 _WRAPPED = r"[ \t]*\n[ \t>]*(\w)|[ \t]{2,}"
 """Where a sentence goes on in the next line of a text or of a quotation, and white space that a reader takes
 for one space. No item of a list begins so, and no paragraph."""
+FINDER_SHA256 = content_sha256([_INJECTION, _NEGATED, _WRAPPED, _UNSEEN])
+"""Names what is found: texts that were searched by other patterns must be searched again."""
 _LONGEST = 128
 """More characters than a finding has before or after any place in it."""
 
@@ -129,12 +140,19 @@ def _place(passage: Passage) -> tuple[str, str]:
 
 def _words_in(texts: pl.Series) -> pl.Series:
     read = _without_disguise(texts)
-    words = read.str.extract(_INJECTION, 0)
+    words = _said(read)
     wrapped = (words.is_null() & read.str.contains(r"[\n\t]|  ").fill_null(False)).arg_true()
     if not len(wrapped):
         return words
-    joined = read.gather(wrapped).str.replace_all(_WRAPPED, " $1")
-    return words.scatter(wrapped, joined.str.extract(_INJECTION, 0))
+    return words.scatter(wrapped, _said(read.gather(wrapped).str.replace_all(_WRAPPED, " $1")))
+
+
+def _said(read: pl.Series) -> pl.Series:
+    words = read.str.extract(_INJECTION, 0)
+    found = words.is_not_null().arg_true()
+    if not len(found):
+        return words
+    return words.scatter(found, read.gather(found).str.replace_all(_NEGATED, "").str.extract(_INJECTION, 0))
 
 
 def _without_disguise(texts: pl.Series) -> pl.Series:
