@@ -104,7 +104,10 @@ def test_a_built_in_mapping_is_refined_by_the_source_that_uses_it() -> None:
     assert "requester_id" in spec.mapping.map["customer"]
 
 
-@pytest.mark.parametrize("wrong", ["soon", {}, "2999-01-01T00:00:00Z"])
+@pytest.mark.parametrize(
+    "wrong",
+    ["soon", {}, "2999-01-01T00:00:00Z", "0001-01-01T00:00:00+05:00", "9999-12-31T23:00:00-05:00"],
+)
 def test_a_time_of_change_that_cannot_be_is_refused_by_its_field(wrong: Any) -> None:
     (one,) = result({"cases": [{"no": 7, "text": "Hi", "state": "closed", "at": wrong}]}, changed_at="at")
     assert one.refusal is not None

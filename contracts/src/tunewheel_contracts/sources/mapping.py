@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, cast
 
 from tunewheel_contracts.errors import InvalidEvent
@@ -118,8 +118,8 @@ def _changed_at(mapping: MappingSpec, record: Any, reading: Reading) -> datetime
         return None
     found = _found("changed_at", f"time({mapping.changed_at})", record)
     try:
-        return None if found is None else reading.capped(datetime.fromisoformat(found))
-    except ValueError as error:
+        return None if found is None else reading.capped(datetime.fromisoformat(found).astimezone(UTC))
+    except (ValueError, OverflowError) as error:  # a time that UTC does not have cannot be read from the log
         raise InvalidEvent(field="changed_at", reason=str(error)) from error
 
 
