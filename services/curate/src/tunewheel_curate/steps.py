@@ -107,7 +107,9 @@ DRAFTS: dict[Kind, Draft] = {
     Kind.NEGATIVE: lambda c: draft_negatives(c.selected.set_aside(RATED_DOWN)),
     Kind.REPLAY: lambda c: draft_replay(c.inputs.replay)
     if c.inputs.replay is not None and c.spec.dataset.replay is not None else None,
-    Kind.PASSAGE: lambda c: draft_passages(c.inputs.index.index, c.selected.live.kept["record_id"])
+    Kind.PASSAGE: lambda c: draft_passages(
+        c.inputs.index.index, c.selected.live.kept["record_id"], c.inputs.judged.refused
+    )
     if c.inputs.index is not None and c.spec.trains_with_passages else None,
 }  # fmt: skip
 

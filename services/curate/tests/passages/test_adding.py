@@ -17,6 +17,7 @@ from tunewheel_contracts.formats.document import DocumentSection
 from tunewheel_contracts.formats.retrieval_spec import RetrievalSpec
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.identity import content_sha256
+from tunewheel_contracts.judgements import Judged
 from tunewheel_contracts.withdrawals import Withdrawal
 from tunewheel_curate.examples.tokens import ModelTokens
 from tunewheel_curate.inputs import Inputs, OpenIndex, Pinned
@@ -235,6 +236,16 @@ def test_what_was_taken_back_is_in_no_row(records, tickets, trained) -> None:
         assert one.shown.use.left_out == 1
         assert not any("costs 3 euros" in said for said in systems(one.split.train))
         assert any("costs 4 euros" in said for said in systems(one.split.train))
+
+
+def test_a_refused_document_that_the_index_still_has_is_in_no_row(records, tickets, trained) -> None:
+    rows = documents()
+    opened = index_of(rows, trained)
+    for refused in ((), ("rec-doc-03",), ("rec-doc-03", "rec-doc-07", "rec-other")):
+        made = made_of(records(*tickets, *rows), trained, opened, judged=Judged(refused=refused))
+        said = " ".join(systems(made.split.train))
+        gone = [n for n in (3, 4, 7) if f"costs {n} euros" not in said]
+        assert gone == [n for n in (3, 4, 7) if f"rec-doc-{n:02}" in refused]
 
 
 def test_who_takes_a_document_back_finds_it_in_every_row_that_shows_it(made) -> None:

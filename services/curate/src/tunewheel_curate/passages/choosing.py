@@ -32,11 +32,12 @@ if TYPE_CHECKING:
     from tunewheel_embedding.static import Vectors
 
 
-def draft_passages(index: Index, records: pl.Series) -> Lane:
+def draft_passages(index: Index, records: pl.Series, refused: Collection[str] = ()) -> Lane:
     """Return a row for each passage of ``index`` that the prompts of training rows may hold. A passage whose
     record is not among ``records`` was withdrawn or erased, or is newer than the build's records. Passages
-    that not every caller may see are in no row."""
-    own, hidden = set(records), set(index.hidden(()).tolist())
+    of records that a person ``refused``, and those that not every caller may see, are in no row: the index
+    may be older than the refusal."""
+    own, hidden = set(records).difference(refused), set(index.hidden(()).tolist())
     passages = [
         passage for at, passage in enumerate(index.rows) if passage.record_id in own and at not in hidden
     ]
