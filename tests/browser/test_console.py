@@ -80,7 +80,7 @@ async def test_the_page_of_detectors_draws_a_curve_for_each_with_no_other_host(
     await tab.until("Projects", project)
     await tab.open(f"{console.url}/projects/{project}/detectors")
     assert MARKUP in await tab.until("novelty", "near", "share of new", "0.07", "0.05")
-    assert await tab.evaluate("document.querySelectorAll('canvas').length") == 1
+    await tab.becomes("document.querySelectorAll('canvas').length === 1")
     assert [url for url in tab.requested if not url.startswith((console.url, "data:"))] == []
 
 

@@ -143,12 +143,12 @@ def _asks_for_page(request: Request) -> bool:
 
 
 def _form(request: Request, status: HTTPStatus, message: str = "", *, link: str | None = None) -> Response:
-    return login_page(status, root=root_of(request.url.path), message=message, link=link)
+    return login_page(status, root=root_of(request), message=message, link=link)
 
 
 def _to_root(request: Request) -> RedirectResponse:
     headers = {"cache-control": "no-store", "referrer-policy": "no-referrer"}
-    return RedirectResponse(root_of(request.url.path), HTTPStatus.SEE_OTHER, headers)
+    return RedirectResponse(root_of(request), HTTPStatus.SEE_OTHER, headers)
 
 
 def _may_read_nothing(credential: Credential) -> str:

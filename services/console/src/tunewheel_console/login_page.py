@@ -7,6 +7,7 @@ from hashlib import sha256
 from html import escape
 from http import HTTPStatus
 
+from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
 _STYLE = """
@@ -65,6 +66,8 @@ def login_page(status: HTTPStatus, *, root: str, message: str = "", link: str | 
     return HTMLResponse(page, status, headers)
 
 
-def root_of(path: str) -> str:
-    """Return the console's root relative to ``path``, because a proxy may serve it below a prefix."""
+def root_of(request: Request) -> str:
+    """Return the console's root relative to the address as the browser wrote it, because a proxy may serve it
+    below a prefix. A ``%2F`` in an address begins no folder there."""
+    path = request.scope.get("raw_path", b"").decode("latin-1").partition("?")[0] or request.url.path
     return "../" * (path.count("/") - 1) or "./"

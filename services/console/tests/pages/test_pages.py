@@ -59,8 +59,25 @@ WAITS = {
 }  # fmt: skip
 
 
+class RegistryDouble:
+    """A registry that tells ``says``, and keeps what it was asked."""
+
+    def __init__(self) -> None:
+        self.says = httpx.Response(200, json=LINEAGE)
+        self.asked: list[httpx.Request] = []
+
+    def answer(self, request: httpx.Request) -> httpx.Response:
+        self.asked.append(request)
+        return self.says
+
+
 @pytest.fixture
-async def web(state: Any, desk: Any, store: Any) -> FastAPI:
+def registry() -> RegistryDouble:
+    return RegistryDouble()
+
+
+@pytest.fixture
+async def web(state: Any, desk: Any, store: Any, registry: RegistryDouble) -> FastAPI:
     """The console's app without its first page, after a turn that led to an alarm."""
     version = await put_dataset(store, desk.spec(), dataset_id="ds-1", train=[ROW] * 3, holdout=[ROW])
     upto = {"records_upto": {"0": 1}, "principal": {"name": "ann"}}
@@ -97,10 +114,9 @@ async def web(state: Any, desk: Any, store: Any) -> FastAPI:
     async def nothing(*_: Any) -> Any:
         return []
 
-    lineage = httpx.MockTransport(lambda _: httpx.Response(200, json=LINEAGE))
-    registry = Registry(httpx.AsyncClient(transport=lineage, base_url="http://registry"))
+    lineage = httpx.AsyncClient(transport=httpx.MockTransport(registry.answer), base_url="http://registry")
     made = make_api(state.projects)
-    add_control(made, state, Sources(store, Feed(), Letters(), lags, registry), identify)
+    add_control(made, state, Sources(store, Feed(), Letters(), lags, Registry(lineage)), identify)
     log = Log(nothing, nothing, nothing)
     log_of_people = MemoryLog()
     add_steering(made, state, Actions(log_of_people), store, log, Settings())  # type: ignore[arg-type]
@@ -119,18 +135,19 @@ def look(web: FastAPI) -> Callable[..., Any]:
     """Return a function that gets a page as somebody with ``roles`` in ``projects`` (None: in all)."""
 
     async def look(
-        path: str, roles: frozenset[Role] = ALL, projects: set[str] | None = None
-    ) -> httpx.Response:
+        path: str, roles: frozenset[Role] = ALL, projects: set[str] | None = None, *,
+        name: str | None = "ann", method: str = "GET", headers: dict[str, str] | None = None,
+    ) -> httpx.Response:  # fmt: skip
         grant = Grant(roles, None if projects is None else frozenset(projects))
 
         async def called(scope: Any, receive: Any, send: Any) -> None:
-            set_caller(scope, Caller(Principal(name="ann"), (grant,)))
+            set_caller(scope, Caller(Principal(name=name) if name else None, (grant,)))
             await web(scope, receive, send)
 
         async with httpx.AsyncClient(
             transport=httpx.ASGITransport(called), base_url="http://console"
         ) as client:
-            return await client.get(path)
+            return await client.request(method, path, headers=headers)
 
     return look
 
@@ -261,3 +278,98 @@ async def test_a_version_that_waits_for_a_word_on_its_scorecard_is_approved_on_i
         again = await client.post(place, json=word)
         assert again.status_code == 404, "it waits no more"
         assert (await client.post("/projects/desk/reviews/run-1/submit", json=word)).status_code == 404
+
+
+async def test_an_alarm_that_curate_decided_about_says_what_follows(look: Any, state: Any, desk: Any):
+    answer = {"alarm_id": "alarm-1", "detector": "input", "follows": "collect_labels", "labels": 3}
+    waits = answer | {"labels_needed": 10, "waits_for": "annotators"}
+    for told, text in (
+        (waits, "collect labels, waits for: annotators (3 of 10 labels)"),
+        (answer, "collect labels"),
+    ):
+        state.apply(desk.say("turn.decided", step="waits for labels", alarms=(told,)))
+        for path in ("", "/alarms", "/alarms/alarm-1"):
+            page = await look(f"/projects/desk{path}")
+            assert page.status_code == 200
+            assert text in page.text
+    assert "waits for: " not in page.text
+
+
+@pytest.mark.parametrize("asked", ["{x}", "{project.x}", "1?a", "1%3Fa=b=c", "..", "1/answer", "%25", "0x1"])
+async def test_an_item_that_is_no_number_is_refused_on_the_page(look: Any, asked: str):
+    for queue in ("labels/alarm-1", "reviews/rev-1"):
+        page = await look(f"/projects/desk/{queue}?item={asked}")
+        assert page.status_code == 200
+        assert "No item:" in page.text
+
+
+@pytest.mark.parametrize(
+    ("path", "root"),
+    [("/projects/a%3Fb", "../"), ("/projects/desk/runs/a%2Fb", "../../../"),
+     ("/projects/a%23/runs/b%3Fc=d=e", "../../../"), ("/projects/desk/models/%7Bx%7D", "../../../")],
+)  # fmt: skip
+async def test_the_page_for_an_odd_address_links_to_where_the_console_is(look: Any, path: str, root: str):
+    page = await look(path)
+    assert page.status_code == 404
+    assert f'<a class="brand" href="{root}projects">' in page.text
+
+
+async def test_lineage_is_asked_with_the_callers_key_and_a_name_with_a_slash(look: Any, registry: Any):
+    page = await look("/projects/desk/lineage/mail%2F7", headers={"authorization": "Bearer key-of-ann"})
+    assert page.status_code == 200
+    (asked,) = registry.asked
+    assert asked.headers["authorization"] == "Bearer key-of-ann"
+    assert asked.url.raw_path.startswith(b"/v1/projects/desk/lineage/mail%2F7?")
+    page = await look("/projects/desk/lineage/mail", headers={"cookie": "session=x"})
+    assert (page.status_code, "does not know this session" in page.text) == (401, True)
+
+
+@pytest.mark.parametrize(("status", "shown"), [(200, 502), (502, 502), (404, 502), (503, 503)])
+async def test_a_proxys_page_instead_of_the_registrys_answer_is_told(
+    look: Any, registry: Any, status: int, shown: int
+):
+    registry.says = httpx.Response(status, html="<h1>Bad gateway</h1>")
+    page = await look("/projects/desk/lineage/desk-1")
+    assert page.status_code == shown
+    assert "speaks no JSON" in page.text
+
+
+@pytest.mark.parametrize(("path", "status"), [("/projects/desk", 200), ("/", 307), ("/projects/none/x", 404)])
+async def test_a_page_answers_head_as_it_answers_get(look: Any, path: str, status: int):
+    assert [(await look(path, method=method)).status_code for method in ("GET", "HEAD")] == [status, status]
+
+
+async def test_a_browser_asks_for_the_script_again_so_that_it_is_the_pages(look: Any):
+    answer = await look("/static/pages.js")
+    assert answer.headers["cache-control"] == "no-cache"
+    known = {"if-none-match": answer.headers["etag"]}
+    again = await look("/static/pages.js", headers=known)
+    assert (again.status_code, again.headers["cache-control"]) == (304, "no-cache")
+
+
+async def test_a_turn_does_not_say_that_nobody_was_asked_to_who_may_not_read_labels(
+    look: Any, state: Any, desk: Any
+):
+    fields = {"records_upto": {"0": 2}, "alarm_ids": ("alarm-1",)}
+    asked = desk.say("dataset.requested", reason="drift", request="r9", **fields)
+    state.apply(asked)
+    (turn,) = [one.turn_id for one in state.projects["desk"].wheel.turns if one.alarms]
+    path = f"/projects/desk/turns/{turn}"
+    page = (await look(path, frozenset({Role.VIEWER}), {"desk"})).text
+    assert "Nobody was asked" not in page
+    assert "of 2 wanted answers" not in page
+    assert "of 2 wanted answers" in (await look(path)).text
+
+
+async def test_where_identity_is_open_people_say_who_they_are_before_they_approve(look: Any):
+    assert "say who you are" in (await look("/projects/desk", name=None)).text
+    page = (await look("/projects/desk?reviewer=bo%26b", name=None)).text
+    assert "say who you are" not in page
+    assert html.unescape(re.findall(r'data-order="([^"]+submit[^"]*)"', page)[0]).endswith("?reviewer=bo%26b")
+
+
+async def test_no_two_commands_of_a_page_share_a_form(look: Any):
+    for path in ("quarantine", "runs/run-1", "models/desk-1", "runs/run-2"):
+        page = (await look(f"/projects/desk/{path}")).text
+        ids = re.findall(r'<details class="order" id="([^" ]+)"', page)
+        assert len(ids) == len(set(ids)) == page.count("<form data-order") > 0

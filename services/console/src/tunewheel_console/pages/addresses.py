@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from fastapi import FastAPI
-from fastapi.responses import HTMLResponse, RedirectResponse
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from starlette.requests import Request
 from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
@@ -25,6 +26,7 @@ from tunewheel_console.login_page import root_of
 from tunewheel_console.pages.asking import NotAnswered, ask
 from tunewheel_console.pages.drawing import POLICY, draw
 
+READ = ["GET", "HEAD"]
 HEADERS = {"content-security-policy": POLICY, "cache-control": "no-store", "referrer-policy": "same-origin"}
 PROJECT = "/v1/projects/{project}"
 FEW = "?limit=5"
@@ -85,7 +87,7 @@ def _queue(noun: str, name: str) -> Address:
 
     def item(found: Mapping[str, Any], query: Mapping[str, str]) -> str | None:
         number = query.get("item") or found["it"].get("next")
-        return f"{path}/items/{number}" if number and number != "end" else None
+        return f"{path}/items/{quote(str(number), safe='')}" if number and number != "end" else None
 
     address, template = f"/projects/{{project}}/{noun}/{{{name}}}", f"{noun.removesuffix('s')}_item"
     return Address(address, template, {"it": path, "item": item}, live=False, role=Role.REVIEWER)
@@ -136,7 +138,8 @@ ADDRESSES = (
     _queue("reviews", "review_id"),
     _list("commands"),
     Address(
-        "/projects/{project}/lineage/{name}", "lineage", {"it": f"{PROJECT}/lineage/{{name}}"}, live=False,
+        "/projects/{project}/lineage/{name:path}", "lineage", {"it": f"{PROJECT}/lineage/{{name}}"},
+        live=False,
     ),
     Address("/dead-letters", "dead_letters", {"found": "/v1/dead-letters"}, everywhere=True),
     Address("/services", "services", {"it": "/v1/services"}),
@@ -145,26 +148,43 @@ ADDRESSES = (
 )  # fmt: skip
 
 
+class _Assets(StaticFiles):
+    """Files that a browser asks for again each time, so that none is older than the page."""
+
+    def file_response(self, *found: Any, **options: Any) -> Response:
+        response = super().file_response(*found, **options)
+        response.headers["cache-control"] = "no-cache"
+        return response
+
+
 def add_pages(api: FastAPI) -> None:
     """Add a page for each address, their assets, and an answer for addresses of nothing."""
     for one in ADDRESSES:
         _add(api, one)
-    assets: Any = asks_nobody(StaticFiles(directory=Path(__file__).with_name("static")))
+    assets: Any = asks_nobody(_Assets(directory=Path(__file__).with_name("static")))
     api.router.routes.append(Mount("/static", assets, name="static"))
 
-    @api.get("/", include_in_schema=False)
+    @api.api_route("/", methods=READ, include_in_schema=False)
     @needs(Role.VIEWER)
     async def first(request: Request) -> RedirectResponse:
-        return RedirectResponse(f"{root_of(request.url.path)}projects")
+        return RedirectResponse(f"{root_of(request)}projects")
 
-    @api.get("/projects/{rest:path}", include_in_schema=False, response_class=HTMLResponse)
+    @api.api_route(
+        "/projects/{rest:path}", methods=READ, include_in_schema=False, response_class=HTMLResponse
+    )
     @needs(Role.VIEWER)
     async def nothing(request: Request) -> HTMLResponse:
         return _refused(request, NotAnswered(HTTPStatus.NOT_FOUND, "there is no page at this address"))
 
 
 def _add(api: FastAPI, address: Address) -> None:
-    @api.get(address.path, include_in_schema=False, response_class=HTMLResponse, name=address.template)
+    @api.api_route(
+        address.path,
+        methods=READ,
+        include_in_schema=False,
+        response_class=HTMLResponse,
+        name=address.template,
+    )
     @needs(address.role, everywhere=address.everywhere)
     async def show(request: Request) -> HTMLResponse:
         query = dict(request.query_params)
@@ -174,10 +194,10 @@ def _add(api: FastAPI, address: Address) -> None:
             path = question if isinstance(question, str) else question(found, query)
             if path is None:
                 continue
-            asked, _, own = path.format(**request.path_params).partition("?")
+            asked, _, own = path.partition("?")
             options = dict(part.split("=") for part in own.split("&")) if own else passed
             try:
-                found[name] = await ask(api, request, asked, options)
+                found[name] = await ask(api, request, asked.format(**request.path_params), options)
             except NotAnswered as error:
                 if not found:
                     return _refused(request, error)

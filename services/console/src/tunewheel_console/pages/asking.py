@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -35,7 +36,7 @@ async def ask(api: FastAPI, request: Request, path: str, query: Mapping[str, str
         "path": path,
         "raw_path": quote(path).encode(),
         "query_string": urlencode(query or {}).encode(),
-        "headers": [(b"accept", b"application/json")],
+        "headers": [(b"accept", b"application/json"), *_credentials(request)],
     }
     status, parts = 500, list[bytes]()
 
@@ -50,10 +51,20 @@ async def ask(api: FastAPI, request: Request, path: str, query: Mapping[str, str
             parts.append(message.get("body", b""))
 
     await api.router(scope, receive, send)
-    answer: Any = json.loads(b"".join(parts) or b"null")
+    try:
+        answer: Any = json.loads(b"".join(parts) or b"null")
+    except ValueError:  # such as a proxy's page, before the registry
+        raise NotAnswered(max(status, HTTPStatus.BAD_GATEWAY), "what answered speaks no JSON") from None
     if not 200 <= status < 300:
         raise NotAnswered(status, _reason(answer))
     return answer
+
+
+def _credentials(request: Request) -> list[tuple[bytes, bytes]]:
+    """Return what the caller is known by: a route may hand it on, as those of the registry do."""
+    return [
+        (name, value) for name, value in request.scope["headers"] if name in (b"authorization", b"cookie")
+    ]
 
 
 def _reason(answer: Any) -> str:

@@ -33,7 +33,7 @@ POLICY = (
 
 def draw(template: str, request: Request, *, live: bool, **found: Any) -> str:
     """Return the page of ``template`` for the caller of ``request``. ``live``: an event draws it anew."""
-    root, project = root_of(request.url.path), request.path_params.get("project")
+    root, project = root_of(request), request.path_params.get("project")
     session = session_of(request.scope)
     caller = caller_of(request)
     events = f"{root}v1/events" + (f"?{urlencode({'project': project})}" if project else "")

@@ -3,6 +3,7 @@
 "use strict";
 
 const AGAIN_MS = 1000;
+const CONNECT_AGAIN_MS = 5000;
 
 function drawChart(element) {
   if (element.drawn === element.dataset.curves) return;
@@ -63,11 +64,20 @@ async function send(event) {
   button.disabled = true;
   const headers = { "content-type": "application/json" };
   if (form.dataset.csrf) headers["x-csrf-token"] = form.dataset.csrf;
-  const body = { ...JSON.parse(form.dataset.body), ...Object.fromEntries(new FormData(form)) };
+  const body = JSON.stringify({ ...JSON.parse(form.dataset.body), ...Object.fromEntries(new FormData(form)) });
+  if (form.body !== body) {  // without an answer nobody knows whether it arrived: sent again it is the same command
+    form.body = body;
+    form.key = [...crypto.getRandomValues(new Uint32Array(4))].map((part) => part.toString(36)).join("");
+  }
+  headers["idempotency-key"] = form.key;
   try {
-    const answer = await fetch(form.dataset.order, { method: "POST", headers, body: JSON.stringify(body) });
+    const answer = await fetch(form.dataset.order, { method: "POST", headers, body });
     said.textContent = answer.ok ? "sent" : (await answer.json()).error.message;
-    if (answer.ok) refresh();
+    form.body = null;
+    if (answer.ok) {
+      form.reset();
+      soon();
+    }
   } catch (error) {
     said.textContent = `not sent: ${error.message}`;
   }
@@ -80,14 +90,18 @@ function output(form) {
   for (const field of form.querySelectorAll("[data-kind]")) {
     if (field.type === "radio" && !field.checked) continue;
     if (!field.value.trim()) continue;
-    if (field.dataset.kind === "json" && field.name === "" && field.tagName === "TEXTAREA") return field.value;
+    const { name, kind } = field.dataset;
+    if (kind === "json" && name === "" && field.tagName === "TEXTAREA") return field.value;
     try {
-      answer[field.name] = field.dataset.kind === "json" ? JSON.parse(field.value) : field.value;
+      answer[name] = kind === "json" ? JSON.parse(field.value) : field.value;
     } catch {
-      throw new Error(`${field.name} is not ${field.rows === 1 ? "a number" : "JSON"}; correct it`);
+      throw new Error(`${name} is not ${field.rows === 1 ? "a number" : "JSON"}; correct it`);
+    }
+    if (Number.isInteger(answer[name]) && !Number.isSafeInteger(answer[name])) {
+      throw new Error(`${name} has more digits than a browser keeps; send it by the API`);
     }
   }
-  const plain = form.querySelector('[data-kind][name=""]');
+  const plain = form.querySelector('[data-kind][data-name=""]');
   return plain ? String(answer[""] ?? "") : answer;
 }
 
@@ -96,6 +110,8 @@ async function answer(event) {
   const path = form.dataset.answer ?? form.dataset.review;
   if (!path) return;
   event.preventDefault();
+  if (form.sending) return;  // a key too many is meant for the next item, and would change the answer to this one
+  form.sending = true;
   const said = form.querySelector("output");
   const headers = { "content-type": "application/json" };
   if (form.dataset.csrf) headers["x-csrf-token"] = form.dataset.csrf;
@@ -112,6 +128,7 @@ async function answer(event) {
     const next = form.dataset.review && of < told.items ? of + 1 : told.next ?? "end";
     location.search = form.dataset.next.slice(1) + next;
   } catch (error) {
+    form.sending = false;
     said.textContent = `not saved: ${error.message}`;
   }
 }
@@ -132,16 +149,22 @@ async function leave(event) {
   form.requestSubmit(given);
 }
 
+function finish(form) {
+  if (form.dataset.order) return form.requestSubmit();
+  const button = form.querySelector('[name=publish], [aria-pressed="true"]');
+  if (button) form.requestSubmit(button);
+}
+
 function press(event) {
   const form = document.querySelector("form.answer");
   const key = event.key === "Enter" && form?.dataset.review ? "ArrowRight" : event.key;
   if (!form || event.repeat || event.isComposing || event.altKey || event.metaKey) return;
   if (event.target.closest("textarea, input:not([type=radio]):not([type=checkbox]), select")) {
     if (event.key === "Escape") event.target.blur();
-    if (event.key === "Enter" && event.ctrlKey) form.requestSubmit(form.querySelector("[name=publish]"));
+    if (event.key === "Enter" && event.ctrlKey) finish(form);
     return;
   }
-  if (event.key === "Enter" && event.ctrlKey && form.dataset.answer) form.requestSubmit(form.querySelector("[name=publish]"));
+  if (event.key === "Enter" && event.ctrlKey && form.dataset.answer) finish(form);
   if (event.ctrlKey) return;
   if (key === "Enter" && form.dataset.order) return form.requestSubmit();
   const choices = form.dataset.answer ? [...form.querySelectorAll("[type=radio]")] : [];
@@ -165,8 +188,10 @@ async function refresh() {
     callbacks: {
       beforeNodeMorphed: (old, next) => {
         if (old.tagName === "DETAILS") next.open = old.open;
+        if (old.tagName === "OUTPUT" || old.tagName === "TEXTAREA" && old.value !== old.defaultValue) return false;
         if (!old.classList?.contains("chart")) return true;
         old.dataset.curves = next.dataset.curves;
+        old.setAttribute("aria-label", next.getAttribute("aria-label"));
         return false;
       },
     },
@@ -174,22 +199,50 @@ async function refresh() {
   drawPictures();
 }
 
-function follow(main) {
-  if (!main.dataset.events) return;
-  let waiting = null;
-  const soon = () => { waiting ??= setTimeout(() => { waiting = null; refresh(); }, AGAIN_MS); };
-  const events = new EventSource(main.dataset.events);
-  for (const type of main.dataset.types.split(" ")) events.addEventListener(type, soon);
-  events.addEventListener("error", soon);  // perhaps nobody is logged in any more
+let due = false;
+let drawing = false;
+
+// Draws the page anew, after a while and one time after the other: the answer to an earlier question never replaces a
+// later one.
+async function soon() {
+  due = true;
+  if (drawing) return;
+  drawing = true;
+  while (due) {
+    await new Promise((done) => setTimeout(done, AGAIN_MS));
+    due = false;
+    await refresh().catch(() => {});  // the console is away; the next connection asks again
+  }
+  drawing = false;
 }
 
-drawPictures();
+// Only a page that somebody sees follows: a browser keeps few connections to a host, and a hidden page would hold one.
+function follow(main) {
+  if (!main.dataset.events) return;
+  let events = null;
+  const connect = () => {
+    events?.close();
+    if (document.hidden) return;
+    const opened = events = new EventSource(main.dataset.events);
+    for (const type of main.dataset.types.split(" ")) opened.addEventListener(type, soon);
+    opened.addEventListener("open", soon);  // what happened before it
+    opened.addEventListener("error", () => {
+      soon();  // perhaps nobody is logged in any more
+      if (opened.readyState === EventSource.CLOSED) setTimeout(() => opened === events && connect(), CONNECT_AGAIN_MS);
+    });
+  };
+  document.addEventListener("visibilitychange", connect);
+  connect();
+}
+
+addEventListener("pageshow", (event) => { if (event.persisted) location.reload(); });  // as it was left, it is stale
 document.addEventListener("submit", send);
 document.addEventListener("submit", answer);
 document.addEventListener("click", leave);
 document.addEventListener("keydown", press);
 for (const form of document.querySelectorAll("form[data-review]")) form.before = JSON.stringify([...new FormData(form)]);
 follow(document.querySelector("main"));
+drawPictures();
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
   document.querySelectorAll(".chart").forEach((one) => { one.drawn = null; });
   drawPictures();
