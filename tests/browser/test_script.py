@@ -36,6 +36,7 @@ class Door:
         self.sent: list[tuple[str, Any, str | None]] = []
         self.answers = asyncio.Event()
         self.answers.set()
+        self.closed = asyncio.Event()
         self.hang_up = False
         self.streams: list[web.StreamResponse] = []
         self.app = web.Application()
@@ -49,7 +50,7 @@ class Door:
         await stream.prepare(request)
         await stream.write(b":\n\n")
         self.streams.append(stream)
-        await asyncio.sleep(600)
+        await self.closed.wait()
         return stream
 
     async def tell(self) -> None:
@@ -106,6 +107,7 @@ async def door() -> AsyncIterator[Door]:
     await site.start()
     made.url = f"http://127.0.0.1:{runner.addresses[0][1]}/projects/desk"  # type: ignore[attr-defined]
     yield made
+    made.closed.set()
     await runner.cleanup()
 
 
