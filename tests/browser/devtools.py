@@ -71,7 +71,8 @@ class Tab:
         return self._result(said)["result"].get("value")
 
     async def text(self) -> str:
-        return await self.evaluate("document.body ? document.body.innerText : ''") or ""
+        """Return what the page shows; nothing before its script has run, which answers keys and clicks."""
+        return await self.evaluate("document.readyState === 'complete' ? document.body.innerText : ''") or ""
 
     async def until(self, *texts: str) -> str:
         """Wait until the page shows all of ``texts``, and return all that it shows."""
@@ -98,7 +99,8 @@ class Tab:
         The page clicks after it has answered us: a click that opens another page would take the answer away.
         """
         says = f"b => b.innerText.trim().toLowerCase() === {json.dumps(text.lower())}"
-        find = f"[...document.querySelectorAll('button, summary')].find({says})"
+        loaded = "document.readyState === 'complete'"
+        find = f"{loaded} && [...document.querySelectorAll('button, summary')].find({says})"
         async with asyncio.timeout(PATIENCE_SECONDS):
             while not await self.evaluate(f"(b => b ? (setTimeout(() => b.click()), true) : false)({find})"):
                 await asyncio.sleep(LOOK_SECONDS)

@@ -100,7 +100,8 @@ async def shown(tab: Tab) -> dict[str, Any]:
     script = """(() => {
       const main = document.querySelector('[data-number]');
       const text = name => main?.querySelector(`[aria-label="${name}"]`)?.textContent ?? '';
-      return JSON.stringify({number: main ? Number(main.dataset.number) : -1, left: text('Left answer'),
+      const ready = main && document.readyState === 'complete';  // its keys are answered
+      return JSON.stringify({number: ready ? Number(main.dataset.number) : -1, left: text('Left answer'),
                              right: text('Right answer')});
     })()"""
     return json.loads(await tab.evaluate(script) or '{"number": -1}')
