@@ -9,7 +9,7 @@ import pytest
 from tunewheel_contracts import topics
 from tunewheel_contracts.event import new_event
 from tunewheel_contracts.events.evaluation import ReviewRequested
-from tunewheel_contracts.events.lifecycle import ModelPromoted, Stage
+from tunewheel_contracts.events.lifecycle import ModelPromoted, ModelRegistered, Stage
 from tunewheel_contracts.events.monitoring import FigureSeries, LabelsRequested, TurnDecided, WindowJudged
 from tunewheel_contracts.events.production import DriftCluster, DriftDetected, DriftWindow
 from tunewheel_contracts.events.training import TrainProgressed
@@ -17,6 +17,7 @@ from tunewheel_contracts.formats.dataset import ChatMessage
 from tunewheel_contracts.formats.label_prompts import LabelPrompt, LabelPrompts
 from tunewheel_contracts.principal import Principal
 from tunewheel_runtime.store import ObjectStore
+from tunewheel_testing.adapters import SMOLLM2
 from tunewheel_testing.specs import declared
 
 from ..integration.bus import Bus
@@ -41,10 +42,17 @@ async def publish_turn(bus: Bus, project: str) -> None:
         project=project, model_id=model_id, from_stage=Stage.EVALUATED, to_stage=Stage.PRODUCTION,
         cause=verdict.id, reason="held up",
     )  # fmt: skip
+    registered = ModelRegistered(
+        project=project, model_id=model_id, kind="adapter", base=SMOLLM2, adapter=verdict.data.adapter,
+        run_id=verdict.data.run_id, dataset_id=verdict.data.dataset_id,
+    )  # fmt: skip
     decided = TurnDecided(project=project, step="waits for labels", next_step="Answer the questions.")
     await bus.publish(
         declared(project),
-        *(new_event(data, source="/test") for data in (progress, review, promotion, drift(project), decided)),
+        *(
+            new_event(data, source="/test")
+            for data in (progress, review, registered, promotion, drift(project), decided)
+        ),
     )
 
 
