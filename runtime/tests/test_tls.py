@@ -17,8 +17,7 @@ import structlog
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
-from starlette.routing import Route, WebSocketRoute
-from starlette.websockets import WebSocket
+from starlette.routing import Route
 from tunewheel_runtime import doors
 from tunewheel_runtime.doors import Door
 from tunewheel_runtime.health import ask, main
@@ -37,13 +36,12 @@ from tunewheel_runtime.tls import (
 )
 from tunewheel_testing.clock import Clock
 from tunewheel_testing.waiting import until
-from websockets.asyncio.client import connect
 
 LOCAL = ("localhost", "127.0.0.1")
 
 
 class App:
-    """What a service does over HTTP: answers, streams, talks, and answers more than anybody reads."""
+    """What a service does over HTTP: answers, streams, and answers more than anybody reads."""
 
     def __init__(self) -> None:
         self.go_on = asyncio.Event()
@@ -52,7 +50,6 @@ class App:
             Route("/scheme", self.scheme, methods=["GET", "POST"]),
             Route("/stream", self.stream),
             Route("/endless", self.endless),
-            WebSocketRoute("/talk", self.talk),
         ]
         self.asgi = Starlette(routes=routes)
 
@@ -78,11 +75,6 @@ class App:
                 self.left_unread.set()
 
         return StreamingResponse(chunks())
-
-    async def talk(self, socket: WebSocket) -> None:
-        await socket.accept()
-        async for text in socket.iter_text():
-            await socket.send_text(f"{socket.url.scheme} {text}")
 
 
 def certificate(files: tuple[Path, Path], **options: Any) -> Certificate:
@@ -201,16 +193,6 @@ async def test_an_answer_comes_piece_by_piece(authority: Any) -> None:
         assert await anext(chunks) == b"one"
         app.go_on.set()
         assert await anext(chunks) == b"two"
-
-
-async def test_websockets_talk(authority: Any) -> None:
-    trusted = trust(authority.cafile, setting="TUNEWHEEL_HTTP_CAFILE")
-    async with (
-        serving(App(), certificate(authority.issue(*LOCAL))) as port,
-        connect(f"wss://localhost:{port}/talk", ssl=trusted) as socket,
-    ):
-        await socket.send("hello")
-        assert await socket.recv() == "wss hello"
 
 
 async def test_a_client_that_does_not_trust_the_certificate_sends_nothing(
