@@ -246,9 +246,13 @@ async def test_a_key_taken_away_in_the_middle_says_that_answers_are_kept(
 ):
     stage = Stage(console, bus, project)
     await stage.ask()
-    await log_in(tab, stage, console.let_in(project, "reviewer"))
+    key = console.let_in(project, "reviewer")
+    await log_in(tab, stage, key)
     await answer_all(tab, stage, "ann", until=4)
     console.shut_out(project)
+    async with httpx.AsyncClient(headers={"authorization": f"Bearer {key}"}) as client:
+        while (await client.get(f"{console.url}/v1/me")).status_code != 401:
+            await asyncio.sleep(0.1)
     await tab.press("1")
     assert "question" not in await tab.until("API key or token")
     await log_in(tab, stage, console.let_in(project, "reviewer"))
