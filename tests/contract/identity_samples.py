@@ -132,7 +132,13 @@ def _pages() -> dict[str, list[Sample]]:
         of_project = "{project}" in one.path
         tells = one.template in ("projects", "audit", "keys")
         samples[f"GET {one.path}"] = [
-            Sample(one.path.format_map(names), None, found, 403 if of_project else None, tells)
+            Sample(
+                one.path.replace(":path}", "}").format_map(names),
+                None,
+                found,
+                403 if of_project else None,
+                tells,
+            )
         ]
     return samples
 
