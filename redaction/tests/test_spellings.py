@@ -70,3 +70,23 @@ def test_a_card_split_over_turns_is_found_and_years_are_none() -> None:
 def test_hostile_texts_take_linear_work() -> None:
     for hostile in ("a", "a at ", "a@", "a.b@c.", "QUJD"):
         find_entities([hostile * 10_000], EMAIL)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("Reach me at b.okafor@example.org.", ["b.okafor@example.org"]),
+        ("call me at jo.li@example.com or at kim@example.org", ["jo.li@example.com", "kim@example.org"]),
+        ("see a@b.nosuchtld jo@example.com", ["jo@example.com"]),
+        ("look at notes.text at d.e@example.com", ["d.e@example.com"]),
+        ("look at example.com", []),
+    ],
+)
+def test_an_address_is_found_after_words_that_look_like_one(text: str, found: list[str]) -> None:
+    assert [text[one.start : one.end] for one in find_entities([text], EMAIL)[0]] == found
+
+
+def test_the_address_of_a_page_is_found_in_the_path_of_what_is_no_host() -> None:
+    text = "see notes.text/http://a.example.com/x for it"
+    (found,) = find_entities([text], ("URL",))[0]
+    assert text[found.start : found.end] == "http://a.example.com/x"

@@ -37,24 +37,32 @@ _CARD = re.compile(r"[3-6]\d{15}")
 def find_emails(text: str) -> list[Finding]:
     """Find e-mail addresses, also with spaces, line breaks, or the words "at" and "dot" in them. The domain
     must end with a public suffix."""
-    findings: list[Finding] = []
-    for match in _EMAIL.finditer(text):
+    findings, begin = list[Finding](), 0
+    while match := _EMAIL.search(text, begin):
         local, at, domain = match.groups()
-        said = at.strip().lower() == "at"
-        if said and not (_LOOSE.search(local) or re.search("(?i) dot ", domain)):
-            continue  # "look at example.com" is no address
-        if _is_public(re.sub(r"\s|=|>", "", re.sub("(?i) dot ", ".", domain))):
+        loose = at.strip().lower() != "at" or _LOOSE.search(local) or re.search("(?i) dot ", domain)
+        # "look at example.com" is no address
+        if loose and _is_public(re.sub(r"\s|=|>", "", re.sub("(?i) dot ", ".", domain))):
             findings.append(Finding("EMAIL_ADDRESS", match.start(1), match.end(), 0.8))
+            begin = match.end()
+        else:
+            begin = match.start(
+                3
+            )  # what looked like a domain may begin an address: "me at jo.li@example.com"
     return findings
 
 
 def find_urls(text: str) -> list[Finding]:
     """Find addresses of pages, with or without ``https://``, whose host ends with a public suffix."""
-    return [
-        Finding("URL", match.start(), match.start() + len(match.group().rstrip(".,;:!?)")), 0.6)
-        for match in _URL.finditer(text)
-        if _is_public(match[1])
-    ]
+    findings, begin = list[Finding](), 0
+    while match := _URL.search(text, begin):
+        if _is_public(match[1]):
+            end = match.start() + len(match.group().rstrip(".,;:!?)"))
+            findings.append(Finding("URL", match.start(), end, 0.6))
+            begin = match.end()
+        else:
+            begin = match.end(1)  # the path of what is no host may hold an address
+    return findings
 
 
 @lru_cache(1 << 14)
