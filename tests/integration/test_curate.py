@@ -167,7 +167,7 @@ async def test_a_correction_waits_until_a_person_releases_it(
     again = DatasetRequested(project=project, reason=BuildReason.COMMAND, request="again")
     async with Bus(kafka) as bus, running(curate(kafka, tmp_path / "store")) as service:
         correction = new_event(thumb, source="/test")
-        await bus.publish(spec_of(project, min_new_records=41), correction, *records(project))
+        await bus.publish(spec_of(project, min_new_records=40), correction, *records(project))
         (first,) = await versions(bus, project)
         listed = Quarantine.model_validate_json(await service.store.read(quarantine_path(project)) or b"")
         assert [(one.record_id, one.reason) for one in listed.records] == [(thumb.record_id, "correction")]
