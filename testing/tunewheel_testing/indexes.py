@@ -30,14 +30,16 @@ async def put_index(
     spec: RetrievalSpec,
     embedder: Embedder = STATIC,
     groups: Mapping[str, tuple[str, ...]] = {},
+    searches: bool = True,
 ) -> IndexVersioned:
     """Put the version into ``store`` that ``texts`` make, by document; a first line ``# …`` is the
-    heading. ``groups``: by document, the groups that may see it."""
+    heading. ``groups``: by document, the groups that may see it. ``searches``: hold back what addresses the
+    model."""
     config = config_sha256_of(spec, PiiPolicy(), embedder.name)
     documents = [
         replace(_document(name, text), allowed_groups=groups.get(name)) for name, text in texts.items()
     ]
-    files = build(documents, embedder, spec, project=project, config_sha256=config)
+    files = build(documents, embedder, spec, project=project, config_sha256=config, searches=searches)
     folder = f"indexes/{project}/{files.index_id}"
     refs = {name: await store.put(f"{folder}/{name}", data) for name, data in files.by_name().items()}
     manifest = files.manifest(refs)

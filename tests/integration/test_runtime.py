@@ -149,7 +149,7 @@ async def test_messages_as_large_as_the_log_takes_block_nothing_when_they_are_re
 ) -> None:
     """Dead letters are larger than what they carry, and compressed messages than what carried them."""
     kafka = fresh_kafka  # on the shared one, what other tests left becomes dead letters here
-    made, seen = service(kafka, tmp_path, project), list[str]()
+    made, seen = service(kafka, tmp_path, "ingest"), list[str]()  # the first reader writes the letters
 
     @made.on(topics.TICKET_PUBLISHED)
     async def on_ticket_published(event: Envelope[TicketPublished]) -> None:

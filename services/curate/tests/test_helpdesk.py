@@ -89,7 +89,7 @@ def test_planted_personal_data_is_gone(made: Build, faults: dict[str, list[Any]]
     assert len(planted) >= 15
     assert not [entity for entity in planted if entity["text"] in text]
     found = dict(made.redactions)
-    assert found.pop("PERSON", 0) <= 1, "one place has a given name"
+    assert found.pop("PERSON", 0) <= 2, "one question names a person, twice"
     assert sum(found.values()) == len(planted), "redacted more, or less, than was planted"
 
 

@@ -38,9 +38,9 @@ async def retrieving(
     return await indexed(world, documents, embedder)
 
 
-async def indexed(world: Any, documents: Mapping[str, str], embedder: Any = STATIC, **groups: Any) -> Any:
+async def indexed(world: Any, documents: Mapping[str, str], embedder: Any = STATIC, **options: Any) -> Any:
     spec = world.gateway.retriever.spec("desk")
-    version = await put_index(world.store, "desk", documents, spec, embedder, **groups)
+    version = await put_index(world.store, "desk", documents, spec, embedder, **options)
     world.tell(wrap(version))
     await until_serves(world, version.index_id)
     return version
@@ -519,7 +519,8 @@ async def test_a_caller_sees_the_passages_that_its_groups_may_see(make_world: An
 
 
 async def test_a_poisoned_document_reaches_the_engine_as_data(world: Any):
-    await retrieving(world, POISONED)
+    world.declare(retrieval={})
+    await indexed(world, POISONED, searches=False)  # of a project with ``injections: keep``
     await asked(world)
     roles = [one["role"] for one in world.engine.asked[-1]["messages"]]
     assert roles == ["system", "user"]
