@@ -51,16 +51,6 @@ CURATE_OUTCOMES = {
     "retired": "was retired before it served",
     "replaced": "was promoted",
 }
-CONSOLE_STAGES = {
-    ("curate", "working"): "building",
-    ("train", "waiting"): "waiting",
-    ("train", "working"): "training",
-    ("eval", "working"): "evaluating",
-    ("eval", "waiting"): "review",
-    ("registry", "waiting"): "undecided",
-    ("registry", "working"): "passed",
-    ("serve", "done"): "production",
-}
 
 
 def disagreements(log: RandomLog, fold: str) -> list[str]:
@@ -87,19 +77,6 @@ def status_place(log: RandomLog, events: Events) -> Iterator[str]:
     """The place of a project in ``status``."""
     place = place_in_words(_wheel(sorted(events, key=lambda event: event.time)))
     yield from _place(log, CLI_STAGES.get(place, ""), place)
-
-
-def console_place(log: RandomLog, events: Events) -> Iterator[str]:
-    """The place of a project on the console."""
-    place = _console(events).place
-    if place is None:
-        return
-    stage = CONSOLE_STAGES.get((place.step.value, place.tone), "")
-    if place.step.value == "serve" and place.tone == "working":
-        stage = place.note.partition(":")[0]
-    if place.note.startswith("undecided"):
-        stage = ""
-    yield from _place(log, stage, f"{place.step.value}: {place.note}")
 
 
 def console_models(log: RandomLog, events: Events) -> Iterator[str]:
@@ -160,7 +137,6 @@ FOLDS: dict[str, Callable[[RandomLog, Events], Iterator[str]]] = {
         wheel_turns,
         in_flight,
         status_place,
-        console_place,
         console_models,
         curate_turns,
         monitor_turns,
