@@ -142,7 +142,7 @@ async def test_every_service_does_its_work_with_its_rights_and_uses_all_of_them(
         ("console", "Describe", "topic", spec.name) for spec in (TICKET_PUBLISHED, EXAMPLE_PUBLISHED)
     }
     produced.add(("console", "Read", "topic", DOCUMENT_PUBLISHED.name))
-    # The first service writes the letter of what nobody can read; each one writes those of what it refuses.
+    # A record that nobody can read gets its letter from the first service, a refused event from its refuser.
     letters = {f"{spec.name}.dlq" for spec in TOPICS if spec.is_from_upstream}
     produced |= {right for right in granted if right[1] == "Write" and right[3] in letters}
     assert len(granted) > 200

@@ -111,7 +111,7 @@ async def erase_corrections(
     event: Envelope[ErasureCompleted], store: ObjectStore
 ) -> tuple[ErasureRequested, ...]:
     """Return requests to erase reviewers' corrections of the erased examples, which ingest has as examples of
-    their own. Call this before ``forget``, which deletes the answers by which they are found. Raises
+    their own. Call this before ``forget``: it deletes the answers that lead to these corrections. Raises
     TransientError: the store is away."""
     data = event.data
     if data.holder != "curate":

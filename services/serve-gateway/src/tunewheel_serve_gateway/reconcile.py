@@ -198,7 +198,7 @@ class Reconciler:
         return self._on_demand.on(endpoint) | self.desired(endpoint)
 
     def desired(self, endpoint: Endpoint) -> dict[str, AdapterRef]:
-        """Return those of them that a route names; the others give way to them."""
+        """Return the adapters of ``endpoint`` that a route names. Other adapters give way to these."""
         named = self._named().items()
         return {name: one for name, one in named if endpoint in self._pool.homes(one)}
 

@@ -47,9 +47,9 @@ Backlogs = Callable[[], Awaitable[list[Backlog]]]
 
 
 class Documents:
-    """The ids of the documents that can be known: those that the newest index lists, and those that wait on
-    the log or stay there some days. Older ones of a project without an index are not known. The topics are
-    read when somebody first asks, and followed from then on. Only ids are kept."""
+    """The ids of a project's documents: the newest index lists some, and the log holds the latest ones for
+    some days. A project without an index has no list of its older documents. The topics are read when
+    somebody first asks, and followed from then on. Only ids are kept."""
 
     def __init__(self, settings: ServiceSettings, store: ObjectStore) -> None:
         self._settings, self._store = settings, store
