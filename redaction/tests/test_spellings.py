@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import base64
+import subprocess
+import sys
 
 import pytest
 from tunewheel_redaction.redaction import find_entities
@@ -90,3 +92,17 @@ def test_the_address_of_a_page_is_found_in_the_path_of_what_is_no_host() -> None
     text = "see notes.text/http://a.example.com/x for it"
     (found,) = find_entities([text], ("URL",))[0]
     assert text[found.start : found.end] == "http://a.example.com/x"
+
+
+@pytest.mark.parametrize("finder", ["find_urls", "find_emails"])
+def test_whichever_finder_is_asked_first_none_asks_the_network(finder: str) -> None:
+    text = "Write to jane.roe at acme dot com, or see pages.example.co.uk/help"
+    code = (
+        "import socket\n"
+        "asked = []\n"
+        "socket.getaddrinfo = lambda *of, **options: asked.append(of)\n"
+        f"from tunewheel_redaction.spellings import {finder}\n"
+        f"found = {finder}({text!r})\n"
+        "assert found and not asked, (found, asked)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

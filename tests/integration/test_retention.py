@@ -120,7 +120,9 @@ def on_disk(broker: LocalKafka, topic: TopicSpec, word: str) -> bool:
 
 async def commit(broker: LocalKafka, topic: TopicSpec, service: str) -> None:
     (group,) = topic.groups_of(service)
-    consumer = AIOKafkaConsumer(bootstrap_servers=broker.bootstrap_servers, group_id=group)
+    options = {"bootstrap_servers": broker.bootstrap_servers, "group_id": group}
+    # On stopping, a consumer that commits by itself would put back the place where it began to fetch.
+    consumer = AIOKafkaConsumer(**options, enable_auto_commit=False)
     await consumer.start()
     try:
         places = [TopicPartition(topic.name, number) for number in range(topic.partitions)]

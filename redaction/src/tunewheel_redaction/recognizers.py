@@ -23,7 +23,7 @@ from tunewheel_redaction.finding import MIN_SCORE, Finding, Recognizer
 from tunewheel_redaction.names import find_names
 from tunewheel_redaction.phones import PHONE_REGIONS, find_loose_phones, near_digits
 from tunewheel_redaction.secrets import find_secrets
-from tunewheel_redaction.spellings import find_emails, find_urls
+from tunewheel_redaction.spellings import find_emails, find_urls, public_suffixes
 
 OWN_ENTITIES = frozenset({"SECRET", "PERSON", "LOCATION", "EMAIL_ADDRESS", "URL"})
 """The entities that presidio finds by no pattern, or by one that takes a minute for 6,000 characters."""
@@ -204,13 +204,10 @@ def _whole(find: Recognizer) -> Recognizer:
 
 @cache
 def _stay_offline() -> None:
-    """Make presidio check domains against the public suffix list that is packaged with tldextract.
-
-    By default it downloads the current list, so that results would depend on the network and on the day.
-    """
+    """Make presidio check domains against the packaged public suffix list."""
     import tldextract.tldextract
 
-    tldextract.tldextract.TLD_EXTRACTOR = tldextract.TLDExtract(cache_dir=None, suffix_list_urls=())
+    tldextract.tldextract.TLD_EXTRACTOR = public_suffixes()
 
 
 @contextlib.contextmanager

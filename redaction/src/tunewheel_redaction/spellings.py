@@ -7,8 +7,9 @@ import base64
 import binascii
 import re
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from itertools import pairwise
+from typing import Any
 
 from tunewheel_redaction.check_digits import passes_luhn
 from tunewheel_redaction.finding import Finding
@@ -65,11 +66,20 @@ def find_urls(text: str) -> list[Finding]:
     return findings
 
 
+@cache
+def public_suffixes() -> Any:
+    """Return tldextract with the public suffix list of its package.
+
+    By default it downloads the current list, so that results would depend on the network and on the day.
+    """
+    from tldextract import TLDExtract
+
+    return TLDExtract(cache_dir=None, suffix_list_urls=())
+
+
 @lru_cache(1 << 14)
 def _is_public(domain: str) -> bool:
-    from tldextract.tldextract import TLD_EXTRACTOR
-
-    return bool(TLD_EXTRACTOR(domain).suffix)
+    return bool(public_suffixes()(domain).suffix)
 
 
 def decoded_runs(text: str) -> list[tuple[int, int, str]]:
