@@ -38,11 +38,14 @@ settings.register_profile("fuzz", _UNHURRIED, derandomize=False, max_examples=1_
 settings.load_profile("fixed")
 
 _FIRST = ("chaos", "e2e", "integration", "model")
+_LONG = ("services/train/", "services/eval/", "services/curate/", "services/monitor/", "tests/")
+"""Folders whose files take longest: no worker may begin one when the others are nearly done."""
 _TRAIN, _CURATE = "services/train/tests/", "services/curate/tests/"
 _TOGETHER = (
     ("tests/engine/",),
     ("tests/integration/test_curate.py", "tests/integration/test_versions.py"),
     ("tests/integration/test_eval.py", "tests/integration/test_judged_models.py"),
+    tuple(f"services/monitor/tests/test_{name}.py" for name in ("reference", "scoring", "watch")),
     tuple(
         f"{_CURATE}{name}.py"
         for name in (
@@ -57,8 +60,8 @@ _TOGETHER = (
         *(f"{_TRAIN}trainers/test_{name}.py" for name in ("handover", "sharded", "together")),
     ),
 )
-"""Files that go to one worker: they share an engine, a process that others are forked from, or Great
-Expectations. To start or import one takes ten seconds of a processor."""
+"""Files that go to one worker: they share an engine, an encoder, a process that others are forked from, or
+Great Expectations. To start or import one takes ten seconds of a processor."""
 NIGHTLY = ("browsers", "fencing", "kills", "matrices", "models")
 """Parts of `make nightly`: tests that take long, and whose guarantee has a smaller test in `make test` or
 changes seldom. Such a test is marked ``nightly(part)``."""
@@ -96,7 +99,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         file = item.nodeid.partition("::")[0]
         ranks[file] = min(ranks.get(file, len(_FIRST)), _rank(item))
-    items.sort(key=lambda item: ranks[item.nodeid.partition("::")[0]])
+    items.sort(key=lambda item: (ranks[item.nodeid.partition("::")[0]], not item.nodeid.startswith(_LONG)))
 
 
 def _rank(item: pytest.Item) -> int:

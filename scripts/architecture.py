@@ -52,7 +52,8 @@ def packages() -> Iterator[str]:
 
 
 def _imported(package: str) -> set[str]:
-    (folder,) = (path for path in ROOT.glob(f"**/src/tunewheel_{package}") if ".venv" not in path.parts)
+    # Not "**": it would look through the virtual environment.
+    (folder,) = (*ROOT.glob(f"*/src/tunewheel_{package}"), *ROOT.glob(f"services/*/src/tunewheel_{package}"))
     source = "\n".join(path.read_text("utf-8") for path in folder.rglob("*.py"))
     return {*re.findall(r"^\s*(?:from|import) tunewheel_(\w+)", source, re.MULTILINE)} - {package}
 

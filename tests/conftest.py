@@ -55,7 +55,7 @@ def broker_factory(tmp_path: Path) -> Iterator[BrokerFactory]:
 
     yield make
     for broker in started:
-        broker.stop()
+        broker.kill()  # half a minute goes by until one stops whose clients were killed
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def module_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Bootstrap servers of a broker that only this module's tests use; all topics exist."""
     broker = start_broker(tmp_path_factory.mktemp("kafka"))
     yield broker.bootstrap_servers
-    broker.stop()
+    broker.kill()
 
 
 @pytest.fixture

@@ -28,7 +28,8 @@ def served(app: Any, *, certificate: tuple[Path, Path] | None = None) -> Generat
     try:
         yield f"http{'s' if certificate else ''}://127.0.0.1:{door.getsockname()[1]}"
     finally:
-        server.should_exit = True
+        # A client that keeps its connection, as one of TLS does, would be waited for.
+        server.should_exit = server.force_exit = True
         thread.join(10)
         door.close()
 

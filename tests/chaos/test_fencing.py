@@ -12,7 +12,7 @@ from .stalls import Kind
 pytestmark = pytest.mark.chaos
 
 
-@pytest.mark.parametrize("kind", ["stop", "cut"])
+@pytest.mark.parametrize("kind", ["stop", pytest.param("cut", marks=pytest.mark.nightly("fencing"))])
 async def test_a_decision_that_was_on_its_way_while_another_registry_took_over_is_never_seen(
     fresh_kafka: str, tmp_path: Path, kind: Kind
 ):

@@ -68,7 +68,12 @@ def version_of(started: Started, folder: Path) -> Build:
     return build(rows_of(deliveries), read_spec(folder / "project.yaml"))
 
 
-@pytest.mark.parametrize("name", SETS)
+NIGHTLY = pytest.mark.nightly("matrices")
+LONG = {"banking77/train.csv", "nlupp/banking", "gauntlet_regression/world_knowledge/triviaqa_sm_sub.jsonl"}
+"""Sets that take seconds, of a kind that another one has too."""
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=NIGHTLY if name in LONG else ()) for name in SETS])
 def test_a_drafted_project_is_accepted_and_can_be_decided(name: str, tmp_path: Path) -> None:
     started = drafted(name, tmp_path)
     assert started.draft.choice.is_decidable, started.draft.cautions
@@ -76,7 +81,8 @@ def test_a_drafted_project_is_accepted_and_can_be_decided(name: str, tmp_path: P
 
 
 @pytest.mark.parametrize("name", ["it_tickets_synthetic/train-00000-of-00001.csv",
-                                  "self_instruct_human/data/seed_tasks.jsonl", "nlupp/hotels"])  # fmt: skip
+                                  "self_instruct_human/data/seed_tasks.jsonl",
+                                  pytest.param("nlupp/hotels", marks=NIGHTLY)])  # fmt: skip
 def test_what_the_printed_commands_publish_becomes_a_version(name: str, tmp_path: Path) -> None:
     started = drafted(name, tmp_path)
     made = version_of(started, tmp_path)
@@ -84,6 +90,8 @@ def test_what_the_printed_commands_publish_becomes_a_version(name: str, tmp_path
     assert made.split.holdout.height >= 0.9 * started.draft.choice.rows
 
 
-@pytest.mark.parametrize("name", CAUTIONED)
+@pytest.mark.parametrize(
+    "name", ["abcd_guidelines/abcd_sample.json", pytest.param("bbh/navigate.json", marks=NIGHTLY)]
+)
 def test_what_no_version_can_be_judged_by_is_cautioned_of(name: str, tmp_path: Path) -> None:
     assert any(CAUTIONED[name] in caution for caution in drafted(name, tmp_path).draft.cautions)

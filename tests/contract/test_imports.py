@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 LINTER = Path(sys.executable).parent / "lint-imports"
 RULES = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]
-PACKAGES = {path.name for path in ROOT.glob("**/src/tunewheel_*") if ".venv" not in path.parts}
+PACKAGES = {path.name for below in ("*", "services/*") for path in ROOT.glob(f"{below}/src/tunewheel_*")}
 TOKENIZING = {"tunewheel_curate", "tunewheel_cli", "tunewheel_demo"}
 """What uses a base model's tokenizer and never its weights."""
 

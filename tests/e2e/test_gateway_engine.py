@@ -105,6 +105,7 @@ async def hold_to_a_form(client: openai.AsyncOpenAI, model: str) -> None:
     assert all(choice.logprobs and choice.logprobs.content for choice in several.choices)
 
 
+@pytest.mark.nightly("matrices")
 async def test_both_protocols_give_the_same_words(
     module_kafka: str, project: str, engine: EngineProcess, folder: Path, adapter: AdapterRef
 ):

@@ -65,7 +65,8 @@ def walk(shell: Shell, tmp_path: Path, base: str = TINY) -> tuple[dict[str, Any]
     return told, answer
 
 
-@pytest.mark.parametrize("base", [TINY, pytest.param(SMOLLM2, marks=pytest.mark.nightly("models"))])
+@pytest.mark.nightly("models")
+@pytest.mark.parametrize("base", [TINY, SMOLLM2])
 def test_a_stranger_comes_from_a_csv_to_a_tuned_answer(shell: Shell, tmp_path: Path, base: str) -> None:
     _, answer = walk(shell, tmp_path, base)
     if base == SMOLLM2:

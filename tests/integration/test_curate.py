@@ -221,6 +221,7 @@ def documents(project: str) -> list[Envelope[RecordIngested]]:
     return made
 
 
+@pytest.mark.nightly("matrices")
 async def test_documents_become_examples_counted_in_the_models_own_tokens(
     kafka: str, tmp_path: Path, project: str
 ) -> None:
@@ -292,6 +293,7 @@ async def test_a_new_text_of_a_document_alone_becomes_a_version_even_after_a_res
     assert second.data.counts.holdout == first.data.counts.holdout
 
 
+@pytest.mark.nightly("matrices")
 async def test_silence_builds_what_there_is(kafka: str, tmp_path: Path, project: str) -> None:
     async with Bus(kafka) as bus, running(curate(kafka, tmp_path / "store")):
         await bus.publish(*records(project)[:30])  # kept before the project is known

@@ -496,7 +496,7 @@ def in_a_partition_that_moves(project: str) -> str:
     return next(name for name, key in keys if (murmur2(key) & 0x7FFFFFFF) % count == count - 1)
 
 
-@pytest.mark.parametrize("concurrent", [False, True])
+@pytest.mark.parametrize("concurrent", [pytest.param(False, marks=pytest.mark.nightly("matrices")), True])
 async def test_a_job_stops_when_its_partition_moves_and_only_one_result_is_published(
     kafka: str, tmp_path: Path, project: str, concurrent: bool
 ) -> None:

@@ -269,6 +269,9 @@ def test_adapter_that_is_not_safetensors_is_the_candidates_fault(
     with pytest.raises(UnfitCandidate, match="is not a safetensors file") as caught:
         measure(make_job(Role.CANDIDATE, directory=broken), lambda _: None)
     assert caught.value.field == "adapter"
+    with pytest.raises(UnfitCandidate, match="no directory") as caught:
+        measure(make_job(Role.CANDIDATE, directory=tmp_path / "nothing"), lambda _: None)
+    assert caught.value.field == "adapter"
     with pytest.raises(UnusableContestant, match="champion's adapter does not load"):
         measure(make_job(Role.CHAMPION, folder="other", directory=broken), lambda _: None)
 
@@ -305,6 +308,19 @@ def test_base_that_is_not_the_one_trained_on_is_named(
     with pytest.raises(UnfitCandidate) as caught:
         measure(make_job(Role.CANDIDATE, base=base), lambda _: None)
     assert caught.value.field == "base_model"
+
+
+def test_a_hub_that_does_not_answer_is_no_candidates_fault(
+    make_job: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tunewheel_basemodel.errors import BaseModelUnreachable
+
+    def away(*_: Any, **__: Any) -> None:
+        raise BaseModelUnreachable("the hub does not answer")
+
+    monkeypatch.setattr("tunewheel_basemodel.locate.locate_base_model", away)
+    with pytest.raises(BaseModelUnreachable):
+        measure(make_job(Role.CANDIDATE), lambda _: None)
 
 
 def test_long_prompts_make_small_batches(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -92,42 +92,36 @@ async def finish(job: Path, *, worker: Sequence[str] = WORKER) -> list[Progress]
     return said
 
 
-async def test_a_hub_that_does_not_answer_refuses_no_candidate(
-    job: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A refusal is final: a candidate must not get one because the network was down. The hub's client asks
-    again and again, for 23 s in all: not here."""
-    impatient = (
-        "import types, huggingface_hub.utils._http as http\n"
-        "http.time = types.SimpleNamespace(sleep=lambda _: None)\n"
-        "from tunewheel_eval.worker import main\n"
-        "main()\n"
-    )
-    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    away = BaseModelRef(name="owner/away", revision="0" * 40)
+async def test_killed_worker_stops_the_service_and_the_next_one_resumes(job: Path) -> None:
+    """The processes that answer end with it."""
     whole = Job.model_validate_json(job.read_text())
-    contestants = tuple(one.model_copy(update={"base": away}) for one in whole.contestants)
-    job.write_text(whole.model_copy(update={"contestants": contestants}).model_dump_json())
-    with pytest.raises(TransientError, match="base model"):
-        await finish(job, worker=(sys.executable, "-c", impatient))
+    job.write_text(whole.model_copy(update={"threads": 2}).model_dump_json())
+    beside: list[psutil.Process] = []
 
-
-async def test_killed_worker_stops_the_service_and_the_next_one_resumes(job: Path, tmp_path: Path) -> None:
     async def kill(line: Progress) -> None:
-        if line.done == 3:
+        if line.done == 3:  # the worker comes no further, whichever contestant's rows these are
+            beside.extend(workers()[0].children())
             workers()[0].send_signal(signal.SIGKILL)
 
+    def written() -> dict[str, Any]:
+        files = {role: (job.parent / f"{role}.jsonl") for role in ("candidate", "base")}
+        read = {role: read_measurement(file.read_text()) for role, file in files.items() if file.exists()}
+        return {role: one.rows for role, one in read.items() if one is not None}
+
     with pytest.raises(WorkerFailed, match="signal 9"):
-        await run_worker(job, lost=asyncio.Event(), on_progress=kill, worker=WAITING)
-    survived = read_measurement((tmp_path / "candidate.jsonl").read_text())
-    assert survived is not None
-    assert len(survived.rows) >= 3
+        await asyncio.wait_for(
+            run_worker(job, lost=asyncio.Event(), on_progress=kill, worker=WAITING), GENEROUS_SECONDS
+        )
+    assert len(beside) == 2
+    assert (await asyncio.to_thread(psutil.wait_procs, beside, GENEROUS_SECONDS))[1] == []
+    survived = written()
+    assert max(map(len, survived.values())) == 3
     said = await finish(job)
     assert said[-1].done == said[-1].total == 6
-    assert read_measurement((tmp_path / "base.jsonl").read_text()) is not None
-    kept = read_measurement((tmp_path / "candidate.jsonl").read_text())
-    assert kept is not None
-    assert {key: kept.rows[key] for key in survived.rows} == survived.rows
+    kept = written()
+    assert set(kept) == {"candidate", "base"}
+    for role, rows in survived.items():
+        assert {key: kept[role][key] for key in rows} == rows
 
 
 async def started_worker() -> psutil.Process:
@@ -182,54 +176,43 @@ async def test_worker_ends_with_its_parent_however_that_dies(job: Path) -> None:
     assert (gone, alive) == ([worker], [])
 
 
-async def test_the_processes_that_answer_end_with_the_worker(job: Path) -> None:
-    whole = Job.model_validate_json(job.read_text())
-    job.write_text(whole.model_copy(update={"threads": 2}).model_dump_json())
-    beside: list[psutil.Process] = []
-
-    async def kill(line: Progress) -> None:
-        if line.done == 3:  # the worker comes no further, whichever contestant's rows these are
-            beside.extend(workers()[0].children())
-            workers()[0].kill()
-
-    with pytest.raises(WorkerFailed, match="signal 9"):
-        await asyncio.wait_for(
-            run_worker(job, lost=asyncio.Event(), on_progress=kill, worker=WAITING), GENEROUS_SECONDS
-        )
-    assert len(beside) == 2
-    assert (await asyncio.to_thread(psutil.wait_procs, beside, GENEROUS_SECONDS))[1] == []
-    written = [read_measurement((job.parent / f"{role}.jsonl").read_text()) for role in ("candidate", "base")]
-    assert max(len(one.rows) for one in written if one is not None) == 3
+def raising(error: str) -> Sequence[str]:
+    """A measuring process whose measuring raises ``error``, a Python expression, before a model's libraries
+    are loaded. What raises these errors is in ``test_measuring``."""
+    script = (
+        "import sys, types\n"
+        "from tunewheel_basemodel.errors import BaseModelUnreachable\n"
+        "from tunewheel_eval.errors import UnfitCandidate, UnusableContestant\n"
+        "def measure(*_):\n"
+        f"    raise {error}\n"
+        "sys.modules['tunewheel_eval.measuring'] = types.SimpleNamespace(measure=measure)\n"
+        "from tunewheel_eval.worker import main\n"
+        "main()\n"
+    )
+    return (sys.executable, "-c", script)
 
 
 async def test_unfit_candidate_is_told_with_its_field(job: Path) -> None:
-    plain: dict[str, Any] = Job.model_validate_json(job.read_text()).model_dump(mode="json")
-    plain["contestants"][0]["directory"] = str(job.parent / "nothing")
-    job.write_text(Job.model_validate(plain).model_dump_json())
     with pytest.raises(UnfitCandidate, match="no directory") as caught:
-        await finish(job)
+        await finish(job, worker=raising("UnfitCandidate(field='adapter', reason='is no directory')"))
     assert caught.value.field == "adapter"
+
+
+async def test_a_hub_that_does_not_answer_refuses_no_candidate(job: Path) -> None:
+    """A refusal is final: a candidate must not get one because the network was down."""
+    with pytest.raises(TransientError, match="base model"):
+        await finish(job, worker=raising("BaseModelUnreachable('away')"))
+
+
+async def test_a_champion_that_does_not_load_is_named(job: Path) -> None:
+    with pytest.raises(WorkerFailed, match="the champion's adapter does not load"):
+        await finish(job, worker=raising('UnusableContestant("the champion\'s adapter does not load")'))
 
 
 async def test_broken_worker_is_no_fault_of_the_candidate(job: Path) -> None:
     job.write_text("{}")
     with pytest.raises(WorkerFailed, match="ValidationError; the measuring process's log"):
-        await finish(job)
-
-
-async def test_a_champion_that_does_not_load_is_named(job: Path, adapters: tuple[Path, Path]) -> None:
-    broken = job.parent / "broken"
-    broken.mkdir()
-    (broken / "adapter_config.json").write_bytes((adapters[0] / "adapter_config.json").read_bytes())
-    (broken / "adapter_model.safetensors").write_bytes(b"\x80\x04 a pickle by another name")
-    whole = Job.model_validate_json(job.read_text())
-    champion = whole.contestants[0].model_copy(
-        update={"role": Role.CHAMPION, "directory": broken, "rows": job.parent / "champion.jsonl"}
-    )
-    contestants = (*whole.contestants, champion)
-    job.write_text(whole.model_copy(update={"contestants": contestants}).model_dump_json())
-    with pytest.raises(WorkerFailed, match="the champion's adapter does not load"):
-        await finish(job)
+        await finish(job, worker=raising("AssertionError"))
 
 
 @pytest.mark.parametrize(

@@ -412,7 +412,7 @@ TRAFFIC = traffic()
 WHOLE = everything(TRAFFIC, SHORT)
 
 
-@settings(max_examples=200, derandomize=True, deadline=None)
+@settings(max_examples=60, derandomize=True, deadline=None)
 @given(st.lists(st.tuples(st.integers(1, len(TRAFFIC) - 1), st.integers(0, 12)), max_size=4))
 def test_wherever_batches_end_and_whatever_comes_twice_the_alarms_are_the_same(
     cuts: list[tuple[int, int]],

@@ -128,7 +128,7 @@ async def test_a_dataset_whose_vectors_cannot_be_fitted_is_no_reference(tmp_path
     assert [line["event"] for line in said] == ["reference_unusable"]
 
 
-@pytest.mark.parametrize("projects", [65, 200])
+@pytest.mark.parametrize("projects", [65, pytest.param(200, marks=pytest.mark.nightly("matrices"))])
 async def test_projects_that_take_turns_have_their_references_fitted_once(
     embedder: StaticEmbedder, tmp_path: Path, projects: int
 ) -> None:

@@ -36,7 +36,7 @@ def written(tmp_path_factory: pytest.TempPathFactory):
     return write
 
 
-@pytest.mark.parametrize("method", ["lora", "full"])
+@pytest.mark.parametrize("method", [pytest.param("lora", marks=pytest.mark.nightly("matrices")), "full"])
 def test_a_model_with_an_attention_of_its_own_is_trained_in_every_stage_and_saved(
     written, case, pairs_path: Path, method: str
 ):

@@ -96,10 +96,10 @@ def test_a_model_that_the_planner_does_not_know_is_trained_without_a_plan_and_to
 @pytest.mark.parametrize(
     ("method", "step", "dropout"),
     [
-        ("lora", 1, 0.0),
-        ("lora", 3, 0.0),
+        pytest.param("lora", 1, 0.0, marks=pytest.mark.nightly("matrices")),
+        pytest.param("lora", 3, 0.0, marks=pytest.mark.nightly("matrices")),
         ("lora", 3, 0.1),  # draws random numbers
-        ("qlora", 3, 0.0),
+        pytest.param("qlora", 3, 0.0, marks=pytest.mark.nightly("matrices")),
         ("full", 3, 0.0),
     ],
 )

@@ -26,7 +26,7 @@ async def test_without_memory_the_run_goes_down_the_ladder_and_says_so(bench, mo
     assert manifest.recipe.micro_batch_size == 4
 
 
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.nightly("matrices"))])
 async def test_a_process_that_the_kernel_killed_for_want_of_memory_goes_down_the_ladder(
     bench, monkeypatch, small_memory: Path, processes: int
 ):

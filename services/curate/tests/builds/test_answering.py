@@ -234,7 +234,17 @@ def erasure(**subject: str) -> ErasureRequested:
 
 
 @pytest.mark.usefixtures("compared")
-@pytest.mark.parametrize("what", TAKEN_BACK)
+@pytest.mark.parametrize(
+    "what",
+    [
+        "a person's erasure",
+        *(
+            pytest.param(what, marks=pytest.mark.nightly("matrices"))
+            for what in TAKEN_BACK
+            if "person" not in what
+        ),
+    ],
+)
 async def test_what_people_take_back_waits_for_nobody(bench, records, varied_rows, spec, what: str) -> None:
     """Not even with other records that would wait, nor in a build that was asked for by something else."""
     wanted = spec(

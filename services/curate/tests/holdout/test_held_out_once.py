@@ -62,7 +62,7 @@ ROWS = st.builds(
 VERSION = st.tuples(st.lists(ROWS, max_size=14), st.sampled_from([0.05, 0.2, 0.5]), st.booleans())
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(first=st.lists(ROWS, min_size=8, max_size=30), versions=st.lists(VERSION, min_size=1, max_size=5))
 def test_nothing_held_out_is_ever_trained_on(first, versions, records, spec) -> None:
     known: list[dict[str, object]] = []

@@ -134,7 +134,7 @@ def test_preference_training_begins_where_the_examples_ended(preferred, trained)
     assert all(torch.equal(reference[name], value) for name, value in expected.items())
 
 
-@pytest.mark.parametrize("step", [3, 8])
+@pytest.mark.parametrize("step", [pytest.param(3, marks=pytest.mark.nightly("matrices")), 8])
 def test_a_run_resumed_in_either_stage_ends_with_the_same_weights(preferred, case, pairs_path, step):
     options = {"preference": PREFERENCE, "preferences_path": pairs_path}
     case(**options).stop_after(step)

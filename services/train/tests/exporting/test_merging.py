@@ -35,7 +35,9 @@ def left_by(trained, tiny_base):
     return of
 
 
-@pytest.mark.parametrize("method", ["lora", "qlora", "full"])
+@pytest.mark.parametrize(
+    "method", [pytest.param("lora", marks=pytest.mark.nightly("matrices")), "qlora", "full"]
+)
 def test_a_merged_model_answers_as_its_adapter(left_by, tmp_path: Path, prompts, method):
     steps: list[str] = []
     parity = export_merged(left_by(method), tmp_path / "merged", prompts=prompts, on_step=steps.append)

@@ -168,7 +168,7 @@ def started(desk: Desk) -> list[Envelope[TrainStarted]]:
     return [news for news in desk.cluster.told if isinstance(news.data, TrainStarted)]
 
 
-@pytest.mark.parametrize("nodes", [1, 2])
+@pytest.mark.parametrize("nodes", [pytest.param(1, marks=pytest.mark.nightly("matrices")), 2])
 async def test_a_launched_run_ends_as_one_that_is_trained_here(desk, nodes: int):
     one = await desk()
     one.cluster.nodes = nodes
@@ -343,7 +343,10 @@ def began_before(one: Desk) -> Desk:
     return one
 
 
-@pytest.mark.parametrize("how", ["failed", "deleted", "refused"])
+@pytest.mark.parametrize(
+    "how",
+    ["failed", *(pytest.param(how, marks=pytest.mark.nightly("matrices")) for how in ("deleted", "refused"))],
+)
 async def test_a_job_that_ends_without_an_outcome_fails_the_run_and_says_why(desk, how):
     why = "no node has a GPU"
     one = await desk(broken=why if how == "failed" else None)

@@ -13,6 +13,8 @@ from tunewheel_train.model.sharding import shards_of, why_whole
 from tunewheel_train.progress import Completed, Progressed, Warned, parse
 from tunewheel_train.trainers import checkpoints
 
+NIGHTLY = pytest.mark.nightly("matrices")
+
 
 def messages(job_file: Path) -> list:
     return [parse(line) for line in Path(f"{job_file}.0.out").read_bytes().splitlines()]
@@ -26,7 +28,7 @@ def agree(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> 
 
 @pytest.mark.parametrize(
     ("method", "then"),
-    [pytest.param("lora", 2, marks=pytest.mark.nightly("matrices")), ("full", 2), ("lora", 1)],
+    [pytest.param("lora", 2, marks=NIGHTLY), pytest.param("full", 2, marks=NIGHTLY), ("lora", 1)],
 )
 def test_two_halves_stopped_and_resumed_in_halves_or_whole_end_where_one_whole_does(
     trained, case, forge, tmp_path: Path, method, then
@@ -46,6 +48,7 @@ def test_two_halves_stopped_and_resumed_in_halves_or_whole_end_where_one_whole_d
     agree(run.weights(), expected.weights())
 
 
+@NIGHTLY
 def test_halves_learn_the_preferences_that_a_whole_does(case, pairs_path, forge, tmp_path: Path):
     preference = {"learning_rate": 5e-3, "epochs": 1.0, "alone": True}
     options = {"preference": preference, "preferences_path": pairs_path}

@@ -114,6 +114,7 @@ class Validating(Part):
         return (piece.float() ** 2).sum() / weight
 
 
+@NIGHTLY
 def test_two_processes_validate_as_one_does(case, conversation_of, forge, tmp_path: Path):
     path = tmp_path / "many.parquet"
     pl.DataFrame([conversation_of(number) for number in range(63)]).write_parquet(path)
@@ -167,7 +168,8 @@ async def test_what_the_service_launches_trains_by_two_processes(trained, case, 
 
 
 @pytest.mark.parametrize(
-    ("method", "packed"), [("lora", True), ("full", True), pytest.param("lora", False, marks=NIGHTLY)]
+    ("method", "packed"),
+    [("lora", True), pytest.param("full", True, marks=NIGHTLY), pytest.param("lora", False, marks=NIGHTLY)],
 )
 def test_two_processes_end_where_one_does(trained, case, forge, tmp_path: Path, method, packed):
     run = case(method=method, packed=packed)
@@ -236,7 +238,7 @@ def test_a_step_with_fewer_examples_than_processes_is_still_one_step(case, forge
         torch.testing.assert_close(together_.weights()[name], value, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("method", ["orpo", "kto"])
+@pytest.mark.parametrize("method", ["orpo", pytest.param("kto", marks=NIGHTLY)])
 def test_two_processes_learn_the_preferences_that_one_does(case, pairs_path, forge, tmp_path: Path, method):
     preference = {"method": method, "learning_rate": 5e-3, "epochs": 1.0, "alone": True}
     # steps of five pairs and of three, one by one: the second process has a piece less than the first
