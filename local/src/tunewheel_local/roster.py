@@ -162,7 +162,7 @@ def environment(
         own["TUNEWHEEL_SOURCE_TOPICS"] = "*"  # who starts this wheel also declares its projects
     if member is CONSOLE:
         doors = {f"TUNEWHEEL_PUBLIC_{name.upper()}_URL": name for name in ("gateway", "ingest", "console")}
-        doors["TUNEWHEEL_REGISTRY_URL"] = "registry"
+        doors |= {"TUNEWHEEL_REGISTRY_URL": "registry", "TUNEWHEEL_GATEWAY_URL": "gateway"}
         own |= {
             key: url(ports[name]) for key, name in doors.items() if name in ports and key not in inherited
         }

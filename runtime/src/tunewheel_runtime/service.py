@@ -26,6 +26,7 @@ from tunewheel_runtime.foreign_topics import Foreign, ForeignReader, Handled
 from tunewheel_runtime.handling import Instruments
 from tunewheel_runtime.health import Health
 from tunewheel_runtime.identity.access import Access, NoIdentity
+from tunewheel_runtime.identity.passes import Passes
 from tunewheel_runtime.identity.signatures import Signatures
 from tunewheel_runtime.jobs import Lease, LeaseLost
 from tunewheel_runtime.kafka_refusals import not_allowed
@@ -107,6 +108,8 @@ class Service:
         self._health = Health(name, self._broker_watch)
         self._health.needs_broker = needs_broker
         self._doors = ServiceDoors(name, settings, self.telemetry, self._health)
+        self.passes = Passes(name, self._signatures)
+        self.access.read_pass = self.passes.read
         self._backoff = Backoff.of(settings)
         self._dead_letters = self._make_dead_letters()
         instruments = Instruments.of(self.telemetry)

@@ -97,7 +97,7 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- define "tunewheel.environment" -}}
 {{- $file := .root.Files.Get "files/environment.yaml" | fromYaml }}
 {{- $principal := include "tunewheel.principal" . | fromJson }}
-{{- $context := dict "Values" .root.Values "Template" .root.Template "service" .name "clientCertificate" $principal.clientSecret "saslUsername" $principal.saslUsername "saslSecret" $principal.saslSecret "engineUrls" (include "tunewheel.engineUrls" .root) "registryUrl" (printf "%s://%s-registry:8080" (ternary "https" "http" (ne .root.Values.tls.existingSecret "")) (include "tunewheel.fullname" .root)) }}
+{{- $context := dict "Values" .root.Values "Template" .root.Template "service" .name "clientCertificate" $principal.clientSecret "saslUsername" $principal.saslUsername "saslSecret" $principal.saslSecret "engineUrls" (include "tunewheel.engineUrls" .root) "siblings" (printf "%s://%s" (ternary "https" "http" (ne .root.Values.tls.existingSecret "")) (include "tunewheel.fullname" .root)) }}
 {{- $groups := list "all" .name }}
 {{- if .facts.bus }}{{ $groups = append $groups "bus" }}{{ end }}
 {{- $variables := dict }}

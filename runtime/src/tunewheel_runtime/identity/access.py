@@ -43,6 +43,10 @@ class Credential(Strict):
     """Expiry of the token, in Unix seconds."""
 
 
+def _no_pass(_: str | None) -> Credential | None:
+    return None
+
+
 class Access:
     """Identifies callers by the settings. A change of the file of keys takes effect within ``LOOK_SECONDS``,
     plus the time to read the file."""
@@ -58,6 +62,8 @@ class Access:
         self._open = settings.identity == "open"
         self._warn = warn
         self._clock = clock
+        self.read_pass: Callable[[str | None], Credential | None] = _no_pass
+        """Returns the credential behind a pass in ``Authorization``; see ``passes``."""
         self._reading = False
         self._tokens = Tokens(settings, warn=warn, clock=clock) if settings.oidc_issuer else None
         self._next_look = clock() + LOOK_SECONDS
@@ -96,10 +102,12 @@ class Access:
             log.warning("identity_open", service=service, mend="TUNEWHEEL_API_KEYS_FILE")
 
     async def identify(self, authorization: str | None) -> Caller:
-        """Return the caller who sends ``Authorization: Bearer <key or token>``. Raises NotAuthenticated: the
-        key or token is missing or not valid."""
+        """Return the caller who sends ``Authorization: Bearer <key or token>``, or for whom the console sends
+        a pass. Raises NotAuthenticated: the key, token or pass is missing or not valid."""
         await self.refresh()
         try:
+            if (credential := self.read_pass(authorization)) is not None:
+                return await self.caller_with(credential)
             principal, _ = await self._principal(bearer_secret(authorization))
         except NotAuthenticated:
             if self._open:

@@ -55,7 +55,7 @@ _REMEMBERED = 256
 """How many verified signatures are remembered, so that the events of a batch cost one verification."""
 
 
-class _Verified(NamedTuple):
+class Verified(NamedTuple):
     """A signature that is valid by the key of ``signer``; ``type`` is the ``typ`` of its header."""
 
     signer: Signer
@@ -75,7 +75,7 @@ class Signatures:
         self._signers: Mapping[str, Signer] = {}
         self._from: dict[str, dict[str, int]] = {}
         """By topic and partition, the offset from which events must be signed."""
-        self._verified: dict[bytes, _Verified] = {}
+        self._verified: dict[bytes, Verified] = {}
         self._key: OKPKey | None = None
         self._unusable: str | None = None
         try:
@@ -146,10 +146,8 @@ class Signatures:
         if FIELD not in type(event.data).model_fields:
             return event
         bare = event.data.model_copy(update={FIELD: None})
-        if self._key is None:
-            return replace(event, data=bare)
-        signature = self._signature(canonical_json(_claims(event, bare.model_dump_json().encode())))
-        return replace(event, data=bare.model_copy(update={FIELD: signature.decode()}))
+        signature = self.signature(canonical_json(_claims(event, bare.model_dump_json().encode())))
+        return replace(event, data=bare.model_copy(update={FIELD: signature.decode() if signature else None}))
 
     def seal(self, records: Sequence[KafkaRecord | Tombstone]) -> None:
         """Sign the records that hold upstream data, in their headers, if the service has a key."""
@@ -159,14 +157,17 @@ class Signatures:
         for start in range(0, len(sealed), BATCH):
             batch = sealed[start : start + BATCH]
             payload = b"".join(digest_of(record.headers, record.value) for record in batch)
-            signature = self._signature(payload, typ=TYPE)
+            signature = self.signature(payload, typ=TYPE)
+            assert signature is not None
             for record in batch:
                 record.headers[HEADER] = signature
 
-    def _signature(self, payload: bytes, **header: str) -> bytes:
+    def signature(self, payload: bytes, **header: str) -> bytes | None:
+        """Return a compact JWS of ``payload``, with more in its ``header``; None: the service has no key."""
+        if self._key is None:
+            return None
         from joserfc import jws
 
-        assert self._key is not None
         header |= {"alg": CURVE, "kid": self._key.kid or ""}
         return jws.serialize_compact(header, payload, self._key, algorithms=[CURVE]).encode()
 
@@ -204,9 +205,9 @@ class Signatures:
         _require(found.type == TYPE and digest is not None and holds(found.payload, digest))
         return replace(event, signed_by=found.signer.service)
 
-    def _verified_at(self, topic: TopicSpec, record: Undecoded, signature: bytes) -> _Verified:
+    def _verified_at(self, topic: TopicSpec, record: Undecoded, signature: bytes) -> Verified:
         """Return a signature that counts at the place of ``record``, whatever it covers."""
-        signer = (found := self._valid(signature)).signer
+        signer = (found := self.verified(signature)).signer
         if signer.service not in topic.producers:
             raise _refusal(f"is by {signer.service}, which does not publish {topic.name}")
         place = record.position
@@ -216,7 +217,7 @@ class Signatures:
             )
         return found
 
-    def _valid(self, signature: bytes) -> _Verified:
+    def verified(self, signature: bytes) -> Verified:
         """Return who signed what. Raises InvalidEvent: the signature is not valid."""
         from joserfc import jws
         from joserfc.errors import JoseError
@@ -243,7 +244,7 @@ class Signatures:
             is_valid = False
         if not is_valid:
             raise _refusal(f"is not by {signer.entry.kid}: it was changed")
-        found = _Verified(signer, header.get("typ"), parts.payload)
+        found = Verified(signer, header.get("typ"), parts.payload)
         self._verified[signature] = found
         if len(self._verified) > _REMEMBERED:
             del self._verified[next(iter(self._verified))]

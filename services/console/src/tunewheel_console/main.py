@@ -24,7 +24,7 @@ from tunewheel_console.authentication import Authentication
 from tunewheel_console.checkpoint import Checkpoint
 from tunewheel_console.control.identity import add_identity
 from tunewheel_console.control.log import Documents, Log
-from tunewheel_console.control.registry import Registry, registry_client
+from tunewheel_console.control.neighbours import Neighbour, client_at
 from tunewheel_console.control.routes import (
     Sources,
     add_control,
@@ -101,16 +101,32 @@ def make_app(settings: Settings) -> Service:
 
     reviewing = Reviewing(state, actions, service.store, refresh)
     labelling = Labelling(state, actions, service.store, refresh)
-    registry, lags = registry_client(settings), partial(lag.read_lag, client_options(settings))
-    if registry is not None:
-        service.on_shutdown(registry.aclose)
-    sources = Sources(service.store, feed, letters, lags, Registry(registry))
+    lags = partial(lag.read_lag, client_options(settings))
+    registry, gateway = neighbours(service, settings)
+    sources = Sources(service.store, feed, letters, lags, registry, gateway)
     documents = Documents(settings, service.store)
     service.on_shutdown(documents.close)
     log = Log.of(settings, refresh, documents)
     web = make_web(state, actions, reviewing, labelling, service.access, settings, sources, log)
     service.mount(web, any_content=["/login", "/logout"])
     return service
+
+
+def neighbours(service: Service, settings: Settings) -> tuple[Neighbour, Neighbour]:
+    """Return the registry and the gateway, as the console asks them for its callers."""
+    addresses = {
+        "registry": (settings.registry_url, settings.registry_cafile),
+        "serve-gateway": (settings.gateway_url, settings.gateway_cafile),
+    }
+    found: list[Neighbour] = []
+    for name, (url, cafile) in addresses.items():
+        prefix = f"TUNEWHEEL_{name.removeprefix('serve-').upper()}"
+        client = client_at(url, cafile, setting=f"{prefix}_CAFILE")
+        if client is not None:
+            service.on_shutdown(client.aclose)
+        found.append(Neighbour(name, client, service.passes.authorization, setting=f"{prefix}_URL"))
+    registry, gateway = found
+    return registry, gateway
 
 
 def make_web(

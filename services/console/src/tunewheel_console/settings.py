@@ -45,6 +45,11 @@ class Settings(ServiceSettings):
     """The registry's address. The control API asks it about lineage, cards and comparisons."""
     registry_cafile: Path | None = None
     """The authority (PEM) of the registry's certificate, in addition to the system's."""
+    gateway_url: PublicUrl | None = None
+    """The gateway's address for this service. The control API asks it to search documents, and for the
+    answers of its playground."""
+    gateway_cafile: Path | None = None
+    """The authority (PEM) of the gateway's certificate, in addition to the system's."""
 
     oidc_client_id: str | None = Field(default=None, min_length=1)
     """The id of the client with which people's command logs in at ``oidc_issuer`` (device grant).

@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from tunewheel_client import AsyncClient
 from tunewheel_console.actions import Actions
 from tunewheel_console.control.log import Log
-from tunewheel_console.control.registry import Registry
+from tunewheel_console.control.neighbours import Neighbour
 from tunewheel_console.control.routes import Sources, add_control, add_steering, make_api
 from tunewheel_console.feed import Feed
 from tunewheel_console.letters import Letters
@@ -51,18 +51,32 @@ def asked_of_registry() -> list[httpx.Request]:
 
 
 @pytest.fixture
-def registry(asked_of_registry: list[httpx.Request]) -> Registry:
+def registry(asked_of_registry: list[httpx.Request]) -> Neighbour:
     """A registry that tells what it was asked."""
 
     def answer(request: httpx.Request) -> httpx.Response:
         asked_of_registry.append(request)
         return httpx.Response(200, text=f"{request.url.raw_path.decode()}")
 
-    return Registry(httpx.AsyncClient(transport=httpx.MockTransport(answer), base_url="http://registry"))
+    return neighbour("registry", answer)
+
+
+def neighbour(service: str, answer: Callable[[httpx.Request], httpx.Response]) -> Neighbour:
+    """Return a service of which ``answer`` answers every request."""
+    client = httpx.AsyncClient(transport=httpx.MockTransport(answer), base_url=f"http://{service}")
+    return Neighbour(service, client, setting=f"TUNEWHEEL_{service.removeprefix('serve-').upper()}_URL")
 
 
 @pytest.fixture
-def api(state: Any, store: Any, feed: Feed, letters: Letters, lags: Any, registry: Registry) -> FastAPI:
+def gateway() -> Neighbour:
+    """A gateway whose address nobody named."""
+    return Neighbour("serve-gateway", None, setting="TUNEWHEEL_GATEWAY_URL")
+
+
+@pytest.fixture
+def api(
+    state: Any, store: Any, feed: Feed, letters: Letters, lags: Any, registry: Neighbour, gateway: Neighbour
+) -> FastAPI:
     async def read_lags() -> list[GroupLag]:
         if lags and isinstance(lags[0], Exception):
             raise lags[0]
@@ -72,7 +86,7 @@ def api(state: Any, store: Any, feed: Feed, letters: Letters, lags: Any, registr
         return caller_of(request)
 
     web = make_api(state.projects)
-    add_control(web, state, Sources(store, feed, letters, read_lags, registry), identify)
+    add_control(web, state, Sources(store, feed, letters, read_lags, registry, gateway), identify)
     guard(web.routes, Access(HttpSettings(identity="open"), warn=print))
     return web
 

@@ -16,7 +16,7 @@ from fastapi import FastAPI
 from tunewheel_console.actions import Actions
 from tunewheel_console.api import add_scorecard_page
 from tunewheel_console.control.log import Log
-from tunewheel_console.control.registry import Registry
+from tunewheel_console.control.neighbours import Neighbour
 from tunewheel_console.control.routes import Sources, add_control, add_steering, make_api
 from tunewheel_console.feed import Feed
 from tunewheel_console.label_api import add_label_routes
@@ -115,8 +115,10 @@ async def web(state: Any, desk: Any, store: Any, registry: RegistryDouble) -> Fa
         return []
 
     lineage = httpx.AsyncClient(transport=httpx.MockTransport(registry.answer), base_url="http://registry")
+    asked = Neighbour("registry", lineage, setting="TUNEWHEEL_REGISTRY_URL")
+    away = Neighbour("serve-gateway", None, setting="TUNEWHEEL_GATEWAY_URL")
     made = make_api(state.projects)
-    add_control(made, state, Sources(store, Feed(), Letters(), lags, Registry(lineage)), identify)
+    add_control(made, state, Sources(store, Feed(), Letters(), lags, asked, away), identify)
     log = Log(nothing, nothing, nothing)
     log_of_people = MemoryLog()
     add_steering(made, state, Actions(log_of_people), store, log, Settings())  # type: ignore[arg-type]

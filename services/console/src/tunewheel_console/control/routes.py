@@ -25,10 +25,11 @@ from tunewheel_console.control.files import add_files
 from tunewheel_console.control.keys import add_keys
 from tunewheel_console.control.log import Log
 from tunewheel_console.control.models import add_models
+from tunewheel_console.control.neighbours import Neighbour
 from tunewheel_console.control.orders import add_orders
 from tunewheel_console.control.projects import add_projects
 from tunewheel_console.control.quarantine import add_quarantine
-from tunewheel_console.control.registry import Registry, add_registry
+from tunewheel_console.control.registry import add_registry
 from tunewheel_console.control.runs import add_runs
 from tunewheel_console.control.services import Lags, add_services
 from tunewheel_console.control.turns import add_turns
@@ -71,7 +72,8 @@ class Sources:
     feed: Feed
     letters: Letters
     lags: Lags
-    registry: Registry
+    registry: Neighbour
+    gateway: Neighbour
 
 
 def add_control(web: FastAPI, state: ConsoleState, sources: Sources, identify: Identify) -> None:
