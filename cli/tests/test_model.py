@@ -47,7 +47,7 @@ def test_card_and_comparison_are_the_registrys(console: Any, run: Any) -> None:
         return httpx.Response(200, json=FOUND)
 
     told = httpx.MockTransport(answer)
-    console.registry.append(httpx.AsyncClient(transport=told, base_url="http://registry"))
+    console.registry.client = httpx.AsyncClient(transport=told, base_url="http://registry")
     console.read(*story_of_models())
     assert run("model", "card", "desk-1", "-p", "desk").stdout == "# desk-1\n"
     assert json.loads(run("model", "compare", "desk-1", "desk-2", "-p", "desk", "--json").stdout) == FOUND

@@ -7,21 +7,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
 import yaml
-from fastapi import Request
+from fastapi import FastAPI
 from tunewheel_console.actions import Actions
-from tunewheel_console.api import add_login_links, add_scorecard_page
-from tunewheel_console.control.identity import add_identity
 from tunewheel_console.control.log import Log
-from tunewheel_console.control.registry import Registry
-from tunewheel_console.control.routes import Sources, add_control, add_steering, make_api
+from tunewheel_console.control.neighbours import Neighbour
+from tunewheel_console.control.routes import Sources
 from tunewheel_console.feed import Feed
-from tunewheel_console.label_api import add_label_routes
 from tunewheel_console.labelling import Labelling
 from tunewheel_console.letters import Letters
-from tunewheel_console.logins import LoginLinks
-from tunewheel_console.review_api import add_review_routes
+from tunewheel_console.main import make_web
 from tunewheel_console.reviewing import Reviewing
 from tunewheel_console.settings import Settings
 from tunewheel_console.state import ConsoleState
@@ -30,8 +25,8 @@ from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.monitoring import WindowJudged
 from tunewheel_contracts.identity import content_sha256
 from tunewheel_runtime.identity.access import Access
-from tunewheel_runtime.identity.guard import caller_of, guard
-from tunewheel_runtime.identity.roles import Caller, Role
+from tunewheel_runtime.identity.guard import guard
+from tunewheel_runtime.identity.roles import Role
 from tunewheel_runtime.partitions import Backlog
 from tunewheel_runtime.settings import HttpSettings
 from tunewheel_runtime.store import ObjectStore
@@ -41,17 +36,6 @@ from tunewheel_testing.served import served
 
 KEY = "tw_lead"
 """A key with every role."""
-
-
-class _FirstOf(Registry):
-    """A registry that a test may name after the console was started."""
-
-    def __init__(self, clients: list[httpx.AsyncClient]) -> None:
-        self._clients = clients
-
-    @property
-    def _client(self) -> httpx.AsyncClient | None:  # type: ignore[override]
-        return self._clients[0] if self._clients else None
 
 
 class Console:
@@ -68,11 +52,12 @@ class Console:
         self.answer: Callable[[Envelope[Any]], Iterable[Envelope[Any]]] = lambda _: ()
         """The events by which services answer a command."""
         self.feed = Feed(lambda: self._is_over)
+        self.letters = Letters()
         self._is_over = False
         self.lags: list[GroupLag] = []
         """What the broker tells of consumer groups."""
-        self.registry: list[httpx.AsyncClient] = []
-        """The client of the registry, where there is one."""
+        self.registry = Neighbour("registry", None, setting="TUNEWHEEL_REGISTRY_URL")
+        """A test may give it a client."""
         self.has_waited = False
         """Whether a command waited for ingest, which has read all that was published."""
         self._keys = keys = folder / "keys.yaml"
@@ -96,10 +81,9 @@ class Console:
     async def _documents(self, project: str) -> set[str]:
         return self.documents
 
-    @contextmanager
-    def serving(self) -> Generator[str]:
-        """Serve the API; yields its address."""
-        web, actions = make_api(), Actions(self.log, applied=self._applied)  # type: ignore[arg-type]
+    def web(self) -> FastAPI:
+        """Return the app of the API and the pages."""
+        actions = Actions(self.log, applied=self._applied)  # type: ignore[arg-type]
 
         async def refresh() -> None:
             pass
@@ -111,19 +95,19 @@ class Console:
         async def lags() -> list[GroupLag]:
             return self.lags
 
-        async def identify(request: Request) -> Caller:
-            return caller_of(request)
-
-        sources = Sources(self.store, self.feed, Letters(), lags, _FirstOf(self.registry))
-        add_control(web, self.state, sources, identify)
-        log = Log(refresh, backlogs, self._documents)
-        add_steering(web, self.state, actions, self.store, log, Settings(api_keys_file=self._keys))
-        add_review_routes(web, self.state, Reviewing(self.state, actions, self.store, refresh))
-        add_label_routes(web, self.state, Labelling(self.state, actions, self.store, refresh))
-        add_scorecard_page(web, self.state, self.store)
-        add_login_links(web, LoginLinks(), self.access)
-        add_identity(web, Settings())
+        gateway = Neighbour("serve-gateway", None, setting="TUNEWHEEL_GATEWAY_URL")
+        sources = Sources(self.store, self.feed, self.letters, lags, self.registry, gateway)
+        web = make_web(
+            self.state, actions, Reviewing(self.state, actions, self.store, refresh),
+            Labelling(self.state, actions, self.store, refresh), self.access,
+            Settings(api_keys_file=self._keys), sources, Log(refresh, backlogs, self._documents),
+        )  # fmt: skip
         guard(web.routes, self.access)
-        with served(web) as self.url:
+        return web
+
+    @contextmanager
+    def serving(self) -> Generator[str]:
+        """Serve the app; yields its address."""
+        with served(self.web()) as self.url:
             yield self.url
             self._is_over = True

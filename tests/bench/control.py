@@ -1,4 +1,4 @@
-"""How soon the control API answers lists, and how long the console takes to start, with and without a copy.
+"""How soon the control API answers lists and a browser paints pages, and how long the console takes to start.
 
 The routes are called in this process, without a broker; records are those of the log.
 Nothing is timed against a limit.
@@ -44,12 +44,17 @@ from tunewheel_runtime.store import ObjectStore
 from tunewheel_runtime.view import LogReader
 from tunewheel_testing import desk
 from tunewheel_testing.adapters import BASE, SHA, artifact
+from tunewheel_testing.browser import becomes, chromium_here, opened
+from tunewheel_testing.console import Console
+from tunewheel_testing.crawl import HEADERS, one_of_each, some_pages
+from tunewheel_testing.served import serving
 
 NAME = "project-000"
 EXIT_SECONDS = 0.5
 """A process that ends right after a request to the store is aborted: a thread of obstore still runs."""
 IDS = {"ce_id", "ce_causationid", "ce_correlationid"}
 """The headers that name events: each project has events of its own."""
+PAINT = "performance.getEntriesByName('first-contentful-paint')[0]"
 LISTS = ("runs", "evaluations", "models", "turns", "alarms")
 
 
@@ -162,9 +167,10 @@ async def later_start(projects: int, runs: int, store: str, times: int) -> dict[
     await archive.start()
     ready, memory = seconds + time.process_time() - began, mebibytes()
     slowest = await answers(state, reader, projects, times)
+    pages = await paints(state)
     await archive.stop()
     return {"ready_seconds": ready, "mebibytes": memory, "mebibytes_after_news": mebibytes(),
-            "slowest_ms": slowest}  # fmt: skip
+            "slowest_ms": slowest, "pages": pages}  # fmt: skip
 
 
 def mebibytes() -> float:
@@ -211,6 +217,26 @@ async def answers(state: ConsoleState, reader: Reader, projects: int, times: int
     return slowest
 
 
+async def paints(state: ConsoleState) -> dict[str, dict[str, float]]:
+    """Return when Chromium first painted a page of each address, in milliseconds of the clock after it was
+    asked for, and the number of the page's nodes."""
+    found: dict[str, dict[str, float]] = {}
+    if (chromium := chromium_here()) is None:
+        return found
+    made = Console(Path(tempfile.mkdtemp()))
+    made.state = state
+    async with serving(made.web()) as url, opened(chromium) as browser:
+        page = await browser.new_page(extra_http_headers=HEADERS)
+        for shape, path in one_of_each(await some_pages(url)).items():
+            await page.goto(url + path)
+            await becomes(page, "performance.getEntriesByName('first-contentful-paint').length > 0")
+            painted = await page.evaluate(
+                "performance.getEntriesByName('first-contentful-paint')[0].startTime"
+            )
+            found[shape] = {"first_paint_ms": painted, "nodes": await page.locator("*").count()}
+    return found
+
+
 async def tell(reader: Reader, projects: int, request: str) -> None:
     """Read an event of every project."""
     for project in range(projects):
@@ -247,7 +273,8 @@ def main() -> None:
         found = measured(sys.argv[0], "--later", store, *arguments)
     write_report(
         "control", packages=("fastapi", "pydantic"), contenders={"first start": first, "console": found},
-        ratios={name: ms / 200 for name, ms in found["slowest_ms"].items()},
+        ratios={name: ms / 200 for name, ms in found["slowest_ms"].items()}
+        | {path: one["first_paint_ms"] / 1_500 for path, one in found["pages"].items()},
         projects=chosen.projects, runs=chosen.runs,
     )  # fmt: skip
 

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 
 import pytest
+from playwright.async_api import Page
+from tunewheel_testing.browser import chromium_here, opened
 
-from ..integration.bus import Bus
+from ..integration.bus import PATIENCE_SECONDS, Bus
 from .console_process import Console
-from .devtools import Tab, opened_tab
-
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
 @pytest.fixture(scope="session")
 def chromium() -> str:
-    found = next((path for name in NAMES if (path := shutil.which(name))), None)
+    found = chromium_here()
     if found is None:
         pytest.skip("no Chromium is installed: apt-get install chromium")
     return found
@@ -33,12 +30,14 @@ def console(kafka: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Co
 
 
 @pytest.fixture
-async def tab(chromium: str, tmp_path: Path) -> AsyncIterator[Tab]:
-    async with opened_tab(chromium, tmp_path / "profile") as opened:
-        yield opened
+async def tab(chromium: str) -> AsyncIterator[Page]:
+    async with opened(chromium) as browser:
+        page = await browser.new_page()
+        page.set_default_timeout(1000 * PATIENCE_SECONDS)
+        yield page
 
 
 @pytest.fixture
 async def bus(kafka: str) -> AsyncIterator[Bus]:
-    async with Bus(kafka) as opened:
-        yield opened
+    async with Bus(kafka) as found:
+        yield found

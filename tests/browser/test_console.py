@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 import httpx
 import pytest
+from playwright.async_api import Page
 from tunewheel_contracts import topics
 from tunewheel_contracts.event import new_event
 from tunewheel_contracts.events.evaluation import ReviewRequested
@@ -18,12 +19,12 @@ from tunewheel_contracts.formats.label_prompts import LabelPrompt, LabelPrompts
 from tunewheel_contracts.principal import Principal
 from tunewheel_runtime.store import ObjectStore
 from tunewheel_testing.adapters import SMOLLM2
+from tunewheel_testing.browser import Seen, becomes, click, until
 from tunewheel_testing.specs import declared
 
 from ..integration.bus import Bus
 from ..integration.verdicts import adapter_of, passed
 from .console_process import Console
-from .devtools import Tab
 
 pytestmark = [pytest.mark.integration, pytest.mark.nightly("browsers")]
 
@@ -70,7 +71,7 @@ def drift(project: str) -> DriftDetected:
 
 
 async def test_the_page_of_detectors_draws_a_curve_for_each_with_no_other_host(
-    console: Console, tab: Tab, bus: Bus, project: str
+    console: Console, tab: Page, bus: Bus, project: str
 ):
     at = datetime(2026, 1, 1, tzinfo=UTC)
     effects = (0.0, 0.02)
@@ -83,83 +84,85 @@ async def test_the_page_of_detectors_draws_a_curve_for_each_with_no_other_host(
             ended_at=(at, at), items=(100, 100), statistic=effects, effect=effects, p_value=effects
         ),
     )  # fmt: skip
+    seen = Seen(tab)
     await bus.publish(declared(project), new_event(judged, source="/test"))
-    await tab.open(await console.link(console.let_in(project, "viewer")))
-    await tab.until("Projects", project)
-    await tab.open(f"{console.url}/projects/{project}/detectors")
-    assert MARKUP in await tab.until("novelty", "near", "share of new", "0.07", "0.05")
-    await tab.becomes("document.querySelectorAll('canvas').length === 1")
-    assert [url for url in tab.requested if not url.startswith((console.url, "data:"))] == []
+    await tab.goto(await console.link(console.let_in(project, "viewer")))
+    await until(tab, "Projects", project)
+    await tab.goto(f"{console.url}/projects/{project}/detectors")
+    assert MARKUP in await until(tab, "novelty", "near", "share of new", "0.07", "0.05")
+    await becomes(tab, "document.querySelectorAll('canvas').length === 1")
+    assert seen.elsewhere(console.url) == []
 
 
 async def test_the_page_shows_a_project_with_no_other_host(
-    console: Console, tab: Tab, bus: Bus, project: str
+    console: Console, tab: Page, bus: Bus, project: str
 ):
     await publish_turn(bus, project)
-    await tab.open(await console.link(console.let_in(project, "viewer")))
-    await tab.until("Projects", project)
-    await tab.open(f"{console.url}/projects/{project}")
-    shown = await tab.until("wait for a person", "run-1", "customer wrote", "Answer the questions.")
+    seen = Seen(tab)
+    await tab.goto(await console.link(console.let_in(project, "viewer")))
+    await until(tab, "Projects", project)
+    await tab.goto(f"{console.url}/projects/{project}")
+    shown = await until(tab, "wait for a person", "run-1", "customer wrote", "Answer the questions.")
     assert "Approve" not in shown
     assert MARKUP in shown, "as text"
     assert await tab.evaluate("document.querySelector('img[src=\"/nowhere\"]')") is None
-    assert len(tab.requested) > 4
-    assert [url for url in tab.requested if not url.startswith((console.url, "data:"))] == []
+    assert len(seen.requested) > 4
+    assert seen.elsewhere(console.url) == []
 
 
-async def test_a_person_logs_in_reviews_and_logs_out(console: Console, tab: Tab, bus: Bus, project: str):
+async def test_a_person_logs_in_reviews_and_logs_out(console: Console, tab: Page, bus: Bus, project: str):
     await publish_turn(bus, project)
     key = console.let_in(project, "reviewer")
     await console.link(key)  # the console knows the key
-    await tab.open(console.url)
-    await tab.until("API key or token")
+    await tab.goto(console.url)
+    await until(tab, "API key or token")
     await tab.fill("#key", "no such key")
-    await tab.click("Log in")
-    await tab.until("Not logged in")
+    await click(tab, "Log in")
+    await until(tab, "Not logged in")
     await tab.fill("#key", key)
-    await tab.click("Log in")
-    await tab.until("1 for reviews")
-    (cookie,) = await tab.cookies()
+    await click(tab, "Log in")
+    await until(tab, "1 for reviews")
+    (cookie,) = await tab.context.cookies()
     assert cookie["httpOnly"]
-    assert (cookie["sameSite"], cookie["path"], cookie["session"]) == ("Strict", "/", False)
+    assert (cookie["sameSite"], cookie["path"], cookie["expires"] == -1) == ("Strict", "/", False)
     assert await tab.evaluate("document.cookie") == ""
 
-    await tab.open(f"{console.url}/projects/{project}")
-    await tab.click("Approve")
-    await tab.click("Send")
+    await tab.goto(f"{console.url}/projects/{project}")
+    await click(tab, "Approve")
+    await click(tab, "Send")
     (review,) = await bus.collect(topics.REVIEW_SUBMITTED, 1, where=lambda e: e.project == project)
     assert (review.data.verdict, review.data.reviewer) == ("approved", project)
     assert review.data.principal == Principal(name=project)
 
-    await tab.click("Log out")
-    await tab.until("API key or token")
-    assert await tab.cookies() == []
+    await click(tab, "Log out")
+    await until(tab, "API key or token")
+    assert await tab.context.cookies() == []
     async with httpx.AsyncClient(base_url=console.url, cookies={cookie["name"]: cookie["value"]}) as copied:
         assert (await copied.get("/")).status_code == 401, "it ended here too"
 
 
 async def test_a_link_works_once_an_operator_commands_and_a_key_that_is_taken_away_empties_an_open_tab(
-    console: Console, tab: Tab, bus: Bus, project: str
+    console: Console, tab: Page, bus: Bus, project: str
 ):
     await publish_turn(bus, project)
     link = await console.link(console.let_in(project, "operator"))
-    await tab.open(link)
-    await tab.until(project)
+    await tab.goto(link)
+    await until(tab, project)
     async with httpx.AsyncClient() as other:
         answer = await other.get(link)
     assert (answer.status_code, "used or is too old" in answer.text) == (401, True)
 
     model_id = adapter_of(project, 1).model_id
-    await tab.open(f"{console.url}/projects/{project}/models/{model_id}")
-    await tab.click("Roll back")
+    await tab.goto(f"{console.url}/projects/{project}/models/{model_id}")
+    await click(tab, "Roll back")
     await tab.fill("details[open] textarea", "promises refunds")
-    await tab.click("Send")
+    await click(tab, "Send")
     (ordered,) = await bus.collect(topics.MODEL_COMMANDED, 1, where=lambda e: e.project == project)
     assert (ordered.data.action, ordered.data.model_id) == ("rollback", model_id)
     assert (ordered.data.reason, ordered.data.principal) == ("promises refunds", Principal(name=project))
 
     console.shut_out(project)
-    assert project not in await tab.until("API key or token")
+    assert project not in await until(tab, "API key or token")
 
 
 async def test_only_the_pages_of_the_console_give_commands(console: Console, project: str):
@@ -175,7 +178,7 @@ async def test_only_the_pages_of_the_console_give_commands(console: Console, pro
 
 
 async def test_three_prompts_that_drifted_are_answered_on_the_page(
-    console: Console, tab: Tab, bus: Bus, project: str
+    console: Console, tab: Page, bus: Bus, project: str
 ):
     items = tuple(
         LabelPrompt(
@@ -193,15 +196,15 @@ async def test_three_prompts_that_drifted_are_answered_on_the_page(
         wanted=3, prompts=path, completion_ids=tuple(item.completion_id for item in items),
     )  # fmt: skip
     await bus.publish(declared(project), new_event(asked, source="/test"))
-    await tab.open(await console.link(console.let_in(project, "reviewer")))
-    await tab.until("1 for labels")
-    await tab.open(f"{console.url}/projects/{project}/labels/{prompts.request_id}")
+    await tab.goto(await console.link(console.let_in(project, "reviewer")))
+    await until(tab, "1 for labels")
+    await tab.goto(f"{console.url}/projects/{project}/labels/{prompts.request_id}")
     for number, category in enumerate(("bell", "horn", "bell")):
-        assert MARKUP in await tab.until(f"{number} answered of 3 wanted", f"question {number}"), "as text"
+        assert MARKUP in await until(tab, f"{number} answered of 3 wanted", f"question {number}"), "as text"
         radio = f"document.querySelector('[type=radio][value=\\'\"{category}\"\\']')"
-        await tab.becomes(f"(b => b ? (b.click(), b.checked) : false)({radio})")
-        await tab.click("Publish")
-    await tab.until("3 answered of 3 wanted", "No prompt is left")
+        await becomes(tab, f"(b => b ? (b.click(), b.checked) : false)({radio})")
+        await click(tab, "Publish")
+    await until(tab, "3 answered of 3 wanted", "No prompt is left")
     told = await bus.collect(topics.EXAMPLE_PUBLISHED, 3, where=lambda event: event.project == project)
     assert sorted((e.data.example_id, e.data.output["category"], e.data.validated_by) for e in told) == [
         (f"{project}-{n}", category, project) for n, category in enumerate(("bell", "horn", "bell"))

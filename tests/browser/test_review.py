@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
+from playwright.async_api import Page
 from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.events.evaluation import ReviewAnswered, ReviewRequested
@@ -15,12 +16,12 @@ from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.dataset import ChatMessage
 from tunewheel_contracts.formats.review import ReviewItem, ReviewSet
 from tunewheel_runtime.store import ObjectStore
+from tunewheel_testing.browser import Seen, until, value
 from tunewheel_testing.specs import declared
 
 from ..integration.bus import PATIENCE_SECONDS, Bus
 from ..integration.verdicts import passed
 from .console_process import Console
-from .devtools import Tab
 
 pytestmark = [pytest.mark.integration, pytest.mark.nightly("browsers")]
 
@@ -95,7 +96,7 @@ class Stage:
         return WANTED[(number + PEOPLE.index(person)) % len(WANTED)]
 
 
-async def shown(tab: Tab) -> dict[str, Any]:
+async def shown(tab: Page) -> dict[str, Any]:
     """Return the number and the texts of the page's item; number 0 is the page after the last."""
     script = """(() => {
       const main = document.querySelector('[data-number]');
@@ -104,10 +105,10 @@ async def shown(tab: Tab) -> dict[str, Any]:
       return JSON.stringify({number: ready ? Number(main.dataset.number) : -1, left: text('Left answer'),
                              right: text('Right answer')});
     })()"""
-    return json.loads(await tab.evaluate(script) or '{"number": -1}')
+    return json.loads(await value(tab, script) or '{"number": -1}')
 
 
-async def item_after(tab: Tab, before: int) -> dict[str, Any]:
+async def item_after(tab: Page, before: int) -> dict[str, Any]:
     """Wait for another item than ``before``."""
     async with asyncio.timeout(PATIENCE_SECONDS):
         while (now := await shown(tab))["number"] in (before, -1):
@@ -115,11 +116,11 @@ async def item_after(tab: Tab, before: int) -> dict[str, Any]:
     return now
 
 
-async def answer_all(tab: Tab, stage: Stage, person: str, *, until: int | None = None) -> dict[str, Any]:
+async def answer_all(tab: Page, stage: Stage, person: str, *, until: int | None = None) -> dict[str, Any]:
     """Press a key for each item, from the one shown on, up to the end or to the number ``until``."""
     now = await item_after(tab, -1)
     while now["number"] not in (0, until):
-        await tab.press(key_for(stage, person, now))
+        await tab.keyboard.press(key_for(stage, person, now))
         now = await item_after(tab, now["number"])
     return now
 
@@ -132,43 +133,44 @@ def key_for(stage: Stage, person: str, now: dict[str, Any]) -> str:
     return "1" if (wanted == "better") == now["left"].startswith("alpha") else "3"
 
 
-async def submit(tab: Tab, stage: Stage, verdict: str) -> None:
+async def submit(tab: Page, seen: Seen, stage: Stage, verdict: str) -> None:
     """Submit from the page after the last item, after a look at all that came to the browser so far."""
-    said = {url: body for url, body in (await tab.bodies()).items() if STATIC not in url}
+    said = {url: body for url, body in (await seen.bodies()).items() if STATIC not in url}
     assert any(url.startswith(stage.address) for url in said)
     for secret in stage.secrets:
         assert [url for url, body in said.items() if secret in body] == [], secret
-    await tab.press(verdict)
-    await tab.press("Enter")
-    await tab.until("the candidate was", stage.verdict.data.adapter.model_id, "you found it better")
+    await tab.keyboard.press(verdict)
+    await tab.keyboard.press("Enter")
+    await until(tab, "the candidate was", "you found it better")
+    assert await tab.get_by_title(stage.verdict.data.adapter.model_id).count() == 1
 
 
-async def log_in(tab: Tab, stage: Stage, key: str) -> None:
-    await tab.open(await stage.console.link(key))
-    await tab.until("1 for reviews")
-    tab.forget()  # the pages before, which may name models
-    await tab.open(stage.address)
-    await tab.until("Item")
+async def log_in(tab: Page, stage: Stage, key: str) -> Seen:
+    await tab.goto(await stage.console.link(key))
+    await until(tab, "1 for reviews")
+    seen = Seen(tab)  # not the pages before, which may name models
+    await tab.goto(stage.address)
+    await until(tab, "Item")
+    return seen
 
 
 async def test_three_people_judge_by_keys_and_a_killed_console_loses_nothing(
-    console: Console, tab: Tab, bus: Bus, project: str
+    console: Console, tab: Page, bus: Bus, project: str
 ):
     stage = Stage(console, bus, project)
     await stage.ask()
     keys = {person: console.let_in(project, "reviewer", name=person) for person in PEOPLE}
     for person in PEOPLE:
-        await log_in(tab, stage, keys[person])
+        seen = await log_in(tab, stage, keys[person])
         if person == "bob":
             now = await answer_all(tab, stage, person, until=MIDDLE)
-            await tab.press(key_for(stage, person, now))  # maybe it is kept, maybe not: it was not confirmed
+            await tab.keyboard.press(key_for(stage, person, now))  # it may be kept or not
             console.kill()
-            tab.forget()
             console.start()
-            await tab.open(stage.address)
+            await tab.goto(stage.address)
             assert (await item_after(tab, -1))["number"] in (MIDDLE, MIDDLE + 1)
         await answer_all(tab, stage, person)
-        await submit(tab, stage, "r" if person == "cyd" else "a")
+        await submit(tab, seen, stage, "r" if person == "cyd" else "a")
 
     async def kept(topic: Any, count: int) -> list[Envelope[Any]]:
         return await bus.collect(topic, count, where=lambda event: event.project == project)
@@ -187,7 +189,7 @@ async def test_three_people_judge_by_keys_and_a_killed_console_loses_nothing(
     ]
 
 
-async def test_tags_corrections_and_the_way_back(console: Console, tab: Tab, bus: Bus, project: str):
+async def test_tags_corrections_and_the_way_back(console: Console, tab: Page, bus: Bus, project: str):
     stage = Stage(console, bus, project)
     await stage.ask()
     key = console.let_in(project, "reviewer")
@@ -195,20 +197,20 @@ async def test_tags_corrections_and_the_way_back(console: Console, tab: Tab, bus
     first = await item_after(tab, -1)
     assert first["number"] == 1
     for pressed in ("f", "c"):
-        await tab.press(pressed)
-    await tab.call("Input.insertText", text="as an expert: 1 < 2")
+        await tab.keyboard.press(pressed)
+    await tab.keyboard.insert_text("as an expert: 1 < 2")
     for pressed in ("Escape", "e"):
-        await tab.press(pressed)
-    await tab.until("expert " + first["left"].split()[1])
-    await tab.press("3")
+        await tab.keyboard.press(pressed)
+    await until(tab, "expert " + first["left"].split()[1])
+    await tab.keyboard.press("3")
     await item_after(tab, 1)
-    await tab.press("ArrowLeft")
+    await tab.keyboard.press("ArrowLeft")
     assert (await item_after(tab, 2))["number"] == 1
     pressed = "[...document.querySelectorAll('[aria-pressed=true], :checked')].map(b => b.dataset.key).join()"
     assert await tab.evaluate(pressed) == "3,f"
     assert await tab.evaluate("document.querySelector('textarea').value") == "as an expert: 1 < 2"
-    await tab.press("t")
-    await tab.press("Enter")
+    await tab.keyboard.press("t")
+    await tab.keyboard.press("Enter")
     assert (await item_after(tab, 1))["number"] == 2
     answers = await bus.collect(topics.REVIEW_ANSWERED, 2, where=lambda event: event.project == project)
     said: list[ReviewAnswered] = [event.data for event in answers]
@@ -220,10 +222,10 @@ async def test_tags_corrections_and_the_way_back(console: Console, tab: Tab, bus
     assert {one.preference for one in said} == {"worse" if first["left"].startswith("alpha") else "better"}
 
 
-async def test_what_models_wrote_is_text_and_scrolls(console: Console, tab: Tab, bus: Bus, project: str):
+async def test_what_models_wrote_is_text_and_scrolls(console: Console, tab: Page, bus: Bus, project: str):
     stage = Stage(console, bus, project)
     await stage.ask()
-    await log_in(tab, stage, console.let_in(project, "reviewer"))
+    asked = await log_in(tab, stage, console.let_in(project, "reviewer"))
     seen: set[str] = set()
     now = await item_after(tab, -1)
     while len(seen) < 2:
@@ -235,14 +237,14 @@ async def test_what_models_wrote_is_text_and_scrolls(console: Console, tab: Tab,
                 height = "Math.max(...[...document.querySelectorAll('[role=region]')].map(one => one.{}))"
                 assert await tab.evaluate(height.format("scrollHeight")) > 1_000
                 assert await tab.evaluate(height.format("clientHeight")) < 600
-        await tab.press("ArrowRight")
+        await tab.keyboard.press("ArrowRight")
         now = await item_after(tab, now["number"])
     assert await tab.evaluate("document.querySelector('img[src=\"/nowhere\"]')") is None
-    assert [url for url in tab.requested if not url.startswith((console.url, "data:", "about:"))] == []
+    assert asked.elsewhere(console.url) == []
 
 
 async def test_a_key_taken_away_in_the_middle_says_that_answers_are_kept(
-    console: Console, tab: Tab, bus: Bus, project: str
+    console: Console, tab: Page, bus: Bus, project: str
 ):
     stage = Stage(console, bus, project)
     await stage.ask()
@@ -253,8 +255,8 @@ async def test_a_key_taken_away_in_the_middle_says_that_answers_are_kept(
     async with httpx.AsyncClient(headers={"authorization": f"Bearer {key}"}) as client:
         while (await client.get(f"{console.url}/v1/me")).status_code != 401:
             await asyncio.sleep(0.1)
-    await tab.press("1")
-    assert "question" not in await tab.until("API key or token")
+    await tab.keyboard.press("1")
+    assert "question" not in await until(tab, "API key or token")
     await log_in(tab, stage, console.let_in(project, "reviewer"))
     assert (await item_after(tab, -1))["number"] == 4
 

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 import tunewheel_console.pages as pages
 from aiohttp import web
+from playwright.async_api import Page
 from starlette.requests import Request
 from tunewheel_console.pages.drawing import draw
 from tunewheel_contracts.principal import Principal
 from tunewheel_runtime.identity.guard import set_caller
 from tunewheel_runtime.identity.roles import Caller, Grant, Role
-
-from .devtools import Tab
+from tunewheel_testing.browser import becomes, click, until
 
 pytestmark = [pytest.mark.nightly("browsers")]
 
@@ -118,44 +118,44 @@ async def sent(door: Door, count: int) -> list[tuple[str, Any, str | None]]:
     return door.sent
 
 
-async def test_a_key_pressed_before_the_next_item_shows_does_not_change_the_answer(door: Any, tab: Tab):
-    await tab.open(f"{door.url}/review_item?item=1")
-    await tab.becomes(SHOWN.format(1))
+async def test_a_key_pressed_before_the_next_item_shows_does_not_change_the_answer(door: Any, tab: Page):
+    await tab.goto(f"{door.url}/review_item?item=1")
+    await becomes(tab, SHOWN.format(1))
     door.answers.clear()
     for key in ("1", "3", "3"):
-        await tab.press(key)
+        await tab.keyboard.press(key)
     await sent(door, 1)
     door.answers.set()
-    await tab.becomes(SHOWN.format(2))
+    await becomes(tab, SHOWN.format(2))
     assert [(path[-14:], body["choice"]) for path, body, _ in door.sent] == [("items/1/answer", "left")]
-    await tab.press("2")
-    await tab.becomes(SHOWN.format(3))
+    await tab.keyboard.press("2")
+    await becomes(tab, SHOWN.format(3))
     assert door.sent[-1][1]["choice"] == "same"
 
 
-async def test_an_answer_may_have_properties_that_are_named_as_what_forms_have(door: Any, tab: Tab):
-    await tab.open(f"{door.url}/label_item")
-    await tab.becomes("document.querySelector('[data-name=count]') !== null")
+async def test_an_answer_may_have_properties_that_are_named_as_what_forms_have(door: Any, tab: Page):
+    await tab.goto(f"{door.url}/label_item")
+    await becomes(tab, "document.querySelector('[data-name=count]') !== null")
     for name in NAMES:
         await tab.fill(f"[data-name={name}]", f"a {name}")
     await tab.fill("[data-name=count]", "12345678901234567890")
     await tab.evaluate("document.querySelector('[data-name=sure][value=false]').click()")
-    await tab.click("Publish")
-    await tab.until("count has more digits")
+    await click(tab, "Publish")
+    await until(tab, "count has more digits")
     await tab.evaluate("document.querySelector('[data-name=count]').value = ''")
     await tab.fill("[data-name=count]", "12")
-    await tab.press("Escape")
-    await tab.click("Publish")
+    await tab.keyboard.press("Escape")
+    await click(tab, "Publish")
     (told,) = await sent(door, 1)
     assert told[1] == {"output": {name: f"a {name}" for name in NAMES} | {"count": 12, "sure": False}}
 
 
 async def test_a_form_stays_its_commands_and_keeps_its_text_when_a_record_comes_before_it(
-    door: Any, tab: Tab
+    door: Any, tab: Page
 ):
-    await tab.open(f"{door.url}/quarantine")
+    await tab.goto(f"{door.url}/quarantine")
     form = "document.querySelector('#Release-quarantine-rec-b form')"
-    await tab.becomes(f"{form} !== null")
+    await becomes(tab, f"{form} !== null")
     await tab.evaluate(f"{form}.parentElement.open = true")
     await tab.fill("#Release-quarantine-rec-b textarea", "she is right")
     await tab.evaluate("document.activeElement.blur()")
@@ -164,7 +164,7 @@ async def test_a_form_stays_its_commands_and_keeps_its_text_when_a_record_comes_
         while not door.streams:
             await asyncio.sleep(0.05)
     await door.tell()
-    await tab.until("rec-a")
+    await until(tab, "rec-a")
     script = """JSON.stringify([...document.querySelectorAll('details[open]')].map(
         one => [one.id, one.querySelector('textarea').value, one.querySelector('form').dataset.body]))"""
     ((name, text, body),) = json.loads(await tab.evaluate(script))
@@ -173,10 +173,10 @@ async def test_a_form_stays_its_commands_and_keeps_its_text_when_a_record_comes_
 
     door.hang_up = True
     await tab.evaluate(f"{form}.requestSubmit()")
-    await tab.until("not sent")
+    await until(tab, "not sent")
     door.hang_up = False
     await tab.evaluate(f"{form}.requestSubmit()")
-    await tab.becomes(f"{form}.querySelector('output').textContent === 'sent'")
+    await becomes(tab, f"{form}.querySelector('output').textContent === 'sent'")
     names = [key for _, _, key in door.sent]
     assert len(set(names)) == 1, "the same command"
     assert names[0]
