@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any
@@ -23,6 +24,7 @@ NOUNS = (
     "quarantine", "commands",
 )  # fmt: skip
 """The lists of a project, in the order in which a turn passes them."""
+_HASH = re.compile(r"((?:[\w.-]*-)?[0-9a-f]{8})[0-9a-f]{4,}")
 EVENTS = " ".join(sorted(topic.name for topic in TOPICS if topic not in NOT_SHOWN))
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
@@ -44,7 +46,9 @@ def draw(template: str, request: Request, *, live: bool, **found: Any) -> str:
         return root + "/".join(quote(str(part), safe="") for part in within)
 
     def link(noun: str, name: object) -> Markup | str:
-        return Markup('<a class="id" href="{}">{}</a>').format(address(noun, name), name) if name else "—"
+        return (
+            Markup('<a class="id" href="{}">{}</a>').format(address(noun, name), short(name)) if name else "—"
+        )
 
     return _templates().get_template(f"{template}.html").render(
         root=root, project=project, address=address, link=link, page=template, nouns=NOUNS,
@@ -62,17 +66,31 @@ def _templates() -> Environment:
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     made.filters.update(
-        when=when, lasting=lasting, figure=figure, percent=percent, words=words, pretty=pretty
-    )
+        when=when, lasting=lasting, figure=figure, percent=percent, words=words, pretty=pretty,
+        short=short, named=named,
+    )  # fmt: skip
     return made
 
 
 def when(time: str | None) -> Markup | str:
-    """Return a time in UTC, to the minute."""
+    """Return a time in UTC, to the minute, with its second in a title."""
     if not time:
         return "—"
     at = datetime.fromisoformat(time).astimezone(UTC)
-    return Markup('<time datetime="{}">{:%Y-%m-%d %H:%M}</time>').format(time, at)
+    text = '<time datetime="{}" title="{:%Y-%m-%d %H:%M:%S} UTC">{:%Y-%m-%d %H:%M}</time>'
+    return Markup(text).format(time, at, at)
+
+
+def short(name: object) -> Markup | str:
+    """Return an id with the first digits of its hash, and the whole id in a title."""
+    found = _HASH.fullmatch(str(name))
+    return Markup('<span title="{}">{}…</span>').format(name, found[1]) if found else str(name)
+
+
+def named(model: str | None) -> Markup | str:
+    """Return a base model's name without its owner or folder, and the whole name in a title."""
+    owner, slash, name = (model or "—").rpartition("/")
+    return Markup('<span title="{}">{}</span>').format(model, name) if slash and owner else name
 
 
 def lasting(seconds: float | None) -> str:
