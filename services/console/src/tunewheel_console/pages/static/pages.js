@@ -241,6 +241,7 @@ document.addEventListener("submit", answer);
 document.addEventListener("click", leave);
 document.addEventListener("keydown", press);
 for (const form of document.querySelectorAll("form[data-review]")) form.before = JSON.stringify([...new FormData(form)]);
+document.querySelector("nav.project [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });  // on a narrow page
 follow(document.querySelector("main"));
 drawPictures();
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
