@@ -43,17 +43,25 @@ class BuildHook(BuildHookInterface):
 
 def write() -> None:
     """Write the files that differ. A file is replaced at once, because other processes may import it."""
+    (PACKAGE / "sync").mkdir(exist_ok=True)
+    for path, text in stale().items():
+        if text is None:
+            path.unlink(missing_ok=True)
+            continue
+        new = path.with_suffix(f".{os.getpid()}")
+        new.write_text(text, encoding="utf-8", newline="\n")
+        new.replace(path)
+
+
+def stale() -> dict[Path, str | None]:
+    """Return the files that differ, with the text that they must have; None: with none, they must go."""
     folder = PACKAGE / "sync"
-    folder.mkdir(exist_ok=True)
-    wanted = {folder / file.name: file for file in (PACKAGE / "aio").glob("*.py")}
-    for path, source in wanted.items():
-        text = HEAD.format(name=source.name) + synchronous(source.read_text("utf-8"))
-        if not path.exists() or path.read_text("utf-8") != text:
-            new = path.with_suffix(f".{os.getpid()}")
-            new.write_text(text, encoding="utf-8", newline="\n")
-            new.replace(path)
-    for orphan in {*folder.glob("*.py")} - wanted.keys():
-        orphan.unlink(missing_ok=True)
+    wanted = {
+        folder / file.name: HEAD.format(name=file.name) + synchronous(file.read_text("utf-8"))
+        for file in (PACKAGE / "aio").glob("*.py")
+    }
+    found = {path: path.read_text("utf-8") for path in folder.glob("*.py")}
+    return {path: wanted.get(path) for path in wanted | found if wanted.get(path) != found.get(path)}
 
 
 def synchronous(text: str) -> str:

@@ -70,3 +70,18 @@ def test_both_clients_have_the_same_documented_methods():
                 assert inspect.getdoc(theirs)
                 (line,) = [line for line in page.splitlines() if line.startswith("|") and f"`{name}`" in line]
                 assert not [method for method in methods if f"`{method}`" not in line]
+
+
+def test_what_is_stale_is_named_before_it_is_written(tmp_path: Path):
+    hatch = runpy.run_path(str(ROOT / "client/hatch_build.py"))
+    hatch["stale"].__globals__["PACKAGE"] = tmp_path
+    for folder in ("aio", "sync"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "aio/one.py").write_text("async def one(): ...\n")
+    (tmp_path / "sync/gone.py").write_text("")
+    stale = {path.name: text for path, text in hatch["stale"]().items()}
+    assert stale.keys() == {"one.py", "gone.py"}
+    assert stale["gone.py"] is None
+    hatch["write"]()
+    assert [path.name for path in (tmp_path / "sync").iterdir()] == ["one.py"]
+    assert hatch["stale"]() == {}

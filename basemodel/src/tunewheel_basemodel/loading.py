@@ -8,6 +8,8 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from tunewheel_contracts.formats.run import PICKLES
+
 from tunewheel_basemodel.errors import BaseModelNotFound, InvalidAdapter
 from tunewheel_basemodel.locate import BaseModel
 from tunewheel_basemodel.precision import Precision, compute_dtype
@@ -20,7 +22,6 @@ Quantization = Literal["nf4"]
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
-_PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.pickle", "*.ckpt")
 
 
 def load_base(
@@ -178,7 +179,7 @@ def check_adapter(path: Path) -> dict[str, Any]:
 
     if not path.is_dir():
         raise InvalidAdapter(f"no directory {path}; give the directory that holds {ADAPTER_CONFIG}")
-    if pickled := sorted(file.name for suffix in _PICKLES for file in path.glob(suffix)):
+    if pickled := sorted(file.name for file in path.iterdir() if file.suffix in PICKLES):
         raise InvalidAdapter(
             f"{path} has pickled files ({', '.join(pickled)}), which are unsafe; remove them"
         )

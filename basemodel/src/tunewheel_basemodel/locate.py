@@ -6,6 +6,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from tunewheel_contracts.formats.run import PICKLES
+
 from tunewheel_basemodel.carried import CARRIED, carried_file
 from tunewheel_basemodel.digest import sha256_directory
 from tunewheel_basemodel.errors import BaseModelNotFound, BaseModelUnreachable
@@ -115,7 +117,7 @@ def _is_outage(error: BaseException) -> bool:
 def _check_directory(path: Path) -> None:
     weights = list(path.glob("*.safetensors"))
     if not weights:
-        pickled = sorted(file.name for suffix in ("*.bin", "*.pt", "*.pth") for file in path.glob(suffix))
+        pickled = sorted(file.name for file in path.iterdir() if file.suffix in PICKLES)
         found = f"only pickled weights ({', '.join(pickled)})" if pickled else "no weights"
         raise BaseModelNotFound(f"{path} holds {found}; convert the model to safetensors first")
     try:

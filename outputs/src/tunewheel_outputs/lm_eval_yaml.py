@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import yaml
-from tunewheel_contracts.errors import InvalidSpec
+from tunewheel_contracts.errors import FieldError, InvalidSpec
 from tunewheel_contracts.identity import content_sha256
 from tunewheel_contracts.yaml_reading import DuplicateKey, read_yaml
 
@@ -35,13 +35,8 @@ OUTPUT_TYPES = {
 """The supported output types, with the metrics of a task that lists none."""
 
 
-class RefusedTask(ValueError):
+class RefusedTask(FieldError):
     """A task that is not supported. ``field``: the field of ``evaluation.lm_eval[]`` to correct."""
-
-    def __init__(self, field: str, reason: str) -> None:
-        super().__init__(reason)
-        self.field = field
-        self.reason = reason
 
     def in_spec(self, place: str) -> InvalidSpec:
         """Return the error for a spec whose entry at ``place`` names the task."""

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 from safetensors.numpy import load
-from tunewheel_contracts.errors import InvalidEvent, TunewheelError
+from tunewheel_contracts.errors import FieldError, InvalidEvent
 from tunewheel_contracts.event import decode_data
 from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.index import IndexManifest, InjectedPassage, InjectedPassages
@@ -49,13 +49,8 @@ Files = Mapping[str, bytes] | Callable[[ArtifactRef], bytes]
 """The files by path, or a function that reads one."""
 
 
-class BrokenIndex(TunewheelError):
+class BrokenIndex(FieldError):
     """The files of an index version do not fit its manifest. ``field`` is the manifest's field."""
-
-    def __init__(self, field: str, reason: str) -> None:
-        super().__init__(f"{field} {reason}")
-        self.field = field
-        self.reason = reason
 
 
 @dataclass(frozen=True)

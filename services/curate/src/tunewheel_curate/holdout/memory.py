@@ -128,11 +128,6 @@ class HoldoutMemory:
         marks = (_mark("retired", one) for one in (*groups, *(_mark("question", key) for key in keys)))
         return self.extended((), marks).sketched(keys, prefix=RETIRED_SKETCH)
 
-    @property
-    def knows_rewordings(self) -> bool:
-        """Whether the memory keeps sketches, for which it needs a secret."""
-        return self._names is not None
-
     def sketched(self, keys: pl.Series, *, prefix: str = SKETCH) -> HoldoutMemory:
         """Return this memory with sketches of the questions ``keys`` added, and with marks of the words of
         short ones. Without a secret nothing is added."""

@@ -59,11 +59,6 @@ def evidence_below(values: Floats, times: Any, bound: float, stakes: Stakes = ST
     return np.logaddexp.reduce(wealth, axis=-1) - math.log(len(stakes))
 
 
-def evidence_above(values: Floats, times: Any, bound: float) -> Any:
-    """Return the logarithm of the wealth against "the mean is at most ``bound``", which lies in (-1, 1]."""
-    return evidence_below(-values, times, -bound)
-
-
 def is_below(counts: Counts, bound: float, alpha: float, stakes: Stakes = STAKES) -> bool:
     """Return whether the mean is shown to be below ``bound``. The probability that this is ever wrong is
     ``alpha``."""
