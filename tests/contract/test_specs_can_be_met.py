@@ -63,7 +63,11 @@ def test_all_specs_are_found() -> None:
     assert {"examples/helpdesk/project.yaml", f"{guide}#0", f"{guide}#1"} <= SHOWN.keys()
 
 
-@pytest.mark.parametrize("second", [False, True], ids=["first turn", "second turn, ten points more"])
+@pytest.mark.parametrize(
+    "second",
+    [False, pytest.param(True, marks=pytest.mark.nightly("matrices"))],
+    ids=["first turn", "second turn, ten points more"],
+)
 @pytest.mark.parametrize("place", SHOWN)
 def test_a_good_model_passes_in_four_of_five_cases(place: str, second: bool) -> None:
     assert met(place, second=second) >= 0.8

@@ -44,7 +44,9 @@ def a_whole_model(base: BaseModel, folder: Path) -> TrainMethod:
     return TrainMethod.FULL
 
 
-@pytest.mark.parametrize("model", [a_dora, a_whole_model])
+@pytest.mark.parametrize(
+    "model", [pytest.param(a_dora, marks=pytest.mark.nightly("matrices")), a_whole_model]
+)
 async def test_what_has_weights_of_its_own_is_judged_and_serves_alike(
     base: BaseModel, tmp_path: Path, model: Callable[[BaseModel, Path], TrainMethod]
 ):
@@ -55,7 +57,11 @@ async def test_what_has_weights_of_its_own_is_judged_and_serves_alike(
 
 @pytest.mark.parametrize(
     "decoding",
-    [Decoding(), Decoding(repetition_penalty=1.3), Decoding(temperature=0.8, top_p=0.9, seed=11)],
+    [
+        pytest.param(Decoding(), marks=pytest.mark.nightly("matrices")),
+        Decoding(repetition_penalty=1.3),
+        Decoding(temperature=0.8, top_p=0.9, seed=11),
+    ],
     ids=["greedy", "penalised", "drawn"],
 )
 async def test_what_is_judged_serves(base: BaseModel, tmp_path: Path, decoding: Decoding):

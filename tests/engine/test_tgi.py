@@ -43,6 +43,7 @@ async def test_the_greedy_answer_is_that_of_transformers(tgi, prompt: str, expec
     assert all(token.logprob <= 0 for token in answer.details.tokens)
 
 
+@pytest.mark.nightly("models")
 async def test_an_adapter_is_named_by_its_id(tgi, open_prompt: str, tuned, expected) -> None:
     for name in tuned:
         assert await tgi.text_generation(open_prompt, max_new_tokens=24, adapter_id=name) == expected[name]

@@ -201,7 +201,7 @@ async def test_reading_a_topic_without_records_ends_every_time(kafka: str) -> No
             assert [event async for event in read_topics({"bootstrap_servers": kafka}, (MODEL_PINNED,))] == []
 
 
-@pytest.mark.parametrize("left", [0, 2])
+@pytest.mark.parametrize("left", [0, pytest.param(2, marks=pytest.mark.nightly("matrices"))])
 async def test_a_reader_that_must_see_all_fails_where_records_were_deleted_before_it_read_them(
     fresh_kafka: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: int
 ) -> None:

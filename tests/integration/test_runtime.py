@@ -382,6 +382,7 @@ service.run()
 """
 
 
+@pytest.mark.nightly("fencing")
 async def test_a_process_that_stalled_gives_up_when_another_became_the_active_one(
     kafka: str, tmp_path: Path, project: str
 ) -> None:

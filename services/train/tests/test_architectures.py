@@ -54,6 +54,7 @@ def test_a_model_with_an_attention_of_its_own_is_trained_in_every_stage_and_save
         assert json.loads((run.job.output_dir / "config.json").read_text())["model_type"] == "gemma2"
 
 
+@pytest.mark.nightly("matrices")
 def test_an_adapter_of_transposed_layers_is_continued(written, case):
     base = written("gpt2", n_embd=32, n_layer=2, n_head=4, n_positions=512)
     first = case("first", base_model=base, epochs=0.5)

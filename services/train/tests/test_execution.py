@@ -369,6 +369,7 @@ async def test_the_process_gets_its_threads_and_allocator_settings(bench):
     assert os.environ.get("MALLOC_TOP_PAD_") is None
 
 
+@pytest.mark.nightly("matrices")
 async def test_a_run_whose_gpu_does_not_come_up_fails_before_it_is_planned(bench):
     made = (await bench()).with_the_real_worker()
     made.settings = made.settings.model_copy(update={"train_gpus": "5,6"})

@@ -14,9 +14,16 @@ from tunewheel_contracts.formats.methods import TrainMethod
 from tunewheel_train.errors import RunFailed
 from tunewheel_train.trainers.trl_config import optimizer_name
 
+NIGHTLY = pytest.mark.nightly("matrices")
+
 
 @pytest.mark.parametrize(
-    "options", [{"rslora": True}, {"dora": True}, {"dora": True, "rslora": True}], ids=str
+    "options",
+    [
+        *(pytest.param(one, marks=NIGHTLY) for one in ({"rslora": True}, {"dora": True})),
+        {"dora": True, "rslora": True},
+    ],
+    ids=str,
 )
 def test_forms_of_lora_learn_and_say_what_they_are(case, options):
     run = case(**options, epochs=2.0)

@@ -241,7 +241,8 @@ async def test_nodes_with_disks_of_their_own_go_on_together_when_a_process_of_on
     assert [path.rpartition("/")[2] for path in below] == ["event.json", "outcome.json", "told"]
 
 
-@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.nightly("kills")), 1])
+@pytest.mark.nightly("kills")
+@pytest.mark.parametrize("rank", [0, 1])
 async def test_a_pod_of_several_that_is_told_to_end_costs_no_attempt(
     desk, tmp_path: Path, monkeypatch, rank: int
 ):

@@ -82,6 +82,7 @@ def test_a_run_killed_after_it_had_stopped_only_saves(stopped, case, many_path):
     assert all(torch.equal(value, late.weights()[name]) for name, value in run.weights().items())
 
 
+@pytest.mark.nightly("matrices")
 def test_a_run_is_validated_as_seldom_as_it_was_planned(case, many_path, monkeypatch):
     monkeypatch.setattr(SHARE, 0.5)
     usual = OPTIONS | {"patience": 50, "learning_rate": 1e-3, "checkpoint_steps": 2}
