@@ -156,7 +156,11 @@ def test_every_runbook_is_an_alerts_and_every_alert_is_fired_by_a_test() -> None
 
 
 @pytest.mark.parametrize(
-    "command", [["check", "rules", "rules/*.yaml"], ["test", "rules", "alerts_test.yaml"]]
+    "command",
+    [
+        ["check", "rules", "rules/*.yaml"],
+        pytest.param(["test", "rules", "alerts_test.yaml"], marks=pytest.mark.nightly("matrices")),
+    ],
 )
 def test_promtool_agrees(command: list[str]) -> None:
     files = [str(path) for path in sorted(FOLDER.glob(command[-1]))]

@@ -258,6 +258,7 @@ async def test_documents_become_examples_counted_in_the_models_own_tokens(
     assert sorted(path.rpartition("/")[2] for path in pinned) == ["inputs.json", "retired.json"]
 
 
+@pytest.mark.nightly("matrices")
 async def test_a_new_text_of_a_document_alone_becomes_a_version_even_after_a_restart(
     kafka: str, tmp_path: Path, project: str
 ) -> None:
@@ -315,6 +316,7 @@ async def test_too_few_examples_are_refused_with_the_fix(kafka: str, tmp_path: P
     assert "not declared" in letters[0].reason
 
 
+@pytest.mark.nightly("matrices")
 async def test_persistent_drift_asks_for_one_version(kafka: str, tmp_path: Path, project: str) -> None:
     """Each window of each detector alarms; the service is replaced in between, and reads them all again."""
     first, *others = (_alarm(project, number) for number in range(6))
