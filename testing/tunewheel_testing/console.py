@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 from fastapi import FastAPI
 from tunewheel_console.actions import Actions
+from tunewheel_console.completions import Completions
 from tunewheel_console.control.log import Log
 from tunewheel_console.control.neighbours import Neighbour
 from tunewheel_console.control.routes import Sources
@@ -60,6 +61,8 @@ class Console:
         """A test may give it a client."""
         self.has_waited = False
         """Whether a command waited for ingest, which has read all that was published."""
+        self.completions = Completions(folder / "completions")
+        """They are not open."""
         self._keys = keys = folder / "keys.yaml"
         entry = {"sha256": content_sha256(KEY.encode()), "roles": [role.value for role in Role]}
         keys.write_text(yaml.safe_dump({"keys": {"lead": entry}}))
@@ -96,7 +99,7 @@ class Console:
             return self.lags
 
         gateway = Neighbour("serve-gateway", None, setting="TUNEWHEEL_GATEWAY_URL")
-        sources = Sources(self.store, self.feed, self.letters, lags, self.registry, gateway)
+        sources = Sources(self.store, self.feed, self.letters, lags, self.registry, gateway, self.completions)
         web = make_web(
             self.state, actions, Reviewing(self.state, actions, self.store, refresh),
             Labelling(self.state, actions, self.store, refresh), self.access,

@@ -120,7 +120,7 @@ def _read(noun: str, name: str, item: str | None) -> dict[str, list[Sample]]:
 def _pages() -> dict[str, list[Sample]]:
     """Return a request for each page of the console."""
     ids = {"project": PROJECT, "run_id": RUN, "model_id": MODEL, "name": "none", "other": "none"}
-    status = {"run": 200, "model": 200, "lineage": 503}
+    status = {"run": 200, "model": 200, "lineage": 503, "completions": 503, "completion": 503}
     samples = {
         "GET /": [Sample("/", None, 307)],
         "GET /projects/{rest:path}": [Sample("/projects/desk/none/none", None, 404)],
@@ -240,6 +240,12 @@ SAMPLES: Mapping[str, Mapping[str, list[Sample]]] = {
         "GET /v1/dead-letters": [Sample("/v1/dead-letters")],
         **_read("turns", "turn_id", None),
         **_read("alarms", "alarm_id", None),
+        "GET /v1/projects/{project}/completions": [
+            Sample(f"/v1/projects/{PROJECT}/completions", None, 503, 403)  # a start opens their file
+        ],
+        "GET /v1/projects/{project}/completions/{completion_id}": [
+            Sample(f"/v1/projects/{PROJECT}/completions/none", None, 503, 403)
+        ],
         "GET /v1/projects/{project}/detectors": [Sample(f"/v1/projects/{PROJECT}/detectors", refused=403)],
         f"POST {CONTROL}": [Sample(f"/v1/projects/{PROJECT}/runs/{RUN}/pause", None, 202, 403)],
         "PUT /v1/projects/{project}": [

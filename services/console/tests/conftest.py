@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from fastapi import FastAPI
 from tunewheel_console.actions import Actions
+from tunewheel_console.completions import Completions
 from tunewheel_console.label_api import add_label_routes
 from tunewheel_console.labelling import Labelling
 from tunewheel_console.review_api import add_review_routes
@@ -314,6 +316,15 @@ def log() -> MemoryLog:
 @pytest.fixture
 def store() -> ObjectStore:
     return ObjectStore("memory://")
+
+
+@pytest.fixture
+def completions(tmp_path: Path) -> Iterator[Completions]:
+    """The completions that are searched, open and empty."""
+    made = Completions(tmp_path / "completions")
+    made.open()
+    yield made
+    made.close()
 
 
 @pytest.fixture

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 from fastapi import FastAPI, Request
+from tunewheel_console.completions import Completions
 from tunewheel_console.control.identity import add_identity
-from tunewheel_console.control.registry import Registry
+from tunewheel_console.control.neighbours import Neighbour
 from tunewheel_console.control.routes import Sources, add_control, make_api
 from tunewheel_console.feed import Feed
 from tunewheel_console.letters import Letters
@@ -82,7 +83,9 @@ def console(state: ConsoleState, feed: Feed, settings: Settings) -> FastAPI:
         return ANYBODY
 
     web = make_api()
-    sources = Sources(ObjectStore("memory://"), feed, Letters(), no_lags, Registry(None))
+    away = Neighbour("registry", None, setting="TUNEWHEEL_REGISTRY_URL")
+    store, completions = ObjectStore("memory://"), Completions(Path())
+    sources = Sources(store, feed, Letters(), no_lags, away, away, completions)
     add_control(web, state, sources, anybody)
     add_identity(web, settings)
     guard(web.routes, OPEN)

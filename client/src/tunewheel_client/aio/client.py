@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tunewheel_contracts.api.paging import Page
 
     from tunewheel_client.aio.answers import Labels, ReviewsOfAnswers
+    from tunewheel_client.aio.completions import Completions
     from tunewheel_client.aio.datasets import Datasets
     from tunewheel_client.aio.events import Events
     from tunewheel_client.aio.models import Models, Rollouts
@@ -41,6 +42,7 @@ _MODULES = {
     "models": "models",
     "rollouts": "models",
     "turns": "turns",
+    "completions": "completions",
     "alarms": "turns",
     "detectors": "turns",
     "labels": "answers",
@@ -72,6 +74,7 @@ class AsyncClient:
     models: Models
     rollouts: Rollouts
     turns: Turns
+    completions: Completions
     alarms: Alarms
     detectors: Detectors
     labels: Labels

@@ -37,7 +37,7 @@ class Resource:
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
 
-    async def _read(self, model: type[M], *steps: str, **query: object) -> M:
+    async def _read(self, model: type[M], /, *steps: str, **query: object) -> M:
         return await self._transport.read(model, "projects", *steps, **query)
 
     async def _send(self, model: type[M], method: str, *steps: str, **options: Any) -> M:

@@ -58,7 +58,7 @@ class Transport:
             await self._http.aclose()
             self._http = None
 
-    async def read(self, model: type[M], *steps: str, **query: Any) -> M:
+    async def read(self, model: type[M], /, *steps: str, **query: Any) -> M:
         """Return the console's answer at ``/v1/<steps…>``, as ``model``. Raises ``ClientError``."""
         return await self.request(model, "GET", *steps, query=query)
 

@@ -22,6 +22,8 @@ from tunewheel_console.api import add_login_links, add_scorecard_page
 from tunewheel_console.archive import Archive
 from tunewheel_console.authentication import Authentication
 from tunewheel_console.checkpoint import Checkpoint
+from tunewheel_console.completion_copy import CompletionCopy
+from tunewheel_console.completions import Completions
 from tunewheel_console.control.identity import add_identity
 from tunewheel_console.control.log import Documents, Log
 from tunewheel_console.control.neighbours import Neighbour, client_at
@@ -91,9 +93,14 @@ def make_app(settings: Settings) -> Service:
         begins=archive.begins,
         keep=archive.keep,
     )
+    completions = Completions(settings.work_for("console"))
+    copy = CompletionCopy(settings, completions, warn=service.warn, failed=service.fail)
+    service.replay([topics.ERASURE_REQUESTED], copy.on_erasure)
     service.on_startup(archive.start)
+    service.on_startup(copy.start)
     service.on_shutdown(traffic.stop)
     service.on_shutdown(archive.stop)
+    service.on_shutdown(copy.stop)
     actions = Actions(service, applied=state.apply, sign=service.publisher.sign)
 
     async def refresh() -> None:
@@ -103,7 +110,7 @@ def make_app(settings: Settings) -> Service:
     labelling = Labelling(state, actions, service.store, refresh)
     lags = partial(lag.read_lag, client_options(settings))
     registry, gateway = neighbours(service, settings)
-    sources = Sources(service.store, feed, letters, lags, registry, gateway)
+    sources = Sources(service.store, feed, letters, lags, registry, gateway, completions)
     documents = Documents(settings, service.store)
     service.on_shutdown(documents.close)
     log = Log.of(settings, refresh, documents)

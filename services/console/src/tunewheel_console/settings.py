@@ -28,6 +28,12 @@ class Settings(ServiceSettings):
     recent_events: int = Field(default=1_000, ge=1)
     """How many of the latest events per partition are read at the start, of topics that carry traffic."""
 
+    completions_kept: int = Field(default=100_000, ge=0)
+    """How many of the latest completions of a project can be searched, with their texts. After the loss of
+    the file in ``work_dir`` so many of each partition are read again. 0: none."""
+    completions_days: float = Field(default=30.0, gt=0, le=3_650)
+    """Older completions cannot be searched. The log has those of 30 days."""
+
     session_secret: SecretStr | None = Field(default=None, min_length=32)
     """The secret that signs the cookies of sessions. Without it each process makes its own. Then a session
     ends with the process, and is not valid in other replicas."""

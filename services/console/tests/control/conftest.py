@@ -10,6 +10,7 @@ import pytest
 from fastapi import FastAPI
 from tunewheel_client import AsyncClient
 from tunewheel_console.actions import Actions
+from tunewheel_console.completions import Completions
 from tunewheel_console.control.log import Log
 from tunewheel_console.control.neighbours import Neighbour
 from tunewheel_console.control.routes import Sources, add_control, add_steering, make_api
@@ -75,7 +76,14 @@ def gateway() -> Neighbour:
 
 @pytest.fixture
 def api(
-    state: Any, store: Any, feed: Feed, letters: Letters, lags: Any, registry: Neighbour, gateway: Neighbour
+    state: Any,
+    store: Any,
+    feed: Feed,
+    letters: Letters,
+    lags: Any,
+    registry: Neighbour,
+    gateway: Neighbour,
+    completions: Any,
 ) -> FastAPI:
     async def read_lags() -> list[GroupLag]:
         if lags and isinstance(lags[0], Exception):
@@ -86,19 +94,25 @@ def api(
         return caller_of(request)
 
     web = make_api(state.projects)
-    add_control(web, state, Sources(store, feed, letters, read_lags, registry, gateway), identify)
+    sources = Sources(store, feed, letters, read_lags, registry, gateway, completions)
+    add_control(web, state, sources, identify)
     guard(web.routes, Access(HttpSettings(identity="open"), warn=print))
     return web
 
 
 @pytest.fixture
 def ask(api: FastAPI) -> Ask:
-    """Send a GET as a viewer of ``projects`` (None: of all) and return the answer."""
+    """Send a GET as a viewer, or another ``asker``, of ``projects`` (None: of all) and return the answer."""
 
     async def ask(
-        path: str, projects: set[str] | None = None, headers: Any = None, **query: Any
+        path: str,
+        projects: set[str] | None = None,
+        headers: Any = None,
+        *,
+        asker: Role = Role.VIEWER,
+        **query: Any,
     ) -> httpx.Response:
-        grants = (Grant(frozenset({Role.VIEWER}), None if projects is None else frozenset(projects)),)
+        grants = (Grant(frozenset({asker}), None if projects is None else frozenset(projects)),)
 
         async def called(scope: Any, receive: Any, send: Any) -> None:
             set_caller(scope, Caller(Principal(name="ann"), grants))

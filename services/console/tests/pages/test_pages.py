@@ -15,6 +15,7 @@ import pytest
 from fastapi import FastAPI
 from tunewheel_console.actions import Actions
 from tunewheel_console.api import add_scorecard_page
+from tunewheel_console.completions import Completions, Kept
 from tunewheel_console.control.log import Log
 from tunewheel_console.control.neighbours import Neighbour
 from tunewheel_console.control.routes import Sources, add_control, add_steering, make_api
@@ -28,6 +29,7 @@ from tunewheel_console.reviewing import Reviewing
 from tunewheel_console.settings import Settings
 from tunewheel_contracts.formats.quarantine import Quarantine, QuarantinedRecord, quarantine_path
 from tunewheel_contracts.principal import Principal
+from tunewheel_runtime.deadletter import Position
 from tunewheel_runtime.identity.access import Access
 from tunewheel_runtime.identity.guard import caller_of, guard, set_caller
 from tunewheel_runtime.identity.roles import Caller, Grant, Role
@@ -77,7 +79,9 @@ def registry() -> RegistryDouble:
 
 
 @pytest.fixture
-async def web(state: Any, desk: Any, store: Any, registry: RegistryDouble) -> FastAPI:
+async def web(
+    state: Any, desk: Any, store: Any, registry: RegistryDouble, completions: Completions
+) -> FastAPI:
     """The console's app without its first page, after a turn that led to an alarm."""
     version = await put_dataset(store, desk.spec(), dataset_id="ds-1", train=[ROW] * 3, holdout=[ROW])
     upto = {"records_upto": {"0": 1}, "principal": {"name": "ann"}}
@@ -102,6 +106,15 @@ async def web(state: Any, desk: Any, store: Any, registry: RegistryDouble) -> Fa
     for event in (desk.started(), desk.trained(), desk.review_requested(run_id="run-3")):
         state.apply(event)
     desk.run_id = "run-1"
+    answered = desk.say(
+        "inference.completed", completion_id="c1-0123", model_id="desk-1", role="production",
+        messages=({"role": "user", "content": "<i>Does it ring?</i>"},), output='{"category": "battery"}',
+        finish_reason="stop", completed_at=desk.declared().time, latency_seconds=1.5, format_valid=True,
+    )  # fmt: skip
+    other = {"completion_id": "c2-0123", "role": "shadow", "shadow_of": "c1-0123", "format_valid": False}
+    shadow = desk.say("inference.completed", **answered.data.model_dump() | other)
+    place = Position("inference.completed", 0, 1)
+    completions.add([Kept(answered.data, place), Kept(shadow.data, place)], {})
     waiting = Quarantine(project="desk", records=(QuarantinedRecord.model_validate(WAITS),))
     await store.replace(quarantine_path("desk"), waiting.model_dump_json().encode())
 
@@ -118,7 +131,8 @@ async def web(state: Any, desk: Any, store: Any, registry: RegistryDouble) -> Fa
     asked = Neighbour("registry", lineage, setting="TUNEWHEEL_REGISTRY_URL")
     away = Neighbour("serve-gateway", None, setting="TUNEWHEEL_GATEWAY_URL")
     made = make_api(state.projects)
-    add_control(made, state, Sources(store, Feed(), Letters(), lags, asked, away), identify)
+    sources = Sources(store, Feed(), Letters(), lags, asked, away, completions)
+    add_control(made, state, sources, identify)
     log = Log(nothing, nothing, nothing)
     log_of_people = MemoryLog()
     add_steering(made, state, Actions(log_of_people), store, log, Settings())  # type: ignore[arg-type]
@@ -375,3 +389,37 @@ async def test_no_two_commands_of_a_page_share_a_form(look: Any):
         page = (await look(f"/projects/desk/{path}")).text
         ids = re.findall(r'<details class="order" id="([^" ]+)"', page)
         assert len(ids) == len(set(ids)) == page.count("<form data-order") > 0
+
+
+async def test_a_search_stays_in_the_address_and_needs_no_script(look: Any):
+    page = (await look("/projects/desk/completions?q=ring&format=invalid&latency=&limit=1")).text
+    assert "c2-0123" in page
+    assert "c1-0123" not in page
+    assert "&lt;i&gt;Does it ring?&lt;/i&gt;" in page
+    assert re.search(r'name="q" value="ring"', page)
+    assert "<option selected>invalid</option>" in page
+    (form,) = re.findall(r'<form method="get" class="search"[^>]*>', page)
+    assert "action" not in form
+    page = (await look("/projects/desk/completions?q=ring&limit=1")).text
+    (older,) = re.findall(r'rel="next" href="([^"]+)"', page)
+    page = (await look(f"/projects/desk/completions{html.unescape(older)}")).text
+    assert ("c1-0123" in page, "c2-0123" in page) == (True, False)
+    assert re.search(r'href="\?&amp;q=ring&amp;limit=1">newest', page)
+
+
+async def test_texts_of_production_are_for_reviewers(look: Any):
+    for path in ("completions", "completions/c1-0123"):
+        answer = await look(f"/projects/desk/{path}", frozenset({Role.VIEWER, Role.OPERATOR}), {"desk"})
+        assert (answer.status_code, "Does it ring" in answer.text) == (403, False)
+    assert "completions" not in (await look("/projects/desk", frozenset({Role.VIEWER}), {"desk"})).text
+
+
+async def test_a_completion_says_where_it_stands(look: Any, state: Any):
+    page = (await look("/projects/desk/completions/c1-0123")).text
+    assert "whose answers" not in page
+    assert "&lt;i&gt;Does it ring?&lt;/i&gt;" in page
+    assert "desk-1</a>" not in page, "people compare answers of the project"
+    state.projects["desk"].reviews.by_id.clear()
+    page = (await look("/projects/desk/completions/c1-0123")).text
+    assert "desk-1</a>" in page
+    assert "answered in shadow too" in page

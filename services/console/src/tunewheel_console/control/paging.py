@@ -54,10 +54,10 @@ def page_of(
     )
     rest = found
     if asked.after is not None:
-        cursor = _cursor(asked.after)
+        cursor = cursor_of(asked.after)
         rest = [one for one in found if place(one) < cursor]
     shown = rest[: asked.limit]
-    following = _text(place(shown[-1])) if len(rest) > len(shown) else None
+    following = text_of(place(shown[-1])) if len(rest) > len(shown) else None
     return Page[A](items=tuple(map(answer, shown)), next=following, total=len(found))
 
 
@@ -75,12 +75,14 @@ def page_by_number(total: int, asked: Paging) -> tuple[range, str | None]:
     return range(begin, end), str(end) if end < total else None
 
 
-def _text(place: Place) -> str:
+def text_of(place: Place) -> str:
+    """Return the cursor that names ``place``."""
     # "+" would be a space to a reader who does not escape it
     return f"{place[0].isoformat().replace('+00:00', 'Z')}~{place[1]}"
 
 
-def _cursor(text: str) -> Place:
+def cursor_of(text: str) -> Place:
+    """Return the place that a cursor names. Raises ``Refused``: it is none."""
     time, mark, name = text.partition("~")
     try:
         at = datetime.fromisoformat(time)

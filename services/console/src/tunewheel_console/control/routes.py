@@ -12,9 +12,11 @@ from tunewheel_runtime.refusals import answer_errors
 from tunewheel_runtime.store import ObjectStore
 
 from tunewheel_console.actions import Actions
+from tunewheel_console.completions import Completions
 from tunewheel_console.control.alarms import add_alarms
 from tunewheel_console.control.audit import add_audit
 from tunewheel_console.control.commands import add_commands
+from tunewheel_console.control.completions import add_completions
 from tunewheel_console.control.datasets import add_datasets
 from tunewheel_console.control.declarations import add_declarations
 from tunewheel_console.control.erasures import add_erasures
@@ -74,6 +76,7 @@ class Sources:
     lags: Lags
     registry: Neighbour
     gateway: Neighbour
+    completions: Completions
 
 
 def add_control(web: FastAPI, state: ConsoleState, sources: Sources, identify: Identify) -> None:
@@ -87,6 +90,7 @@ def add_control(web: FastAPI, state: ConsoleState, sources: Sources, identify: I
     add_models(web, state)
     add_turns(web, state)
     add_alarms(web, state)
+    add_completions(web, state, sources.completions)
     add_registry(web, state, sources.registry)
     add_events(web, state, sources.feed, identify)
     add_services(web, sources.letters, sources.lags)

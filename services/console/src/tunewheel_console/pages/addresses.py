@@ -31,7 +31,22 @@ HEADERS = {"content-security-policy": POLICY, "cache-control": "no-store", "refe
 PROJECT = "/v1/projects/{project}"
 FEW = "?limit=5"
 """How many of a list a page shows that is about something else."""
-PASSED = frozenset({"after", "limit", "split", "reviewer"})
+PASSED = frozenset(
+    {
+        "after",
+        "limit",
+        "split",
+        "reviewer",
+        "q",
+        "format",
+        "latency",
+        "role",
+        "model",
+        "label",
+        "client",
+        "since",
+    }
+)
 """The parts of a page's query that are passed on to the API."""
 Question = str | Callable[[Mapping[str, Any], Mapping[str, str]], str | None]
 """A path of the API, or what makes one of the answers so far and the page's query; None: do not ask."""
@@ -132,6 +147,15 @@ ADDRESSES = (
     _one("alarms", "alarm_id"),
     _list("detectors"),
     _list("quarantine"),
+    Address(
+        "/projects/{project}/completions", "completions",
+        {"found": f"{PROJECT}/completions", "models": f"{PROJECT}/models?limit=1000"},
+        live=False, role=Role.REVIEWER,
+    ),
+    Address(
+        "/projects/{project}/completions/{completion_id}", "completion",
+        {"it": f"{PROJECT}/completions/{{completion_id}}"}, role=Role.REVIEWER,
+    ),
     _list("labels", Role.REVIEWER),
     _queue("labels", "request_id"),
     _list("reviews", Role.REVIEWER),
@@ -188,7 +212,8 @@ def _add(api: FastAPI, address: Address) -> None:
     @needs(address.role, everywhere=address.everywhere)
     async def show(request: Request) -> HTMLResponse:
         query = dict(request.query_params)
-        passed = {name: value for name, value in query.items() if name in PASSED}
+        # a form sends its empty fields too
+        passed = {name: value for name, value in query.items() if name in PASSED and value}
         found, lacks = dict[str, Any](), dict[str, str]()
         for name, question in address.asks.items():
             path = question if isinstance(question, str) else question(found, query)

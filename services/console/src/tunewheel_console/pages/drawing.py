@@ -20,8 +20,8 @@ from tunewheel_console.login_page import root_of
 from tunewheel_console.sessions import session_of
 
 NOUNS = (
-    "turns", "datasets", "runs", "evaluations", "models", "alarms", "detectors", "labels", "reviews",
-    "quarantine", "commands",
+    "turns", "datasets", "runs", "evaluations", "models", "completions", "alarms", "detectors", "labels",
+    "reviews", "quarantine", "commands",
 )  # fmt: skip
 """The lists of a project, in the order in which a turn passes them."""
 _HASH = re.compile(r"((?:[\w.-]*-)?[0-9a-f]{8})[0-9a-f]{4,}")
