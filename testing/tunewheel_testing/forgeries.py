@@ -28,6 +28,10 @@ COMMANDS: dict[str, dict[str, Any]] = {
         "run_id": "run-1", "review_id": "rv-1", "item_id": "i-1", "reviewer": "ada", "preference": "better"
     },
     "record.judged": {"record_id": "rec-1", "verdict": "release", "request": "r1"},
+    "completions.chosen": {
+        "request_id": "labels-chosen-1",
+        "completions": [{"completion_id": "x", "partition": 0, "offset": 1}],
+    },
     "answers.compared": {
         "request_id": "c-1", "model_id": "m-1", "completion_id": "x", "preference": "same", "reviewer": "ada"
     },

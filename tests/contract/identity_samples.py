@@ -294,6 +294,7 @@ SAMPLES: Mapping[str, Mapping[str, list[Sample]]] = {
             Sample(f"{_REVIEWS}/none/submit", {"verdict": "approved"}, 404, 403)
         ],
         f"GET {LABELS}": [Sample(_LABELS, refused=403)],
+        f"POST {LABELS}": [Sample(_LABELS, {"completions": ["none"]}, 503, 403)],
         f"GET {LABELS}/{{request_id}}": [Sample(f"{_LABELS}/none", None, 404, 403)],
         f"GET {LABELS}/{{request_id}}/items/{{number}}": [Sample(f"{_LABELS}/none/items/1", None, 404, 403)],
         f"PUT {LABELS}/{{request_id}}/items/{{number}}/answer": [

@@ -9,6 +9,9 @@ from typing import Any
 import pytest
 from tunewheel_contracts import topics
 from tunewheel_contracts.erasures import Erasure
+from tunewheel_contracts.errors import InvalidEvent
+from tunewheel_contracts.events.monitoring import CompletionsChosen
+from tunewheel_contracts.formats.label_prompts import request_for, request_of
 from tunewheel_monitor.evidence import Exhibits, keywords
 from tunewheel_runtime.store import ObjectStore
 
@@ -114,3 +117,44 @@ def test_keywords_are_words_of_many_texts_that_the_reference_seldom_has() -> Non
     texts = [f"may my lost card number {n} be replaced by Smith{n}" for n in range(10)] + ["Ann asks", ""]
     assert keywords(texts, {"may": 1.0, "number": 0.3}) == ("card", "lost", "replaced", "number")
     assert keywords([], {}) == ()
+
+
+def chosen(desk: Any, *deliveries: Any) -> CompletionsChosen:
+    """Put completions on the log, and return a person's choice of them."""
+    places = []
+    for delivery in deliveries:
+        position = delivery.position
+        desk.broker.traffic[position.topic, position.partition, position.offset] = delivery.event
+        name = delivery.event.data.completion_id
+        places.append({"completion_id": name, "partition": position.partition, "offset": position.offset})
+    request_id = request_for(place["completion_id"] for place in places)
+    return CompletionsChosen(
+        project="desk", request_id=request_id, completions=places, principal={"name": "ann"}
+    )
+
+
+async def test_completions_that_a_person_chose_become_a_request_without_personal_data(desk: Any) -> None:
+    desk.declare()
+    asked = chosen(desk, *desk.ask([MAIL, "Why is it blue?"], customer="Kim"))
+    for _ in range(2):  # delivered again
+        request = await desk.watch.choose(asked)
+        assert (request.asked_by, request.wanted, request.dataset_id) == ("ann", 2, "none")
+        assert request.completion_ids == tuple(one.completion_id for one in asked.completions)
+        assert request.prompts == f"monitor/desk/alarms/{request.alarm_id}.json"
+        assert request.request_id == asked.request_id == request_of(request.alarm_id)
+    items = json.loads(desk.files()[request.prompts])["items"]
+    assert items[0]["messages"][0]["content"] == "Write to <EMAIL_ADDRESS> about my bike"
+    names = frozenset(one.completion_id for one in asked.completions)
+    assert await erase(desk.watch.exhibits, "Kim") == names, "an erasure finds them as it finds an alarm's"
+    assert "blue" not in desk.files()[request.prompts]
+
+
+async def test_a_choice_of_what_cannot_be_read_is_refused_by_its_field(desk: Any) -> None:
+    desk.declare()
+    for asked, field in (
+        (chosen(desk, desk.traffic.completion("text-1", texts="hashed")), "completions"),
+        (chosen(desk, desk.traffic.completion("t")).model_copy(update={"project": "shop"}), "project"),
+    ):
+        with pytest.raises(InvalidEvent) as refused:
+            await desk.watch.choose(asked)
+        assert refused.value.field == field

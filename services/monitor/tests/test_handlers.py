@@ -11,6 +11,7 @@ from tunewheel_contracts import topics
 from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.event import new_event
 from tunewheel_contracts.events.evaluation import AnswersCompared
+from tunewheel_contracts.events.monitoring import CompletionsChosen
 from tunewheel_contracts.identity import content_sha256
 from tunewheel_contracts.principal import Principal
 from tunewheel_monitor.handlers import register
@@ -52,6 +53,18 @@ def service(tmp_path: Path) -> Subscribed:
 def compared(**told: Any) -> Any:
     names = {"project": "desk", "request_id": "compare-1", "model_id": "desk-2", "completion_id": "c-1"}
     return new_event(AnswersCompared(**(names | {"preference": "worse"} | told)), source="/test")
+
+
+async def test_only_reviewers_ask_for_labels(service: Subscribed) -> None:
+    handle = service.handlers[topics.COMPLETIONS_CHOSEN.name]
+    place = {"completion_id": "c-1", "partition": 0, "offset": 0}
+    for name in ("vic", "nobody"):
+        data = CompletionsChosen(
+            project="desk", request_id="labels-chosen-1", completions=[place], principal={"name": name}
+        )
+        with pytest.raises(InvalidEvent) as refused:
+            await handle(new_event(data, source="/test"))
+        assert refused.value.field.startswith("principal")
 
 
 async def test_only_reviewers_and_judges_compare_answers(service: Subscribed) -> None:

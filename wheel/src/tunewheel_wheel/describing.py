@@ -206,6 +206,9 @@ _WORDS: dict[type, Callable[[Any], str]] = {
         f"{e.completion_id} ({e.of}): {e.outcome}{', novel' if e.novel else ''}"
         f"{', invalid' if e.format_valid is False else ''}"
     ),
+    monitoring.CompletionsChosen: lambda e: (
+        f"{e.request_id}: {len(e.completions)} questions of production need a trusted answer"
+    ),
     monitoring.LabelsRequested: lambda e: (
         f"{e.request_id}: {e.wanted} trusted answers wanted about {', '.join(e.keywords) or 'what drifted'}; "
         f"{len(e.completion_ids)} prompts wait"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TypedDict, Unpack
 
-from tunewheel_contracts.api.completions import CompletionDetail, CompletionSummary
+from tunewheel_contracts.api.completions import CompletionDetail, CompletionSummary, LabelsOrdered
 from tunewheel_contracts.api.paging import Page
 
 from tunewheel_client.aio.resource import Paging, Resource
@@ -35,3 +36,15 @@ class Completions(Resource):
     async def show(self, project: str, completion_id: str) -> CompletionDetail:
         """Return a completion with its texts, and what it stands in."""
         return await self._read(CompletionDetail, project, "completions", completion_id)
+
+    async def label(self, project: str, completion_ids: Sequence[str]) -> LabelsOrdered:
+        """Ask people for trusted answers to the questions of completions. The same completions have the same
+        request for labels."""
+        return await self._send(
+            LabelsOrdered,
+            "POST",
+            project,
+            "labels",
+            json={"completions": [*completion_ids]},
+            is_harmless=True,
+        )

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from tunewheel_contracts.fields import Frozen, Timestamp
+from typing import Annotated
+
+from pydantic import Field
+
+from tunewheel_contracts.api.commands import Accepted, Order
+from tunewheel_contracts.fields import Frozen, SourceId, Timestamp
 from tunewheel_contracts.formats.confidence import Confidence
 from tunewheel_contracts.formats.dataset import ChatMessage
 from tunewheel_contracts.formats.index import RetrievalUse
@@ -62,3 +67,15 @@ class CompletionDetail(CompletionSummary):
     """The alarms whose cluster it is in."""
     labels: tuple[str, ...] = ()
     """The requests for labels that have it as a prompt."""
+
+
+class LabelOrder(Order):
+    """The body of a request for labels: the completions whose questions need a trusted answer."""
+
+    completions: Annotated[tuple[SourceId, ...], Field(min_length=1, max_length=200)]
+
+
+class LabelsOrdered(Accepted):
+    request_id: str
+    """Of the request, which can be answered once its command is done. The same completions have the same
+    request."""

@@ -23,6 +23,8 @@ class LabelTopic(Frozen):
 class LabelRequest(Frozen):
     request_id: str
     alarm_id: str
+    asked_by: str | None = None
+    """The person who chose the prompts; ``alarm_id`` is then the name of no alarm. None: an alarm asks."""
     dataset_id: str
     state: str
     """``waiting`` or ``ended``."""

@@ -11,6 +11,7 @@ from pydantic import Field
 from tunewheel_contracts.event import Event
 from tunewheel_contracts.fields import FiniteFloat, Frozen, RelativePath, Sha256, Slug, SourceId, Timestamp
 from tunewheel_contracts.formats.serving import Fault, RouteRole
+from tunewheel_contracts.principal import OptionalPrincipal, OptionalSignature
 from tunewheel_contracts.reading import if_unknown
 from tunewheel_contracts.topic import DAY_MS, TopicSpec
 
@@ -249,6 +250,29 @@ class LabelCluster(Frozen):
     radius: Annotated[FiniteFloat, Field(ge=0, le=2)] = 0.0
 
 
+class ChosenCompletion(Frozen):
+    """A completion, and the place of its ``inference.completed`` on the log."""
+
+    completion_id: SourceId
+    partition: Annotated[int, Field(ge=0)]
+    offset: Annotated[int, Field(ge=0)]
+
+
+class CompletionsChosen(Event):
+    """A person chose completions of production whose questions need a trusted answer. The monitor reads the
+    texts from the log, stores them without personal data, and publishes ``labels.requested``."""
+
+    type: ClassVar[str] = "completions.chosen"
+    subject_field: ClassVar[str] = "request_id"
+
+    project: Slug
+    request_id: Slug
+    """Of the request for labels. The same completions have the same request."""
+    completions: Annotated[tuple[ChosenCompletion, ...], Field(min_length=1, max_length=200)]
+    principal: OptionalPrincipal = None
+    signature: OptionalSignature = None
+
+
 class LabelsRequested(Event):
     """Prompts of production need a trusted answer; a dataset version without them would teach nothing new.
     While the alarm is open the request grows: each ``revision`` names all prompts of the previous one, and
@@ -283,6 +307,8 @@ class LabelsRequested(Event):
     """What the prompts are about, largest first. Each needs answers of its own. A prompt may be in none."""
     questions: Annotated[int | None, Field(ge=0, exclude_if=lambda count: count is None)] = None
     """Number of production questions over which the sizes of ``clusters`` were counted."""
+    asked_by: Annotated[SourceId | None, Field(exclude_if=operator.not_)] = None
+    """The person who chose the prompts; ``alarm_id`` is then the name of no alarm. None: the alarm asks."""
 
     @property
     def share(self) -> float | None:
@@ -424,6 +450,7 @@ WINDOW_JUDGED = TopicSpec(WindowJudged, ("monitor",), (), cleanup="compact")
 DRIFT_RESOLVED = TopicSpec(
     DriftResolved, ("monitor",), ("curate", "monitor"), 1, replayed_by=("curate", "monitor")
 )
+COMPLETIONS_CHOSEN = TopicSpec(CompletionsChosen, ("console",), ("monitor",), 1)
 LABELS_REQUESTED = TopicSpec(LabelsRequested, ("monitor",), ("curate",), 1)
 TURN_DECIDED = TopicSpec(TurnDecided, ("curate",), ("curate",), cleanup="compact")
 TURN_COMPLETED = TopicSpec(

@@ -3,12 +3,14 @@ which examples refer to them."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated
 
 from pydantic import Field
 
 from tunewheel_contracts.fields import Frozen, Slug, SourceId, Text
 from tunewheel_contracts.formats.dataset import ChatMessage
+from tunewheel_contracts.identity import content_sha256
 
 LABEL_REQUEST = "label_request"
 """Attribute of an example that answers a ``labels.requested``. Its value is the ``request_id``."""
@@ -23,6 +25,11 @@ answer."""
 def request_of(alarm_id: str) -> str:
     """Return the ``request_id`` of the labels that an alarm may request."""
     return f"labels-{alarm_id.removeprefix('alarm-')}"
+
+
+def request_for(completion_ids: Iterable[str]) -> str:
+    """Return the ``request_id`` of the labels that a person requests for these completions."""
+    return request_of(f"chosen-{content_sha256(sorted(set(completion_ids)))[:16]}")
 
 
 class LabelPrompt(Frozen):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Literal
@@ -15,8 +15,10 @@ from tunewheel_contracts.event import E, Envelope
 from tunewheel_contracts.events.data import BuildReason, DatasetRequested, RecordJudged
 from tunewheel_contracts.events.evaluation import EvalRequested, ReviewRequested, ReviewSubmitted
 from tunewheel_contracts.events.lifecycle import ModelCommanded
+from tunewheel_contracts.events.monitoring import CompletionsChosen
 from tunewheel_contracts.events.training import TrainAction, TrainControl
 from tunewheel_contracts.events.upstream import DocumentWithdrawn, ErasureRequested, ProjectDeclared
+from tunewheel_contracts.formats.label_prompts import request_for
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.principal import Principal
 from tunewheel_contracts.reading import at_door
@@ -175,6 +177,21 @@ class Actions:
             for name in documents
         ]
         return [await self._send(event) for event in events]
+
+    async def choose(
+        self, project: str, completions: Mapping[str, tuple[int, int]], *, principal: Principal | None
+    ) -> Envelope[CompletionsChosen]:
+        """Ask for labels of completions. ``completions``: by id, the partition and the offset on the log. The
+        same completions give the same event."""
+        places = [
+            {"completion_id": name, "partition": partition, "offset": offset}
+            for name, (partition, offset) in sorted(completions.items())
+        ]
+        data = _valid(
+            CompletionsChosen, project=project, request_id=request_for(completions), completions=places,
+            principal=principal,
+        )  # fmt: skip
+        return await self._send(data)
 
     async def judge(
         self,

@@ -39,6 +39,7 @@ from tunewheel_contracts.events.lifecycle import (
     ModelPromoted,
     ModelRolledback,
 )
+from tunewheel_contracts.events.monitoring import CompletionsChosen, LabelsRequested
 from tunewheel_contracts.events.training import TrainControl
 from tunewheel_contracts.events.upstream import DocumentWithdrawn, ErasureRequested, ProjectDeclared
 from tunewheel_contracts.identity import content_sha256
@@ -54,6 +55,7 @@ COMMANDS = (
     topics.REVIEW_ANSWERED,
     topics.ANSWERS_COMPARED,
     topics.RECORD_JUDGED,
+    topics.COMPLETIONS_CHOSEN,
     topics.PROJECT_DECLARED,
     topics.DOCUMENT_WITHDRAWN,
     topics.ERASURE_REQUESTED,
@@ -74,11 +76,12 @@ _FOLDED = _NAMES | {
         EvalFailed,
         EvalUndecided,
         ReviewRequested,
+        LabelsRequested,
     )
 }
 COPIED = (ErasureRequested, DocumentWithdrawn)
 """Commands that nobody signs: whoever may write to the topic can write another one under the same id."""
-ANSWERED = {ModelCommanded.type, DatasetRequested.type, EvalRequested.type}
+ANSWERED = {ModelCommanded.type, DatasetRequested.type, EvalRequested.type, CompletionsChosen.type}
 """The commands that a service answers by an event. The others are done when they are on the log, unless a
 service makes a dead letter of one."""
 
@@ -228,6 +231,8 @@ def _asked(envelope: Envelope[Any]) -> tuple[str, str] | None:
             return "answer", data.review_id
         case RecordJudged() as data:
             return data.verdict, data.record_id
+        case CompletionsChosen() as data:
+            return "label", data.request_id
         case AnswersCompared(reviewer=str()) as data:
             return "compare", data.request_id
         case ErasureRequested() as data if door != "eval":
@@ -256,6 +261,8 @@ def _answers(envelope: Envelope[Any]) -> Iterator[tuple[str, Outcome]]:
             yield data.command_id, Outcome("refused", "registry", at, field=data.field, reason=data.reason)
         case ModelPromoted() | ModelRolledback() | ModelPinned():
             yield data.cause, Outcome("done", by, at, led_to=data.model_id, reason=data.reason)
+        case LabelsRequested(asked_by=str()) if envelope.causation_id is not None:
+            yield envelope.causation_id, Outcome("done", by, at, led_to=data.request_id)
         case DatasetVersioned() if envelope.causation_id is not None:
             yield envelope.causation_id, Outcome("done", by, at, led_to=data.dataset_id)
         case DatasetRejected() if envelope.causation_id is not None:

@@ -131,6 +131,7 @@ def told_of(request: Envelope[LabelsRequested], labelling: Labelling) -> dict[st
     return {
         "request_id": asked.request_id,
         "alarm_id": asked.alarm_id,
+        "asked_by": asked.asked_by,
         "dataset_id": asked.dataset_id,
         "state": "waiting" if outcome is None else "ended",
         "outcome": outcome,

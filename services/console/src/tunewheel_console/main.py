@@ -24,6 +24,7 @@ from tunewheel_console.authentication import Authentication
 from tunewheel_console.checkpoint import Checkpoint
 from tunewheel_console.completion_copy import CompletionCopy
 from tunewheel_console.completions import Completions
+from tunewheel_console.control.completions import add_choosing
 from tunewheel_console.control.identity import add_identity
 from tunewheel_console.control.log import Documents, Log
 from tunewheel_console.control.neighbours import Neighbour, client_at
@@ -153,6 +154,7 @@ def make_web(
     links = LoginLinks()
     add_control(web, state, sources, sessions.identify)
     add_steering(web, state, actions, reviewing.store, log, settings)
+    add_choosing(web, state, actions, sources.completions)
     add_review_routes(web, state, reviewing)
     add_label_routes(web, state, labelling)
     add_scorecard_page(web, state, reviewing.store)

@@ -277,4 +277,6 @@ class LabelRequests:
 
     @property
     def waiting(self) -> list[Envelope[LabelsRequested]]:
-        return [one for name, one in self.by_id.items() if self.outcome_of(name) is None]
+        return [
+            one for name, one in self.by_id.items() if self.outcome_of(name) is None and not one.data.asked_by
+        ]

@@ -6,8 +6,9 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from tunewheel_console.actions import Actions
 from tunewheel_console.completions import Completions, Kept
-from tunewheel_console.control.completions import add_completions
+from tunewheel_console.control.completions import add_choosing, add_completions
 from tunewheel_contracts.erasures import Erasure
 from tunewheel_runtime.deadletter import Position
 from tunewheel_runtime.identity.roles import Role
@@ -129,6 +130,53 @@ async def test_the_client_searches_and_shows(door: Any, state: Any, completions:
     door.guarded()
     door.roles = frozenset({Role.REVIEWER})
     client = door.client()
-    page = await client.completions.list("desk", {"q": "question", "role": "canary", "model": "desk-1"}, limit=1)
+    page = await client.completions.list(
+        "desk", {"q": "question", "role": "canary", "model": "desk-1"}, limit=1
+    )
     assert ([one.completion_id for one in page.items], page.total) == (["cmpl-11"], 6)
     assert (await client.completions.show("desk", "cmpl-11")).alarms == ("alarm-1",)
+
+
+@pytest.fixture
+def reviewer(door: Any, state: Any, log: Any, completions: Completions) -> Any:
+    add_choosing(door.web, state, Actions(log, applied=state.apply), completions)
+    door.guarded()
+    door.roles = frozenset({Role.REVIEWER})
+    return door
+
+
+async def test_a_person_asks_for_labels_once_and_is_told_what_became_of_it(
+    reviewer: Any, state: Any, desk: Any, log: Any
+):
+    client = reviewer.client()
+    told = await client.completions.label("desk", ["cmpl-2", "cmpl-1"])
+    again = await client.completions.label("desk", ["cmpl-1", "cmpl-2", "cmpl-1"])
+    assert (told.request_id, told.command_id) == (again.request_id, again.command_id)
+    sent = log.events[0].data
+    assert [(one.completion_id, one.partition, one.offset) for one in sent.completions] == [
+        ("cmpl-1", 0, 1), ("cmpl-2", 0, 2),
+    ]  # fmt: skip
+    assert sent.principal.name == "ann"
+    assert (await client.commands.show("desk", told.command_id)).state == "waiting"
+    request = desk.say(
+        "labels.requested", log.events[0], request_id=told.request_id, alarm_id="chosen-1", asked_by="ann",
+        dataset_id="ds-1", wanted=2, completion_ids=("cmpl-1", "cmpl-2"), prompts="prompts.json",
+    )  # fmt: skip
+    state.apply(request)
+    shown = await client.commands.show("desk", told.command_id)
+    assert (shown.state, shown.led_to, shown.action) == ("done", told.request_id, "label")
+    assert [one.data.asked_by for one in state.projects["desk"].labels.waiting] == [None]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "status"), [([], 422), (["cmpl-1", "cmpl-99"], 404), (["cmpl-1"] * 201, 422), ("cmpl-1", 422)]
+)
+async def test_what_cannot_be_labelled_is_refused_and_nothing_is_asked(
+    reviewer: Any, log: Any, chosen: Any, status: int
+):
+    answer = await reviewer.send("POST", "projects/desk/labels", {"completions": chosen})
+    assert (answer.status_code, log.events) == (status, [])
+    assert "completions" in answer.json()["error"]["param"]
+    reviewer.roles = frozenset({Role.VIEWER})
+    answer = await reviewer.send("POST", "projects/desk/labels", {"completions": ["cmpl-1"]})
+    assert answer.status_code == 403

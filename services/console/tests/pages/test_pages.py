@@ -16,6 +16,7 @@ from fastapi import FastAPI
 from tunewheel_console.actions import Actions
 from tunewheel_console.api import add_scorecard_page
 from tunewheel_console.completions import Completions, Kept
+from tunewheel_console.control.completions import add_choosing
 from tunewheel_console.control.log import Log
 from tunewheel_console.control.neighbours import Neighbour
 from tunewheel_console.control.routes import Sources, add_control, add_steering, make_api
@@ -138,6 +139,7 @@ async def web(
     add_steering(made, state, Actions(log_of_people), store, log, Settings())  # type: ignore[arg-type]
     add_scorecard_page(made, state, store)
     actions = Actions(log_of_people, applied=state.apply)  # type: ignore[arg-type]
+    add_choosing(made, state, actions, completions)
     add_label_routes(made, state, Labelling(state, actions, store, nothing))
     add_review_routes(made, state, Reviewing(state, actions, store, nothing))
     add_pages(made)
@@ -234,14 +236,16 @@ async def test_the_forms_of_a_page_are_orders_that_the_api_takes(look: Any, web:
         (route.path_regex, route) for route in web.routes if "POST" in (getattr(route, "methods", None) or ())
     ]
     found = set[str]()
-    for path in ("datasets", "runs/run-1", "models/desk-1", "quarantine"):
+    for path in (
+        "datasets", "runs/run-1", "models/desk-1", "quarantine", "completions", "completions/c1-0123"
+    ):  # fmt: skip
         page = (await look(f"/projects/desk/{path}")).text
         for order, body in re.findall(r'data-order="([^"]+)" data-body="([^"]+)"', page):
             address = urljoin(f"/projects/desk/{path}", html.unescape(order))
             assert any(regex.fullmatch(address) for regex, _ in routes), address
             assert isinstance(json.loads(html.unescape(body)), dict)
             found.add(address)
-    assert len(found) >= 7
+    assert len(found) >= 8
 
 
 async def test_a_run_page_has_its_curve_for_eyes_and_in_words(look: Any):
@@ -423,3 +427,14 @@ async def test_a_completion_says_where_it_stands(look: Any, state: Any):
     page = (await look("/projects/desk/completions/c1-0123")).text
     assert "desk-1</a>" in page
     assert "answered in shadow too" in page
+
+
+async def test_a_request_for_labels_says_who_asks(look: Any, state: Any, desk: Any):
+    told = state.projects["desk"].labels.by_id["alarm-1"].data.model_dump()
+    own = {"request_id": "labels-chosen-1", "alarm_id": "chosen-1", "asked_by": "zoe"}
+    state.apply(desk.say("labels.requested", **told | own))
+    for path in ("labels", "labels/labels-chosen-1"):
+        page = (await look(f"/projects/desk/{path}")).text
+        assert "zoe" in page
+        assert "alarms/chosen-1" not in page
+    assert "zoe" not in (await look("/projects/desk/labels/alarm-1")).text

@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from tunewheel_contracts.events.monitoring import LabelCluster, LabelsRequested
+from tunewheel_contracts.events.monitoring import CompletionsChosen, LabelCluster, LabelsRequested
 from tunewheel_contracts.events.production import DriftCluster, DriftDetected
 from tunewheel_contracts.formats.label_prompts import request_of
 
 from tunewheel_monitor.detectors import Finding, picking
 from tunewheel_monitor.state import ERASED, Alarm, ProjectState
 
+NOBODY = "anybody"
+"""Who asks, where identity is open."""
 Places = tuple[tuple[str, tuple[Any, ...]], ...]
 """By completion, the log position of its texts."""
 MOST_SHOWN = 200
@@ -50,6 +52,29 @@ def request(detected: DriftDetected, picked: picking.Picked, *, wanted: int) -> 
         clusters=picked.clusters,
         questions=picked.questions,
     )
+
+
+def chosen(
+    asked: CompletionsChosen, *, prompts: str, keywords: tuple[str, ...], dataset_id: str
+) -> LabelsRequested:
+    """Return the request for labels of completions that a person chose. ``prompts``: the path of their
+    texts."""
+    return LabelsRequested(
+        project=asked.project,
+        request_id=asked.request_id,
+        alarm_id=alarm_of(asked.request_id),
+        dataset_id=dataset_id,
+        wanted=len(asked.completions),
+        keywords=keywords,
+        completion_ids=tuple(one.completion_id for one in asked.completions),
+        prompts=prompts,
+        asked_by=asked.principal.name if asked.principal else NOBODY,
+    )
+
+
+def alarm_of(request_id: str) -> str:
+    """Return the name by which the texts of a request that no alarm made are stored, as an alarm's are."""
+    return request_id.removeprefix(request_of(""))
 
 
 def more(state: ProjectState, alarm: Alarm, finding: Finding) -> tuple[LabelsRequested, Places] | None:

@@ -9,7 +9,7 @@ from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.data import ErasureCompleted
 from tunewheel_contracts.events.evaluation import AnswersCompared
-from tunewheel_contracts.events.monitoring import InferenceScored
+from tunewheel_contracts.events.monitoring import CompletionsChosen, InferenceScored, LabelsRequested
 from tunewheel_contracts.events.production import InferenceCompleted
 from tunewheel_contracts.events.upstream import ErasureRequested, FeedbackReceived
 from tunewheel_runtime.identity.roles import Role
@@ -43,6 +43,11 @@ def register(service: Service, scorer: Scorer, watch: Watch) -> None:
                 event.data.principal, Role.REVIEWER, event.project, field="principal"
             )
         return service.new(comparisons.scored(event), cause=event)
+
+    @service.on(topics.COMPLETIONS_CHOSEN)
+    async def on_completions_chosen(event: Envelope[CompletionsChosen]) -> Envelope[LabelsRequested]:
+        await service.access.require(event.data.principal, Role.REVIEWER, event.project, field="principal")
+        return service.new(await watch.choose(event.data), cause=event)
 
     @service.on_batch(topics.INFERENCE_SCORED, max_records=2_000)
     async def on_inference_scored(deliveries: Sequence[Delivery[InferenceScored]]) -> None:

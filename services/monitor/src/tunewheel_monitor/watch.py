@@ -18,10 +18,16 @@ from typing import Any, Protocol
 import structlog
 from tunewheel_contracts import topics
 from tunewheel_contracts.erasures import erasure_of, place_of, proof_of
+from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.event import Envelope, Event
 from tunewheel_contracts.events.data import ErasureCompleted
 from tunewheel_contracts.events.evaluation import ComparisonsRequested
-from tunewheel_contracts.events.monitoring import InferenceScored, LabelsRequested, WindowJudged
+from tunewheel_contracts.events.monitoring import (
+    CompletionsChosen,
+    InferenceScored,
+    LabelsRequested,
+    WindowJudged,
+)
 from tunewheel_contracts.events.production import DriftDetected
 from tunewheel_contracts.events.upstream import ErasureRequested
 from tunewheel_contracts.formats.spec import ProjectSpec
@@ -29,7 +35,7 @@ from tunewheel_contracts.topics import TopicSpec
 from tunewheel_runtime.service import Delivery
 
 from tunewheel_monitor.alarms import Said
-from tunewheel_monitor.asking import without_erased
+from tunewheel_monitor.asking import alarm_of, chosen, without_erased
 from tunewheel_monitor.checkpoints import Checkpoint, Checkpoints
 from tunewheel_monitor.detectors.novelty import Novelty, caution, lacks_encoder
 from tunewheel_monitor.evidence import Evidence, Exhibits
@@ -46,6 +52,8 @@ HOLDER = "monitor"
 Outcome = tuple[Said, Envelope[InferenceScored] | None]
 """An event to publish, and the scored event that caused it; None: a deadline caused it."""
 Items = Sequence[InferenceScored]
+UNTRAINED = "none"
+"""Instead of a dataset version, where the base answers all traffic."""
 KEPT = 256
 """How many projects' states are kept in memory; the most recently used are kept."""
 
@@ -119,6 +127,31 @@ class Watch:
             if said := tick(held.state, project, facts, now):
                 await self._settle(held, spec, [(one, None) for one in said])
             self._keep(held)
+
+    async def choose(self, asked: CompletionsChosen) -> LabelsRequested:
+        """Store the texts of completions that a person chose, and return the request for their labels. A
+        repetition keeps the first texts.
+
+        Raises:
+            InvalidEvent: the project is not declared, or no text can be read.
+            TransientError: the broker or the store is away.
+        """
+        spec = await self.knowledge.spec(asked.project)
+        if spec is None:
+            raise InvalidEvent(field="project", reason=f"{asked.project} is not declared; declare its spec")
+        places = [(one.completion_id, ("completion", one.partition, one.offset)) for one in asked.completions]
+        found = await self.exhibits.keep(
+            spec, alarm_of(asked.request_id), places, words={}, refresh=self.knowledge.refresh
+        )
+        if found.path is None:
+            reason = (
+                "have no texts that can be read: they were erased, were logged as hashes or not at all, or "
+                "left the log; choose others"
+            )
+            raise InvalidEvent(field="completions", reason=reason)
+        production = self.knowledge.production(asked.project)
+        dataset_id = (production.dataset_id if production else None) or UNTRAINED
+        return chosen(asked, prompts=found.path, keywords=found.keywords, dataset_id=dataset_id)
 
     async def forget(self, event: Envelope[ErasureRequested]) -> ErasureCompleted:
         """Delete what ``event`` erases from the texts of alarms and from the state, destroy the project's

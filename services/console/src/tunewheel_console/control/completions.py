@@ -8,17 +8,19 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import Annotated, Any, ParamSpec, TypeVar
 
-from fastapi import FastAPI, Query
-from tunewheel_contracts.api.completions import CompletionDetail, CompletionSummary
+from fastapi import FastAPI, Query, Request
+from tunewheel_contracts.api.completions import CompletionDetail, CompletionSummary, LabelOrder, LabelsOrdered
 from tunewheel_contracts.api.paging import Page
 from tunewheel_contracts.events.production import InferenceCompleted
 from tunewheel_contracts.formats.serving import RouteRole
-from tunewheel_runtime.identity.guard import needs
+from tunewheel_runtime.identity.guard import caller_of, needs
 from tunewheel_runtime.identity.roles import Role
 from tunewheel_runtime.refusals import Refused
 
+from tunewheel_console.actions import Actions
 from tunewheel_console.completion_search import Wanted, labels_by
 from tunewheel_console.completions import Completions
+from tunewheel_console.control.orders import declared
 from tunewheel_console.control.paging import Paged, cursor_of, text_of
 from tunewheel_console.control.resolving import LATEST, MOST_NAMED, project_of, resolve
 from tunewheel_console.project import Project
@@ -107,6 +109,23 @@ def add_completions(web: FastAPI, state: ConsoleState, completions: Completions)
             alarms=tuple(key for key, one in clusters.items() if one and name in one.completion_ids),
             labels=tuple(key for key, one in view.labels.by_id.items() if name in one.data.completion_ids),
         )
+
+
+def add_choosing(web: FastAPI, state: ConsoleState, actions: Actions, completions: Completions) -> None:
+    """Add the route by which a person asks for labels."""
+
+    @web.post("/v1/projects/{project}/labels", status_code=HTTPStatus.ACCEPTED)
+    @needs(Role.REVIEWER)
+    async def request_labels(request: Request, project: str, order: LabelOrder) -> LabelsOrdered:
+        """Ask for trusted answers to the questions of completions. The monitor makes a request of it, in
+        which personal data is replaced."""
+        declared(state, project)
+        places = await searched(completions.places, project, order.completions)
+        if unknown := next((name for name in order.completions if name not in places), None):
+            reason = f"{project} has no completion {unknown!r}; see GET /v1/projects/{project}/completions"
+            raise Refused(HTTPStatus.NOT_FOUND, "completions", reason)
+        event = await actions.choose(project, places, principal=caller_of(request).principal)
+        return LabelsOrdered(project=project, command_id=event.id, request_id=event.data.request_id)
 
 
 def is_blind(view: Project) -> bool:

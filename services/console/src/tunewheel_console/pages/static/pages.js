@@ -64,7 +64,9 @@ async function send(event) {
   button.disabled = true;
   const headers = { "content-type": "application/json" };
   if (form.dataset.csrf) headers["x-csrf-token"] = form.dataset.csrf;
-  const body = JSON.stringify({ ...JSON.parse(form.dataset.body), ...Object.fromEntries(new FormData(form)) });
+  const filled = new FormData(form);
+  const many = Object.fromEntries((form.dataset.many ?? "").split(" ").filter(Boolean).map((name) => [name, filled.getAll(name)]));
+  const body = JSON.stringify({ ...JSON.parse(form.dataset.body), ...Object.fromEntries(filled), ...many });
   if (form.body !== body) {  // without an answer nobody knows whether it arrived: sent again it is the same command
     form.body = body;
     form.key = [...crypto.getRandomValues(new Uint32Array(4))].map((part) => part.toString(36)).join("");
