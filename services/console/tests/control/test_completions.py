@@ -130,9 +130,7 @@ async def test_the_client_searches_and_shows(door: Any, state: Any, completions:
     door.guarded()
     door.roles = frozenset({Role.REVIEWER})
     client = door.client()
-    page = await client.completions.list(
-        "desk", {"q": "question", "role": "canary", "model": "desk-1"}, limit=1
-    )
+    page = await client.completions.list("desk", q="question", role="canary", model="desk-1", limit=1)
     assert ([one.completion_id for one in page.items], page.total) == (["cmpl-11"], 6)
     assert (await client.completions.show("desk", "cmpl-11")).alarms == ("alarm-1",)
 
