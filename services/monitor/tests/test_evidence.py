@@ -153,6 +153,7 @@ async def test_a_choice_of_what_cannot_be_read_is_refused_by_its_field(desk: Any
     desk.declare()
     for asked, field in (
         (chosen(desk, desk.traffic.completion("text-1", texts="hashed")), "completions"),
+        (chosen(desk, desk.traffic.completion("theirs", project="shop")), "completions"),
         (chosen(desk, desk.traffic.completion("t")).model_copy(update={"project": "shop"}), "project"),
     ):
         with pytest.raises(InvalidEvent) as refused:

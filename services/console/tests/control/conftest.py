@@ -10,7 +10,6 @@ import pytest
 from fastapi import FastAPI
 from tunewheel_client import AsyncClient
 from tunewheel_console.actions import Actions
-from tunewheel_console.completions import Completions
 from tunewheel_console.control.log import Log
 from tunewheel_console.control.neighbours import Neighbour
 from tunewheel_console.control.routes import Sources, add_control, add_steering, make_api

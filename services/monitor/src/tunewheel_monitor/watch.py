@@ -139,7 +139,14 @@ class Watch:
         spec = await self.knowledge.spec(asked.project)
         if spec is None:
             raise InvalidEvent(field="project", reason=f"{asked.project} is not declared; declare its spec")
-        places = [(one.completion_id, ("completion", one.partition, one.offset)) for one in asked.completions]
+        wanted = {(one.partition, one.offset): one.completion_id for one in asked.completions}
+        read = await self.exhibits.read_at(topics.INFERENCE_COMPLETED, list(wanted))
+        places = [
+            (name, ("completion", *place))
+            for place, name in wanted.items()
+            if (event := read.get(place)) is not None
+            and (event.project, event.data.completion_id) == (asked.project, name)
+        ]
         found = await self.exhibits.keep(
             spec, alarm_of(asked.request_id), places, words={}, refresh=self.knowledge.refresh
         )
