@@ -224,3 +224,19 @@ async def test_only_reviewers_see_prompts(labels: Any) -> None:
     async with labels.client("vic", Role.VIEWER, Role.OPERATOR) as vic:
         for path in (PLACE, REQUEST, f"{REQUEST}/items/1"):
             assert (await vic.get(path)).status_code == 403
+
+
+async def test_a_request_that_a_person_made_ends_with_its_last_prompt(
+    labels: Any, ann: Any, desk: Any, store: ObjectStore
+) -> None:
+    asked = (await desk.stored_labels(store, prompts=3)).data.model_copy(update={"asked_by": "zoe"})
+    own = {"request_id": "labels-chosen-1", "alarm_id": "chosen-1", "completion_ids": asked.completion_ids}
+    labels.log.events.append(desk.event(asked.model_copy(update=own)))
+    await labels.refresh()
+    for number in (1, 2, 3):
+        told = (await ann.get(PLACE)).json()["requests"][-1]
+        assert (told["request_id"], told["asked_by"], told["state"]) == ("labels-chosen-1", "zoe", "waiting")
+        place = f"{PLACE}/labels-chosen-1/items/{number}/answer"
+        told = (await ann.put(place, json={"out_of_scope": True})).json()
+    assert told["state"] == "ended"
+    assert (await ann.get(PLACE)).json()["requests"][-1]["outcome"] == "every prompt is done"

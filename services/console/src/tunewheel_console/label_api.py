@@ -58,7 +58,8 @@ def add_label_routes(api: FastAPI, state: ConsoleState, labelling: Labelling) ->
         view = state.projects.get(project)
         found = list(view.labels.by_id.values()) if view else []
         listed = [
-            told_of(one, labelling) | so_far(one, labelling, await labelling.done(one.data)) for one in found
+            _ended(told_of(one, labelling) | so_far(one, labelling, await labelling.done(one.data)))
+            for one in found
         ]
         return {"project": project, "requests": listed}
 
@@ -170,7 +171,13 @@ def so_far(
 def progress(queue: LabelQueue, labelling: Labelling, person: str | None = None) -> dict[str, Any]:
     """Return the progress of a request, with the next prompt for ``person``."""
     figures = told_of(queue.request, labelling) | so_far(queue.request, labelling, queue.counts)
-    return figures | {"prompts": len(queue.items), "next": queue.next_after(0, person)}
+    return _ended(figures | {"prompts": len(queue.items), "next": queue.next_after(0, person)})
+
+
+def _ended(told: dict[str, Any]) -> dict[str, Any]:
+    """Return a request that no alarm ends as ended, once all its prompts are done."""
+    is_done = told["asked_by"] and told["answered"] + told["out_of_scope"] >= told["prompts"]
+    return told | ({"state": "ended", "outcome": "every prompt is done"} if is_done else {})
 
 
 def _text(output: dict[str, Any] | str | None) -> str:
