@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 import yaml
 from fastapi import FastAPI
 from tunewheel_console.actions import Actions
-from tunewheel_console.completions import Completions
+from tunewheel_console.completions import Completions, Kept
 from tunewheel_console.control.log import Log
 from tunewheel_console.control.neighbours import Neighbour
 from tunewheel_console.control.routes import Sources
@@ -24,7 +25,9 @@ from tunewheel_console.state import ConsoleState
 from tunewheel_contracts.api.services import GroupLag
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.monitoring import WindowJudged
+from tunewheel_contracts.events.production import InferenceCompleted
 from tunewheel_contracts.identity import content_sha256
+from tunewheel_runtime.deadletter import Position
 from tunewheel_runtime.identity.access import Access
 from tunewheel_runtime.identity.guard import guard
 from tunewheel_runtime.identity.roles import Role
@@ -61,8 +64,8 @@ class Console:
         """A test may give it a client."""
         self.has_waited = False
         """Whether a command waited for ingest, which has read all that was published."""
-        self.completions = Completions(folder / "completions")
-        """They are not open."""
+        self.completions = Completions(Path(mkdtemp(dir=folder)))
+        self.completions.open()
         self._keys = keys = folder / "keys.yaml"
         entry = {"sha256": content_sha256(KEY.encode()), "roles": [role.value for role in Role]}
         keys.write_text(yaml.safe_dump({"keys": {"lead": entry}}))
@@ -74,6 +77,8 @@ class Console:
             if isinstance(event.data, WindowJudged):
                 self.state.judge(event)
                 continue
+            if isinstance(event.data, InferenceCompleted):
+                self.completions.add([Kept(event.data, Position(event.data.type, 0, 0))], {})
             self.state.apply(event)
             self.feed.add(event)
 

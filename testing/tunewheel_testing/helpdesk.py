@@ -238,6 +238,11 @@ async def _drift(made: Helpdesk, console: Console, n: int, *, answered: int) -> 
          "output": json.dumps({"category": "battery", "reply": "Charge it fully once.", "priority": "low"})}
         for name, one in zip(ids, asked, strict=True)
     ]  # fmt: skip
+    for number, one in enumerate(prompts):
+        made.of_model(
+            "inference.completed", n, role="production", finish_reason="stop", completed_at=made.now,
+            latency_seconds=0.4 + number / 10, format_valid=number % 5 != 4, client="mail", **one,
+        )  # fmt: skip
     path = f"monitor/{made.project}/{alarm}.json"
     found = LabelPrompts.model_validate({"project": made.project, "request_id": alarm, "items": prompts})
     await console.store.replace(path, found.model_dump_json().encode())
