@@ -14,6 +14,7 @@ import sys
 import tempfile
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 from playwright.async_api import Page
@@ -28,7 +29,7 @@ PICTURES = {
     "console-labels": "/projects/{project}/labels/{request_id}",
 }
 """The pages that the docs show, by the name of their picture. README shows the first one in both themes."""
-COLOURS = 96
+COLOURS = 128
 THEMES, WIDTHS, TALLEST = ("light", "dark"), (400, 1_400), 4_000
 
 
@@ -41,11 +42,15 @@ async def picture(page: Page, url: str, height: int | None = None) -> Image.Imag
     await page.set_viewport_size({"width": size["width"], "height": tall})
     shot = await page.screenshot()
     await page.set_viewport_size(size)
-    return (
-        Image.open(io.BytesIO(shot))
-        .convert("RGB")
-        .quantize(COLOURS, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
-    )
+    return with_few_colours(Image.open(io.BytesIO(shot)).convert("RGB"))
+
+
+def with_few_colours(image: Image.Image) -> Image.Image:
+    """Return the picture in its own commonest colours, so that grounds and states keep theirs."""
+    found: Any = image.getcolors(image.width * image.height)
+    palette = Image.new("P", (1, 1))
+    palette.putpalette([part for _, colour in sorted(found, reverse=True)[:COLOURS] for part in colour])
+    return image.quantize(palette=palette, dither=Image.Dither.NONE)
 
 
 async def take(console: Console, chromium: str, everything: Path | None, only: str) -> None:
