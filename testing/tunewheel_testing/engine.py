@@ -11,7 +11,7 @@ import json
 import socket
 import struct
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -65,6 +65,8 @@ class FakeEngine:
         """How it ends the connection of a chat that says ``poison``: ``closed``, ``reset``, or what it sends
         before it closes the connection."""
         self.fail_with: tuple[int, dict[str, Any], dict[str, str]] | None = None
+        self.falters: Callable[[dict[str, Any]], bool] = lambda _: True
+        """Which chats meet ``dies`` and ``fail_with``."""
         self.no_logprobs = 0
         """The status of answers to chats that ask for log-probabilities; 0: the chats are answered."""
         self.stream_instead: list[bytes] | None = None
@@ -164,10 +166,11 @@ class FakeEngine:
             self.asked.append(body)
             self.traces.append(request.headers.get("traceparent", ""))
         self.cookies |= request.cookies
-        if self.dies:
+        falters = self.falters(body)
+        if self.dies and falters:
             assert request.transport is not None
             request.transport.abort()
-        if self.fail_with is not None:
+        if self.fail_with is not None and falters:
             status, payload, headers = self.fail_with
             return web.json_response(payload, status=status, headers=headers)
         if self.no_logprobs and body.get("logprobs"):

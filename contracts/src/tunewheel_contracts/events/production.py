@@ -28,8 +28,8 @@ class InferenceCompleted(Event):
     model_id: str
     role: RouteRole
     pinned: bool = False
-    """The client asked for exactly this model. The request was not routed, so a rollout's comparison ignores
-    it."""
+    """The client asked for exactly this model, or the champion answered because the candidate in canary had
+    failed. The request was not routed to this model by its share, so a rollout's comparison ignores it."""
     shadow_of: SourceId | None = None
     """For a shadow copy: id of the copied completion."""
     messages: tuple[ChatMessage, ...]

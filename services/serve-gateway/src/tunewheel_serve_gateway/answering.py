@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 import orjson
+from tunewheel_contracts.formats.serving import RouteRole
 from tunewheel_runtime.identity.roles import Caller, Role
 from tunewheel_runtime.telemetry import inject
 
@@ -28,8 +29,15 @@ from tunewheel_serve_gateway.retrieval.retriever import Retriever
 from tunewheel_serve_gateway.routing import Target, sticky_draw
 from tunewheel_serve_gateway.settings import Settings
 from tunewheel_serve_gateway.upstream import asking
+from tunewheel_serve_gateway.upstream.asking import Asked
 from tunewheel_serve_gateway.upstream.pool import Pool
-from tunewheel_serve_gateway.upstream.protocol import AT_HAND, TOO_LONG, Chunk, ModelNotLoaded, UpstreamError
+from tunewheel_serve_gateway.upstream.protocol import (
+    AT_HAND,
+    TOO_LONG,
+    Chunk,
+    ModelNotLoaded,
+    UpstreamError,
+)
 from tunewheel_serve_gateway.upstream.sse import DONE, as_event
 
 T = TypeVar("T")
@@ -114,17 +122,16 @@ class Answering:
         """Return the whole answer, the headers that name its model, and the exchange that is logged. Raises
         ApiError: see ``errors`` and ``upstream.protocol``."""
 
-        arrived = time.perf_counter()
+        asked = Asked()
 
         async def ask(target: Target, request: ChatRequest) -> tuple[bytes, Headers, Exchange]:
             started = time.perf_counter()
-            exchange, body = self._begin(request, caller, target, started - arrived)
+            exchange, body = self._begin(request, caller, target, started - asked.arrived)
             try:
-                whole = partial(asking.complete, self.pool, target)
-                answer = await self.logprobs.ask(exchange, body, whole)
+                whole = partial(asking.complete, self.pool, target, asked=asked)
+                answer = await asked.in_time(self.logprobs.ask(exchange, body, whole))
             except (UpstreamError, asyncio.CancelledError) as error:
-                if not _may_be_shorter(request, error):
-                    await self.outcomes.failed(exchange, error, started)
+                await self._note_failure(target, request, exchange, error, started, asked)
                 raise
             exchange.take(answer)
             cite(answer, request.citation)
@@ -133,7 +140,7 @@ class Answering:
             await self.outcomes.answered(target, request, exchange, started)
             return said, _headers(target, request), exchange
 
-        return await self._with_loaded_model(request, caller, sticky, ask)
+        return await self._with_loaded_model(request, caller, sticky, asked, ask)
 
     async def open_stream(
         self, request: ChatRequest, caller: Caller, sticky: str | None, expect: Callable[[Headers], None]
@@ -144,27 +151,27 @@ class Answering:
         request failed before the first chunk.
         """
 
-        arrived = time.perf_counter()
+        asked = Asked()
 
         async def ask(target: Target, request: ChatRequest) -> Opened:
             started = time.perf_counter()
-            expect(_headers(target, request))
-            exchange, body = self._begin(request, caller, target, started - arrived)
+            # The champion may yet answer for a candidate, and a heartbeat would have named the candidate.
+            expect(request.headers if _is_on_trial(target) else _headers(target, request))
+            exchange, body = self._begin(request, caller, target, started - asked.arrived)
             try:
-                chunks, first = await self.logprobs.ask(exchange, body, partial(self._opened, target))
-            except BaseException as error:
-                is_outcome = isinstance(error, UpstreamError | asyncio.CancelledError)
-                if is_outcome and not _may_be_shorter(request, error):
-                    await self.outcomes.failed(exchange, error, started)
+                opened = partial(self._opened, target, asked)
+                chunks, first = await asked.in_time(self.logprobs.ask(exchange, body, opened))
+            except (UpstreamError, asyncio.CancelledError) as error:
+                await self._note_failure(target, request, exchange, error, started, asked)
                 raise
             return Opened(target, request, exchange, chunks, first, started)
 
-        return await self._with_loaded_model(request, caller, sticky, ask)
+        return await self._with_loaded_model(request, caller, sticky, asked, ask)
 
     async def _opened(
-        self, target: Target, body: dict[str, Any], *, sampled: bool = False
+        self, target: Target, asked: Asked, body: dict[str, Any], *, sampled: bool = False
     ) -> tuple[AsyncGenerator[Chunk, None], Chunk | None]:
-        chunks = asking.stream(self.pool, target, body, sampled=sampled)
+        chunks = asking.stream(self.pool, target, body, asked, sampled=sampled)
         try:
             return chunks, await anext(chunks, None)
         except BaseException:
@@ -215,26 +222,74 @@ class Answering:
         request: ChatRequest,
         caller: Caller,
         sticky: str | None,
+        asked: Asked,
         ask: Callable[[Target, ChatRequest], Awaitable[T]],
     ) -> T:
-        """Choose the model, retrieve passages and call ``ask``. Where no engine has the model loaded any
-        more, reload the model and call ``ask`` once more."""
+        """Choose the model, retrieve passages and call ``ask``.
+
+        Where a candidate in canary fails, call ``ask`` for the champion, in what is left of the time for the
+        first token. Where no engine has the model loaded any more, reload the model and call ``ask`` once
+        more.
+        """
         # Drawn once for both attempts: a heartbeat may already have sent the headers that name the model.
         chance = random.random()
         target = await self._find(request, caller, sticky, chance)
         request = await self._with_passages(request, target.project, caller)
         try:
             return await self._within_context(target, request, ask)
-        except ModelNotLoaded:
-            if target.adapter is None:
+        except UpstreamError as error:
+            champion = self._instead(target, error, asked)
+            if champion is not None:
+                target, asked.until = champion, asked.arrived + self._first_byte_seconds
+            elif target.adapter is None or not isinstance(error, ModelNotLoaded):
                 raise
-        await self.reconciler.reload(target.model_id)
-        target = await self._find(request, caller, sticky, chance)
+        if champion is not None:
+            try:
+                return await self._within_context(target, request, ask)
+            except ModelNotLoaded:
+                if target.adapter is None:
+                    raise
+        await asked.in_time(self.reconciler.reload(target.model_id))
+        if champion is None:
+            target = await self._find(request, caller, sticky, chance)
         try:
             return await self._within_context(target, request, ask)
         except ModelNotLoaded as error:
             message = f"model {target.model_id} is being loaded; try again shortly"
             raise Unavailable(message, param="model", retry_after="2") from error
+
+    @property
+    def _first_byte_seconds(self) -> float:
+        return self.settings.engine_first_byte_seconds or self.settings.engine_timeout_seconds
+
+    def _instead(self, target: Target, error: BaseException, asked: Asked) -> Target | None:
+        """Return the champion, to be asked because ``target``, a candidate in canary, failed with ``error``.
+
+        It counts as pinned, so that the rollout compares it by its own share of the requests alone. None:
+        the client gets the error, because ``target`` is no candidate, the client is at fault, or no time is
+        left.
+        """
+        if not (_is_on_trial(target) and isinstance(error, UpstreamError)):
+            return None
+        if error.fault == "client" or time.perf_counter() - asked.arrived >= self._first_byte_seconds:
+            return None
+        table = self.reconciler.table.projects.get(target.project)
+        champion = table.production if table is not None else None
+        return None if champion is None else replace(champion, pinned=True)
+
+    async def _note_failure(
+        self,
+        target: Target,
+        request: ChatRequest,
+        exchange: Exchange,
+        error: BaseException,
+        started: float,
+        asked: Asked,
+    ) -> None:
+        """Log a failed request, unless it is sent again with a shorter prompt."""
+        if not _may_be_shorter(request, error):
+            is_replaced = self._instead(target, error, asked) is not None
+            await self.outcomes.failed(exchange, error, started, is_replaced=is_replaced)
 
     async def _within_context(
         self, target: Target, request: ChatRequest, ask: Callable[[Target, ChatRequest], Awaitable[T]]
@@ -300,6 +355,11 @@ class Answering:
             shows_logprobs=bool(request.parameters.get("logprobs")),
         )
         return exchange, request.upstream_body(target)
+
+
+def _is_on_trial(target: Target) -> bool:
+    """Return whether ``target`` is a candidate that answers its share of the requests."""
+    return target.role is RouteRole.CANARY and not target.pinned
 
 
 def _may_be_shorter(request: ChatRequest, error: BaseException) -> bool:

@@ -15,6 +15,7 @@ COUNTERS: Mapping[str, str] = {
     "completions.answered": "Chat completions answered",
     "completions.failed": "Chat completions that the engine failed to answer",
     "completions.disconnected": "Chat completions whose client went away",
+    "completions.replaced": "Chat completions that a candidate in canary failed, so the champion was asked",
     "completions.refused": "Requests of known callers refused before they reached the engine",
     "limits.refused": "Requests refused by a limit or a budget of their caller",
     "limits.away": "Requests admitted or refused by this gateway alone, since Redis was away",

@@ -22,7 +22,7 @@ from tunewheel_serve_gateway.routing import Target
 from tunewheel_serve_gateway.settings import Settings
 from tunewheel_serve_gateway.upstream import asking
 from tunewheel_serve_gateway.upstream.pool import Pool
-from tunewheel_serve_gateway.upstream.protocol import ModelNotLoaded, UpstreamError
+from tunewheel_serve_gateway.upstream.protocol import ModelNotLoaded, UpstreamError, UpstreamLost
 
 
 @dataclass
@@ -95,17 +95,25 @@ class Outcomes:
         """Count a passage that was dropped from a prompt. The request is then sent to the engine again."""
         self.metrics.add("retrieval.shortened")
 
-    async def failed(self, exchange: Exchange, error: BaseException, started: float) -> None:
+    async def failed(
+        self, exchange: Exchange, error: BaseException, started: float, *, is_replaced: bool = False
+    ) -> None:
         """Log a request that failed or whose client left. For a client that left, the log is not waited
-        for."""
+        for. ``is_replaced``: the champion is asked instead, so the client does not see the failure."""
         seconds = time.perf_counter() - started
         if isinstance(error, UpstreamError):
-            if error.fault is not None:
-                exchange.fail(str(error), error.fault)
+            fault = error.fault
+            if is_replaced and isinstance(error, UpstreamLost):
+                fault = "engine"  # The client gets no error, so only the log tells that engines were lost.
+            if fault is not None:
+                exchange.fail(str(error), fault)
             exchange.finish(seconds)
-            if error.fault is not None:
+            if fault is not None:
                 await self.log.keep(exchange)
-            if error.fault == "client":  # An application's faulty requests are no outage.
+            if is_replaced:
+                self.metrics.add("completions.replaced")
+                self._measure(exchange, "replaced")
+            elif fault == "client":  # An application's faulty requests are no outage.
                 self._measure(exchange, "refused")
             elif not isinstance(error, ModelNotLoaded):
                 self.metrics.add("completions.failed")

@@ -5,8 +5,9 @@ Until the first token of the answer another engine is tried, each engine at most
 UpstreamAway, UpstreamSilent, UpstreamBroken   counts against the engine
 ModelFailed                                    counts against the engine if another engine answers the same
                                                request
-any of these, once the request was sent        after two no other engine is asked, and the client is told not
-                                               to ask again: the request may end every engine that gets it
+any of these, once the request was sent        after two no other engine is asked, for no other model either,
+                                               and the client is told not to ask again: the request may end
+                                               every engine that gets it
 UpstreamSilent of a whole answer               the client gets it at once if the engine answered others
                                                meanwhile: the request is too long; if not, one other is tried
 ModelNotLoaded                                 the engine lost the adapter: it is loaded there again
@@ -16,9 +17,11 @@ UpstreamRefused, any other                     the client's own fault: the clien
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import AsyncGenerator
-from typing import Any
+from collections.abc import AsyncGenerator, Awaitable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from tunewheel_serve_gateway.routing import Target
 from tunewheel_serve_gateway.upstream.endpoint import Endpoint
@@ -36,15 +39,38 @@ from tunewheel_serve_gateway.upstream.protocol import (
     says_something,
 )
 
+T = TypeVar("T")
 MOST_HELD = 16
 """Chunks without text that are held back, so that another engine can still be tried."""
 
 
+@dataclass(slots=True)
+class Asked:
+    """What became of one request so far, over all models that were asked."""
+
+    arrived: float = field(default_factory=time.perf_counter)
+    """When the request arrived, in seconds of ``time.perf_counter``."""
+    until: float | None = None
+    """Until when the answer must begin, by the same clock. None: the engine's time-outs suffice."""
+    doubted: set[Endpoint] = field(default_factory=set[Endpoint])
+    """The engines that were sent the request and gave no answer: it may be the request's fault."""
+
+    async def in_time(self, answer: Awaitable[T]) -> T:
+        """Return ``answer``. Raises UpstreamSilent: it has not begun in time."""
+        if self.until is None:
+            return await answer
+        try:
+            async with asyncio.timeout(self.until - time.perf_counter()):
+                return await answer
+        except TimeoutError as error:
+            raise UpstreamSilent("no answer began in time; try again, or send a shorter request") from error
+
+
 async def complete(
-    pool: Pool, target: Target, body: dict[str, Any], *, sampled: bool = False
+    pool: Pool, target: Target, body: dict[str, Any], asked: Asked | None = None, *, sampled: bool = False
 ) -> dict[str, Any]:
     """Return the whole ``chat.completion``. Raises UpstreamError: no engine answered."""
-    attempt = _Attempt(pool, target, whole=True)
+    attempt = _Attempt(pool, target, asked, whole=True)
     while True:
         endpoint = attempt.next_engine()
         with endpoint.answering(target.model_id):
@@ -59,11 +85,11 @@ async def complete(
 
 
 async def stream(
-    pool: Pool, target: Target, body: dict[str, Any], *, sampled: bool = False
+    pool: Pool, target: Target, body: dict[str, Any], asked: Asked | None = None, *, sampled: bool = False
 ) -> AsyncGenerator[Chunk, None]:
     """Yield the chunks of one engine's answer; another engine is tried until the first text. Raises
     UpstreamError: no engine answered, or the one that did broke off."""
-    attempt = _Attempt(pool, target, whole=False)
+    attempt = _Attempt(pool, target, asked, whole=False)
     while True:
         endpoint = attempt.next_engine()
         chunks = endpoint.client.stream(endpoint.body_for(target, body, sampled=sampled))
@@ -91,9 +117,9 @@ async def stream(
 
 
 class _Attempt:
-    """One request: the engines that were asked, and the errors of those engines."""
+    """One request to one model: the engines that were asked, and the errors of those engines."""
 
-    def __init__(self, pool: Pool, target: Target, *, whole: bool) -> None:
+    def __init__(self, pool: Pool, target: Target, asked: Asked | None, *, whole: bool) -> None:
         """``whole``: the answer is not streamed, so a long one is silent until it is there."""
         self._pool = pool
         self._target = target
@@ -103,16 +129,21 @@ class _Attempt:
         self._suspects: list[tuple[Endpoint, ModelFailed]] = []
         """Who failed where nobody can tell yet whether the request, or its model, is at fault."""
         self._doubts = 0
-        """How many engines were sent the request and gave no answer: it may be the request's fault."""
+        """How many engines were sent the request for this model and gave no answer."""
+        self._doubted = (asked or Asked()).doubted
         self._error: UpstreamError | None = None
         self.has_begun = False
         """Whether the client has a part of the answer: nobody else can be asked."""
 
     def next_engine(self) -> Endpoint:
         """Return the next engine to ask. Raises UpstreamError: everybody was asked, or nobody can be."""
-        endpoint = self._pool.choose(self._target, self._tried)
+        barred = self._tried
+        if len(self._doubted) > 1:  # the request may have ended them already, and must not end a third
+            barred = [e for e in self._pool.endpoints if e in self._tried or e not in self._doubted]
+        endpoint = self._pool.choose(self._target, barred)
         if endpoint is None:
-            raise self._error or self._pool.why_none(self._target)
+            error = self._error or self._pool.why_none(self._target)
+            raise _given_up(error) if len(self._doubted) > 1 else error
         if self._tried:
             self._pool.count_retry(self._tried[-1])
         self._tried.append(endpoint)
@@ -136,7 +167,9 @@ class _Attempt:
             endpoint.breaker.give_up()  # if this was its trial, it told nothing
         else:
             self._pool.note_failure(endpoint, self._target, error, asked_at=self._asked_at)
-        self._doubts += isinstance(error, UpstreamLost | UpstreamSilent | UpstreamBroken)
+        if isinstance(error, UpstreamLost | UpstreamSilent | UpstreamBroken):
+            self._doubts += 1
+            self._doubted.add(endpoint)
         is_refused = isinstance(error, UpstreamRefused) and error.status != 429
         if self.has_begun or is_refused or is_too_long:
             raise error
