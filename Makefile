@@ -19,7 +19,7 @@ NODE := services/serve-gateway/tests/node
 NODE_STAMP := var/node/.installed
 TESTS ?=
 ROUNDS ?= 10
-PART ?= browsers fencing kills matrices models coverage
+PART ?= browsers clients fencing kills matrices models coverage
 
 # Many an image sets it, and uv compiles nothing: each process would compile its libraries anew, which is half
 # of what a start takes.
@@ -72,7 +72,7 @@ test-e2e: install ## the loop and the engine on the real model, and kill -9 at e
 	$(PYTEST) -q -m "e2e or chaos" $(TESTS)
 
 # A part's figures, such as the seconds of each test, are in var/nightly/<part>.xml.
-nightly: install node-packages ## long kills, matrices, browsers, SmolLM2 and coverage (PART=kills runs one part)
+nightly: install node-packages ## long kills, matrices, browsers, other clients, SmolLM2 and coverage (PART=kills runs one part)
 	for part in $(filter-out coverage,$(PART)); do \
 	    $(PYTEST) -q --nightly $$part --junitxml var/nightly/$$part.xml $(TESTS); \
 	done

@@ -311,8 +311,8 @@ SAMPLES: Mapping[str, Mapping[str, list[Sample]]] = {
     "serve-gateway": {
         "GET /openapi.json": [Sample("/openapi.json")],
         **{
-            f"POST {path}": [Sample(path, {"model": PROJECT}, 404)]
-            for path in ("/v1/completions", "/v1/responses")
+            f"POST {path}": [Sample(path, {"model": PROJECT, field: "hello"}, ENGINE_AWAY, 404)]
+            for path, field in (("/v1/completions", "prompt"), ("/v1/responses", "input"))
         },
         "POST /v1/chat/completions": [
             Sample("/v1/chat/completions", {**_ASKED, "model": name}, ENGINE_AWAY, 404)

@@ -29,6 +29,8 @@ EXAMPLES = settings.default.max_examples // 10
 """Of each route; ten times as many in ``make fuzz``."""
 ROUTES = {
     "/v1/chat/completions",
+    "/v1/completions",
+    "/v1/responses",
     "/v1/embeddings",
     "/v1/models",
     "/v1/models/{name}",

@@ -115,17 +115,6 @@ async def test_an_engine_that_was_waited_for_in_vain_is_not_waited_for_again(mak
     assert len(world.engine.asked) == 1
 
 
-@pytest.mark.parametrize("path", ["completions", "responses"])
-async def test_an_endpoint_that_is_not_served_says_what_to_use(client: Any, path: str):
-    asked: dict[str, Any] = {
-        "completions": lambda: client.completions.create(model="desk", prompt="hi"),
-        "responses": lambda: client.responses.create(model="desk", input="hi"),
-    }
-    with pytest.raises(openai.NotFoundError, match=f"/v1/{path} is not served here; ") as caught:
-        await asked[path]()
-    assert caught.value.code == "unknown_url"
-
-
 async def test_each_answer_has_an_id_of_its_own_or_the_clients(world: Any, client: Any):
     answers = [await client.chat.completions.create(model="desk", messages=HELLO) for _ in range(2)]
     assert len({answer._request_id for answer in answers} - {None}) == 2

@@ -38,7 +38,7 @@ from tunewheel_serve_gateway.upstream.protocol import (
     ModelNotLoaded,
     UpstreamError,
 )
-from tunewheel_serve_gateway.upstream.sse import DONE, as_event
+from tunewheel_serve_gateway.upstream.sse import as_event
 
 T = TypeVar("T")
 
@@ -135,7 +135,7 @@ class Answering:
                 raise
             exchange.take(answer)
             cite(answer, request.citation)
-            said = orjson.dumps(_signed(answer, exchange))
+            said = orjson.dumps(request.form.whole(_signed(answer, exchange)))
             del answer  # Log-probabilities take ten times the memory of their JSON; do not wait with them.
             await self.outcomes.answered(target, request, exchange, started)
             return said, _headers(target, request), exchange
@@ -194,7 +194,7 @@ class Answering:
                     chunk["usage"] = usage
                 at_hand = chunk.pop(AT_HAND, False)
                 if chunk.get("choices") or (request.include_usage and usage):
-                    held += as_event(orjson.dumps(_signed(chunk, exchange)))
+                    held += request.form.piece(_signed(chunk, exchange))
                 if held and not at_hand:
                     yield held
                     held = b""
@@ -208,7 +208,7 @@ class Answering:
         finally:
             await opened.chunks.aclose()
         await self.outcomes.answered(opened.target, request, exchange, started)
-        yield held + as_event(DONE)
+        yield held + request.form.end()
 
     async def close(self, opened: Opened) -> None:
         """Stop the engine's work on an answer whose client left before ``events`` was called."""

@@ -22,7 +22,6 @@ from tunewheel_serve_gateway.errors import (
     ApiError,
     MethodNotAllowed,
     Unavailable,
-    UnknownModel,
     UnknownUrl,
     Unprocessable,
 )
@@ -31,11 +30,6 @@ from tunewheel_serve_gateway.gateway import Gateway
 from tunewheel_serve_gateway.openapi import document
 from tunewheel_serve_gateway.routing import ProjectTable
 
-INSTEAD = {
-    "/v1/completions": "send the prompt as a user message to POST /v1/chat/completions",
-    "/v1/responses": "send the input as messages to POST /v1/chat/completions",
-}
-"""OpenAI's endpoints that are not served, and what to use instead."""
 LONGEST_PATH = 200
 
 
@@ -79,11 +73,11 @@ def make_api(gateway: Gateway) -> Starlette:
 
     @needs(Role.APPLICATION)
     async def read_model(request: Request) -> Response:
-        name = request.path_params["name"]
-        for model in models_for(request):
-            if model["id"] == name:
-                return json_response(model)
-        raise UnknownModel(f"model {name!r} is not served; see /v1/models", param="model")
+        name, caller = request.path_params["name"], caller_for(request)
+        listed = (model for model in models_for(request) if model["id"] == name)
+        if (model := next(listed, None)) is None:
+            model = model_of(name, gateway.project_of(name, caller.projects_of(Role.APPLICATION)).created)
+        return json_response(model)
 
     @needs(Role.APPLICATION)
     async def receive_feedback(request: Request) -> Response:
@@ -128,11 +122,6 @@ def make_api(gateway: Gateway) -> Starlette:
     async def describe(_: Request) -> Response:
         return Response(document(), media_type="application/json")
 
-    @needs(Role.APPLICATION)
-    async def point_elsewhere(request: Request) -> Response:
-        path = request.scope["path"]
-        raise UnknownUrl(f"{path} is not served here; {INSTEAD[path]}")
-
     chat = Route("/v1/chat/completions", needs(Role.APPLICATION)(gateway.chat), methods=["POST"])
     return HotPath(
         chat,
@@ -140,7 +129,8 @@ def make_api(gateway: Gateway) -> Starlette:
             chat,
             Route("/openapi.json", describe),
             Route("/v1/embeddings", embed, methods=["POST"]),
-            *(Route(path, point_elsewhere, methods=["POST"]) for path in INSTEAD),
+            Route("/v1/completions", needs(Role.APPLICATION)(gateway.prompts), methods=["POST"]),
+            Route("/v1/responses", needs(Role.APPLICATION)(gateway.responses), methods=["POST"]),
             Route("/v1/models", list_models),
             Route("/v1/models/{name:path}", read_model),
             Route("/v1/feedback", receive_feedback, methods=["POST"]),
@@ -156,16 +146,17 @@ def make_api(gateway: Gateway) -> Starlette:
 
 
 def models_of(tables: list[ProjectTable]) -> list[dict[str, Any]]:
-    """Return every name that ``model`` may have in a request, in OpenAI's shape."""
+    """Return the names under which the projects and their routed models are served, in OpenAI's shape."""
     found: dict[str, int] = {}
     for table in tables:
         names = [table.project, f"{table.project}/base", *(t.model_id for t in table.targets)]
         found |= dict.fromkeys(names, table.created)
         found.setdefault(table.base.upstream_model, table.created)
-    return [
-        {"id": name, "object": "model", "created": created, "owned_by": "tunewheel"}
-        for name, created in found.items()
-    ]
+    return [model_of(name, created) for name, created in found.items()]
+
+
+def model_of(name: str, created: int) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": created, "owned_by": "tunewheel"}
 
 
 def json_response(value: Any, *, status: int = 200) -> Response:

@@ -1,10 +1,12 @@
-"""``POST /v1/chat/completions``, as plain ASGI. While a request is answered, a second task watches for the
-client's disconnect."""
+"""``POST /v1/chat/completions`` and the endpoints that are mapped onto it, as plain ASGI.
+
+While a request is answered, a second task watches for the client's disconnect.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from starlette.types import Receive, Scope, Send
@@ -12,7 +14,7 @@ from tunewheel_runtime.identity.guard import caller_of
 from tunewheel_runtime.identity.roles import Caller
 
 from tunewheel_serve_gateway.answering import Answering
-from tunewheel_serve_gateway.chat_request import ChatRequest, parse_chat_request
+from tunewheel_serve_gateway.chat_request import CHAT_WORDS, ChatRequest, Words, parse_chat_request
 from tunewheel_serve_gateway.connection import (
     JSON,
     ClientGone,
@@ -43,6 +45,8 @@ class ChatCompletions:
     require_started: Callable[[], None]
     metrics: Metrics
     settings: Settings
+    parse: Callable[[bytes, Collection[str]], ChatRequest] = parse_chat_request
+    words: Words = CHAT_WORDS
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         caller = caller_of(scope)
@@ -61,11 +65,14 @@ class ChatCompletions:
         """Read a request and charge it to its caller. The body itself is not kept: a request may be in flight
         for minutes."""
         raw = await taken.body(receive)
-        request = parse_chat_request(raw)
+        request = self.parse(raw, self.settings.dropped)
         output_tokens = self.answering.most_tokens(request, caller)
         logprobs = self.answering.most_logprobs(request)
         taken.add(0 if request.stream else logprobs * LOGPROB_BYTES)
-        return request, await self.admission.admit(caller, size=len(raw), output_tokens=output_tokens)
+        param = self.words.renamed.get("messages", "messages")
+        return request, await self.admission.admit(
+            caller, size=len(raw), output_tokens=output_tokens, param=param
+        )
 
     async def _answer(
         self,
@@ -98,7 +105,7 @@ class ChatCompletions:
             body, headers, exchange = await self.answering.complete(request, caller, sticky)
         except ApiError as error:
             self._count_refused(error)
-            await send_error(send, error)
+            await send_error(send, self.words.told(error))
             return
         admitted.take(exchange)
         await send_body(send, 200, [JSON, *headers, *admitted.headers], body)
@@ -112,7 +119,7 @@ class ChatCompletions:
             await self._stream_to(stream, request, caller, sticky, admitted)
         except ApiError as error:
             self._count_refused(error)
-            await stream.fail(error)
+            await stream.fail(self.words.told(error))
         except Exception:
             if stream.begun:  # The status was sent, so the framework can no longer answer with an error.
                 await stream.fail(ApiError(UNFORESEEN))

@@ -42,9 +42,25 @@ class TextPart(TypedDict):
     text: str
 
 
+@with_config(_OPEN)
+class RefusalPart(TypedDict):
+    """A part of an assistant's earlier message."""
+
+    type: Literal["refusal"]
+    refusal: str
+
+
+def _kind_of_part(part: Any) -> str:
+    return "(refusal)" if isinstance(part, dict) and part.get("type") == "refusal" else "(text)"
+
+
+Part = Annotated[
+    Annotated[TextPart, Tag("(text)")] | Annotated[RefusalPart, Tag("(refusal)")],
+    Discriminator(_kind_of_part),
+]
 Content = Annotated[
     Annotated[str, Tag("(text)")]
-    | Annotated[list[TextPart], Field(min_length=1, fail_fast=True), Tag("(other)")],
+    | Annotated[list[Part], Field(min_length=1, fail_fast=True), Tag("(other)")],
     text_or(list),
 ]
 
@@ -67,8 +83,10 @@ class ToolCall(TypedDict):
 class Message(TypedDict):
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: NotRequired[Content | None]
-    """Text, or a list of parts of type ``text``, which are joined. It may be missing only in a message with
-    ``tool_calls``."""
+    """Text, or a list of parts of type ``text`` or ``refusal``, which are joined. It may be missing only in a
+    message with ``tool_calls``, or of an assistant with ``refusal``."""
+    refusal: NotRequired[str | None]
+    """What the assistant said instead of an answer."""
     tool_calls: NotRequired[Annotated[list[ToolCall], Field(max_length=MOST_TOOLS, fail_fast=True)] | None]
     """The tools that the assistant called; only in a message of role ``assistant``."""
     tool_call_id: NotRequired[str | None]
@@ -214,5 +232,4 @@ class ChatBody(PassedOn, WithoutEffect, OwnParameters, NotServed, total=False):
 
 PASSED_ON = frozenset(PassedOn.__annotations__)
 NOT_SERVED = frozenset(NotServed.__annotations__)
-KNOWN = frozenset(ChatBody.__annotations__)
 CHAT_BODY = TypeAdapter(ChatBody)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Literal
 
 import orjson
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 from tunewheel_retrieval.prompts import with_context
 
-from tunewheel_serve_gateway.chat_body import CHAT_BODY, KNOWN, NOT_SERVED, PASSED_ON
-from tunewheel_serve_gateway.errors import BadRequest, Headers
+from tunewheel_serve_gateway.chat_body import CHAT_BODY, NOT_SERVED, PASSED_ON, WITHOUT_EFFECT
+from tunewheel_serve_gateway.errors import ApiError, BadRequest, Headers
+from tunewheel_serve_gateway.forms import CHAT, Form
 from tunewheel_serve_gateway.judged import decoding_parameters
 from tunewheel_serve_gateway.retrieval.retrieved import Retrieved
 from tunewheel_serve_gateway.routing import Target
@@ -22,6 +25,7 @@ Messages = tuple[tuple[str, str], ...]
 
 LIMITS = ("max_tokens", "max_completion_tokens")
 """OpenAI's old and new name of the limit of output tokens."""
+DROPPED_HEADER = b"x-tunewheel-dropped"
 LONGEST_NAME = 100
 """Most characters of an unknown parameter's name that an error message repeats."""
 LONGEST_VALUE = 40
@@ -53,11 +57,17 @@ class ChatRequest:
     """The passages found for the request; None: no retrieval was asked for. The log holds only their ids."""
     retrieves_as_declared: bool = True
     """Whether the client's ``retrieval`` is absent or equals the default of the project's spec."""
+    form: Form = CHAT
+    is_bare: bool = False
+    """Whether the project's system prompt is left out."""
+    dropped: tuple[str, ...] = ()
+    """The fields of the body that were left out, because the settings name them."""
 
     @property
     def headers(self) -> Headers:
-        """The response headers that name the passages in the prompt."""
-        return self.retrieved.headers if self.retrieved is not None else []
+        """The response headers that name the passages in the prompt, and the fields that were left out."""
+        found = self.retrieved.headers if self.retrieved is not None else []
+        return [*found, (DROPPED_HEADER, ", ".join(self.dropped).encode())] if self.dropped else found
 
     def without_last_passage(self) -> ChatRequest | None:
         """Return the request without the last passage of its prompt; None: no passage can be dropped."""
@@ -78,7 +88,11 @@ class ChatRequest:
         return (("system", system_prompt), *self.messages)
 
     def _lacks(self, system_prompt: str | None) -> bool:
-        return bool(system_prompt) and all(one["role"] != "system" for one in self.conversation)
+        return (
+            bool(system_prompt)
+            and not self.is_bare
+            and all(one["role"] != "system" for one in self.conversation)
+        )
 
     def upstream_body(self, target: Target) -> dict[str, Any]:
         """Return the body for the engine.
@@ -129,19 +143,64 @@ def parse_json(raw: bytes) -> dict[str, Any]:
     return body
 
 
-def parse_chat_request(raw: bytes) -> ChatRequest:
+@dataclass(frozen=True)
+class Words:
+    """The fields that one endpoint takes. ``not_served``: those of which only values without effect are
+    accepted. ``renamed``: this endpoint's names of fields of a chat request."""
+
+    body: TypeAdapter[Any]
+    not_served: Collection[str]
+    renamed: Mapping[str, str]
+
+    @cached_property
+    def known(self) -> frozenset[str]:
+        return frozenset(self.body.json_schema()["properties"])
+
+    def read(self, raw: bytes, tolerated: Collection[str]) -> tuple[dict[str, Any], tuple[str, ...]]:
+        """Return the fields of a request body that are not null, and the names of the ``tolerated`` fields
+        that were left out. Raises BadRequest: ``param`` names the field that is wrong."""
+        given = {name: value for name, value in parse_json(raw).items() if value is not None}
+        dropped = tuple(sorted(given.keys() & tolerated)) if tolerated else ()
+        for name in dropped:
+            del given[name]
+        unknown = next((name for name in given if name not in self.known), None)
+        if unknown is not None:
+            named = unknown[:LONGEST_NAME]
+            served = ", ".join(sorted(self.known - WITHOUT_EFFECT - set(self.not_served)))
+            reason = f"Unknown parameter: {named!r}; leave it out. Served are {served}"
+            raise BadRequest(reason, param=named, code="unknown_parameter")
+        try:
+            return dict(self.body.validate_python(given)), dropped
+        except ValidationError as error:
+            raise refusal_of(error, self.not_served) from error
+
+    def request(self, body: dict[str, Any], size_bytes: int, dropped: tuple[str, ...]) -> ChatRequest:
+        """Return the request of a validated ``ChatBody``. Raises BadRequest."""
+        try:
+            return request_of(body, size_bytes, dropped)
+        except ApiError as error:
+            raise self.told(error) from error
+
+    def told(self, error: ApiError) -> ApiError:
+        """Return ``error`` with this endpoint's names of fields."""
+        old = (error.param or "").partition("[")[0]
+        if old in self.renamed:
+            error.param = self.renamed[old]
+            error.message = re.sub(rf"\b{old}\b", error.param, error.message)
+        return error
+
+
+CHAT_WORDS = Words(CHAT_BODY, NOT_SERVED, {})
+
+
+def parse_chat_request(raw: bytes, tolerated: Collection[str] = ()) -> ChatRequest:
     """Read a request body. Raises BadRequest: ``param`` names the field that is wrong."""
-    given = {name: value for name, value in parse_json(raw).items() if value is not None}
-    unknown = next((name for name in given if name not in KNOWN), None)
-    if unknown is not None:
-        named = unknown[:LONGEST_NAME]
-        served = ", ".join(sorted(PASSED_ON))
-        reason = f"Unknown parameter: {named!r}; leave it out. The engine is passed {served}"
-        raise BadRequest(reason, param=named, code="unknown_parameter")
-    try:
-        body: dict[str, Any] = dict(CHAT_BODY.validate_python(given))
-    except ValidationError as error:
-        raise refusal_of(error, NOT_SERVED) from error
+    body, dropped = CHAT_WORDS.read(raw, tolerated)
+    return CHAT_WORDS.request(body, len(raw), dropped)
+
+
+def request_of(body: dict[str, Any], size_bytes: int, dropped: tuple[str, ...]) -> ChatRequest:
+    """Return the request of a validated ``ChatBody``. Raises BadRequest with the names of ``ChatBody``."""
     conversation = tuple(_for_engine(one, f"messages[{n}]") for n, one in enumerate(body["messages"]))
     return ChatRequest(
         body["model"],
@@ -151,8 +210,9 @@ def parse_chat_request(raw: bytes) -> ChatRequest:
         body.get("stream", False),
         bool(body.get("stream_options", {}).get("include_usage")),
         body.get("user") or body.get("safety_identifier"),
-        len(raw),
+        size_bytes,
         body.get("retrieval"),
+        dropped=dropped,
     )
 
 
@@ -202,7 +262,7 @@ def _check_tools(parameters: dict[str, Any]) -> None:
 def _for_engine(message: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Return ``message`` with its text parts joined. Raises BadRequest: the message has no text, has
     ``tool_calls`` in a role other than assistant, or has the role tool without ``tool_call_id``."""
-    role, content, calls = message["role"], message.get("content"), message.get("tool_calls")
+    role, content, calls = message["role"], _content_of(message), message.get("tool_calls")
     sent: dict[str, Any] = {"role": _ENGINE_ROLES.get(role, role), "content": _text_of(content)}
     if calls:
         if role != "assistant":
@@ -221,15 +281,21 @@ def _for_engine(message: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 
 def _for_log(message: Mapping[str, Any]) -> tuple[str, str]:
-    text = _text_of(message.get("content")) or text_of_calls(message.get("tool_calls"))
+    text = _text_of(_content_of(message)) or text_of_calls(message.get("tool_calls"))
     role: str = message["role"]
     return _LOGGED_ROLES.get(role, role), text
+
+
+def _content_of(message: Mapping[str, Any]) -> Any:
+    """Return the content of a message; of an assistant's that has none, its refusal."""
+    content = message.get("content")
+    return message.get("refusal") if content is None and message["role"] == "assistant" else content
 
 
 def _text_of(content: str | Sequence[Mapping[str, str]] | None) -> str | None:
     if content is None or isinstance(content, str):
         return content
-    return "".join(part["text"] for part in content)
+    return "".join(part.get("text") or part.get("refusal", "") for part in content)
 
 
 def _missing(param: str, reason: str) -> BadRequest:

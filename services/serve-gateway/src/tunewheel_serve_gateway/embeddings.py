@@ -16,7 +16,7 @@ from typing_extensions import TypedDict
 
 from tunewheel_serve_gateway.chat_body import CLOSED, text_or
 from tunewheel_serve_gateway.chat_request import parse_json, refusal_of
-from tunewheel_serve_gateway.errors import Headers, UnknownModel
+from tunewheel_serve_gateway.errors import BadRequest, Headers, UnknownModel
 from tunewheel_serve_gateway.limits.admitting import Admission
 from tunewheel_serve_gateway.retrieval.embedders import Embedded, Embedders
 
@@ -53,6 +53,14 @@ NOT_SERVED = frozenset({"dimensions"})
 def parse_embeddings(raw: bytes) -> EmbeddingsBody:
     """Read a request body. Raises BadRequest: ``param`` names the field that is wrong."""
     given = {name: value for name, value in parse_json(raw).items() if value is not None}
+    texts = given.get("input")
+    if isinstance(texts, list) and texts and isinstance(texts[0], int | list):
+        raise BadRequest(
+            "input has token ids, which belong to another model's tokenizer; send texts. LangChain's "
+            "OpenAIEmbeddings sends texts with check_embedding_ctx_length=False",
+            param="input",
+            code="invalid_type",
+        )
     try:
         return EMBEDDINGS_BODY.validate_python(given)
     except ValidationError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import replace
 from typing import Any
 
 import structlog
@@ -21,6 +22,7 @@ from tunewheel_runtime.identity.roles import Caller
 from tunewheel_runtime.store import ObjectStore
 from tunewheel_runtime.waiting import end_all
 
+from tunewheel_serve_gateway import prompt_request, responses_request
 from tunewheel_serve_gateway.adapter_files import AdapterFiles
 from tunewheel_serve_gateway.answering import Answering
 from tunewheel_serve_gateway.catalog import Catalog
@@ -31,16 +33,18 @@ from tunewheel_serve_gateway.completions.recall import Forgetting, Recall, Recal
 from tunewheel_serve_gateway.completions.recording import Recorder
 from tunewheel_serve_gateway.completions.spool import Spool
 from tunewheel_serve_gateway.embeddings import Embeddings
-from tunewheel_serve_gateway.errors import Unavailable
+from tunewheel_serve_gateway.errors import Unavailable, UnknownModel
 from tunewheel_serve_gateway.feedback import as_allowed
 from tunewheel_serve_gateway.limits.admitting import make_admission
 from tunewheel_serve_gateway.limits.in_flight import InFlight
 from tunewheel_serve_gateway.logprobs import LogprobSample
 from tunewheel_serve_gateway.metrics import Metrics
 from tunewheel_serve_gateway.outcomes import Outcomes
+from tunewheel_serve_gateway.prompt_request import parse_prompt_request
 from tunewheel_serve_gateway.reconcile import Reconciler
+from tunewheel_serve_gateway.responses_request import parse_responses_request
 from tunewheel_serve_gateway.retrieval.retriever import make_retriever
-from tunewheel_serve_gateway.routing import RouteTable
+from tunewheel_serve_gateway.routing import ProjectTable, RouteTable
 from tunewheel_serve_gateway.settings import Settings
 from tunewheel_serve_gateway.snapshot import Snapshot
 from tunewheel_serve_gateway.status import status_of
@@ -139,6 +143,8 @@ class Gateway:
         self.chat = ChatCompletions(
             answering, self.admission, self.in_flight, self.require_started, self.metrics, settings
         )
+        self.prompts = replace(self.chat, parse=parse_prompt_request, words=prompt_request.WORDS)
+        self.responses = replace(self.chat, parse=parse_responses_request, words=responses_request.WORDS)
         self._beginning = asyncio.Lock()
         self._reconciling: asyncio.Task[None] | None = None
         self._answers = False
@@ -272,6 +278,18 @@ class Gateway:
         allowed = await asyncio.to_thread(as_allowed, data, self.catalog.spec(data.project))
         await self._publish_many([self._wrap(allowed)])
         self.metrics.add("feedback.received")
+
+    def project_of(self, model: str, allowed: Collection[str] | None) -> ProjectTable:
+        """Return the project whose model ``model`` is, any name that a request may have. Raises
+        UnknownModel."""
+        try:
+            project = self.table.find(model, draw=0.0, allowed=allowed).project
+        except UnknownModel:
+            version = self.catalog.version(model)
+            if version is None or (allowed is not None and version.project not in allowed):
+                raise
+            project = version.project
+        return self.table.projects[project]
 
     def status(self, allowed: Collection[str] | None) -> dict[str, Any]:
         """Return what is served for the projects in ``allowed``; see ``status_of``."""

@@ -18,6 +18,8 @@ from typing_extensions import TypedDict
 from tunewheel_serve_gateway.chat_body import ChatBody
 from tunewheel_serve_gateway.embeddings import EmbeddingsBody
 from tunewheel_serve_gateway.feedback import FeedbackBody
+from tunewheel_serve_gateway.prompt_request import PromptBody
+from tunewheel_serve_gateway.responses_body import ResponsesBody
 
 Schema = dict[str, Any]
 _SAYS = ConfigDict(use_attribute_docstrings=True)
@@ -114,6 +116,41 @@ class ChatCompletionChunk(TypedDict):
     usage: NotRequired[Usage | None]
 
 
+class PromptChoice(TypedDict):
+    index: int
+    text: str
+    finish_reason: str | None
+    logprobs: None
+
+
+class PromptCompletion(TypedDict):
+    """The answer to a prompt, whole or one event of a stream."""
+
+    id: str
+    object: Literal["text_completion"]
+    created: NotRequired[int]
+    model: str
+    choices: list[PromptChoice]
+    usage: NotRequired[Usage | None]
+
+
+@with_config(_SAYS)
+class Response(TypedDict):
+    """A response. The request's other fields are repeated."""
+
+    id: str
+    """The completion's id; send it as ``completion_id`` with feedback."""
+    object: Literal["response"]
+    created_at: int
+    status: Literal["in_progress", "completed", "incomplete"]
+    incomplete_details: dict[str, Any] | None
+    model: str
+    output: list[dict[str, Any]]
+    """Items of type ``message`` or ``function_call``."""
+    store: Literal[False]
+    usage: dict[str, Any] | None
+
+
 class Model(TypedDict):
     id: str
     object: Literal["model"]
@@ -177,7 +214,7 @@ REFUSALS = {
 }
 _ALWAYS = (401, 403, 500, 503)
 _OF_BODIES = (400, 413, 415)
-_REQUESTS = (ChatBody, EmbeddingsBody, FeedbackBody)
+_REQUESTS = (ChatBody, EmbeddingsBody, FeedbackBody, PromptBody, ResponsesBody)
 _ANSWERS = (
     ChatCompletion,
     ChatCompletionChunk,
@@ -186,6 +223,8 @@ _ANSWERS = (
     FeedbackReceipt,
     Model,
     ModelList,
+    PromptCompletion,
+    Response,
     Status,
 )
 
@@ -200,7 +239,7 @@ def _describe() -> Schema:
     about = {
         "title": "Tunewheel's gateway",
         "version": "1",
-        "description": "OpenAI's chat API over the models of a wheel, and feedback on their answers.",
+        "description": "OpenAI's API over the models of a wheel, and feedback on their answers.",
     }
     security = {"key": {"type": "http", "scheme": "bearer"}}
     return {
@@ -214,7 +253,15 @@ def _describe() -> Schema:
 
 def _operations() -> Iterator[tuple[str, str, Schema]]:
     """Yield path, method and description of each operation."""
-    yield "/v1/chat/completions", "post", _chat()
+    does, events = "Answer a conversation, whole or as a stream", "Events of ChatCompletionChunk"
+    chats = _completes("createChatCompletion", does, body="ChatBody", gives="ChatCompletion", events=events)
+    yield "/v1/chat/completions", "post", chats
+    does, events = "Answer the same way, in the form of OpenAI's responses", "OpenAI's events of a response"
+    responds = _completes("createResponse", does, body="ResponsesBody", gives="Response", events=events)
+    yield "/v1/responses", "post", responds
+    does, events = "Answer a prompt, as one message of a user", "Events of PromptCompletion"
+    prompts = _completes("createCompletion", does, body="PromptBody", gives="PromptCompletion", events=events)
+    yield "/v1/completions", "post", prompts
     does, gives = "Embed texts with a project's embedding model", {200: "EmbeddingList"}
     embeds = _operation("createEmbedding", does, gives, 404, 429, body="EmbeddingsBody")
     yield "/v1/embeddings", "post", embeds
@@ -233,6 +280,7 @@ TOLD = {
     "x-tunewheel-model": "Id of the model that answered",
     "x-tunewheel-role": "Role of that model, such as production or canary",
     "x-tunewheel-index": "Version of the index that was searched for passages, or `none`",
+    "x-tunewheel-dropped": "Fields of the request that were left out, because the operator says so",
     "x-tunewheel-sources": "JSON: `document`, `heading` and `version` of each passage in the prompt",
 }
 _TEXT: Schema = {"type": "string"}
@@ -245,21 +293,11 @@ _STICKY: Schema = {
 }
 
 
-def _chat() -> Schema:
-    operation = _operation(
-        "createChatCompletion",
-        "Answer a conversation, whole or as a stream",
-        {200: "ChatCompletion"},
-        404,
-        429,
-        502,
-        504,
-        body="ChatBody",
-        parameters=[_STICKY],
-    )
-    chunks = {"schema": {"type": "string", "description": "Events of ChatCompletionChunk"}}
+def _completes(name: str, does: str, *, body: str, gives: str, events: str) -> Schema:
+    """Return the operation of an endpoint that answers whole or as a stream."""
+    operation = _operation(name, does, {200: gives}, 404, 429, 502, 504, body=body, parameters=[_STICKY])
     answer = operation["responses"]["200"]
-    answer["content"]["text/event-stream"] = chunks
+    answer["content"]["text/event-stream"] = {"schema": {"type": "string", "description": events}}
     answer["headers"] |= {name: {"description": d, "schema": _TEXT} for name, d in TOLD.items()}
     return operation
 

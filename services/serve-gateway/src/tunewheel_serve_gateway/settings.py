@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
@@ -51,6 +53,9 @@ class Settings(ServiceSettings):
     on_demand_adapters: int = Field(default=4, ge=0)
     """How many model versions without a route stay loaded after a client asked for them by id."""
 
+    dropped_fields: str = ""
+    """Names of fields, separated by commas, that are left out of requests in place of being refused as
+    unknown."""
     max_body_bytes: int = Field(default=1 << 20, gt=0)
     max_output_tokens: int = Field(default=4096, ge=1)
     """Most output tokens that a client may ask for. The project's ``max_output_tokens`` counts where it is
@@ -150,6 +155,26 @@ class Settings(ServiceSettings):
         if len(set(urls)) < len(urls):
             raise ValueError("names an engine twice; keep one")
         return text
+
+    @field_validator("dropped_fields")
+    @classmethod
+    def _change_nothing(cls, text: str) -> str:
+        from tunewheel_serve_gateway.chat_body import NOT_SERVED, WITHOUT_EFFECT, ChatBody
+        from tunewheel_serve_gateway.responses_body import NotServed, ResponsesBody
+
+        served = {*ChatBody.__annotations__, *ResponsesBody.__annotations__}
+        served -= {*NOT_SERVED, *NotServed.__annotations__, *WITHOUT_EFFECT}
+        for name in addresses(text):
+            if name in served | {"prompt"} or not re.fullmatch(r"[\w.-]{1,100}", name, re.ASCII):
+                raise ValueError(
+                    f"names fields that the gateway does not serve, separated by commas; not {name!r}"
+                )
+        return text
+
+    @cached_property
+    def dropped(self) -> frozenset[str]:
+        """The names of ``dropped_fields``."""
+        return frozenset(addresses(self.dropped_fields))
 
     @property
     def engine_urls(self) -> tuple[str, ...]:

@@ -38,7 +38,9 @@ def overrides_of(request: ChatRequest, target: Target) -> tuple[str, ...]:
     """
     found: list[str] = []
     own = target.system_prompt
-    if any(one["role"] == "system" and one["content"] != own for one in request.conversation):
+    if (request.is_bare and own) or any(
+        one["role"] == "system" and one["content"] != own for one in request.conversation
+    ):
         found.append("system_prompt")
     if not request.retrieves_as_declared:
         found.append("retrieval")
