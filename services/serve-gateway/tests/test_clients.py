@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[3]
 PACKAGES = {
     "openai_agents": ["openai-agents"],
     "langchain": ["langchain-openai"],
-    "llamaindex": ["llama-index-llms-openai-like", "llama-index-embeddings-openai"],
+    "llamaindex": ["llama-index-llms-openai-like", "llama-index-embeddings-openai>=0.5"],
 }
 ROWS = {
     "chat": "chat",
