@@ -50,13 +50,14 @@ class RefusalPart(TypedDict):
     refusal: str
 
 
-def _kind_of_part(part: Any) -> str:
+def kind_of_part(part: Any) -> str:
+    """Return the branch of a union of text and refusal."""
     return "(refusal)" if isinstance(part, dict) and part.get("type") == "refusal" else "(text)"
 
 
 Part = Annotated[
     Annotated[TextPart, Tag("(text)")] | Annotated[RefusalPart, Tag("(refusal)")],
-    Discriminator(_kind_of_part),
+    Discriminator(kind_of_part),
 ]
 Content = Annotated[
     Annotated[str, Tag("(text)")]

@@ -263,7 +263,7 @@ def _for_engine(message: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Return ``message`` with its text parts joined. Raises BadRequest: the message has no text, has
     ``tool_calls`` in a role other than assistant, or has the role tool without ``tool_call_id``."""
     role, content, calls = message["role"], _content_of(message), message.get("tool_calls")
-    sent: dict[str, Any] = {"role": _ENGINE_ROLES.get(role, role), "content": _text_of(content)}
+    sent: dict[str, Any] = {"role": _ENGINE_ROLES.get(role, role), "content": text_of(content)}
     if calls:
         if role != "assistant":
             reason = f"{where}.tool_calls is only for the role assistant; leave it out"
@@ -281,7 +281,7 @@ def _for_engine(message: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 
 def _for_log(message: Mapping[str, Any]) -> tuple[str, str]:
-    text = _text_of(_content_of(message)) or text_of_calls(message.get("tool_calls"))
+    text = text_of(_content_of(message)) or text_of_calls(message.get("tool_calls"))
     role: str = message["role"]
     return _LOGGED_ROLES.get(role, role), text
 
@@ -292,7 +292,8 @@ def _content_of(message: Mapping[str, Any]) -> Any:
     return message.get("refusal") if content is None and message["role"] == "assistant" else content
 
 
-def _text_of(content: str | Sequence[Mapping[str, str]] | None) -> str | None:
+def text_of(content: str | Sequence[Mapping[str, str]] | None) -> str | None:
+    """Return the text of a message's content: its parts, joined."""
     if content is None or isinstance(content, str):
         return content
     return "".join(part.get("text") or part.get("refusal", "") for part in content)

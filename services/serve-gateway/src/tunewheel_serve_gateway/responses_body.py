@@ -15,6 +15,7 @@ from tunewheel_serve_gateway.chat_body import (
     RefusalPart,
     StreamOptions,
     WithoutEffect,
+    kind_of_part,
     text_or,
 )
 
@@ -29,13 +30,9 @@ class InputText(TypedDict):
     text: str
 
 
-def _kind_of_part(part: Any) -> str:
-    return "(refusal)" if isinstance(part, dict) and part.get("type") == "refusal" else "(text)"
-
-
 Part = Annotated[
     Annotated[InputText, Tag("(text)")] | Annotated[RefusalPart, Tag("(refusal)")],
-    Discriminator(_kind_of_part),
+    Discriminator(kind_of_part),
 ]
 Parts = Annotated[
     Annotated[str, Tag("(text)")]

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from tunewheel_serve_gateway.chat_body import WITHOUT_EFFECT
-from tunewheel_serve_gateway.chat_request import ChatRequest, Words, parse_json
+from tunewheel_serve_gateway.chat_request import ChatRequest, Words, parse_json, text_of
 from tunewheel_serve_gateway.errors import BadRequest
 from tunewheel_serve_gateway.responses_body import NotServed, ResponsesBody, Stored
 from tunewheel_serve_gateway.responses_form import ResponsesForm
@@ -93,16 +93,10 @@ def _messages(body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             said = None
         if kind == "function_call_output":
             output = {"role": "tool", "tool_call_id": item["call_id"]}
-            yield output | {"content": _text_of(item["output"])}
+            yield output | {"content": text_of(item["output"])}
         elif item["role"] == "assistant":
-            said = {"role": "assistant", "content": _text_of(item["content"])}
+            said = {"role": "assistant", "content": text_of(item["content"])}
         else:
-            yield {"role": item["role"], "content": _text_of(item["content"])}
+            yield {"role": item["role"], "content": text_of(item["content"])}
     if said is not None:
         yield said
-
-
-def _text_of(content: str | list[dict[str, str]]) -> str:
-    if isinstance(content, str):
-        return content
-    return "".join(part.get("text") or part.get("refusal", "") for part in content)
