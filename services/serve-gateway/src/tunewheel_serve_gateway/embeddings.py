@@ -58,7 +58,7 @@ def parse_embeddings(raw: bytes) -> EmbeddingsBody:
         raise BadRequest(
             "input has token ids, which belong to another model's tokenizer; send texts. LangChain's "
             "OpenAIEmbeddings sends texts with check_embedding_ctx_length=False",
-            param="input",
+            param="input[0]",
             code="invalid_type",
         )
     try:
