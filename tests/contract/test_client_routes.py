@@ -27,7 +27,9 @@ SERVICES = ("console", "gateway", "ingest")
 LEFT_OUT = {
     ("gateway", "GET", "/v1/models"): "for clients of OpenAI's API",
     ("gateway", "GET", "/v1/models/{name}"): "for clients of OpenAI's API",
+    ("gateway", "POST", "/v1/completions"): "for clients of OpenAI's API",
     ("gateway", "POST", "/v1/embeddings"): "for clients of OpenAI's API",
+    ("gateway", "POST", "/v1/responses"): "for clients of OpenAI's API",
     ("gateway", "GET", "/v1/status"): "for operators of the gateway",
     ("ingest", "POST", "/v1/erasures"): "the console takes erasures too",
     ("ingest", "DELETE", "/v1/documents/{document_id}"): "the console takes withdrawals too",
