@@ -232,5 +232,6 @@ class ChatBody(PassedOn, WithoutEffect, OwnParameters, NotServed, total=False):
 
 
 PASSED_ON = frozenset(PassedOn.__annotations__)
+WITHOUT_EFFECT = frozenset(WithoutEffect.__annotations__)
 NOT_SERVED = frozenset(NotServed.__annotations__)
 CHAT_BODY = TypeAdapter(ChatBody)
