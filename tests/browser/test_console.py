@@ -200,11 +200,11 @@ async def test_three_prompts_that_drifted_are_answered_on_the_page(
     await until(tab, "1 for labels")
     await tab.goto(f"{console.url}/projects/{project}/labels/{prompts.request_id}")
     for number, category in enumerate(("bell", "horn", "bell")):
-        assert MARKUP in await until(tab, f"{number} answered of 3 wanted", f"question {number}"), "as text"
+        assert MARKUP in await until(tab, f"{number} of 3 answered", f"question {number}"), "as text"
         radio = f"document.querySelector('[type=radio][value=\\'\"{category}\"\\']')"
         await becomes(tab, f"(b => b ? (b.click(), b.checked) : false)({radio})")
         await click(tab, "Publish")
-    await until(tab, "3 answered of 3 wanted", "No prompt is left")
+    await until(tab, "3 of 3 answered", "No prompt is left")
     told = await bus.collect(topics.EXAMPLE_PUBLISHED, 3, where=lambda event: event.project == project)
     assert sorted((e.data.example_id, e.data.output["category"], e.data.validated_by) for e in told) == [
         (f"{project}-{n}", category, project) for n, category in enumerate(("bell", "horn", "bell"))

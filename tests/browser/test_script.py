@@ -25,7 +25,14 @@ STATIC = Path(pages.__file__).with_name("static")
 NAMES = ("dataset", "then", "querySelector", "publish", "out_of_scope")
 """Properties of an answer that are named as what a form in a browser has itself."""
 SHOWN = """document.readyState === 'complete' && document.querySelector('[data-number="{}"]') !== null"""
-ANSWERED = {"answered": 0, "items": 3, "next": 1, "takes_verdict": True, "review_id": "rev-1"}
+ANSWERED = {
+    "answered": 0,
+    "items": 3,
+    "next": 1,
+    "takes_verdict": True,
+    "review_id": "rev-1",
+    "outcome": None,
+}
 
 
 class Door:
@@ -93,8 +100,13 @@ class Door:
         it = {
             "keywords": (), "request_id": "ask-1", "answered": 0, "wanted": 1, "state": "waiting",
             "minutes": 0, "items": [{"state": "open", "number": 1}], "outcome": None, "fields": fields,
+            "second_opinion": False, "next": 1,
         }  # fmt: skip
-        item = {"number": number, "of": 1, "state": "open", "messages": [], "model_output": None}
+        item = {
+            "number": number, "of": 1, "state": "open", "messages": [], "model_output": "", "version": "none",
+            "others": [], "beside": [], "is_compared": False, "model_values": {}, "given_values": {},
+            "previous": None, "following": None,
+        }  # fmt: skip
         return {"it": it, "item": item}
 
 
@@ -147,7 +159,8 @@ async def test_an_answer_may_have_properties_that_are_named_as_what_forms_have(d
     await tab.keyboard.press("Escape")
     await click(tab, "Publish")
     (told,) = await sent(door, 1)
-    assert told[1] == {"output": {name: f"a {name}" for name in NAMES} | {"count": 12, "sure": False}}
+    answer = {name: f"a {name}" for name in NAMES} | {"count": 12, "sure": False}
+    assert told[1] == {"output": answer, "seen": "none"}
 
 
 async def test_a_form_stays_its_commands_and_keeps_its_text_when_a_record_comes_before_it(

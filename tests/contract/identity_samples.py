@@ -297,6 +297,9 @@ SAMPLES: Mapping[str, Mapping[str, list[Sample]]] = {
         f"POST {LABELS}": [Sample(_LABELS, {"completions": ["none"]}, 503, 403)],
         f"GET {LABELS}/{{request_id}}": [Sample(f"{_LABELS}/none", None, 404, 403)],
         f"GET {LABELS}/{{request_id}}/items/{{number}}": [Sample(f"{_LABELS}/none/items/1", None, 404, 403)],
+        f"GET {LABELS}/{{request_id}}/items/{{number}}/context": [
+            Sample(f"{_LABELS}/none/items/1/context", None, 404, 403)
+        ],
         f"PUT {LABELS}/{{request_id}}/items/{{number}}/answer": [
             Sample(f"{_LABELS}/none/items/1/answer", {"output": "a"}, 404, 403)
         ],

@@ -286,7 +286,8 @@ class Console:
         self.state = ConsoleState()
         self.log = log
         self.reviewing = Reviewing(self.state, Actions(log), store, self.refresh)  # type: ignore[arg-type]
-        self.labelling = Labelling(self.state, Actions(log), store, self.refresh)  # type: ignore[arg-type]
+        actions = Actions(log, applied=self.state.apply)  # type: ignore[arg-type]
+        self.labelling = Labelling(self.state, actions, store, self.refresh)
 
     async def refresh(self) -> None:
         for event in self.log.events:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tunewheel_console.label_form import fields_of
+from tunewheel_console.label_form import fields_of, values_of
 from tunewheel_contracts.formats.spec import TaskSpec
 
 SCHEMA = {
@@ -51,3 +51,22 @@ def test_each_property_is_a_field_of_its_kind() -> None:
 def test_other_answers_are_one_field(spec: dict[str, Any], kind: str) -> None:
     (field,) = fields_of(task(**spec))
     assert (field.name, field.kind) == ("", kind)
+
+
+@pytest.mark.parametrize(
+    ("schema", "answer", "values"),
+    [
+        (SCHEMA, '{"category": 2, "urgent": false, "more": 1}', {"category": 2, "urgent": False}),
+        (SCHEMA, '```json\n{"category": "billing"}\n```', {}),
+        (SCHEMA, "[1]", {}),
+        (SCHEMA, "no JSON", {}),
+        (SCHEMA, "", {}),
+        ({"type": "array"}, "[1, 2]", {"": "[1, 2]"}),
+        (None, "Dear A", {"": "Dear A"}),
+        (None, "", {}),
+    ],
+)
+def test_an_answer_is_taken_apart_into_the_forms_fields(schema: Any, answer: str, values: Any) -> None:
+    found = values_of(fields_of(task(**({"output_schema": schema} if schema else {}))), answer)
+    assert found == values
+    assert {type(value) for value in found.values()} == {type(value) for value in values.values()}

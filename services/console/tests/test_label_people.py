@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -244,3 +245,72 @@ async def test_a_project_at_rest_is_opened_in_turns_before_its_prompts_are_shown
     projects.open, projects.fold = open_, lambda name: pytest.fail(f"{name} was folded at once")
     await labels.labelling.open("desk", "alarm-1")
     assert opened == ["desk"]
+
+
+async def outputs(store: ObjectStore, *found: str) -> None:
+    """Let the model have answered the prompts so."""
+    kept = json.loads(await store.read("prompts.json") or b"")
+    for item, output in zip(kept["items"], found, strict=True):
+        item["output"] = output
+    await store.replace("prompts.json", json.dumps(kept).encode())
+
+
+@pytest.mark.parametrize(
+    ("found", "order"),
+    [
+        (('{"category": "battery"}',) * 4, [1, 2, 3, 4]),
+        (('{"category": "battery"}', '{"category": "battery"}', '{"category": "solar"}', "{}"), [4, 3, 1, 2]),
+        (
+            ('{"category": "battery"}', "no JSON", '{"category": "solar"}', '{"category": "roof"}'),
+            [2, 4, 1, 3],
+        ),
+        (("", '{"category": "battery"}', '{"category": "battery"}', "broken"), [4, 1, 2, 3]),
+    ],
+)
+@under()
+async def test_prompts_whose_answers_are_likely_wrong_come_first(
+    labels: Any, store: ObjectStore, found: tuple[str, ...], order: list[int]
+) -> None:
+    await outputs(store, *found)
+    way, number = list[int](), (await told(labels))["next"]
+    async with labels.client("ann") as ann:
+        while number not in (None, *way):
+            way.append(number)
+            number = (await ann.get(f"{REQUEST}/items/{number}")).json()["following"]
+    assert way == order
+
+
+async def together(labels: Any, person: str, number: int, **body: Any) -> Any:
+    async with labels.client(person) as client:
+        return (await put(client, number, **body)).json()
+
+
+@under()
+async def test_a_topics_questions_are_answered_at_once_but_for_those_taken_out(labels: Any) -> None:
+    async with labels.client("ann") as ann:
+        beside = (await ann.get(f"{REQUEST}/items/1")).json()["beside"]
+        assert (await ann.get(f"{REQUEST}/items/4")).json()["beside"] == []
+    assert beside == [{"number": n, "question": f"My roof panel {n - 1} hums."} for n in (2, 3)]
+    after = await together(labels, "ann", 1, output=HORN, also=[3, 4, 99, 3])
+    assert (after["answered"], after["next"], after["passed_over"]) == (2, 2, [4, 99])
+    assert {event.data.example_id: event.data.output for event in published(labels.log)} == {
+        "cmpl-0": HORN, "cmpl-2": HORN,
+    }  # fmt: skip
+    after = await together(labels, "ann", 2, output=HORN, also=[1])
+    assert after["passed_over"] == [1], "it has an answer"
+
+
+@under()
+async def test_a_topic_is_out_of_scope_at_once_and_a_wrong_form_keeps_nothing(labels: Any) -> None:
+    refused = await together(labels, "ann", 1, output={"category": "roof"}, also=[2, 3])
+    assert (refused["error"]["param"], published(labels.log)) == ("output.category", [])
+    assert (await together(labels, "ann", 1, out_of_scope=True, also=[2, 3]))["out_of_scope"] == 3
+
+
+@under(second_opinion=True)
+async def test_together_is_one_opinion_on_each(labels: Any) -> None:
+    await together(labels, "ann", 1, output=HORN, also=[2, 3])
+    assert published(labels.log) == []
+    async with labels.client("ann") as ann:
+        assert (await ann.get(f"{REQUEST}/items/1")).json()["beside"] == [], "nobody is asked twice"
+    assert (await together(labels, "bob", 2, output=HORN, also=[1, 3]))["answered"] == 3

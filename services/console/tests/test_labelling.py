@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import pytest
+from tunewheel_console.labelling import HELD_SECONDS
 from tunewheel_contracts.events.monitoring import AlarmAnswer, TurnDecided
 from tunewheel_contracts.principal import Principal
 from tunewheel_runtime.identity.roles import Role
@@ -240,3 +242,49 @@ async def test_a_request_that_a_person_made_ends_with_its_last_prompt(
         told = (await ann.put(place, json={"out_of_scope": True})).json()
     assert told["state"] == "ended"
     assert (await ann.get(PLACE)).json()["requests"][-1]["outcome"] == "every prompt is done"
+
+
+async def test_an_answer_replaces_none_that_its_person_has_not_seen(labels: Any, ann: Any, log: Any) -> None:
+    seen = (await ann.get(f"{REQUEST}/items/1")).json()["version"]
+    async with labels.client("bob") as bob:
+        assert (await put(bob, 1, output=SOLAR, seen=seen)).status_code == 200
+    late = await put(ann, 1, output={"category": "battery"}, seen=seen)
+    assert (late.status_code, late.json()["error"]["param"]) == (409, "seen")
+    assert "by bob" in late.text
+    told = (await ann.get(f"{REQUEST}/items/1")).json()
+    assert (told["answered_by"], told["given_values"]) == ("bob", SOLAR)
+    assert (await put(ann, 1, output={"category": "battery"}, seen=told["version"])).status_code == 200
+    assert (await put(ann, 1, output=SOLAR)).status_code == 200, "a program may replace any answer"
+    assert [event.data.validated_by for event in published(log)] == ["bob", "ann", "ann"]
+
+
+async def test_two_who_answer_at_once_do_not_both_answer_the_same_item(labels: Any, log: Any) -> None:
+    async with labels.client("ann") as ann, labels.client("bob") as bob:
+        found = await asyncio.gather(*(put(one, 1, output=SOLAR, seen="none") for one in (ann, bob)))
+    assert sorted(one.status_code for one in found) == [200, 409]
+    assert len(published(log)) == 1
+
+
+async def test_two_people_are_asked_for_different_items_until_one_has_left_for_long(labels: Any) -> None:
+    now = 0.0
+    labels.labelling.clock = lambda: now
+    async with labels.client("ann") as ann, labels.client("bob") as bob:
+        assert (await ann.get(f"{REQUEST}/items/1")).json()["others"] == []
+        assert [(await one.get(REQUEST)).json()["next"] for one in (ann, bob)] == [1, 2]
+        told = (await bob.get(f"{REQUEST}/items/1")).json()
+        assert (told["others"], told["following"]) == (["ann"], 2)
+        now = HELD_SECONDS + 1
+        assert (await bob.get(REQUEST)).json()["next"] == 1
+
+
+async def test_a_skipped_item_comes_again_at_the_end_and_back_goes_the_way_back(ann: Any) -> None:
+    async def way(number: int) -> tuple[int | None, int | None]:
+        told = (await ann.get(f"{REQUEST}/items/{number}")).json()
+        return told["previous"], told["following"]
+
+    assert await way(1) == (None, 2)
+    assert (await put(ann, 2, output=SOLAR)).json()["next"] == 3
+    assert await way(3) == (2, 1)
+    assert (await put(ann, 3, output=SOLAR)).json()["next"] == 1, "it was skipped"
+    assert await way(1) == (None, None)
+    assert (await put(ann, 1, output=SOLAR)).json()["next"] is None

@@ -80,12 +80,22 @@ class LabelItem(Frozen):
     completion_id: str
     messages: tuple[ChatMessage, ...] = ()
     model_output: str | None = None
+    model_complaint: str | None = None
+    """Which requirement of the task the model's answer breaks."""
+    is_compared: bool = False
+    """Whether people compare answers to the question blind, so that ``model_output`` is left empty."""
+    version: str = "none"
+    """Changes whenever somebody answers the item; an answer that repeats it (``seen``) replaces no other."""
+    answered_by: str | None = None
+    answered_at: Timestamp | None = None
 
 
 class LabelProgress(LabelRequest):
     number: int
     """The item that was answered."""
     next: int | None = None
+    passed_over: tuple[int, ...] = ()
+    """Items of ``also`` that did not get the answer: they are not open, or of another topic."""
 
 
 LabelOutput = dict[str, Any] | str

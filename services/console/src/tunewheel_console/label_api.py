@@ -8,7 +8,7 @@ from http import HTTPStatus
 from typing import Annotated, Any, Self
 
 from fastapi import FastAPI, Query, Request
-from pydantic import model_validator
+from pydantic import Field, model_validator
 from tunewheel_contracts.errors import inconsistent
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.monitoring import LabelsRequested
@@ -18,7 +18,8 @@ from tunewheel_runtime.identity.guard import caller_of, needs
 from tunewheel_runtime.identity.roles import Role
 from tunewheel_runtime.refusals import Refused
 
-from tunewheel_console.label_form import fields_of
+from tunewheel_console.label_context import is_compared_blind, nearest, question_of, similar_answers
+from tunewheel_console.label_form import fields_of, values_of
 from tunewheel_console.label_queue import LabelQueue
 from tunewheel_console.labelling import Labelling
 from tunewheel_console.refusals import reviewer_of
@@ -35,6 +36,12 @@ class LabelAnswer(Strict):
     out_of_scope: bool = False
     answered_at: Timestamp | None = None
     """When the person gave the answer. It replaces no later one. None: now."""
+    seen: str | None = None
+    """The ``version`` of the item that the person saw. If somebody has answered since, the answer is refused
+    (409). None: it replaces any answer."""
+    also: Annotated[tuple[int, ...], Field(max_length=200)] = ()
+    """The numbers of other items of the same topic that get the same answer. Items that somebody has answered
+    meanwhile are passed over."""
 
     @model_validator(mode="after")
     def _one_of_two(self) -> Self:
@@ -65,9 +72,12 @@ def add_label_routes(api: FastAPI, state: ConsoleState, labelling: Labelling) ->
 
     @api.get(f"{LABELS}/{{request_id}}")
     @needs(Role.REVIEWER)
-    async def show_label_request(request: Request, project: str, request_id: str) -> dict[str, Any]:
+    async def show_label_request(
+        request: Request, project: str, request_id: str, reviewer: Reviewer = None
+    ) -> dict[str, Any]:
         """A request with its items, and the fields of an answer."""
-        queue = await labelling.open(project, request_id)
+        person = _asker(request, reviewer)
+        queue = await labelling.open(project, request_id, person)
         fields = fields_of(labelling.task_of(project))
         states = [queue.state_of(item) for item in queue.items]
         items = [
@@ -79,26 +89,32 @@ def add_label_routes(api: FastAPI, state: ConsoleState, labelling: Labelling) ->
             }
             for n, found in enumerate(states, 1)
         ]
-        caller = caller_of(request)
-        return progress(queue, labelling, reviewer_of(caller, None) if caller.principal else None) | {
+        return progress(queue, labelling, person) | {
             "items": items,
+            "second_opinion": queue.spec.second_opinion,
             "fields": [field.model_dump(mode="json") for field in fields],
         }
 
     @api.get(f"{LABELS}/{{request_id}}/items/{{number}}")
     @needs(Role.REVIEWER)
-    async def show_label_item(request: Request, project: str, request_id: str, number: int) -> dict[str, Any]:
-        """One prompt, as it was asked, and what the model answered."""
+    async def show_label_item(
+        request: Request, project: str, request_id: str, number: int, reviewer: Reviewer = None
+    ) -> dict[str, Any]:
+        """One prompt, as it was asked, and what the model answered, unless people compare answers to the same
+        question blind. Others are offered the prompt last from now on, for five minutes."""
+        person = _asker(request, reviewer)
+        queue = await labelling.open(project, request_id, person)
+        return await _shown(labelling, queue, number, person)
+
+    @api.get(f"{LABELS}/{{request_id}}/items/{{number}}/context")
+    @needs(Role.REVIEWER)
+    async def show_label_context(project: str, request_id: str, number: int) -> dict[str, Any]:
+        """Similar questions with the answers of experts, the most similar first; and what to ask
+        ``GET …/passages`` for, null if the project has no index of documents."""
         queue = await labelling.open(project, request_id)
-        found = queue.item(number)
-        return {
-            "number": number,
-            "of": len(queue.items),
-            "state": queue.state_of(found),
-            "completion_id": found.completion_id,
-            "messages": [message.model_dump(mode="json") for message in found.turns],
-            "model_output": found.output,
-        }
+        item, view = queue.item(number), state.projects[project]
+        similar = await similar_answers(queue, item, view, labelling.datasets)
+        return {"similar": similar, "search": question_of(item.messages) if view.index else None}
 
     @api.put(f"{LABELS}/{{request_id}}/items/{{number}}/answer")
     @needs(Role.REVIEWER)
@@ -113,15 +129,60 @@ def add_label_routes(api: FastAPI, state: ConsoleState, labelling: Labelling) ->
         """Answer a prompt, or say that nobody need answer. Another answer replaces this one."""
         caller, at = caller_of(request), body.answered_at
         person = reviewer_of(caller, reviewer)
-        queue = await labelling.open(project, request_id)
-        queue.check(number, at, person)
-        if body.out_of_scope:
-            queue = await labelling.leave_out(queue, number, person=person, caller=caller, at=at)
-        else:
-            output = _text(body.output)
-            queue = await labelling.answer(queue, number, output, person=person, caller=caller, at=at)
-        following = queue.next_after(number, person)
-        return progress(queue, labelling) | {"number": number, "next": following}
+        output = None if body.out_of_scope else _text(body.output)
+        async with labelling.answering:
+            queue = await labelling.open(project, request_id, person)
+            queue.check(number, at, person)
+            queue.check_seen(number, body.seen)
+            open_ = queue.beside(number, person)
+            together = [number, *(one for one in dict.fromkeys(body.also) if one in open_)]
+            for one in together:
+                labelling.check_form(queue, one, output)
+            for one in together:
+                queue = await labelling.answer(queue, one, output, person=person, caller=caller, at=at)
+        return progress(queue, labelling) | {
+            "number": number,
+            "next": queue.next_after(number, person),
+            "passed_over": [one for one in body.also if one not in together],
+        }
+
+
+async def _shown(labelling: Labelling, queue: LabelQueue, number: int, person: str | None) -> dict[str, Any]:
+    """Return a prompt as ``person`` sees it, who has it before them from now on."""
+    found, asked = queue.item(number), queue.request.data
+    fields, view = fields_of(labelling.task_of(asked.project)), labelling.state.projects[asked.project]
+    beside = [(n, question_of(queue.items[n - 1].messages)) for n in queue.beside(number, person)]
+    nearest_first = nearest(question_of(found.messages), [text for _, text in beside])
+    waiting = [one.request for one in view.reviews.waiting if one.request is not None]
+    is_blind = await is_compared_blind(found, waiting, labelling.store)
+    output, following = "" if is_blind else found.output, queue.next_after(number, person)
+    complaint = labelling.complaint(queue, number, output) if output else None
+    mark = queue.marks.get(found.completion_id)
+    return {
+        "number": number,
+        "of": len(queue.items),
+        "state": queue.state_of(found),
+        "version": queue.version_of(found),
+        "answered_by": mark.by if mark else None,
+        "answered_at": mark.at.isoformat() if mark else None,
+        "completion_id": found.completion_id,
+        "messages": [message.model_dump(mode="json") for message in found.turns],
+        "model_output": output,
+        "model_complaint": " ".join(complaint) if complaint else None,
+        "model_values": values_of(fields, output),
+        "is_compared": is_blind,
+        "given_values": values_of(fields, view.labels.given.get(found.completion_id, "")),
+        "beside": [{"number": beside[n][0], "question": beside[n][1]} for n, _ in nearest_first],
+        "others": labelling.hold(found, person) if person else [],
+        "previous": queue.before(number),
+        "following": following if following != number else None,
+    }
+
+
+def _asker(request: Request, reviewer: str | None) -> str | None:
+    """Return the name of the person; None: identity is open, and they did not say it."""
+    caller = caller_of(request)
+    return reviewer_of(caller, reviewer) if caller.principal or reviewer else None
 
 
 def told_of(request: Envelope[LabelsRequested], labelling: Labelling) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from tunewheel_contracts.fields import Frozen
@@ -39,6 +40,21 @@ def fields_of(task: TaskSpec) -> tuple[FormField, ...]:
         return (FormField(name=WHOLE, kind="json"),)
     required: Any = schema.get("required", ())
     return tuple(_field(name, part, required=name in required) for name, part in properties.items())
+
+
+def values_of(fields: Sequence[FormField], answer: str) -> dict[str, Any]:
+    """Return the values of the fields in ``answer``, by name; none if the answer does not have their form."""
+    from tunewheel_outputs.parsing import Unparsed, parse
+
+    if fields[0].name == WHOLE:
+        return {WHOLE: answer} if answer else {}
+    try:
+        value = parse(answer)
+    except Unparsed:
+        return {}
+    return (
+        {one.name: value[one.name] for one in fields if one.name in value} if isinstance(value, dict) else {}
+    )
 
 
 def _plain(task: TaskSpec) -> FormField:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -13,9 +14,11 @@ from tunewheel_contracts.events.monitoring import LabelsRequested
 from tunewheel_contracts.fields import Frozen, Sha256, SourceId, Timestamp
 from tunewheel_contracts.formats.drift_spec import LabelsSpec
 from tunewheel_contracts.formats.label_prompts import LabelPrompt
+from tunewheel_contracts.formats.spec import TaskSpec
 from tunewheel_runtime.refusals import Refused
 
 State = Literal["open", "answered", "out_of_scope", "settled", "erased"]
+ANSWERED = ("answered", "out_of_scope")
 
 
 class Mark(Frozen):
@@ -58,6 +61,10 @@ class LabelQueue:
     spec: LabelsSpec
     outcome: str | None
     """Why the labels are not needed any more; None while they are needed."""
+    order: tuple[int, ...]
+    """The numbers in the order in which people are asked (``order_of``)."""
+    held: frozenset[str] = frozenset()
+    """Completions that other people have before them now."""
     asks_on: bool = False
     """Whether settled prompts are open (``counted``)."""
 
@@ -91,16 +98,45 @@ class LabelQueue:
         return replace(self, asks_on=is_short and not counts["open"])
 
     def next_after(self, number: int, person: str | None = None) -> int | None:
-        """Return the next open prompt after ``number``, continuing from the beginning: first those that are
-        assigned to ``person``, and none that has the person's opinion. None: all are done."""
+        """Return the open prompt that follows ``number`` in the order; after the last one comes the first, so
+        that a skipped prompt comes again: first those that are assigned to ``person``, those that nobody else
+        has before them, and none that has the person's opinion. None: all are done."""
+        start = self.order.index(number) + 1 if number in self.order else 0
         numbers = [
             n
-            for n, item in enumerate(self.items, 1)
-            if self.state_of(item) == "open" and person not in self.labels_of(item)
+            for n in (*self.order[start:], *self.order[:start])
+            if self.state_of(self.items[n - 1]) == "open" and person not in self.labels_of(self.items[n - 1])
         ]
         names = {person, (person or "").partition(" (")[0]}  # assignees are named without their issuer too
         own = [n for n in numbers if not names.isdisjoint(self.spec.people_for(n))] or numbers
-        return next((n for n in own if n > number), own[0] if own else None)
+        free = [n for n in own if self.items[n - 1].completion_id not in self.held] or own
+        return next(iter(free), None)
+
+    def before(self, number: int) -> int | None:
+        """Return the prompt before ``number`` in the order; None: it is the first."""
+        place = self.order.index(number) if number in self.order else 0
+        shown = (n for n in reversed(self.order[:place]) if not self.items[n - 1].is_erased)
+        return next(shown, None)
+
+    def beside(self, number: int, person: str | None) -> list[int]:
+        """Return the other prompts of the same topic that ``person`` may answer too."""
+        own = self.item(number).completion_id
+        topic = next(
+            (one.completion_ids for one in self.request.data.clusters if own in one.completion_ids), ()
+        )
+        return [
+            n
+            for n, item in enumerate(self.items, 1)
+            if n != number
+            and item.completion_id in topic
+            and self.state_of(item) == "open"
+            and person not in self.labels_of(item)
+        ]
+
+    def version_of(self, item: LabelPrompt) -> str:
+        """Return a text that changes whenever somebody answers a prompt; ``none``: it has no answer."""
+        mark, state = self.marks.get(item.completion_id), self.state_of(item)
+        return f"{mark.at.isoformat()} {mark.by}" if mark else state if state in ANSWERED else "none"
 
     def item(self, number: int) -> LabelPrompt:
         """Return a prompt. Raises Refused if the number does not exist or its text was erased."""
@@ -111,6 +147,19 @@ class LabelQueue:
         if item.is_erased:
             raise Refused(HTTPStatus.GONE, "item", f"{number} was erased; go on with the next")
         return item
+
+    def check_seen(self, number: int, seen: str | None) -> None:
+        """Raise Refused if somebody answered a prompt after ``seen`` (``version_of``). None: replace any
+        answer."""
+        item = self.item(number)
+        if seen in (None, self.version_of(item)):
+            return
+        mark = self.marks.get(item.completion_id)
+        who = f"by {mark.by} at {mark.at:%H:%M} UTC" if mark else "elsewhere"
+        reason = (
+            f"is not the present answer: item {number} was answered {who} meanwhile; send again to replace it"
+        )
+        raise Refused(HTTPStatus.CONFLICT, "seen", reason)
 
     def check(self, number: int, given_at: datetime | None, person: str) -> None:
         """Raise Refused if an answer of ``given_at`` would replace a later one, or one from elsewhere, or a
@@ -123,9 +172,38 @@ class LabelQueue:
             raise Refused(HTTPStatus.UNPROCESSABLE_ENTITY, "answered_at", "lies in the future; leave it out")
         own = (one for one in self.opinions if (one.completion_id, one.by) == (item.completion_id, person))
         at = mark.at if mark else next((one.at for one in own), None)
-        if at > given_at if at else self.state_of(item) in ("answered", "out_of_scope"):
+        if at > given_at if at else self.state_of(item) in ANSWERED:
             since = f"at {at:%Y-%m-%d %H:%M} UTC" if at else "elsewhere"
             reason = (
                 f"is before the answer that item {number} has: it was answered {since}; that answer stays"
             )
             raise Refused(HTTPStatus.CONFLICT, "answered_at", reason)
+
+
+def order_of(
+    items: Sequence[LabelPrompt], topics: Sequence[Sequence[str]], task: TaskSpec
+) -> tuple[int, ...]:
+    """Return the numbers of ``items``, those first whose model answer is likely wrong: answers that break the
+    task's form, then labels that differ from the label of most answers to the same topic, then the others,
+    the most typical first. ``topics``: the completion ids of each topic."""
+    from tunewheel_outputs.form import AnswerForm
+    from tunewheel_outputs.labels import label_of
+    from tunewheel_outputs.texts import said_before
+
+    form, labels = AnswerForm(task), {item.completion_id: label_of(item.output, task) for item in items}
+    usual = dict[str, str]()
+    for topic in topics:
+        counts = Counter(label for name in topic if (label := labels.get(name)) is not None)
+        for label, count in counts.most_common(1):
+            if 2 * count > counts.total():
+                usual |= dict.fromkeys(topic, label)
+
+    def doubt(item: LabelPrompt) -> int:
+        if not item.output:  # it is not known, such as that of a rating
+            return 0
+        if not form.is_valid(item.output, said_before(item.messages)):
+            return 2
+        label = labels[item.completion_id]
+        return int(label is not None and label != usual.get(item.completion_id, label))
+
+    return tuple(sorted(range(1, len(items) + 1), key=lambda n: (-doubt(items[n - 1]), n)))

@@ -6,10 +6,12 @@ kept in the store, without texts, so that labelling continues after a restart or
 
 from __future__ import annotations
 
+import asyncio
 import json
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any, Literal
@@ -28,9 +30,13 @@ from tunewheel_runtime.refusals import Refused
 from tunewheel_runtime.store import ObjectStore
 
 from tunewheel_console.actions import Actions
-from tunewheel_console.label_queue import LabelQueue, Mark, Opinion
+from tunewheel_console.control.dataset_files import DatasetFiles
+from tunewheel_console.label_queue import LabelQueue, Mark, Opinion, order_of
 from tunewheel_console.project import Project
 from tunewheel_console.state import ConsoleState
+
+HELD_SECONDS = 300.0
+"""For how long a prompt that somebody looks at is offered to others last."""
 
 
 @dataclass
@@ -42,6 +48,14 @@ class Labelling:
     store: ObjectStore
     refresh: Callable[[], Awaitable[None]]
     """Reads the log to its current end."""
+    clock: Callable[[], float] = time.monotonic
+    answering: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
+    """Held from the look at a prompt's state until its answer is marked."""
+    _held: dict[str, tuple[str, float]] = field(default_factory=dict[str, tuple[str, float]], init=False)
+    """By person, the completion that they looked at last, and when."""
+
+    def __post_init__(self) -> None:
+        self.datasets = DatasetFiles(self.store)
 
     def task_of(self, project: str) -> TaskSpec:
         """Return the task, which defines the form of answers. Raises Refused if the project is not
@@ -55,8 +69,8 @@ class Labelling:
             raise Refused(HTTPStatus.CONFLICT, "project", f"{project} is not declared; declare its spec")
         return view.spec
 
-    async def open(self, project: str, request_id: str) -> LabelQueue:
-        """Read a request with its prompts and their states.
+    async def open(self, project: str, request_id: str, person: str | None = None) -> LabelQueue:
+        """Read a request with its prompts and their states, as ``person`` is asked for them.
 
         Raises:
             Refused: there is no such request, or its prompts are not in the store.
@@ -70,17 +84,38 @@ class Labelling:
             reason = f"{project} has no request for labels {request_id}; list its requests"
             raise Refused(HTTPStatus.NOT_FOUND, "request_id", reason)
         view, request = found
+        items, spec = await self._read_prompts(request.data), self.spec_of(project)
+        for item in items:
+            if item.is_erased:
+                view.labels.given.pop(item.completion_id, None)
         return LabelQueue(
             request=request,
-            items=await self._read_prompts(request.data),
+            items=items,
             marks=await self._marks(project, request_id),
             answered=frozenset(view.labels.answered),
             outside=frozenset(view.labels.outside),
             opinions=await self._opinions(project, request_id),
             settled=view.labels.settled(request_id),
-            spec=self.spec_of(project).drift.labels,
+            spec=spec.drift.labels,
             outcome=view.labels.outcome_of(request_id),
+            order=order_of(items, [one.completion_ids for one in request.data.clusters], spec.task),
+            held=self._held_by_others(person),
         ).counted()
+
+    def hold(self, item: LabelPrompt, person: str) -> list[str]:
+        """Note that ``person`` has a prompt before them, and return who else has."""
+        key = item.completion_id
+        others = [who for who, name in self._holds() if name == key and who != person]
+        self._held[person] = key, self.clock()
+        return others
+
+    def _holds(self) -> list[tuple[str, str]]:
+        since = self.clock() - HELD_SECONDS
+        self._held = {who: held for who, held in self._held.items() if held[1] >= since}
+        return [(who, name) for who, (name, _) in self._held.items()]
+
+    def _held_by_others(self, person: str | None) -> frozenset[str]:
+        return frozenset(name for who, name in self._holds() if who != person)
 
     async def done(self, asked: LabelsRequested) -> Counter[str]:
         """Return how many prompts of a request were answered or left out, without reading the prompts."""
@@ -93,17 +128,27 @@ class Labelling:
             done[state] += len((elsewhere - marks.keys()).intersection(asked.completion_ids))
         return done
 
+    def complaint(self, queue: LabelQueue, number: int, output: str) -> tuple[str, str] | None:
+        """Return field and reason if ``output`` does not have the task's form. Raises Refused: no such
+        prompt."""
+        from tunewheel_outputs.complaints import answer_complaint
+        from tunewheel_outputs.texts import said_before
+
+        asked = said_before(queue.item(number).messages)
+        return answer_complaint(self.task_of(queue.request.data.project), output, asked)
+
     async def answer(
         self,
         queue: LabelQueue,
         number: int,
-        output: str,
+        output: str | None,
         *,
         person: str,
         caller: Caller,
         at: datetime | None = None,
     ) -> LabelQueue:
-        """Publish ``output`` as the right answer to a prompt. Once this returns, the answer is kept.
+        """Publish ``output`` as the right answer to a prompt. None: the prompt is out of the task's scope, an
+        example without an answer, on which nothing is trained. Once this returns, the answer is kept.
 
         A later answer to the same prompt, by any person, replaces this one. ``at``: when the person gave it;
         None: now.
@@ -112,28 +157,21 @@ class Labelling:
             Refused: the answer does not have the task's form (the field is named), or there is no such
             prompt. TransientError: the broker or the store is away; try again.
         """
-        from tunewheel_outputs.complaints import answer_complaint
         from tunewheel_outputs.labels import label_of
-        from tunewheel_outputs.texts import said_before
 
-        item, asked = queue.item(number), queue.request.data
-        task = self.task_of(asked.project)
-        if (complaint := answer_complaint(task, output, said_before(item.messages))) is not None:
-            raise Refused(HTTPStatus.UNPROCESSABLE_ENTITY, *complaint)
-        label = label_of(output, task)
-        return await self._said(queue, item, _as_answer(task, output), label or output, person, caller, at)
+        self.check_form(queue, number, output)
+        item = queue.item(number)
+        if output is None:
+            return await self._said(queue, item, None, OUT_OF_SCOPE, person, caller, at)
+        task = self.task_of(queue.request.data.project)
+        label = label_of(output, task) or output
+        return await self._said(queue, item, _as_answer(task, output), label, person, caller, at)
 
-    async def leave_out(
-        self, queue: LabelQueue, number: int, *, person: str, caller: Caller, at: datetime | None = None
-    ) -> LabelQueue:
-        """Publish that a prompt is out of the task's scope: an example without an answer, on which nothing is
-        trained.
-
-        Raises:
-            Refused: there is no such prompt.
-            TransientError: the broker or the store is away.
-        """
-        return await self._said(queue, queue.item(number), None, OUT_OF_SCOPE, person, caller, at)
+    def check_form(self, queue: LabelQueue, number: int, output: str | None) -> None:
+        """Raise Refused if there is no such prompt, or ``output`` does not have the task's form."""
+        queue.item(number)
+        if output is not None and (found := self.complaint(queue, number, output)) is not None:
+            raise Refused(HTTPStatus.UNPROCESSABLE_ENTITY, *found)
 
     async def _said(
         self,

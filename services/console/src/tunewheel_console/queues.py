@@ -3,6 +3,7 @@ requests for labels. Pure."""
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -23,6 +24,8 @@ from tunewheel_contracts.events.evaluation import (
 from tunewheel_contracts.events.lifecycle import Stage
 from tunewheel_contracts.events.monitoring import DriftResolved, LabelsRequested, TurnDecided
 from tunewheel_contracts.events.production import RolloutJudged
+from tunewheel_contracts.events.upstream import ExamplePublished
+from tunewheel_contracts.formats.label_prompts import LABEL_REQUEST
 from tunewheel_contracts.formats.review import pair_id
 from tunewheel_contracts.principal import Trust
 from tunewheel_wheel.models import STEPS, Models, stage_after
@@ -218,6 +221,9 @@ class LabelRequests:
     records are not read."""
     outside: set[str] = field(default_factory=set[str])
     """The same for completions that an expert has called out of scope."""
+    given: dict[str, str] = field(default_factory=dict[str, str])
+    """By completion, the latest answer that was given to a request, as far as it is known. It is in memory
+    only, and shown only beside a prompt that was not erased."""
     _resolved: dict[str, str] = field(default_factory=dict[str, str])
     """By alarm, why it was resolved."""
     _decided: Envelope[TurnDecided] | None = None
@@ -241,6 +247,13 @@ class LabelRequests:
                 )
                 told.add(data.source_id)
                 other.discard(data.source_id)
+                if LABEL_REQUEST in data.attributes:
+                    self.given[data.source_id] = data.output or ""
+            case ExamplePublished() as data if LABEL_REQUEST in data.attributes:
+                output = data.output
+                self.given[data.example_id] = (
+                    output if isinstance(output, str) else json.dumps(output, ensure_ascii=False)
+                )
             case DriftResolved() as data:
                 self._resolved[data.alarm_id] = data.reason
             case _:

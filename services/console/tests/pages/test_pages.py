@@ -264,12 +264,42 @@ async def test_a_prompt_is_answered_in_a_form_with_a_field_for_each_property(loo
     )
     assert re.search(r'data-kind="(text|json)"', page)
     assert "My roof panel 1 hums." in (await look("/projects/desk/labels/alarm-1?item=2")).text
-    assert "No prompt is left" in (await look("/projects/desk/labels/alarm-1?item=end")).text
+    assert "Question 1 is open yet" in (await look("/projects/desk/labels/alarm-1?item=end")).text
+
+
+@pytest.mark.parametrize(
+    ("query", "checked", "text"), [("", [], ""), ("&correct=yes", ["battery"], "It is charged.")]
+)
+async def test_the_models_answer_fills_the_form_of_who_corrects_it(
+    look: Any, state: Any, desk: Any, store: Any, query: str, checked: list[str], text: str
+):
+    properties = {"category": {"enum": ["battery", "solar"]}, "reply": {"type": "string"}}
+    state.apply(desk.declared(output_schema={"type": "object", "properties": properties}))
+    kept = json.loads(await store.read("prompts.json"))
+    kept["items"][0]["output"] = '{"category": "battery", "reply": "It is charged."}'
+    await store.replace("prompts.json", json.dumps(kept).encode())
+    page = (await look(f"/projects/desk/labels/alarm-1?item=1{query}")).text
+    assert re.findall(r'value="&#34;(\w+)&#34;" checked', page) == checked
+    assert re.findall(r'data-kind="text"[^>]*>([^<]*)</textarea>', page) == [text]
+    assert 'name="accept"' in page
+
+
+async def test_similar_questions_stand_beside_a_prompt_but_not_when_only_counts_are_drawn(
+    look: Any, state: Any, desk: Any
+):
+    said = {"attributes": {"label_request": "alarm-1"}, "validated_by": "bob"}
+    named = {"example_id": "cmpl-1", "input": "q", "output": "a loose screw"}
+    state.apply(desk.say("example.published", **named, **said))
+    for query, is_shown in (("?item=1", True), ("?item=1&part=live", False)):
+        page = await look(f"/projects/desk/labels/alarm-1{query}")
+        assert ("a loose screw" in page.text) is is_shown, query
+        assert "My roof panel 0 hums." in page.text
 
 
 async def test_a_review_shows_two_answers_and_not_whose_they_are(look: Any):
     page = (await look("/projects/desk/reviews/rev-1")).text
-    assert {"new", "old"} == set(re.findall(r"<pre[^>]*>(new|old) \d</pre>", page))
+    shown = re.findall(r"<pre[^>]*><mark>(new|old)</mark><span class=same> \d</span></pre>", page)
+    assert {"new", "old"} == set(shown)
     assert "desk-1" not in page
     assert "desk-0" not in page
     assert re.findall(r'name="choice" value="(\w+)"', page) == ["left", "same", "right"]

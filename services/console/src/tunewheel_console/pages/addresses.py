@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import parse_qsl, quote
 
 from fastapi import FastAPI
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
@@ -31,6 +31,8 @@ HEADERS = {"content-security-policy": POLICY, "cache-control": "no-store", "refe
 PROJECT = "/v1/projects/{project}"
 FEW = "?limit=5"
 """How many of a list a page shows that is about something else."""
+LONGEST_QUESTION = 4_000
+"""How many characters of a question the search for passages takes."""
 PASSED = frozenset(
     {
         "after",
@@ -96,8 +98,20 @@ def _difference(found: Mapping[str, Any]) -> str | None:
     return f"{version['previous']}/diff/{version['dataset_id']}" if version.get("previous") else None
 
 
-def _queue(noun: str, name: str) -> Address:
-    """Return the page on which people answer one item after the other."""
+def _context(found: Mapping[str, Any], query: Mapping[str, str]) -> str | None:
+    """Return what is shown beside a question; not when a page is drawn anew for its counts (``part``)."""
+    is_shown = "item" in found and "part" not in query
+    return f"{PROJECT}/labels/{{request_id}}/items/{found['item']['number']}/context" if is_shown else None
+
+
+def _passages(found: Mapping[str, Any], _: Mapping[str, str]) -> str | None:
+    """Return the search for passages, if the project has documents."""
+    question = found.get("context", {}).get("search")
+    return f"{PROJECT}/passages?question={quote(question[:LONGEST_QUESTION], safe='')}" if question else None
+
+
+def _queue(noun: str, name: str, **beside: Question) -> Address:
+    """Return the page on which people answer one item after the other, and what is shown beside it."""
     path = f"{PROJECT}/{noun}/{{{name}}}"
 
     def item(found: Mapping[str, Any], query: Mapping[str, str]) -> str | None:
@@ -105,7 +119,7 @@ def _queue(noun: str, name: str) -> Address:
         return f"{path}/items/{quote(str(number), safe='')}" if number and number != "end" else None
 
     address, template = f"/projects/{{project}}/{noun}/{{{name}}}", f"{noun.removesuffix('s')}_item"
-    return Address(address, template, {"it": path, "item": item}, live=False, role=Role.REVIEWER)
+    return Address(address, template, {"it": path, "item": item} | beside, role=Role.REVIEWER)
 
 
 ADDRESSES = (
@@ -157,7 +171,7 @@ ADDRESSES = (
         {"it": f"{PROJECT}/completions/{{completion_id}}"}, role=Role.REVIEWER,
     ),
     _list("labels", Role.REVIEWER),
-    _queue("labels", "request_id"),
+    _queue("labels", "request_id", context=_context, passages=_passages),
     _list("reviews", Role.REVIEWER),
     _queue("reviews", "review_id"),
     _list("commands"),
@@ -220,7 +234,7 @@ def _add(api: FastAPI, address: Address) -> None:
             if path is None:
                 continue
             asked, _, own = path.partition("?")
-            options = dict(part.split("=") for part in own.split("&")) if own else passed
+            options = dict(parse_qsl(own)) if own else passed
             try:
                 found[name] = await ask(api, request, asked.format(**request.path_params), options)
             except NotAnswered as error:

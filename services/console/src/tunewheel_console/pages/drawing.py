@@ -17,6 +17,7 @@ from tunewheel_runtime.identity.guard import caller_of
 from tunewheel_runtime.identity.roles import Role
 
 from tunewheel_console.login_page import root_of
+from tunewheel_console.pages.differences import marked
 from tunewheel_console.sessions import session_of
 
 NOUNS = (
@@ -69,6 +70,7 @@ def _templates() -> Environment:
         when=when, lasting=lasting, figure=figure, percent=percent, words=words, pretty=pretty,
         short=short, named=named,
     )  # fmt: skip
+    made.globals["marked"] = marked
     return made
 
 

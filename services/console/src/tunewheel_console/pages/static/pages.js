@@ -3,6 +3,7 @@
 "use strict";
 
 const AGAIN_MS = 1000;
+const LIVE_MS = 3000;
 const CONNECT_AGAIN_MS = 5000;
 
 function drawChart(element) {
@@ -107,6 +108,47 @@ function output(form) {
   return plain ? String(answer[""] ?? "") : answer;
 }
 
+function labelOf(form, submitter) {
+  const body = form.dataset.seen ? { seen: form.dataset.seen } : {};
+  if (submitter?.value === "also") body.also = new FormData(form).getAll("also").map(Number);
+  if (submitter?.name === "out_of_scope") return { ...body, out_of_scope: true };
+  return { ...body, output: submitter?.name === "accept" ? submitter.value : output(form) };
+}
+
+// What somebody types or chooses stays in the tab until it is saved: neither the end of a session nor another page loses it.
+const draftOf = (form) => `draft ${form.dataset.draft}`;
+
+function keepDraft(event) {
+  const form = event.target.closest("form[data-draft]");
+  if (form) sessionStorage.setItem(draftOf(form), JSON.stringify([...new FormData(form)]));
+}
+
+function restoreDraft(form) {
+  form.before = JSON.stringify([...new FormData(form)]);
+  form.querySelector("output").textContent = sessionStorage.getItem("say") ?? "";
+  sessionStorage.removeItem("say");
+  const kept = JSON.parse(sessionStorage.getItem(draftOf(form)));
+  if (!kept) return;
+  for (const field of form.elements) {
+    const values = kept.filter(([name]) => name === field.name).map(([, value]) => value);
+    if (field.type === "checkbox") field.checked = values.includes(field.value);
+    else if (field.type === "radio") field.checked = values.length ? values.includes(field.value) : field.checked;
+    else if (values[0]) field.value = values[0];
+  }
+  form.querySelector("output").textContent ||= "not saved yet: what you had typed here before";
+}
+
+function logInAgain() {
+  sessionStorage.setItem("return", location.href);
+  location.reload();
+}
+
+function comeBack() {
+  const left = sessionStorage.getItem("return");
+  sessionStorage.removeItem("return");
+  if (left && left !== location.href) location.replace(left);
+}
+
 async function answer(event) {
   const form = event.target;
   const path = form.dataset.answer ?? form.dataset.review;
@@ -120,11 +162,14 @@ async function answer(event) {
   try {
     const body = form.dataset.review
       ? { choice: event.submitter.value, reasons: new FormData(form).getAll("reasons"), corrected: form.corrected?.value.trim() || null }
-      : event.submitter?.name === "out_of_scope" ? { out_of_scope: true } : { output: output(form) };
+      : labelOf(form, event.submitter);
     const sent = await fetch(path, { method: "PUT", headers, body: JSON.stringify(body) });
-    if (sent.status === 401) return location.reload();
+    if (sent.status === 401) return logInAgain();
     const told = await sent.json();
+    if (told.error?.param === "seen") form.dataset.seen = "";  // they know now: the next time it replaces
     if (!sent.ok) throw new Error(told.error.message);
+    sessionStorage.removeItem(draftOf(form));
+    if (told.passed_over?.length) sessionStorage.setItem("say", `left out, since others answered them meanwhile: ${told.passed_over.join(", ")}`);
     if (form.then) return location.assign(form.then);
     const of = Number(form.dataset.number);
     const next = form.dataset.review && of < told.items ? of + 1 : told.next ?? "end";
@@ -170,9 +215,9 @@ function press(event) {
   if (event.ctrlKey) return;
   if (key === "Enter" && form.dataset.order) return form.requestSubmit();
   const choices = form.dataset.answer ? [...form.querySelectorAll("[type=radio]")] : [];
-  const target = form.querySelector(`[data-key="${CSS.escape(key)}"]`)
+  const shown = (one) => one.checkVisibility();  // not in what is folded
+  const target = [...form.querySelectorAll(`[data-key="${CSS.escape(key)}"]`)].find(shown)
     ?? choices[Number(key) - 1]
-    ?? (key === "o" ? form.querySelector("[name=out_of_scope]") : null)
     ?? form.querySelector(`[data-toggle="${CSS.escape(key)}"] summary`);
   const field = form.querySelector(`[data-focus="${CSS.escape(key)}"]`);
   if (!target && !field) return;
@@ -181,11 +226,14 @@ function press(event) {
 }
 
 async function refresh() {
-  const answer = await fetch(location.href, { headers: { accept: "text/html" } });
-  if (answer.status === 401) return location.reload();
+  const part = document.querySelector("#live") ? "#live" : "main";  // a form that somebody fills in stays as it is
+  const address = new URL(location.href);
+  if (part === "#live") address.searchParams.set("part", "live");
+  const answer = await fetch(address, { headers: { accept: "text/html" } });
+  if (answer.status === 401) return logInAgain();
   if (!answer.ok) return;
-  const fresh = new DOMParser().parseFromString(await answer.text(), "text/html").querySelector("main");
-  Idiomorph.morph(document.querySelector("main"), fresh, {
+  const fresh = new DOMParser().parseFromString(await answer.text(), "text/html").querySelector(part);
+  Idiomorph.morph(document.querySelector(part), fresh, {
     ignoreActiveValue: true,
     callbacks: {
       beforeNodeMorphed: (old, next) => {
@@ -211,7 +259,7 @@ async function soon() {
   if (drawing) return;
   drawing = true;
   while (due) {
-    await new Promise((done) => setTimeout(done, AGAIN_MS));
+    await new Promise((done) => setTimeout(done, document.querySelector("#live") ? LIVE_MS : AGAIN_MS));
     due = false;
     await refresh().catch(() => {});  // the console is away; the next connection asks again
   }
@@ -242,7 +290,10 @@ document.addEventListener("submit", send);
 document.addEventListener("submit", answer);
 document.addEventListener("click", leave);
 document.addEventListener("keydown", press);
-for (const form of document.querySelectorAll("form[data-review]")) form.before = JSON.stringify([...new FormData(form)]);
+document.addEventListener("input", keepDraft);
+document.querySelector("form[action$=logout]")?.addEventListener("submit", () => sessionStorage.clear());
+document.querySelectorAll("form[data-draft]").forEach(restoreDraft);
+comeBack();
 document.querySelector("nav.project [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });  // on a narrow page
 follow(document.querySelector("main"));
 drawPictures();
