@@ -56,7 +56,7 @@ def test_other_answers_are_one_field(spec: dict[str, Any], kind: str) -> None:
 @pytest.mark.parametrize(
     ("schema", "answer", "values"),
     [
-        (SCHEMA, '{"category": 2, "urgent": false, "more": 1}', {"category": 2, "urgent": False}),
+        (SCHEMA, '{"category": 2, "urgent": false, "more": 1}', {"category": 2, "urgent": False, "more": 1}),
         (SCHEMA, '```json\n{"category": "billing"}\n```', {}),
         (SCHEMA, "[1]", {}),
         (SCHEMA, "no JSON", {}),

@@ -43,7 +43,8 @@ def fields_of(task: TaskSpec) -> tuple[FormField, ...]:
 
 
 def values_of(fields: Sequence[FormField], answer: str) -> dict[str, Any]:
-    """Return the values of the fields in ``answer``, by name; none if the answer does not have their form."""
+    """Return the properties of ``answer``, or the answer itself as that of ``WHOLE``; none if it does not
+    have the form of ``fields``."""
     from tunewheel_outputs.parsing import Unparsed, parse
 
     if fields[0].name == WHOLE:
@@ -52,9 +53,7 @@ def values_of(fields: Sequence[FormField], answer: str) -> dict[str, Any]:
         value = parse(answer)
     except Unparsed:
         return {}
-    return (
-        {one.name: value[one.name] for one in fields if one.name in value} if isinstance(value, dict) else {}
-    )
+    return value if isinstance(value, dict) else {}
 
 
 def _plain(task: TaskSpec) -> FormField:

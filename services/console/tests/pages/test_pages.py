@@ -24,6 +24,7 @@ from tunewheel_console.feed import Feed
 from tunewheel_console.label_api import add_label_routes
 from tunewheel_console.labelling import Labelling
 from tunewheel_console.letters import Letters
+from tunewheel_console.pages import addresses
 from tunewheel_console.pages.addresses import ADDRESSES, add_pages
 from tunewheel_console.review_api import add_review_routes
 from tunewheel_console.reviewing import Reviewing
@@ -282,6 +283,16 @@ async def test_the_models_answer_fills_the_form_of_who_corrects_it(
     assert re.findall(r'value="&#34;(\w+)&#34;" checked', page) == checked
     assert re.findall(r'data-kind="text"[^>]*>([^<]*)</textarea>', page) == [text]
     assert 'name="accept"' in page
+    assert "<dd>It is charged.</dd>" in page
+
+
+async def test_a_question_whose_answers_are_compared_shows_no_answer_of_the_model(
+    look: Any, state: Any, desk: Any, store: Any
+):
+    for is_compared in (False, True):
+        page = (await look("/projects/desk/labels/alarm-1?item=1")).text
+        assert ("battery" in page, "without knowing whose" in page) == (not is_compared, is_compared)
+        state.apply(await desk.stored_pairs(store))
 
 
 async def test_similar_questions_stand_beside_a_prompt_but_not_when_only_counts_are_drawn(
@@ -294,6 +305,30 @@ async def test_similar_questions_stand_beside_a_prompt_but_not_when_only_counts_
         page = await look(f"/projects/desk/labels/alarm-1{query}")
         assert ("a loose screw" in page.text) is is_shown, query
         assert "My roof panel 0 hums." in page.text
+
+
+async def test_what_documents_say_about_a_question_stands_beside_it(
+    look: Any, state: Any, desk: Any, store: Any, monkeypatch: pytest.MonkeyPatch
+):
+    kept, asked, ask = json.loads(await store.read("prompts.json")), list[Any](), addresses.ask
+    kept["items"][0]["messages"] = [{"role": "user", "content": "50% off & a=b? #1"}]
+    await store.replace("prompts.json", json.dumps(kept).encode())
+
+    async def searched(api: Any, request: Any, path: str, query: Any) -> Any:
+        if not path.endswith("/desk/passages"):
+            return await ask(api, request, path, query)
+        asked.append(query)
+        told = {"document_id": "sop-1", "title": "Discounts", "heading": ""}
+        return {"passages": [told | {"text": f"passage {fit}", "passes": fit} for fit in (True, False)]}
+
+    monkeypatch.setattr(addresses, "ask", searched)
+    assert "passage True" not in (await look("/projects/desk/labels/alarm-1?item=1")).text, "no documents"
+    state.projects["desk"].index = object()
+    page = (await look("/projects/desk/labels/alarm-1?item=1")).text
+    assert asked == [{"question": "50% off & a=b? #1"}]
+    assert ("passage True" in page, "passage False" in page) == (True, False), "as far as the model gets them"
+    await look("/projects/desk/labels/alarm-1?item=1&part=live")
+    assert len(asked) == 1
 
 
 async def test_a_review_shows_two_answers_and_not_whose_they_are(look: Any):
