@@ -58,7 +58,7 @@ async def test_similar_questions_come_from_trained_expert_rows_and_from_this_que
         row("near", "Why does my roof panel hum?", "a loose screw"),
         row("guess", "Why does my roof panel hum at night?", "wind", trust="unverified"),
         row("far", "Where is my parcel?", "in Bonn"),
-        *(row(f"r-{n}", f"A roof panel squeaks {n + 5}", f"answer {n}") for n in range(SIMILAR)),
+        *(row(f"r-{n}", f"My roof panel 0 hums, day {n + 5}", f"answer {n}") for n in range(3)),
     ]
     held_out = [row("held", QUESTION, "what models are judged by")]
     _, ref = await put_dataset(store, desk.spec(), dataset_id="ds-1", train=trained, holdout=held_out)
@@ -66,14 +66,14 @@ async def test_similar_questions_come_from_trained_expert_rows_and_from_this_que
     labels.state.apply(desk.event(versioned.data.model_copy(update={"manifest": ref})))
     await put(ann, 2, output=SOLAR)
     told = (await ann.get(f"{REQUEST}/items/1/context")).json()["similar"]
-    assert len(told) == SIMILAR
-    assert told[0] == {
-        "question": "My roof panel 1 hums.", "answer": json.dumps(SOLAR), "from": "this queue",
-        "similarity": told[0]["similarity"],
-    }  # fmt: skip
-    assert [one["similarity"] for one in told] == sorted((one["similarity"] for one in told), reverse=True)
-    answers = {one["answer"] for one in told}
-    assert not answers & {"wind", "in Bonn", "what models are judged by"}
+    fits = [one.pop("similarity") for one in told]
+    assert fits == sorted(fits, reverse=True)
+    (given,) = [one for one in told if one["from"] == "this queue"]
+    assert given == {"question": "My roof panel 1 hums.", "answer": json.dumps(SOLAR), "from": "this queue"}
+    answers = {one["answer"] for one in told if one["from"] == "the dataset"}
+    assert answers == {"answer 0", "answer 1", "answer 2", "a loose screw"}
+    await put(ann, 3, output=SOLAR)
+    assert len((await ann.get(f"{REQUEST}/items/1/context")).json()["similar"]) == SIMILAR
 
 
 async def test_an_answer_is_not_shown_beside_others_once_its_question_was_erased(

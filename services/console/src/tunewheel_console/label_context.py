@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 SIMILAR = 5
 """How many similar questions are shown."""
-LEAST_SIMILAR = 0.15
+LEAST_SIMILAR = 0.1
 ROWS = 5_000
 """How many rows of a dataset version are compared with a question."""
 COMPARED_WORDS = 200
