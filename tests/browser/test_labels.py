@@ -7,17 +7,18 @@ from typing import Any
 
 import httpx
 import pytest
+from playwright.async_api import Page
 from tunewheel_contracts import topics
 from tunewheel_contracts.event import new_event
 from tunewheel_contracts.events.monitoring import LabelCluster, LabelsRequested
 from tunewheel_contracts.formats.dataset import ChatMessage
 from tunewheel_contracts.formats.label_prompts import LabelPrompt, LabelPrompts
 from tunewheel_runtime.store import ObjectStore
+from tunewheel_testing.browser import becomes, until, value
 from tunewheel_testing.specs import declared
 
 from ..integration.bus import PATIENCE_SECONDS, Bus
 from .console_process import Console
-from .devtools import Tab
 
 pytestmark = [pytest.mark.integration, pytest.mark.nightly("browsers")]
 
@@ -60,38 +61,38 @@ async def published(bus: Bus, project: str, count: int) -> dict[str, Any]:
 
 
 async def test_keys_answer_correct_skip_go_back_and_answer_a_topic_at_once(
-    console: Console, tab: Tab, bus: Bus, project: str
+    console: Console, tab: Page, bus: Bus, project: str
 ):
     path = await asked(console, bus, project, prompts=6)
-    await tab.open(await console.link(console.let_in(project, "reviewer")))
-    await tab.until("1 for labels")
-    await tab.open(f"{console.url}/{path}")
-    await tab.becomes(SHOWN.format(1))
-    await tab.press("a")
-    await tab.becomes(SHOWN.format(2))
-    await tab.until("1 of 6 answered", "about")
+    await tab.goto(await console.link(console.let_in(project, "reviewer")))
+    await until(tab, "1 for labels")
+    await tab.goto(f"{console.url}/{path}")
+    await becomes(tab, SHOWN.format(1))
+    await tab.keyboard.press("a")
+    await becomes(tab, SHOWN.format(2))
+    await until(tab, "1 of 6 answered", "about")
     for key, number in (("s", 3), ("ArrowLeft", 2), ("c", 2)):
-        await tab.press(key)
-        await tab.becomes(SHOWN.format(number))
-        await tab.becomes(f"{REPLY} === '{'ring' if key == 'c' else ''}'")
-    await tab.press("e")
-    await tab.call("Input.insertText", text=" twice")
+        await tab.keyboard.press(key)
+        await becomes(tab, SHOWN.format(number))
+        await becomes(tab, f"{REPLY} === '{'ring' if key == 'c' else ''}'")
+    await tab.keyboard.press("e")
+    await tab.keyboard.insert_text(" twice")
     for key in ("Escape", "2", "p"):  # p belongs to what is folded
-        await tab.press(key)
-    await tab.evaluate("document.querySelector('[name=publish]:not([hidden])').click()")
-    await tab.becomes(SHOWN.format(3))
-    await tab.press("s")
-    await tab.becomes(SHOWN.format(4))
-    await tab.press("b")
-    await tab.until("question 5", "question 6")
-    await tab.evaluate("document.querySelector('[name=also][value=\"5\"]').click()")
-    await tab.press("O")
-    await tab.becomes(SHOWN.format(5))
-    await tab.press("o")
-    await tab.becomes(SHOWN.format(3))
-    await tab.press("1")
-    await tab.evaluate("document.querySelector('[name=publish]:not([hidden])').click()")
-    await tab.until("3 of 6 answered", "No prompt is left")
+        await tab.keyboard.press(key)
+    await value(tab, "document.querySelector('[name=publish]:not([hidden])').click()")
+    await becomes(tab, SHOWN.format(3))
+    await tab.keyboard.press("s")
+    await becomes(tab, SHOWN.format(4))
+    await tab.keyboard.press("b")
+    await until(tab, "question 5", "question 6")
+    await value(tab, "document.querySelector('[name=also][value=\"5\"]').click()")
+    await tab.keyboard.press("O")
+    await becomes(tab, SHOWN.format(5))
+    await tab.keyboard.press("o")
+    await becomes(tab, SHOWN.format(3))
+    await tab.keyboard.press("1")
+    await value(tab, "document.querySelector('[name=publish]:not([hidden])').click()")
+    await until(tab, "3 of 6 answered", "No prompt is left")
     told = await published(bus, project, 6)
     assert told == {
         "1": ({"category": "bell", "reply": "ring"}, project),
@@ -104,21 +105,21 @@ async def test_keys_answer_correct_skip_go_back_and_answer_a_topic_at_once(
 
 
 async def test_a_session_that_ends_and_an_answer_of_somebody_else_lose_no_typed_text(
-    console: Console, tab: Tab, bus: Bus, project: str
+    console: Console, tab: Page, bus: Bus, project: str
 ):
     path = await asked(console, bus, project, prompts=3)
-    await tab.open(await console.link(console.let_in(project, "reviewer")))
-    await tab.until("1 for labels")
-    await tab.open(f"{console.url}/{path}?item=2")
-    await tab.becomes(SHOWN.format(2))
-    await tab.press("2")
+    await tab.goto(await console.link(console.let_in(project, "reviewer")))
+    await until(tab, "1 for labels")
+    await tab.goto(f"{console.url}/{path}?item=2")
+    await becomes(tab, SHOWN.format(2))
+    await tab.keyboard.press("2")
     await tab.fill("[data-name=reply]", "typed before the session ended")
     console.shut_out(project)
-    await tab.until("API key or token")
-    await tab.open(await console.link(console.let_in(project, "reviewer")))
-    await tab.becomes(SHOWN.format(2))  # back where they were
-    await tab.becomes(f"{REPLY} === 'typed before the session ended'")
-    assert await tab.evaluate("document.querySelector(':checked').value") == '"horn"'
+    await until(tab, "API key or token")
+    await tab.goto(await console.link(console.let_in(project, "reviewer")))
+    await becomes(tab, SHOWN.format(2))  # back where they were
+    await becomes(tab, f"{REPLY} === 'typed before the session ended'")
+    assert await value(tab, "document.querySelector(':checked').value") == '"horn"'
 
     key = console.let_in(project, "reviewer", name="bob")
     await console.link(key)
@@ -126,13 +127,13 @@ async def test_a_session_that_ends_and_an_answer_of_somebody_else_lose_no_typed_
     async with httpx.AsyncClient(headers={"authorization": f"Bearer {key}"}) as bob:
         answer = {"output": {"category": "bell"}}
         assert (await bob.put(place, json=answer)).status_code == 200
-    await tab.until("bob answered this question", "1 of 3 answered")
+    await until(tab, "bob answered this question", "1 of 3 answered")
     publish = "document.querySelector('[name=publish]:not([hidden])').click()"
-    await tab.evaluate(publish)
-    await tab.until("not saved", "answered by bob")
-    assert await tab.evaluate(REPLY) == "typed before the session ended"
-    await tab.evaluate(publish)
-    await tab.becomes(SHOWN.format(3))
+    await value(tab, publish)
+    await until(tab, "not saved", "answered by bob")
+    assert await value(tab, REPLY) == "typed before the session ended"
+    await value(tab, publish)
+    await becomes(tab, SHOWN.format(3))
     async with asyncio.timeout(PATIENCE_SECONDS):
         said = await published(bus, project, 2)
     assert said == {"2": ({"category": "horn", "reply": "typed before the session ended"}, project)}
