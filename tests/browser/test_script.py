@@ -100,7 +100,7 @@ class Door:
         it = {
             "keywords": (), "request_id": "ask-1", "answered": 0, "wanted": 1, "state": "waiting",
             "minutes": 0, "items": [{"state": "open", "number": 1}], "outcome": None, "fields": fields,
-            "second_opinion": False, "next": 1,
+            "second_opinion": False, "next": 1, "asked_by": None,
         }  # fmt: skip
         item = {
             "number": number, "of": 1, "state": "open", "messages": [], "model_output": "", "version": "none",
