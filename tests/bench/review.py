@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 from report import write_report
+from tunewheel_contracts.formats.generations import Generation
 from tunewheel_contracts.formats.spec import TaskSpec
-from tunewheel_eval.generations import Generation
 from tunewheel_eval.reviewing import drawing
 from tunewheel_eval.reviewing.drawing import draw
 from tunewheel_eval.reviewing.preference import preferred

@@ -207,9 +207,21 @@ SAMPLES: Mapping[str, Mapping[str, list[Sample]]] = {
         "GET /v1/projects": [Sample("/v1/projects", tells=True)],
         "GET /v1/projects/{project}": [Sample(f"/v1/projects/{PROJECT}", refused=403, tells=True)],
         **_read("runs", "run_id", RUN),
+        "GET /v1/projects/{project}/runs/comparison": [
+            Sample(f"/v1/projects/{PROJECT}/runs/comparison?compare=none,{RUN}", None, 404, 403)
+        ],
         **_read("datasets", "dataset_id", None),
         "GET /v1/projects/{project}/datasets/{dataset_id}/rows": [
             Sample(f"/v1/projects/{PROJECT}/datasets/none/rows", None, 404, 403)
+        ],
+        "GET /v1/projects/{project}/datasets/{dataset_id}/rows/{row_id}": [
+            Sample(f"/v1/projects/{PROJECT}/datasets/none/rows/x", None, 404, 403)
+        ],
+        "GET /v1/projects/{project}/datasets/{dataset_id}/rows/{row_id}/tokens": [
+            Sample(f"/v1/projects/{PROJECT}/datasets/none/rows/x/tokens", None, 404, 403)
+        ],
+        "GET /v1/projects/{project}/datasets/{dataset_id}/dropped": [
+            Sample(f"/v1/projects/{PROJECT}/datasets/none/dropped", None, 404, 403)
         ],
         "GET /v1/projects/{project}/datasets/{dataset_id}/diff/{other}": [
             Sample(f"/v1/projects/{PROJECT}/datasets/none/diff/none", None, 404, 403)
@@ -224,6 +236,12 @@ SAMPLES: Mapping[str, Mapping[str, list[Sample]]] = {
             Sample(f"/v1/projects/{PROJECT}/runs/{RUN}/files/adapter_model.safetensors", None, 409, 403)
         ],
         **_read("evaluations", "evaluation_id", None),
+        "GET /v1/projects/{project}/evaluations/{evaluation_id}/rows": [
+            Sample(f"/v1/projects/{PROJECT}/evaluations/none/rows", None, 404, 403)
+        ],
+        "GET /v1/projects/{project}/evaluations/{evaluation_id}/labels": [
+            Sample(f"/v1/projects/{PROJECT}/evaluations/none/labels", None, 404, 403)
+        ],
         **_read("models", "model_id", MODEL),
         "GET /v1/projects/{project}/rollouts": [Sample(f"/v1/projects/{PROJECT}/rollouts", refused=403)],
         "GET /v1/projects/{project}/models/{model_id}/card": [

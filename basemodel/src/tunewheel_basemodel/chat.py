@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from tunewheel_contracts.formats.dataset import ExampleFormat
+
 from tunewheel_basemodel.errors import InvalidChat
 
 if TYPE_CHECKING:
@@ -67,6 +69,25 @@ def encode_chat(tokenizer: PreTrainedTokenizerBase, messages: Messages) -> tuple
         for begin, end in encoded["offset_mapping"]
     ]
     return ids, mask
+
+
+def encode_row(tokenizer: PreTrainedTokenizerBase, row: Mapping[str, Any]) -> tuple[list[int], list[int]]:
+    """Return the token ids of a training row, and a mask of equal length with 1 for the tokens that have a
+    loss: those of the last answer; in general data, those of every answer. Raises InvalidChat."""
+    ids, mask = encode_chat(tokenizer, row["messages"])
+    return ids, mask if row.get("format") == ExampleFormat.REPLAY else last_answer(mask)
+
+
+def pieces(tokenizer: PreTrainedTokenizerBase, messages: Messages) -> list[str]:
+    """Return the text of each token of ``encode_chat``. Of the tokens that are one character together, the
+    first has it and the others are empty. Raises InvalidChat."""
+    text = render(tokenizer, messages, False)
+    spans = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+    found, shown = list[str](), 0
+    for begin, end in spans:
+        found.append(text[max(begin, shown) : end])
+        shown = max(shown, end)
+    return found
 
 
 def last_answer(mask: Sequence[int]) -> list[int]:

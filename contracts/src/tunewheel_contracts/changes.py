@@ -11,14 +11,15 @@ Change = tuple[Any, Any]
 
 def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Change]:
     """Return the differences. Mappings are compared value by value, lists as a whole."""
-    one, other = dict(_leaves(before)), dict(_leaves(after))
+    one, other = dict(leaves(before)), dict(leaves(after))
     return {n: (one.get(n), other.get(n)) for n in {**one, **other} if one.get(n) != other.get(n)}
 
 
-def _leaves(document: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def leaves(document: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield the values of a document by dotted path. Lists are values."""
     for name, value in document.items():
         if isinstance(value, Mapping) and value:
             inner = cast("Mapping[str, Any]", value)
-            yield from ((f"{name}.{path}", leaf) for path, leaf in _leaves(inner))
+            yield from ((f"{name}.{path}", leaf) for path, leaf in leaves(inner))
         else:
             yield name, value

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from tunewheel_basemodel.locate import BaseModel
 from tunewheel_contracts.erasures import proof_of
@@ -144,6 +145,12 @@ async def test_two_turns(
     lines = [json.loads(line) for line in (await store.get(card.generations)).splitlines()]
     assert [one["example_id"] for one in lines] == [one.example_id for one in examples]
     assert {tuple(one["answers"]) for one in lines} == {("candidate", "base")}
+    for one in card.contestants:
+        for name in ("label_accuracy", "valid_output", "rouge_l"):
+            scores = [line["answers"][one.role]["scores"][name] for line in lines]
+            assert np.mean(scores) == pytest.approx(one.metrics[name], abs=1e-4)
+            failed = [name in line["answers"][one.role].get("failed", ()) for line in lines]
+            assert name == "rouge_l" or failed == [not score for score in scores]
     page = (await store.read(f"scorecards/{card.scorecard_id}.html") or b"").decode()
     assert "desk-run-1 meets every criterion" in page
     assert page.count("<details>") == len(examples)

@@ -14,10 +14,10 @@ from tunewheel_contracts.events.upstream import ErasureRequested
 from tunewheel_contracts.formats.dataset import ChatExample
 from tunewheel_contracts.formats.erasure import ErasureFinding
 from tunewheel_contracts.formats.evaluation_plan import Champion
+from tunewheel_contracts.formats.generations import Generation, Written, generations_path
 from tunewheel_contracts.formats.scorecard import Role, Scorecard
 from tunewheel_eval.artifacts import keep_measurement
 from tunewheel_eval.forgetting import Erased, forget
-from tunewheel_eval.generations import Generation, Written, generations_path
 from tunewheel_eval.measurement import (
     Header,
     HoldoutRow,

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from tunewheel_contracts.formats.criteria import Criterion
+from tunewheel_contracts.formats.generations import Generation
 from tunewheel_contracts.formats.scorecard import (
     Contestant,
     CriterionCheck,
@@ -17,7 +18,6 @@ from tunewheel_contracts.formats.scorecard import (
     Slice,
 )
 from tunewheel_eval import page
-from tunewheel_eval.generations import Generation
 from tunewheel_eval.page import render_page, verdict_sentence
 
 HOSTILE = (
@@ -65,7 +65,7 @@ def page_message(text: str) -> Any:
 
 
 def written(text: str) -> Any:
-    from tunewheel_eval.generations import Written
+    from tunewheel_contracts.formats.generations import Written
 
     return Written.model_construct(output=text, complete=False)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunewheel_contracts.errors import InvalidSpec, TunewheelError
-from tunewheel_contracts.formats.dataset import DatasetManifest, ExampleFormat
+from tunewheel_contracts.formats.dataset import DatasetManifest
 from tunewheel_contracts.formats.recipe import PreferenceSpec
 from tunewheel_planner.plan import DatasetStats
 
@@ -125,16 +125,14 @@ def count_tokens(rows: Sequence[Mapping[str, Any]], tokenizer: PreTrainedTokeniz
 def _encoded(
     row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase
 ) -> tuple[list[int], list[int]] | None:
-    """Return the token ids, and which of them have a loss: those of the last answer; in general data, those
-    of every answer."""
-    from tunewheel_basemodel.chat import encode_chat, last_answer
+    """Return ``encode_row``; None: the chat template refuses the row."""
+    from tunewheel_basemodel.chat import encode_row
     from tunewheel_basemodel.errors import InvalidChat
 
     try:
-        ids, mask = encode_chat(tokenizer, row["messages"])
+        return encode_row(tokenizer, row)
     except InvalidChat:
         return None
-    return ids, mask if row.get("format") == ExampleFormat.REPLAY else last_answer(mask)
 
 
 def estimate_tokens(conversations: Sequence[Sequence[Mapping[str, Any]]]) -> DatasetStats:

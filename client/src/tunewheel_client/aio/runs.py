@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, Literal, Unpack
 
 from tunewheel_contracts.api.commands import EvaluationOrdered, RunOrdered
-from tunewheel_contracts.api.evaluations import EvaluationDetail, EvaluationSummary
+from tunewheel_contracts.api.evaluations import EvaluationDetail, EvaluationLabels, EvaluationSummary
 from tunewheel_contracts.api.paging import Page
-from tunewheel_contracts.api.runs import RunDetail, RunSummary
+from tunewheel_contracts.api.runs import RunComparison, RunDetail, RunSummary
+from tunewheel_contracts.formats.generations import Generation
 from tunewheel_contracts.formats.run import RunManifest
 
 from tunewheel_client.aio.resource import Paging, Resource
@@ -35,6 +36,10 @@ class Runs(Resource):
     async def show(self, project: str, run_id: str) -> RunDetail:
         """Return a run's progress, its losses, its failure and its verdict."""
         return await self._read(RunDetail, project, "runs", run_id)
+
+    async def compare(self, project: str, *, compare: Sequence[str]) -> RunComparison:
+        """Return two to six runs, the fields of their recipes that differ, and their candidates' figures."""
+        return await self._read(RunComparison, project, "runs", "comparison", compare=",".join(compare))
 
     async def manifest(self, project: str, run_id: str) -> RunManifest:
         """Return how a completed run was trained, and the files of its model.
@@ -117,3 +122,36 @@ class Evaluations(Resource):
     async def show(self, project: str, evaluation_id: str) -> EvaluationDetail:
         """Return an evaluation with its scorecard."""
         return await self._read(EvaluationDetail, project, "evaluations", evaluation_id)
+
+    async def rows(
+        self,
+        project: str,
+        evaluation_id: str,
+        *,
+        difference: Literal["candidate_worse", "candidate_better"] | None = None,
+        metric: str | None = None,
+        against: Literal["base", "champion", "candidate"] | None = None,
+        label: str | None = None,
+        answered: str | None = None,
+        unlabelled: bool = False,
+        role: Literal["base", "champion", "candidate"] | None = None,
+        **paging: Unpack[Paging],
+    ) -> Page[Generation]:
+        """Return a page of the held-out rows with all contestants' answers.
+
+        Args:
+            difference: only rows on which the candidate is so, by ``metric``, than ``against``.
+            label: only rows with this expected label.
+            answered, unlabelled: only rows that ``role``, the candidate, answered so.
+        """
+        asked = {
+            "difference": difference, "metric": metric, "against": against, "label": label,
+            "answered": answered, "unlabelled": unlabelled or None, "role": role,
+        }  # fmt: skip
+        return await self._read(
+            Page[Generation], project, "evaluations", evaluation_id, "rows", **asked, **paging
+        )
+
+    async def labels(self, project: str, evaluation_id: str) -> EvaluationLabels:
+        """Return how many rows of each expected label were answered with which label."""
+        return await self._read(EvaluationLabels, project, "evaluations", evaluation_id, "labels")

@@ -84,9 +84,35 @@ class Row(Frozen):
     source: str | None = None
     language: str | None = None
     record_ids: tuple[str, ...] = ()
+    split: str = ""
     erased: bool = False
     """Whether a record behind the row was erased after the version was built. The texts are then left
     out."""
+
+
+class RowTokens(Frozen):
+    """A row of ``train`` or ``holdout`` as training encodes it: the text after the chat template, in
+    tokens."""
+
+    row_id: str
+    split: str
+    pieces: tuple[str, ...]
+    """The text of each token. Of tokens that are one character together, the first has it."""
+    ids: tuple[int, ...]
+    learnt: tuple[bool, ...]
+    """Whether each token has a loss: those of the last answer, in general data of every answer."""
+    longest: int
+    """``train.max_tokens`` of the version. A training row of more tokens is left out as a whole."""
+
+
+class DroppedRecord(Frozen):
+    """A record that is in no row of a version."""
+
+    record_id: str
+    kind: str
+    stage: str
+    """The stage of the funnel that dropped it."""
+    reason: str
 
 
 class DatasetDifference(Frozen):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tunewheel_contracts.fields import Frozen, Timestamp
-from tunewheel_contracts.formats.scorecard import CriterionCheck, Scorecard
+from tunewheel_contracts.formats.scorecard import CriterionCheck, Role, Scorecard
 
 
 class EvaluationSummary(Frozen):
@@ -34,3 +34,21 @@ class EvaluationDetail(EvaluationSummary):
     """None: it is withheld."""
     informs: str | None = None
     """Why the scorecard gives no verdict; None: it gives one."""
+
+
+class LabelCell(Frozen):
+    """How many rows with the label ``expected`` a contestant answered with the label ``answered``."""
+
+    expected: str
+    answered: str | None
+    """None: the answer has no label."""
+    rows: int
+
+
+class EvaluationLabels(Frozen):
+    """The labels that the contestants answered with, as counted rows of the scorecard."""
+
+    evaluation_id: str
+    answers: dict[Role, tuple[LabelCell, ...]] = {}
+    """By role of the contestant; in the order of labels. Empty: the rows have no labels, or an earlier
+    release evaluated."""

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Annotated, Any
+
+from pydantic import Field
+
 from tunewheel_contracts.fields import Frozen, Timestamp
 from tunewheel_contracts.formats.plan import TrainPlan
 from tunewheel_contracts.formats.run import Start, Usage
@@ -38,9 +42,17 @@ class RunSummary(Frozen):
     """How long the training took."""
 
 
+Measured = Annotated[float | None, Field(exclude_if=lambda figure: figure is None)]
+
+
 class LossPoint(Frozen):
     step: int
     loss: float
+    learning_rate: Measured = None
+    """None, as what follows: the point is of a validation."""
+    tokens_per_second: Measured = None
+    memory_bytes: Measured = None
+    """Memory of the training process: on its GPU, or without one main memory."""
 
 
 class RunProgress(Frozen):
@@ -97,3 +109,16 @@ class RunDetail(RunSummary):
     """How a run that continues from the champion began."""
     evaluations: tuple[str, ...] = ()
     """The ids of its evaluations, newest first."""
+
+
+class RunComparison(Frozen):
+    """Several runs side by side."""
+
+    runs: tuple[RunDetail, ...]
+    recipe: dict[str, tuple[Any, ...]] = {}
+    """By dotted path the fields of the recipes that differ, with a value for each run. None: the field is
+    null, or the recipe is gone from the store."""
+    figures: dict[str, tuple[float | None, ...]] = {}
+    """By metric the figures of the candidates in the runs' last verdicts."""
+    withheld: bool = False
+    """Whether the figures are withheld, because a review of the project's answers is open."""

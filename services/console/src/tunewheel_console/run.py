@@ -25,8 +25,11 @@ from tunewheel_contracts.events.training import (
 )
 from tunewheel_wheel.facts import order_of_training
 
-LOSS_POINTS = 2_000
-"""The most losses that are kept per run."""
+LOSS_POINTS = 1_000
+"""The most points of a curve that are kept per run."""
+Point = tuple[int, float, float, float, int | None]
+"""Of one step: its number, loss, learning rate, tokens per second, and bytes of memory: the GPU's if there is
+one."""
 Verdict = EvalPassed | EvalFailed | EvalUndecided | ReviewRequested
 OPEN = (ReviewRequested, EvalUndecided)
 """Verdicts that a final one replaces."""
@@ -69,8 +72,8 @@ class Run:
     completed: Envelope[TrainCompleted] | None = None
     controls: dict[str, Envelope[TrainControl]] = field(default_factory=dict[str, Envelope[TrainControl]])
     """By the command's id."""
-    losses: dict[int, tuple[int, float]] = field(default_factory=dict[int, tuple[int, float]])
-    """The last reported (step, loss) of each stretch of ``stretch`` steps, by the number of the stretch."""
+    points: dict[int, Point] = field(default_factory=dict[int, Point])
+    """The last reported step of each stretch of ``stretch`` steps, by the number of the stretch."""
     validation: dict[int, float] = field(default_factory=dict[int, float])
     """The validation losses, by step."""
     stretch: int = 1
@@ -108,7 +111,8 @@ class Run:
 
     def _progress(self, data: TrainProgressed) -> None:
         self.step, self.total_steps, self.latest = max(self.step, data.step), data.total_steps, data
-        self.add_loss(data.step, data.loss)
+        memory = data.memory_bytes if data.gpu_memory_bytes is None else data.gpu_memory_bytes
+        self.add_point((data.step, data.loss, data.learning_rate, data.tokens_per_second, memory))
         if data.validation_loss is not None:
             self.validation[data.step] = data.validation_loss
 
@@ -174,17 +178,16 @@ class Run:
             return "paused"
         return "training" if self.started is not None or self.latest is not None else "waiting"
 
-    def add_loss(self, step: int, loss: float) -> None:
-        """Keep the loss of ``step``. With more than ``LOSS_POINTS`` losses, every other one is dropped."""
-        self.losses[step // self.stretch] = step, loss
-        if len(self.losses) > LOSS_POINTS:
+    def add_point(self, point: Point) -> None:
+        """Keep the figures of a step. With more than ``LOSS_POINTS`` steps, every other one is dropped."""
+        self.points[point[0] // self.stretch] = point
+        if len(self.points) > LOSS_POINTS:
             self.stretch *= 2
-            self.losses = {at // self.stretch: (at, value) for at, value in sorted(self.losses.values())}
+            self.points = {one[0] // self.stretch: one for one in self.curve()}
 
-    def curve(self) -> list[list[float]]:
-        """Return the pairs (step, loss) in order. A step that was repeated after a resume has its last
-        value."""
-        return [[step, loss] for step, loss in sorted(self.losses.values())]
+    def curve(self) -> list[Point]:
+        """Return the points in order. A step that was repeated after a resume has its last figures."""
+        return sorted(self.points.values())
 
 
 def verdict_of(verdict: Verdict) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
-from tunewheel_contracts.formats.dataset import ChatExample, PreferencePair
+from tunewheel_contracts.formats.dataset import ChatExample, DatasetManifest, PreferencePair
 from tunewheel_contracts.formats.erasure import ErasureFinding
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_testing.datasets import parquet, put_dataset
@@ -90,6 +91,52 @@ async def test_rows_come_in_pages_of_every_split(versions: None, ask: Any):
         assert answer.json()["error"]["param"] == field
 
 
+async def test_rows_are_searched_by_text_label_and_source(versions: None, ask: Any):
+    path = "/projects/desk/datasets/ds-two/rows"
+    for query, shown in (
+        ({"text": "QUESTION 1"}, ["ex-1-another answer"]), ({"text": "another"}, ["ex-1-another answer"]),
+        ({"label": "horn"}, ["ex-5-an answer"]), ({"label": "horn", "text": "question 0"}, []),
+        ({"text": ".*"}, []), ({"source": "ticket"}, []),
+    ):  # fmt: skip
+        page = (await ask(path, **query)).json()
+        assert [row["row_id"] for row in page["items"]] == shown, query
+        assert page["total"] == len(shown)
+    pairs = (await ask("/projects/desk/datasets/ds-one/rows", split="preferences")).json()["items"]
+    word = pairs[0]["rejected"].split()[0].upper()
+    found = await ask("/projects/desk/datasets/ds-one/rows", split="preferences", text=word)
+    assert found.json()["items"] == pairs
+
+
+async def test_a_row_is_found_in_whichever_split_it_is(versions: None, ask: Any):
+    for name, split in (("ex-1-an answer", "train"), ("ex-9-an answer", "holdout")):
+        row = (await ask(f"/projects/desk/datasets/ds-one/rows/{name}")).json()
+        assert (row["row_id"], row["split"]) == (name, split)
+    for path in ("rows/ex-none", "rows/ex-none/tokens"):
+        answer = await ask(f"/projects/desk/datasets/ds-one/{path}")
+        assert (answer.status_code, answer.json()["error"]["param"]) == (404, "row_id")
+    answer = await ask("/projects/desk/datasets/ds-one/rows/ex-1-an answer/tokens")
+    assert (answer.status_code, answer.json()["error"]["param"]) == (404, "dataset_id"), "no tokenizer"
+
+
+async def test_dropped_records_are_listed_by_stage_and_reason(put: Any, store: Any, state: Any, ask: Any):
+    fates = [
+        {"record_id": f"rec-{n}", "kind": "ticket", "stage": stage, "reason": reason}
+        for n, (stage, reason) in enumerate([(None, None), ("duplicates", "exact"), ("cleaning", "empty")])
+    ]
+    await put("ds-three", [chat(0)], [chat(9)])
+    assert (await ask("/projects/desk/datasets/ds-three/dropped")).status_code == 410
+    made = state.projects["desk"].datasets["ds-three"].data
+    manifest = DatasetManifest.model_validate_json(await store.get(made.manifest))
+    ref = await store.put("datasets/ds-three/lineage.parquet", parquet(fates))
+    told = manifest.model_copy(update={"lineage": ref}).model_dump_json().encode()
+    made = made.model_copy(update={"manifest": await store.put("datasets/ds-three/m2.json", told)})
+    event = state.projects["desk"].datasets["ds-three"]
+    state.projects["desk"].datasets["ds-three"] = replace(event, data=made)
+    for query, shown in (({}, ["rec-1", "rec-2"]), ({"stage": "cleaning"}, ["rec-2"]), ({"reason": "x"}, [])):
+        page = (await ask("/projects/desk/datasets/ds-three/dropped", **query)).json()
+        assert [one["record_id"] for one in page["items"]] == shown
+
+
 async def test_rows_of_erased_records_have_no_texts(
     versions: None, state: Any, desk: Any, store: Any, ask: Any
 ):
@@ -99,6 +146,11 @@ async def test_rows_of_erased_records_have_no_texts(
     answer = await ask("/projects/desk/datasets/ds-one/rows")
     assert [row["erased"] for row in answer.json()["items"]] == [False, True, False, False]
     assert "Question 1" not in answer.text
+    found = await ask("/projects/desk/datasets/ds-one/rows", text="question")
+    assert found.json()["total"] == 3, "what was erased is not searched"
+    row = await ask("/projects/desk/datasets/ds-one/rows/ex-1-an answer")
+    assert (row.json()["erased"], "Question 1" in row.text) == (True, False)
+    assert (await ask("/projects/desk/datasets/ds-one/rows/ex-1-an answer/tokens")).status_code == 404
     difference = await ask("/projects/desk/datasets/ds-one/diff/ds-two")
     assert "Question 1" not in difference.text
 

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from tunewheel_contracts.errors import InvalidEvent, first_complaint
 from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.dataset import ChatExample
+from tunewheel_contracts.formats.generations import MARK, Generation, read_generations
 from tunewheel_contracts.formats.regression_items import RegressionItem, parse_items, read_items
 from tunewheel_contracts.formats.run import AdapterRef
 from tunewheel_contracts.identity import canonical_json, content_id
@@ -22,7 +23,6 @@ from tunewheel_outputs.terms import terms_of
 from tunewheel_runtime.store import ArtifactConflict, ArtifactMissing, CorruptArtifact, ObjectStore
 
 from tunewheel_eval.errors import UnfitCandidate
-from tunewheel_eval.generations import MARK, Generation, read_generations
 from tunewheel_eval.measurement import Header, Measurement, Row, read_measurement
 
 MOST_FILES = 40

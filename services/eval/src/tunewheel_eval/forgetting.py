@@ -21,10 +21,10 @@ from tunewheel_contracts.events.upstream import ErasureRequested
 from tunewheel_contracts.formats.dataset import ChatExample, DatasetManifest
 from tunewheel_contracts.formats.erasure import ErasureFinding
 from tunewheel_contracts.formats.evaluation_plan import EvaluationPlan
+from tunewheel_contracts.formats.generations import MARK, generations_path
 from tunewheel_runtime.store import ArtifactMissing, CorruptArtifact, ObjectStore
 
 from tunewheel_eval.artifacts import StoredFile, measurement_file, measurements_of, read_holdout
-from tunewheel_eval.generations import MARK, generations_path
 from tunewheel_eval.measurement import HoldoutRow, RepeatRow, Row, example_key, read_measurement
 from tunewheel_eval.page import make_page
 from tunewheel_eval.plan import read_plans

@@ -11,6 +11,7 @@ from functools import partial
 import structlog
 from tunewheel_contracts.formats.dataset import ChatExample
 from tunewheel_contracts.formats.evaluation_plan import Precision
+from tunewheel_contracts.formats.generations import generations_path, read_generations
 from tunewheel_contracts.formats.judge import JUDGED
 from tunewheel_contracts.formats.regression_items import RegressionItem
 from tunewheel_contracts.formats.retrieval_scores import RetrievalScores
@@ -25,7 +26,7 @@ from tunewheel_eval.artifacts import read_terms
 from tunewheel_eval.clusters import of_examples, of_items
 from tunewheel_eval.contest import Contest
 from tunewheel_eval.errors import PassagesAway, UnfitCandidate
-from tunewheel_eval.generations import generation_lines, generations_path, read_generations
+from tunewheel_eval.generations import generation_lines
 from tunewheel_eval.judges.asking import Check, Judges
 from tunewheel_eval.judges.judged import Judgement, ReviewedPairs, judgement
 from tunewheel_eval.looks import SPENT, Fresh, Looks
@@ -84,10 +85,10 @@ class Judge:
             return worn_out(plan)
         kept = keep(contest.as_served(fresh.examples))
         rows = Judged(contest, measured, kept, _plain(fresh.examples, kept), await self._corpus(contest))
-        lines = await asyncio.to_thread(rows.written)
+        judged = {role: await asyncio.to_thread(rows.outcomes, role) for role in measured}
+        lines = await asyncio.to_thread(rows.written, judged)
         generations = await self.store.put(generations_path(plan.scorecard_id, lines), lines)
         clustered = await asyncio.to_thread(rows.clustered, fresh)
-        judged = {role: await asyncio.to_thread(rows.outcomes, role) for role in measured}
         compared = await self._judgement(contest, lines, clustered, check)
         return await asyncio.to_thread(
             build_scorecard,
@@ -198,15 +199,16 @@ class Judged:
         kept = {name: value for name, value in found.figures().items() if name in found.by_metric}
         return Rival(name=BEST_PROMPT, metrics=kept, rows=len(answered))
 
-    def written(self) -> bytes:
-        """Return the outputs of all contestants as JSON Lines."""
+    def written(self, judged: Mapping[Role, Outcomes]) -> bytes:
+        """Return the outputs of all contestants as JSON Lines, with what the metrics say about them."""
         looked = self.contest.looked
         found = looked.found if looked is not None and looked.serves else {}
         return generation_lines(
             self.measured,
             self.plain,
             self.kept.examples,
-            max_output_tokens=self.contest.manifest.spec.task.max_output_tokens,
+            judged,
+            self.contest.manifest.spec.task,
             passages={name: tuple(hit.passage.passage_id for hit in one.hits) for name, one in found.items()},
         )
 

@@ -16,6 +16,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from tunewheel_contracts.fields import FiniteFloat, Fraction, Frozen, Sha256
 from tunewheel_contracts.formats.bundle import Decoding
 from tunewheel_contracts.formats.dataset import ChatExample
+from tunewheel_contracts.formats.generations import Shown
 from tunewheel_contracts.formats.run import AdapterRef, BaseModelRef
 from tunewheel_contracts.identity import content_id, content_sha256
 from tunewheel_runtime.files import replace_file
@@ -28,9 +29,6 @@ METHOD = 3
 GREEDY = Decoding()
 Of = Annotated[Sha256 | None, Field(exclude_if=operator.not_)]
 """The key of the example in its dataset, if the prompt had passages too. Erasures find rows by this key."""
-Shown = Annotated[tuple[str, ...], Field(exclude_if=operator.not_)]
-"""The record of each passage in the prompt, in order. Passages that did not fit the model's context are not
-named."""
 
 
 class Header(Frozen):

@@ -14,12 +14,12 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from tunewheel_contracts.formats.evaluation_plan import EvaluationPlan
+from tunewheel_contracts.formats.generations import Generation, read_generations
 from tunewheel_contracts.formats.retrieval_scores import CellDifference, RetrievalScores
 from tunewheel_contracts.formats.scorecard import MISSED, Finding, MetricFacts, Role, Scorecard
 from tunewheel_runtime.store import ObjectStore
 
 from tunewheel_eval.artifacts import read_written
-from tunewheel_eval.generations import Generation, read_generations
 
 if TYPE_CHECKING:
     from jinja2 import Template

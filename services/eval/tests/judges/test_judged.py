@@ -20,6 +20,7 @@ from tunewheel_contracts.events.evaluation import (
     ReviewSubmitted,
 )
 from tunewheel_contracts.formats.allowed_sources import AllowedSources
+from tunewheel_contracts.formats.generations import Generation
 from tunewheel_contracts.formats.judge import JUDGED, JudgeSpec
 from tunewheel_contracts.formats.review import ReviewSet
 from tunewheel_contracts.formats.scorecard import Role, Scorecard
@@ -27,7 +28,6 @@ from tunewheel_contracts.formats.spec import ProjectSpec, ReviewSpec
 from tunewheel_eval.errors import PassagesAway
 from tunewheel_eval.evaluation import Evaluator
 from tunewheel_eval.forgetting import Erased
-from tunewheel_eval.generations import Generation
 from tunewheel_eval.judges.asking import CONCURRENT, LONGEST_SECONDS, Judges
 from tunewheel_eval.judges.judged import Judgement, ReviewedPairs, judgement
 from tunewheel_eval.requests import Asked

@@ -14,9 +14,9 @@ from tunewheel_contracts.events.evaluation import ReviewAnswered, ReviewRequeste
 from tunewheel_contracts.events.training import TrainCompleted
 from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.dataset import ChatExample
+from tunewheel_contracts.formats.generations import generations_path
 from tunewheel_contracts.formats.review import ReviewSet
 from tunewheel_contracts.formats.scorecard import CriterionCheck, Scorecard
-from tunewheel_eval.generations import generations_path
 from tunewheel_eval.plan import make_plan, pin, read_manifest
 from tunewheel_eval.reviewing.answers import Answers
 from tunewheel_eval.reviewing.asking import Verdict, ask

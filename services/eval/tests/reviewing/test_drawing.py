@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from tunewheel_contracts.formats.generations import Generation
 from tunewheel_contracts.formats.spec import TaskSpec
-from tunewheel_eval.generations import Generation
 from tunewheel_eval.reviewing.drawing import DISAGREEMENT, WORST, draw
 from tunewheel_eval.reviewing.preference import preferred
 

@@ -22,6 +22,8 @@ from tunewheel_console.project import Project
 if TYPE_CHECKING:
     import polars as pl
 
+NAMES = ("example_id", "pair_id", "negative_id")
+"""The columns with a row's id; each split has one of them."""
 KEPT_SECONDS = 30.0
 """How long the rows that were read last stay in memory, for the pages that follow."""
 
@@ -103,9 +105,34 @@ class DatasetFiles:
         asyncio.get_running_loop().call_later(KEPT_SECONDS, self._drop, ref.sha256)
         return frame
 
+    async def find_row(self, version: Version, row_id: str) -> tuple[dict[str, Any], frozenset[str], str]:
+        """Return a row, the ids of the version's erased records, and the row's split. Raises as ``frame``."""
+        import polars as pl
+
+        for split in ("train", "holdout", "preferences", "negatives"):
+            if getattr(version.manifest, split) is not None:
+                frame = await self.frame(version, split)
+                name = next(one for one in NAMES if one in frame.columns)
+                for row in frame.filter(pl.col(name) == row_id).iter_rows(named=True):
+                    return row, version.erased, split
+        raise Refused(HTTPStatus.NOT_FOUND, "row_id", f"{version.manifest.dataset_id} has no row {row_id!r}")
+
     def _drop(self, sha256: str) -> None:
         if self._last is not None and self._last[0] == sha256:
             self._last = None
+
+    async def dropped(self, version: Version) -> pl.DataFrame:
+        """Return the records that the version left out: record_id, kind, stage and reason. Raises as
+        ``frame``."""
+        import polars as pl
+
+        ref = version.manifest.lineage
+        data = await self._store.read(ref.path) if ref is not None else None
+        if data is None:
+            raise _deleted(version)
+        columns = ["record_id", "kind", "stage", "reason"]
+        found = await asyncio.to_thread(pl.read_parquet, BytesIO(data), columns=columns)
+        return found.filter(pl.col("stage").is_not_null() & pl.col("reason").is_not_null())
 
     async def labels(self, version: Version) -> dict[str, tuple[int, int]]:
         """Return the number of rows by label, in ``train`` and in ``holdout``. Raises as ``frame``."""
@@ -119,6 +146,34 @@ class DatasetFiles:
     async def customers(self, version: Version) -> tuple[int, ...]:
         """Return the number of held-out rows of each customer. Raises as ``frame``."""
         return tuple(Counter((await self.frame(version, "holdout"))["group"].to_list()).values())
+
+
+def search(
+    frame: pl.DataFrame, erased: frozenset[str], *, text: str | None, **fields: str | None
+) -> pl.DataFrame:
+    """Return the rows of a split that hold ``text`` in a message, whatever its case, and have these
+    ``fields``. Texts of erased records are not searched."""
+    import polars as pl
+
+    found = frame
+    for name, value in fields.items():
+        if value is not None:
+            found = found.filter(pl.col(name) == value) if name in frame.columns else found.clear()
+    if not text:
+        return found
+    turns = "messages" if "messages" in frame.columns else "prompt"
+    holds = pl.col(turns).list.eval(_holds(pl.element().struct.field("content"), text)).list.any()
+    for name in ("chosen", "rejected"):
+        holds = holds | _holds(pl.col(name), text) if name in frame.columns else holds
+    if "record_ids" in frame.columns:
+        gone = pl.col("record_ids").list.eval(pl.element().is_in([*erased])).list.any()
+    else:
+        gone = pl.col("record_id").is_in([*erased])
+    return found.filter(holds & ~gone)
+
+
+def _holds(texts: pl.Expr, text: str) -> pl.Expr:
+    return texts.str.to_lowercase().str.contains(text.lower(), literal=True)
 
 
 def records_of(row: Mapping[str, Any]) -> tuple[str, ...]:

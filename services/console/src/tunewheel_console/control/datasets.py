@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from datetime import datetime
+from http import HTTPStatus
 from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI, Query
@@ -11,23 +13,27 @@ from tunewheel_contracts.api.datasets import (
     DatasetDetail,
     DatasetDifference,
     DatasetSummary,
+    DroppedRecord,
     LabelCounts,
     Power,
     Row,
+    RowTokens,
 )
 from tunewheel_contracts.api.paging import Page
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.data import BuildReason, DatasetVersioned
 from tunewheel_runtime.identity.guard import needs
 from tunewheel_runtime.identity.roles import Role
+from tunewheel_runtime.refusals import Refused
 from tunewheel_runtime.store import ObjectStore
 
 from tunewheel_console.control.dataset_changes import compare
-from tunewheel_console.control.dataset_files import DatasetFiles, Version, records_of
+from tunewheel_console.control.dataset_files import NAMES, DatasetFiles, Version, records_of, search
 from tunewheel_console.control.evaluations import last_scorecard
 from tunewheel_console.control.paging import Paged, page_by_number, page_of
 from tunewheel_console.control.power import find_power
 from tunewheel_console.control.resolving import project_of, resolve
+from tunewheel_console.control.row_tokens import Tokens
 from tunewheel_console.project import Project
 from tunewheel_console.state import ConsoleState
 
@@ -38,7 +44,7 @@ Made = Envelope[DatasetVersioned]
 
 def add_datasets(web: FastAPI, state: ConsoleState, store: ObjectStore) -> None:
     """Add the routes of dataset versions."""
-    files = DatasetFiles(store)
+    files, tokens = DatasetFiles(store), Tokens(store)
 
     @web.get(DATASETS)
     @needs(Role.VIEWER)
@@ -78,15 +84,64 @@ def add_datasets(web: FastAPI, state: ConsoleState, store: ObjectStore) -> None:
 
     @web.get(DATASETS + "/{dataset_id}/rows")
     @needs(Role.VIEWER)
-    async def list_rows(project: str, dataset_id: str, asked: Paged, split: Split = "train") -> Page[Row]:
+    async def list_rows(
+        project: str,
+        dataset_id: str,
+        asked: Paged,
+        split: Split = "train",
+        text: Annotated[
+            str | None, Query(max_length=500, description="Part of a message, in any case.")
+        ] = None,
+        label: str | None = None,
+        source: str | None = None,
+    ) -> Page[Row]:
         """The rows of a split, in the order of its file. Rows of erased records have no texts."""
         view = project_of(state, project)
         version = await files.open(view, dataset_of(view, dataset_id).data.dataset_id)
         frame = await files.frame(version, split)
-        part, following = page_by_number(frame.height, asked)
-        rows = frame.slice(part.start, len(part)).iter_rows(named=True)
-        shown = tuple(_row(row, version.erased) for row in rows)
-        return Page[Row](items=shown, next=following, total=frame.height)
+        found = await asyncio.to_thread(search, frame, version.erased, text=text, label=label, source=source)
+        part, following = page_by_number(found.height, asked)
+        rows = found.slice(part.start, len(part)).iter_rows(named=True)
+        shown = tuple(_row(row, version.erased, split) for row in rows)
+        return Page[Row](items=shown, next=following, total=found.height)
+
+    @web.get(DATASETS + "/{dataset_id}/rows/{row_id}")
+    @needs(Role.VIEWER)
+    async def show_row(project: str, dataset_id: str, row_id: str) -> Row:
+        """One row of any split."""
+        view = project_of(state, project)
+        version = await files.open(view, dataset_of(view, dataset_id).data.dataset_id)
+        return _row(*await files.find_row(version, row_id))
+
+    @web.get(DATASETS + "/{dataset_id}/rows/{row_id}/tokens")
+    @needs(Role.VIEWER)
+    async def show_row_tokens(project: str, dataset_id: str, row_id: str) -> RowTokens:
+        """A row of ``train`` or ``holdout`` in tokens, and which of them are trained on."""
+        view = project_of(state, project)
+        version = await files.open(view, dataset_of(view, dataset_id).data.dataset_id)
+        row, erased, split = await files.find_row(version, row_id)
+        if "messages" not in row or not erased.isdisjoint(records_of(row)):
+            raise Refused(
+                HTTPStatus.NOT_FOUND,
+                "row_id",
+                "tokens are shown of train and holdout, while a row has its texts",
+            )
+        return await tokens.of_row(version.manifest, row, split)
+
+    @web.get(DATASETS + "/{dataset_id}/dropped")
+    @needs(Role.VIEWER)
+    async def list_dropped(
+        project: str, dataset_id: str, asked: Paged, stage: str | None = None, reason: str | None = None
+    ) -> Page[DroppedRecord]:
+        """The records that are in no row of the version, and why."""
+        view = project_of(state, project)
+        version = await files.open(view, dataset_of(view, dataset_id).data.dataset_id)
+        found = search(await files.dropped(version), version.erased, text=None, stage=stage, reason=reason)
+        part, following = page_by_number(found.height, asked)
+        rows = found.slice(part.start, len(part)).iter_rows(named=True)
+        return Page[DroppedRecord](
+            items=tuple(DroppedRecord(**row) for row in rows), next=following, total=found.height
+        )
 
     @web.get(DATASETS + "/{dataset_id}/diff/{other}")
     @needs(Role.VIEWER)
@@ -129,15 +184,19 @@ def _fields(made: Made, runs: Mapping[str, tuple[str, ...]]) -> dict[str, Any]:
     }
 
 
-def _row(row: Mapping[str, Any], erased: frozenset[str]) -> Row:
+def _row(row: Mapping[str, Any], erased: frozenset[str], split: str) -> Row:
     records = records_of(row)
-    name = next(row[key] for key in ("example_id", "pair_id", "negative_id") if key in row)
+    name = next(row[key] for key in NAMES if key in row)
     if not erased.isdisjoint(records):
-        return Row(row_id=name, trust=row["trust"], record_ids=records, erased=True)
+        return Row(row_id=name, trust=row["trust"], record_ids=records, erased=True, split=split)
     same = ("chosen", "rejected", "label", "group", "trust", "format", "source", "language")
     messages = row["messages"] if "messages" in row else row["prompt"]
     return Row(
-        row_id=name, messages=messages, record_ids=records, **{key: row[key] for key in same if key in row}
+        row_id=name,
+        messages=messages,
+        record_ids=records,
+        split=split,
+        **{key: row[key] for key in same if key in row},
     )
 
 

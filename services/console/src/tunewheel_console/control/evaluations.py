@@ -60,21 +60,30 @@ def add_evaluations(web: FastAPI, state: ConsoleState, store: ObjectStore) -> No
     async def show_evaluation(project: str, evaluation_id: str) -> EvaluationDetail:
         """An evaluation with its scorecard, which is withheld while a review of the project's answers is
         open."""
-        view = project_of(state, project)
-        found = evaluations_of(view)
-        is_named = evaluation_id == LATEST or any(name.startswith(evaluation_id) for name in found)
-        if not is_named and re.fullmatch(SLUG, evaluation_id):  # it becomes part of a path
-            informing = await _informing(view, store, evaluation_id)
-            if informing is not None:
-                return await _informed(view, store, *informing)
-        newest = sorted(found, key=lambda name: _place(found[name]), reverse=True)
-        name = resolve(evaluation_id, newest, field="evaluation_id", project=project)
-        withheld, event = is_withheld(view), found[name]
-        return EvaluationDetail(
-            **_fields(event, withheld),
-            checks=() if withheld else event.data.checks,
-            scorecard=None if withheld else await read_scorecard(store, event.data.scorecard.path),
-        )
+        return await find_evaluation(project_of(state, project), store, evaluation_id)
+
+
+async def find_evaluation(view: Project, store: ObjectStore, asked: str) -> EvaluationDetail:
+    """Return the evaluation that ``asked`` names, with its scorecard unless that is withheld.
+
+    Raises:
+        Refused: there is none, or it is not finished.
+        TransientError: the store is away.
+    """
+    found = evaluations_of(view)
+    is_named = asked == LATEST or any(name.startswith(asked) for name in found)
+    if not is_named and re.fullmatch(SLUG, asked):  # it becomes part of a path
+        informing = await _informing(view, store, asked)
+        if informing is not None:
+            return await _informed(view, store, *informing)
+    newest = sorted(found, key=lambda name: _place(found[name]), reverse=True)
+    name = resolve(asked, newest, field="evaluation_id", project=view.name)
+    withheld, event = is_withheld(view), found[name]
+    return EvaluationDetail(
+        **_fields(event, withheld),
+        checks=() if withheld else event.data.checks,
+        scorecard=None if withheld else await read_scorecard(store, event.data.scorecard.path),
+    )
 
 
 def evaluations_of(project: Project) -> dict[str, Judged]:

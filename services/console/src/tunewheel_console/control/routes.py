@@ -21,6 +21,7 @@ from tunewheel_console.control.datasets import add_datasets
 from tunewheel_console.control.declarations import add_declarations
 from tunewheel_console.control.erasures import add_erasures
 from tunewheel_console.control.errors import REFUSALS
+from tunewheel_console.control.evaluation_rows import add_evaluation_rows
 from tunewheel_console.control.evaluations import add_evaluations
 from tunewheel_console.control.events import Identify, add_events
 from tunewheel_console.control.files import add_files
@@ -84,9 +85,10 @@ def add_control(web: FastAPI, state: ConsoleState, sources: Sources, identify: I
     store = sources.store
     add_projects(web, state)
     add_datasets(web, state, store)
-    add_runs(web, state)
+    add_runs(web, state, store)
     add_files(web, state, store)
     add_evaluations(web, state, store)
+    add_evaluation_rows(web, state, store)
     add_models(web, state)
     add_turns(web, state)
     add_alarms(web, state)

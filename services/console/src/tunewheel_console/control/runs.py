@@ -2,35 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from http import HTTPStatus
 from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI, Query
 from tunewheel_contracts.api.paging import Page
 from tunewheel_contracts.api.runs import (
     LossPoint,
+    RunComparison,
     RunControl,
     RunDetail,
     RunFailure,
     RunProgress,
     RunSummary,
 )
+from tunewheel_contracts.changes import leaves
+from tunewheel_contracts.event import decode_data
 from tunewheel_contracts.events.evaluation import EvalFailed, EvalUndecided, ReviewRequested
+from tunewheel_contracts.formats.run import RunManifest
+from tunewheel_contracts.formats.scorecard import Role as ContestantRole
 from tunewheel_runtime.identity.guard import needs
 from tunewheel_runtime.identity.roles import Role
+from tunewheel_runtime.refusals import Refused
+from tunewheel_runtime.store import ArtifactMissing, ObjectStore
 
+from tunewheel_console.control.dataset_files import DatasetFiles
+from tunewheel_console.control.evaluations import is_withheld
 from tunewheel_console.control.paging import Paged, page_of
 from tunewheel_console.control.resolving import project_of, run_of
 from tunewheel_console.project import Project
 from tunewheel_console.run import Run, verdict_of
 from tunewheel_console.state import ConsoleState
 
+MOST_COMPARED = 6
+"""The most runs of one comparison: as many as have curves of different colours."""
 RunState = Literal["waiting", "training", "paused", "completed", "failed", "cancelled", "superseded"]
 
 
-def add_runs(web: FastAPI, state: ConsoleState) -> None:
+def add_runs(web: FastAPI, state: ConsoleState, store: ObjectStore) -> None:
     """Add the routes of runs."""
+    files = DatasetFiles(store)
 
     @web.get("/v1/projects/{project}/runs")
     @needs(Role.VIEWER)
@@ -50,12 +63,63 @@ def add_runs(web: FastAPI, state: ConsoleState) -> None:
         stages = stages_of(view)
         return page_of(found, asked, place=_place, answer=lambda run: run_summary(view, run, stages))
 
+    @web.get("/v1/projects/{project}/runs/comparison")
+    @needs(Role.VIEWER)
+    async def compare_runs(
+        project: str, compare: Annotated[str, Query(description="The ids of two to six runs, with commas.")]
+    ) -> RunComparison:
+        """Several runs with their curves, the fields of their recipes that differ, and their candidates'
+        figures."""
+        view = project_of(state, project)
+        runs = list({run.run_id: run for run in (run_of(view, name) for name in compare.split(","))}.values())
+        if not 2 <= len(runs) <= MOST_COMPARED:
+            reason = f"names {len(runs)} runs; choose 2 to {MOST_COMPARED}"
+            raise Refused(HTTPStatus.UNPROCESSABLE_ENTITY, "compare", reason)
+        recipes = [await _recipe(view, run, files, store) for run in runs]
+        figures = [{} if is_withheld(view) else _figures(run) for run in runs]
+        fields = _side_by_side(recipes)
+        return RunComparison(
+            runs=tuple(_detail(view, run) for run in runs),
+            recipe={name: row for name, row in fields.items() if any(one != row[0] for one in row)},
+            figures=_side_by_side(figures),
+            withheld=is_withheld(view),
+        )
+
     @web.get("/v1/projects/{project}/runs/{run_id}")
     @needs(Role.VIEWER)
     async def show_run(project: str, run_id: str) -> RunDetail:
         """A run with its plan, losses and verdict."""
         view = project_of(state, project)
         return _detail(view, run_of(view, run_id))
+
+
+async def _recipe(project: Project, run: Run, files: DatasetFiles, store: ObjectStore) -> dict[str, Any]:
+    """Return the recipe of a run, by dotted path: that of its manifest; before it is completed, that of its
+    dataset version. Empty: the files are gone.
+
+    Raises:
+        TransientError: the store is away.
+    """
+    try:
+        if run.completed is not None:
+            recipe = decode_data(RunManifest, await store.get(run.completed.data.manifest)).recipe
+        elif run.dataset_id in project.datasets:
+            recipe = (await files.open(project, run.dataset_id)).manifest.spec.train
+        else:
+            return {}
+    except (ArtifactMissing, Refused):
+        return {}
+    return dict(leaves(recipe.model_dump(mode="json")))
+
+
+def _figures(run: Run) -> dict[str, Any]:
+    found = run.verdict.contestants if run.verdict is not None else ()
+    return next((dict(one.metrics) for one in found if one.role is ContestantRole.CANDIDATE), {})
+
+
+def _side_by_side(columns: Sequence[Mapping[str, Any]]) -> dict[str, tuple[Any, ...]]:
+    names = sorted({name for column in columns for name in column})
+    return {name: tuple(column.get(name) for column in columns) for name in names}
 
 
 def stages_of(project: Project) -> dict[str | None, str]:
@@ -85,7 +149,10 @@ def _detail(project: Project, run: Run) -> RunDetail:
         **of_start,
         **of_end,
         progress=RunProgress(**run.latest.model_dump()) if run.latest else None,
-        losses=tuple(LossPoint(step=step, loss=loss) for step, loss in sorted(run.losses.values())),
+        losses=tuple(
+            LossPoint(step=step, loss=loss, learning_rate=rate, tokens_per_second=speed, memory_bytes=memory)
+            for step, loss, rate, speed, memory in run.curve()
+        ),
         validation=tuple(LossPoint(step=step, loss=loss) for step, loss in sorted(run.validation.items())),
         failure=RunFailure(**failure.model_dump()) if failure else None,
         controls=tuple(

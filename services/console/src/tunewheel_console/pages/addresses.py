@@ -29,27 +29,20 @@ from tunewheel_console.pages.drawing import POLICY, draw
 READ = ["GET", "HEAD"]
 HEADERS = {"content-security-policy": POLICY, "cache-control": "no-store", "referrer-policy": "same-origin"}
 PROJECT = "/v1/projects/{project}"
+DATASET = f"{PROJECT}/datasets/{{dataset_id}}"
+EVALUATION = f"{PROJECT}/evaluations/{{evaluation_id}}"
 FEW = "?limit=5"
 """How many of a list a page shows that is about something else."""
 LONGEST_QUESTION = 4_000
 """How many characters of a question the search for passages takes."""
-PASSED = frozenset(
-    {
-        "after",
-        "limit",
-        "split",
-        "reviewer",
-        "q",
-        "format",
-        "latency",
-        "role",
-        "model",
-        "label",
-        "client",
-        "since",
-    }
-)
-"""The parts of a page's query that are passed on to the API."""
+PASSED = frozenset({
+    "after", "limit", "split", "reviewer", "text", "label", "source", "difference", "metric", "against",
+    "answered", "unlabelled", "stage", "reason", "role", "compare", "q", "format", "latency", "model", "client",
+    "since",
+})  # fmt: skip
+"""The parts of a page's query that are passed on to the API. A field of a form that is empty is not."""
+MOST_ROWS = 50
+"""The most items of a list on a page: a browser lays out some thousand elements at once."""
 Question = str | Callable[[Mapping[str, Any], Mapping[str, str]], str | None]
 """A path of the API, or what makes one of the answers so far and the page's query; None: do not ask."""
 
@@ -62,6 +55,8 @@ class Address:
     path: str
     template: str
     asks: Mapping[str, Question]
+    most: int = MOST_ROWS
+    """The most items of a list on the page."""
     live: bool = True
     """Whether an event of the project draws the page anew."""
     role: Role = Role.VIEWER
@@ -69,8 +64,9 @@ class Address:
     """Whether the role is needed in all projects."""
 
 
-def _list(noun: str, role: Role = Role.VIEWER) -> Address:
-    return Address(f"/projects/{{project}}/{noun}", noun, {"found": f"{PROJECT}/{noun}"}, role=role)
+def _list(noun: str, role: Role = Role.VIEWER, most: int = MOST_ROWS) -> Address:
+    path = f"/projects/{{project}}/{noun}"
+    return Address(path, noun, {"found": f"{PROJECT}/{noun}"}, role=role, most=most)
 
 
 def _one(noun: str, name: str, **asks: Question) -> Address:
@@ -96,6 +92,10 @@ def _first(found: Mapping[str, Any], answer: str, field: str) -> str | None:
 def _difference(found: Mapping[str, Any]) -> str | None:
     version = found.get("dataset", {})
     return f"{version['previous']}/diff/{version['dataset_id']}" if version.get("previous") else None
+
+
+def _labels(found: Mapping[str, Any], _: Mapping[str, str]) -> str | None:
+    return f"{EVALUATION}/labels" if found["it"].get("scorecard") else None
 
 
 def _context(found: Mapping[str, Any], query: Mapping[str, str]) -> str | None:
@@ -130,20 +130,42 @@ ADDRESSES = (
          "datasets": f"{PROJECT}/datasets{FEW}", "models": f"{PROJECT}/models{FEW}"},
     ),
     _list("datasets"),
-    _one("datasets", "dataset_id"),
+    _one("datasets", "dataset_id", versions=f"{PROJECT}/datasets?limit=50"),
+    Address(
+        "/projects/{project}/datasets/{dataset_id}/diff", "diff",
+        {"it": lambda _, query: f"{DATASET}/diff/{quote(query.get('other', ''), safe='')}"}, live=False,
+    ),
+    Address(
+        "/projects/{project}/datasets/{dataset_id}/rows/{row_id}", "row",
+        {"it": f"{DATASET}/rows/{{row_id}}", "tokens": f"{DATASET}/rows/{{row_id}}/tokens"}, live=False,
+    ),
+    Address(
+        "/projects/{project}/datasets/{dataset_id}/dropped", "dropped",
+        {"found": f"{DATASET}/dropped"}, live=False,
+    ),
     Address(
         "/projects/{project}/datasets/{dataset_id}/rows", "rows",
-        {"found": f"{PROJECT}/datasets/{{dataset_id}}/rows", "version": f"{PROJECT}/datasets/{{dataset_id}}"},
-        live=False,
+        {"found": f"{DATASET}/rows", "version": DATASET}, live=False, most=25,
     ),
     Address(
         "/projects/{project}/datasets/{dataset_id}/diff/{other}", "diff",
         {"it": f"{PROJECT}/datasets/{{dataset_id}}/diff/{{other}}"}, live=False,
     ),
-    _list("runs"),
+    Address(
+        "/projects/{project}/runs", "runs",
+        {"found": f"{PROJECT}/runs",
+         "comparison": lambda _, query: f"{PROJECT}/runs/comparison" if query.get("compare") else None},
+    ),
     _one("runs", "run_id"),
     _list("evaluations"),
-    _one("evaluations", "evaluation_id"),
+    Address(
+        "/projects/{project}/evaluations/{evaluation_id}", "evaluation",
+        {"it": EVALUATION, "labels": _labels},
+    ),
+    Address(
+        "/projects/{project}/evaluations/{evaluation_id}/rows", "evaluation_rows",
+        {"it": EVALUATION, "found": f"{EVALUATION}/rows", "labels": _labels}, live=False, most=15,
+    ),
     _list("models"),
     _one("models", "model_id", rollouts=f"{PROJECT}/rollouts?limit=1000", serving=PROJECT),
     _list("turns"),
@@ -160,7 +182,7 @@ ADDRESSES = (
     _list("alarms"),
     _one("alarms", "alarm_id"),
     _list("detectors"),
-    _list("quarantine"),
+    _list("quarantine", most=20),
     Address(
         "/projects/{project}/completions", "completions",
         {"found": f"{PROJECT}/completions", "models": f"{PROJECT}/models?limit=1000"},
@@ -225,9 +247,11 @@ def _add(api: FastAPI, address: Address) -> None:
     )
     @needs(address.role, everywhere=address.everywhere)
     async def show(request: Request) -> HTMLResponse:
-        query = dict(request.query_params)
-        # a form sends its empty fields too
-        passed = {name: value for name, value in query.items() if name in PASSED and value}
+        given = request.query_params
+        query = {name: ",".join(given.getlist(name)) for name in given}
+        passed = {name: value for name, value in query.items() if value and name in PASSED}
+        limit = passed.get("limit", str(address.most))
+        passed["limit"] = str(min(int(limit), address.most)) if limit.isdecimal() else limit
         found, lacks = dict[str, Any](), dict[str, str]()
         for name, question in address.asks.items():
             path = question if isinstance(question, str) else question(found, query)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from datetime import UTC, datetime
+from difflib import SequenceMatcher
 from functools import cache
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -20,6 +21,10 @@ from tunewheel_console.login_page import root_of
 from tunewheel_console.pages.differences import marked
 from tunewheel_console.sessions import session_of
 
+MOST_COMPARED = 600
+"""The most words and signs of a text that are compared with another text's."""
+MOST_MARKS = 30
+"""The most pieces of a compared text. A text of more pieces differs as a whole."""
 NOUNS = (
     "turns", "datasets", "runs", "evaluations", "models", "completions", "alarms", "detectors", "labels",
     "reviews", "quarantine", "commands",
@@ -51,8 +56,14 @@ def draw(template: str, request: Request, *, live: bool, **found: Any) -> str:
             Markup('<a class="id" href="{}">{}</a>').format(address(noun, name), short(name)) if name else "—"
         )
 
+    def again(**changes: object) -> str:
+        """Return the address of this page with another query. It begins at its first item unless ``changes``
+        name another one."""
+        kept = {name: value for name, value in request.query_params.items() if name != "after"} | changes
+        return "?" + urlencode({name: value for name, value in kept.items() if value not in (None, "")})
+
     return _templates().get_template(f"{template}.html").render(
-        root=root, project=project, address=address, link=link, page=template, nouns=NOUNS,
+        root=root, project=project, address=address, link=link, again=again, page=template, nouns=NOUNS,
         caller=caller, may=lambda role: caller.may(Role(role), project),
         sees_all=lambda role: caller.projects_of(Role(role)) is None,
         csrf=session.csrf if session else None, query=dict(request.query_params), params=request.path_params,
@@ -68,7 +79,7 @@ def _templates() -> Environment:
     )  # fmt: skip
     made.filters.update(
         when=when, lasting=lasting, figure=figure, percent=percent, words=words, pretty=pretty,
-        short=short, named=named,
+        short=short, named=named, marked=marked, curve=curve,
     )  # fmt: skip
     made.globals["marked"] = marked
     return made
@@ -126,6 +137,31 @@ def percent(part: float, whole: float) -> str:
 def words(name: str) -> str:
     """Return a name of the code as words."""
     return name.replace("_", " ").replace(".", ": ")
+
+
+def curve(points: list[dict[str, Any]], field: str = "loss", scale: float = 1) -> list[tuple[int, float]]:
+    """Return the points of a run's curve that have the figure ``field``, in units of ``scale``."""
+    return [(one["step"], one[field] / scale) for one in points if one.get(field) is not None]
+
+
+def marked(text: str, expected: str) -> Markup:
+    """Return a text with its words that ``expected`` has not at that place marked."""
+    if text == expected:
+        return escape(text)
+    mine, others = (re.findall(r"\w+|\s+|[^\w\s]", one) for one in (text, expected))
+    if max(len(mine), len(others)) > MOST_COMPARED:  # the comparison takes the square of it
+        return Markup("<mark>{}</mark>").format(text)
+    found, parts = SequenceMatcher(None, mine, others, autojunk=False), list[tuple[bool, str]]()
+    for kind, begin, end, *_ in found.get_opcodes():
+        same, piece = kind == "equal", "".join(mine[begin:end])
+        if parts and (parts[-1][0] is same or (same and piece.isspace())):
+            parts[-1] = parts[-1][0], parts[-1][1] + piece
+        else:
+            parts.append((same, piece))
+    if len(parts) > MOST_MARKS:
+        return Markup("<mark>{}</mark>").format(text)
+    mark = Markup("<mark>{}</mark>")
+    return Markup("").join(escape(piece) if same else mark.format(piece) for same, piece in parts if piece)
 
 
 def pretty(value: Any) -> Markup:

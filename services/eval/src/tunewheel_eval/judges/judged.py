@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 from tunewheel_contracts.formats.criteria import LOOKS, Criterion
+from tunewheel_contracts.formats.generations import Generation
 from tunewheel_contracts.formats.judge import JUDGED, JudgeReport, JudgeSpec
 from tunewheel_contracts.formats.review import ReviewItem
 from tunewheel_contracts.formats.scorecard import Role
@@ -18,7 +19,6 @@ from tunewheel_runtime.store import ObjectStore
 from tunewheel_verdicts.measured import Measured
 from tunewheel_verdicts.significance import Clusters, Interval, Scores
 
-from tunewheel_eval.generations import Generation
 from tunewheel_eval.judges.asking import LONGEST_SECONDS, Check, Judges
 from tunewheel_eval.judges.error import TIE, Floats, Reviewed, corrected
 from tunewheel_eval.reviewing.cases import FOLDER, Cases, ReviewCase

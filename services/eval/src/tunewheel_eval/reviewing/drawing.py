@@ -10,6 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from tunewheel_contracts.formats.generations import Generation, joined
 from tunewheel_contracts.formats.review import ReviewItem
 from tunewheel_contracts.formats.scorecard import Role
 from tunewheel_contracts.formats.spec import TaskSpec
@@ -17,8 +18,6 @@ from tunewheel_contracts.identity import content_id, content_sha256
 from tunewheel_outputs.labels import label_of, same_label
 from tunewheel_outputs.rouge import rouge_l
 from tunewheel_outputs.schema import SchemaCheck
-
-from tunewheel_eval.generations import Generation, joined
 
 DISAGREEMENT, WORST, ANY = "disagreement", "worst", "all"
 _APART, _WORST = 2, 4

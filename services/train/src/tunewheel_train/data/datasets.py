@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunewheel_contracts.formats.dataset import ExampleFormat
-
 from tunewheel_train.errors import RunFailed
 
 if TYPE_CHECKING:
@@ -93,7 +91,7 @@ def encode_examples(
 
     Raises RunFailed when nothing is left to train on, or the tokenizer belongs to another model.
     """
-    from tunewheel_basemodel.chat import encode_chat, last_answer
+    from tunewheel_basemodel.chat import encode_row
     from tunewheel_basemodel.errors import InvalidChat
 
     if not tokenizer.chat_template:
@@ -105,8 +103,7 @@ def encode_examples(
     for row in rows:
         example_id = str(row["example_id"])
         try:
-            ids, mask = encode_chat(tokenizer, row["messages"])
-            mask = mask if row.get("format") == ExampleFormat.REPLAY else last_answer(mask)
+            ids, mask = encode_row(tokenizer, row)
         except InvalidChat as error:
             refused.append(Refused(example_id, "dataset.train", str(error)))
             continue

@@ -18,7 +18,7 @@ function drawChart(element) {
   const probe = document.createElement("span");
   element.replaceChildren(probe);
   const resolved = (name) => { probe.style.color = `var(${name})`; return getComputedStyle(probe).color; };
-  const [ink, line, strokes] = [resolved("--soft"), resolved("--line"), ["--fill", "--bad", "--good", "--wait"].map(resolved)];
+  const [ink, line, strokes] = [resolved("--soft"), resolved("--line"), ["--fill", "--bad", "--good", "--wait", "--ink", "--soft"].map(resolved)];
   probe.remove();
   const axis = { stroke: ink, grid: { stroke: line, width: 1 }, ticks: { stroke: line } };
   new uPlot({
