@@ -126,11 +126,12 @@ class DatasetFiles:
         ``frame``."""
         import polars as pl
 
-        ref = version.manifest.lineage
-        data = await self._store.read(ref.path) if ref is not None else None
+        ref, columns = version.manifest.lineage, ["record_id", "kind", "stage", "reason"]
+        if ref is None:  # of an earlier release
+            return pl.DataFrame(schema=dict.fromkeys(columns, pl.String))
+        data = await self._store.read(ref.path)
         if data is None:
             raise _deleted(version)
-        columns = ["record_id", "kind", "stage", "reason"]
         found = await asyncio.to_thread(pl.read_parquet, BytesIO(data), columns=columns)
         return found.filter(pl.col("stage").is_not_null() & pl.col("reason").is_not_null())
 

@@ -24,7 +24,7 @@ from tunewheel_runtime.identity.roles import Role
 
 from tunewheel_console.login_page import root_of
 from tunewheel_console.pages.asking import NotAnswered, ask
-from tunewheel_console.pages.drawing import POLICY, draw
+from tunewheel_console.pages.drawing import POLICY, draw, query_of
 
 READ = ["GET", "HEAD"]
 HEADERS = {"content-security-policy": POLICY, "cache-control": "no-store", "referrer-policy": "same-origin"}
@@ -148,10 +148,6 @@ ADDRESSES = (
         {"found": f"{DATASET}/rows", "version": DATASET}, live=False, most=25,
     ),
     Address(
-        "/projects/{project}/datasets/{dataset_id}/diff/{other}", "diff",
-        {"it": f"{PROJECT}/datasets/{{dataset_id}}/diff/{{other}}"}, live=False,
-    ),
-    Address(
         "/projects/{project}/runs", "runs",
         {"found": f"{PROJECT}/runs",
          "comparison": lambda _, query: f"{PROJECT}/runs/comparison" if query.get("compare") else None},
@@ -247,8 +243,7 @@ def _add(api: FastAPI, address: Address) -> None:
     )
     @needs(address.role, everywhere=address.everywhere)
     async def show(request: Request) -> HTMLResponse:
-        given = request.query_params
-        query = {name: ",".join(given.getlist(name)) for name in given}
+        query = query_of(request)
         passed = {name: value for name, value in query.items() if value and name in PASSED}
         limit = passed.get("limit", str(address.most))
         passed["limit"] = str(min(int(limit), address.most)) if limit.isdecimal() else limit

@@ -39,10 +39,16 @@ POLICY = (
 """The content security policy of the pages: texts of models and customers run no script and load nothing."""
 
 
+def query_of(request: Request) -> dict[str, str]:
+    """Return the query of a page. The values of a field that stands there several times are joined by commas."""
+    given = request.query_params
+    return {name: ",".join(given.getlist(name)) for name in given}
+
+
 def draw(template: str, request: Request, *, live: bool, **found: Any) -> str:
     """Return the page of ``template`` for the caller of ``request``. ``live``: an event draws it anew."""
     root, project = root_of(request), request.path_params.get("project")
-    session = session_of(request.scope)
+    session, query = session_of(request.scope), query_of(request)
     caller = caller_of(request)
     events = f"{root}v1/events" + (f"?{urlencode({'project': project})}" if project else "")
 
@@ -59,14 +65,14 @@ def draw(template: str, request: Request, *, live: bool, **found: Any) -> str:
     def again(**changes: object) -> str:
         """Return the address of this page with another query. It begins at its first item unless ``changes``
         name another one."""
-        kept = {name: value for name, value in request.query_params.items() if name != "after"} | changes
+        kept = {name: value for name, value in query.items() if name != "after"} | changes
         return "?" + urlencode({name: value for name, value in kept.items() if value not in (None, "")})
 
     return _templates().get_template(f"{template}.html").render(
         root=root, project=project, address=address, link=link, again=again, page=template, nouns=NOUNS,
         caller=caller, may=lambda role: caller.may(Role(role), project),
         sees_all=lambda role: caller.projects_of(Role(role)) is None,
-        csrf=session.csrf if session else None, query=dict(request.query_params), params=request.path_params,
+        csrf=session.csrf if session else None, query=query, params=request.path_params,
         events=events if live else None, event_types=EVENTS, **found,
     )  # fmt: skip
 
