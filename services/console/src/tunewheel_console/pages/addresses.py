@@ -37,8 +37,8 @@ LONGEST_QUESTION = 4_000
 """How many characters of a question the search for passages takes."""
 PASSED = frozenset({
     "after", "limit", "split", "reviewer", "text", "label", "source", "difference", "metric", "against",
-    "answered", "unlabelled", "stage", "reason", "role", "compare", "q", "format", "latency", "model", "client",
-    "since",
+    "answered", "unlabelled", "stage", "reason", "role", "compare", "q", "format", "latency",
+    "model", "client", "since",
 })  # fmt: skip
 """The parts of a page's query that are passed on to the API. A field of a form that is empty is not."""
 MOST_ROWS = 50

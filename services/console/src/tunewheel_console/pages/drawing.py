@@ -40,7 +40,7 @@ POLICY = (
 
 
 def query_of(request: Request) -> dict[str, str]:
-    """Return the query of a page. The values of a field that stands there several times are joined by commas."""
+    """Return the query of a page. Several values of one field are joined by commas."""
     given = request.query_params
     return {name: ",".join(given.getlist(name)) for name in given}
 
