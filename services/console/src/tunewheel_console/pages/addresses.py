@@ -160,7 +160,7 @@ ADDRESSES = (
     ),
     Address(
         "/projects/{project}/evaluations/{evaluation_id}/rows", "evaluation_rows",
-        {"it": EVALUATION, "found": f"{EVALUATION}/rows", "labels": _labels}, live=False, most=15,
+        {"it": EVALUATION, "found": f"{EVALUATION}/rows", "labels": _labels}, live=False, most=10,
     ),
     _list("models"),
     _one("models", "model_id", rollouts=f"{PROJECT}/rollouts?limit=1000", serving=PROJECT),

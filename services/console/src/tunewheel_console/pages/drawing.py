@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from datetime import UTC, datetime
-from difflib import SequenceMatcher
 from functools import cache
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -21,10 +20,6 @@ from tunewheel_console.login_page import root_of
 from tunewheel_console.pages.differences import marked
 from tunewheel_console.sessions import session_of
 
-MOST_COMPARED = 600
-"""The most words and signs of a text that are compared with another text's."""
-MOST_MARKS = 30
-"""The most pieces of a compared text. A text of more pieces differs as a whole."""
 NOUNS = (
     "turns", "datasets", "runs", "evaluations", "models", "completions", "alarms", "detectors", "labels",
     "reviews", "quarantine", "commands",
@@ -85,7 +80,7 @@ def _templates() -> Environment:
     )  # fmt: skip
     made.filters.update(
         when=when, lasting=lasting, figure=figure, percent=percent, words=words, pretty=pretty,
-        short=short, named=named, marked=marked, curve=curve,
+        short=short, named=named, curve=curve,
     )  # fmt: skip
     made.globals["marked"] = marked
     return made
@@ -148,26 +143,6 @@ def words(name: str) -> str:
 def curve(points: list[dict[str, Any]], field: str = "loss", scale: float = 1) -> list[tuple[int, float]]:
     """Return the points of a run's curve that have the figure ``field``, in units of ``scale``."""
     return [(one["step"], one[field] / scale) for one in points if one.get(field) is not None]
-
-
-def marked(text: str, expected: str) -> Markup:
-    """Return a text with its words that ``expected`` has not at that place marked."""
-    if text == expected:
-        return escape(text)
-    mine, others = (re.findall(r"\w+|\s+|[^\w\s]", one) for one in (text, expected))
-    if max(len(mine), len(others)) > MOST_COMPARED:  # the comparison takes the square of it
-        return Markup("<mark>{}</mark>").format(text)
-    found, parts = SequenceMatcher(None, mine, others, autojunk=False), list[tuple[bool, str]]()
-    for kind, begin, end, *_ in found.get_opcodes():
-        same, piece = kind == "equal", "".join(mine[begin:end])
-        if parts and (parts[-1][0] is same or (same and piece.isspace())):
-            parts[-1] = parts[-1][0], parts[-1][1] + piece
-        else:
-            parts.append((same, piece))
-    if len(parts) > MOST_MARKS:
-        return Markup("<mark>{}</mark>").format(text)
-    mark = Markup("<mark>{}</mark>")
-    return Markup("").join(escape(piece) if same else mark.format(piece) for same, piece in parts if piece)
 
 
 def pretty(value: Any) -> Markup:
