@@ -8,6 +8,8 @@ from typing import Any
 import openai
 import pytest
 from pydantic import BaseModel
+from tunewheel_serve_gateway.errors import BadRequest
+from tunewheel_serve_gateway.responses_request import parse_responses_request
 from tunewheel_testing.waiting import until
 
 TOOL: Any = {
@@ -202,6 +204,42 @@ async def test_what_is_not_served_is_refused_by_its_own_name(client: Any, body: 
         await client.post("/responses", cast_to=object, body={"model": "desk", "input": "hi", **body})
     assert caught.value.param == param
     assert param.partition("[")[0] in caught.value.message
+
+
+def nested(field: str, depth: int) -> bytes:
+    """A request whose ``field``, with a ``%s``, holds so many objects in each other."""
+    value = '{"a":' * depth + "1" + "}" * depth
+    return ('{"model": "desk", "input": "hi", ' + field % value + "}").encode()
+
+
+SCHEMA = '"text": {"format": {"type": "json_schema", "name": "x", "schema": %s}}'
+DEEP = ['"metadata": %s', SCHEMA, '"tools": [{"type": "function", "name": "x", "parameters": %s}]']
+
+
+@pytest.mark.parametrize("field", DEEP)
+def test_what_the_response_cannot_repeat_is_refused_before_an_engine_is_asked(field: str):
+    def write(depth: int) -> None:
+        form = parse_responses_request(nested(field, depth)).form
+        assert form.piece({"id": "c", "model": "m", "choices": [{"delta": {"content": "x"}}]}) + form.end()
+
+    write(10)
+    for depths in (range(240, 260), (400,)):
+        with pytest.raises(BadRequest) as caught:
+            any(map(write, depths))  # what is taken can be written
+        assert caught.value.param == "(body)"
+
+
+@pytest.mark.parametrize("kind", ["text", "json_object"])
+def test_a_format_without_schema_is_not_sent_as_one(kind: str):
+    def request(**more: Any) -> bytes:
+        return json.dumps({"model": "d", "input": "hi", "text": {"format": {"type": kind, **more}}}).encode()
+
+    for more in ({}, {"strict": None}):
+        assert parse_responses_request(request(**more)).parameters == {"response_format": {"type": kind}}
+    for more in ({"strict": True}, {"name": "x"}, {"name": "x", "schema": {}}):
+        with pytest.raises(BadRequest) as caught:
+            parse_responses_request(request(**more))
+        assert caught.value.param == "text.format"
 
 
 async def test_an_engines_refusal_names_input_in_place_of_messages(world: Any, client: Any):

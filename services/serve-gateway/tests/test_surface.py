@@ -122,7 +122,10 @@ async def test_fields_that_the_operator_names_are_left_out_and_named(make_world:
         assert (response.status, response.headers["x-tunewheel-dropped"]) == (200, "new_field")
 
 
-@pytest.mark.parametrize("name", ["seed", "messages", "input", "previous_response_id", "prompt", "a b", "é"])
+@pytest.mark.parametrize(
+    "name",
+    ["seed", "messages", "input", "previous_response_id", "prompt", "user", "safety_identifier", "a b", "é"],
+)
 def test_a_field_that_is_served_cannot_be_dropped(name: str):
     with pytest.raises(ValidationError, match="dropped_fields"):
         Settings(dropped_fields=f"reasoning_effort,{name}")

@@ -60,6 +60,14 @@ class ResponsesForm:
         self._events = b""
         self._number = 0
 
+    def can_be_written(self) -> bool:
+        """Return whether the fields that the response repeats can be written as deep as events hold them."""
+        try:
+            orjson.dumps({"response": {"text": {"format": self._format}, **self._echo}})
+        except orjson.JSONEncodeError:  # orjson reads deeper nesting than it can write
+            return False
+        return True
+
     def whole(self, answer: dict[str, Any]) -> dict[str, Any]:
         """Return a whole ``chat.completion`` as a response."""
         self._head = answer

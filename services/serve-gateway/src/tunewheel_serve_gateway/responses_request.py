@@ -48,7 +48,10 @@ def parse_responses_request(raw: bytes, tolerated: Collection[str] = ()) -> Chat
     form = body.get("text", {}).get("format")
     if form is not None:
         chat["response_format"] = _response_format(form)
-    return replace(WORDS.request(chat, len(raw), dropped), form=ResponsesForm(body))
+    request, answer = WORDS.request(chat, len(raw), dropped), ResponsesForm(body)
+    if not answer.can_be_written():
+        raise BadRequest("the response cannot repeat the body; nest it less", param="(body)")
+    return replace(request, form=answer)
 
 
 def _typed(kind: str, **fields: Any) -> dict[str, Any]:
@@ -60,14 +63,15 @@ def _tool(tool: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _response_format(form: Mapping[str, Any]) -> dict[str, Any]:
-    schema = {name: value for name, value in form.items() if name != "type"}
-    if (form["type"] == "json_schema") != ({"name", "schema"} <= schema.keys()):
+    schema = {name: value for name, value in form.items() if name != "type" and value is not None}
+    needed = {"name", "schema"} if form["type"] == "json_schema" else set[str]()
+    if not needed <= schema.keys() or bool(schema) != bool(needed):
         raise BadRequest(
             "text.format needs name and schema with the type json_schema, and takes none with another type",
             param="text.format",
             code="missing_required_parameter",
         )
-    return _typed("json_schema", json_schema=schema) if schema else dict(form)
+    return _typed("json_schema", json_schema=schema) if schema else _typed(form["type"])
 
 
 def _messages(body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

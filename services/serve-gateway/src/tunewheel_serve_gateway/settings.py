@@ -164,8 +164,9 @@ class Settings(ServiceSettings):
 
         served = {*ChatBody.__annotations__, *ResponsesBody.__annotations__}
         served -= {*NOT_SERVED, *NotServed.__annotations__, *WITHOUT_EFFECT}
+        served |= {"prompt", "user", "safety_identifier"}  # An erasure finds completions by the user.
         for name in addresses(text):
-            if name in served | {"prompt"} or not re.fullmatch(r"[\w.-]{1,100}", name, re.ASCII):
+            if name in served or not re.fullmatch(r"[\w.-]{1,100}", name, re.ASCII):
                 raise ValueError(
                     f"names fields that the gateway does not serve, separated by commas; not {name!r}"
                 )
