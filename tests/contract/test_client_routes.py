@@ -41,7 +41,8 @@ LEFT_OUT = {
 }
 VALUES: dict[str, Any] = {
     "str": "x-1", "int": 1, "float": 0.0, "datetime": datetime(2026, 1, 1, tzinfo=UTC),
-    "Sequence[str]": ["x-1"], "Sequence[Mapping[str, Any]]": [], "str | Mapping[str, Any]": {},
+    "Sequence[str]": ["x-1"], "Sequence[int]": [1], "Sequence[Mapping[str, Any]]": [],
+    "str | Mapping[str, Any]": {},
     "LabelOutput": "x-1", "str | Sequence[Mapping[str, Any]]": "x-1", "str | dict[str, Any]": "x-1",
     "Path | bytes": b"x", "Path": Path("/dev/null"), "Mapping[str, str]": {},
 }  # fmt: skip

@@ -346,8 +346,8 @@ async def test_an_index_that_is_another_than_its_event_tells_serves_nobody(world
     assert headers["x-tunewheel-index"] == "none"
     reason = world.gateway.retriever.indexes.status("desk")["reason"]
     for name, wrong in told.items():
-        assert reason.startswith(f"{name} is {getattr(version, name)} in ")
-        assert reason.endswith(f"and {wrong} in index.versioned")
+        assert reason.startswith(f"{name}: {getattr(version, name)} in ")
+        assert reason.endswith(f"but {wrong} in index.versioned")
 
 
 async def test_a_tombstone_takes_the_index_away_and_so_does_a_spec_without_retrieval(world: Any):

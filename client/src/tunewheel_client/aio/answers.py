@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from tunewheel_contracts.api.labels import (
+    LabelContext,
     LabelItem,
     LabelOutput,
     LabelProgress,
@@ -24,13 +25,22 @@ class Labels(Resource):
         """Return all requests of a project, without their questions."""
         return await self._read(LabelRequests, project, "labels")
 
-    async def show(self, project: str, request_id: str) -> LabelRequestDetail:
+    async def show(self, project: str, request_id: str, *, reviewer: str | None = None) -> LabelRequestDetail:
         """Return a request with the states of its items and the fields of an answer."""
-        return await self._read(LabelRequestDetail, project, "labels", request_id)
+        return await self._read(LabelRequestDetail, project, "labels", request_id, reviewer=reviewer)
 
-    async def item(self, project: str, request_id: str, number: int) -> LabelItem:
-        """Return one question and the model's answer. Items count from 1."""
-        return await self._read(LabelItem, project, "labels", request_id, "items", str(number))
+    async def item(
+        self, project: str, request_id: str, number: int, *, reviewer: str | None = None
+    ) -> LabelItem:
+        """Return one question and the model's answer. Items count from 1. Other people are offered the item
+        last for five minutes."""
+        return await self._read(
+            LabelItem, project, "labels", request_id, "items", str(number), reviewer=reviewer
+        )
+
+    async def context(self, project: str, request_id: str, number: int) -> LabelContext:
+        """Return similar questions with experts' answers, and what to search the documents for."""
+        return await self._read(LabelContext, project, "labels", request_id, "items", str(number), "context")
 
     async def answer(
         self,
@@ -42,18 +52,24 @@ class Labels(Resource):
         out_of_scope: bool = False,
         reviewer: str | None = None,
         answered_at: str | None = None,
+        seen: str | None = None,
+        also: Sequence[int] = (),
     ) -> LabelProgress:
         """Answer one question by ``output`` in the task's form, or say that it is out of scope.
 
         Args:
             reviewer: who answers, where the wheel asks nobody who calls.
             answered_at: when the answer was given (RFC 3339), if not now. It replaces no later answer.
+            seen: the ``version`` of the item as it was read. An answer that somebody gave since stays.
+            also: other items of the same topic that get the same answer.
 
         Raises:
-            Refused: the answer does not have the task's form, or is older than the item's answer.
+            Refused: the answer does not have the task's form, or the item has a newer answer.
         """
         body: dict[str, Any] = {"out_of_scope": True} if out_of_scope else {"output": output}
         body |= {"answered_at": answered_at} if answered_at else {}
+        body |= {"seen": seen} if seen else {}
+        body |= {"also": list(also)} if also else {}
         return await self._send(
             LabelProgress, "PUT", project, "labels", request_id, "items", str(number), "answer",
             json=body, query={"reviewer": reviewer},

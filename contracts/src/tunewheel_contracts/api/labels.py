@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from tunewheel_contracts.fields import Frozen, Timestamp
 from tunewheel_contracts.formats.dataset import ChatMessage
@@ -88,6 +90,26 @@ class LabelItem(Frozen):
     """Changes whenever somebody answers the item; an answer that repeats it (``seen``) replaces no other."""
     answered_by: str | None = None
     answered_at: Timestamp | None = None
+
+
+class SimilarAnswer(Frozen):
+    """A question like the item's, with the answer that an expert gave to it."""
+
+    question: str
+    answer: str
+    origin: Annotated[str, Field(alias="from")]
+    """``this queue`` or ``the dataset``."""
+    similarity: float
+    """The cosine of the two questions' words, from 0 to 1: equal."""
+
+
+class LabelContext(Frozen):
+    """What helps to answer an item."""
+
+    similar: tuple[SimilarAnswer, ...] = ()
+    """The most similar first."""
+    search: str | None = None
+    """The question to search the project's documents for; None: it has no index of documents."""
 
 
 class LabelProgress(LabelRequest):

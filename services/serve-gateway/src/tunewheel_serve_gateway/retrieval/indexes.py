@@ -178,7 +178,7 @@ class Indexes:
         for name in ("project", "index_id"):
             in_manifest, in_event = getattr(index.manifest, name), getattr(event, name)
             if in_manifest != in_event:
-                reason = f"is {in_manifest} in {event.manifest.path}, and {in_event} in index.versioned"
+                reason = f"{in_manifest} in {event.manifest.path}, but {in_event} in index.versioned"
                 raise BrokenIndex(name, reason)
         await asyncio.to_thread(self._prepare, index.manifest)
         return index
