@@ -7,6 +7,7 @@ invented, of the size that the demo measures.
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -17,6 +18,8 @@ import httpx
 import yaml
 from tunewheel_contracts.api.services import GroupLag
 from tunewheel_contracts.event import Envelope, new_event
+from tunewheel_contracts.fields import ArtifactRef
+from tunewheel_contracts.formats.generations import generations_path
 from tunewheel_contracts.formats.label_prompts import LabelPrompts
 from tunewheel_contracts.formats.quarantine import Quarantine, quarantine_path
 from tunewheel_contracts.formats.review import ReviewSet
@@ -28,7 +31,7 @@ from tunewheel_runtime.deadletter import Position, Undecoded
 from tunewheel_testing import desk
 from tunewheel_testing.adapters import SHA, SMOLLM2
 from tunewheel_testing.console import Console
-from tunewheel_testing.datasets import put_dataset, versioned
+from tunewheel_testing.datasets import parquet, put_dataset, versioned
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples/helpdesk"
 START = datetime(2026, 3, 2, 8, tzinfo=UTC)
@@ -38,6 +41,15 @@ RIGHT = {
     "solar_install": (0, 0, 7), "solar_output": (0, 0, 6),
 }  # fmt: skip
 """How many of eight held-out questions of a label the base, the first and the second model get right."""
+HELD_OUT = 8
+"""How many questions of a label are held out."""
+MISTAKEN = {
+    "solar_install": "delivery",
+    "solar_output": "app_login",
+    "warranty": "returns",
+    "delivery": "billing",
+}
+"""What a model takes a label for that it did not learn."""
 KEYWORDS = (("solar", "panel", "inverter"), ("scaffold", "rails", "date"))
 WAVES = ("tickets.jsonl", "second_wave.jsonl", "third_wave.jsonl")
 STAGES = (
@@ -116,17 +128,28 @@ async def _turn(made: Helpdesk, console: Console, n: int, **why: Any) -> str:
     found, names, model_id = list[Any](), made.names(n), made.model_id(n)
     for wave in WAVES[:n]:
         found += tickets(wave)
-    rows, labels = [_row(ticket) for ticket in found], Counter(t["answer"]["category"] for t in found)
+    held, labels = _held_out(found, n), Counter(t["answer"]["category"] for t in found)
+    rows = [_row(ticket) for ticket in found if ticket not in held]
     before = made.names(n - 1)["dataset_id"] if n > 1 else None
     funnel, left = list[dict[str, Any]](), 375 + 100 * (n - 1)
     for stage, reasons in STAGES:
         entered, left = left, left - sum(reasons.values())
         funnel.append({"stage": stage, "entered": entered, "left": left, "reasons": reasons})
-    by_label = {name: {"train": some, "holdout": 8} for name, some in labels.items()}
-    counts = {"records": 375 + 100 * (n - 1), "examples": left, "train": left - 65, "holdout": 65}
+    told = Counter(ticket["answer"]["category"] for ticket in held)
+    by_label = {name: {"train": some - told[name], "holdout": told[name]} for name, some in labels.items()}
+    counts = {
+        "records": 375 + 100 * (n - 1), "examples": left, "train": left - len(held), "holdout": len(held),
+    }  # fmt: skip
+    dropped = parquet([
+        {"record_id": content_id("rec", [stage, reason, at], digits=20), "stage": stage,
+         "kind": "document" if reason == "document" else "ticket",
+         "reason": reason}
+        for stage, reasons in STAGES for reason, number in reasons.items() for at in range(number)
+    ])  # fmt: skip
     manifest, ref = await put_dataset(
-        console.store, made.spec(), dataset_id=names["dataset_id"], train=rows, holdout=rows[:8],
-        counts=counts, base=SMOLLM2, previous=before, funnel=funnel, labels=by_label,
+        console.store, made.spec(), dataset_id=names["dataset_id"], train=rows,
+        holdout=[_row(ticket) for ticket in held], counts=counts, base=SMOLLM2, previous=before,
+        funnel=funnel, labels=by_label, lineage=await console.store.put(f"lineage-{n}.parquet", dropped),
     )  # fmt: skip
     asked = made.say("dataset.requested", request=f"r{n}", records_upto={"0": 375 * n}, **why)
     version = made.event(versioned(manifest, ref, previous=before, reason=why["reason"]), asked)
@@ -137,7 +160,12 @@ async def _turn(made: Helpdesk, console: Console, n: int, **why: Any) -> str:
         figures |= {"validation_loss": 0.2 + 3.3 / (1 + step / 5)} if step % 12 == 3 else {}
         progress = {"step": step, "total_steps": 99, "epoch": step / 33, "eta_seconds": 1.4 * (99 - step)}
         made.say("train.progressed", run_id=names["run_id"], **progress, **figures)
-    costs = {"manifest": ref, "final_loss": 0.047, "tokens": 76_092, "wall_seconds": 134.0}
+    costs = {
+        "manifest": await _manifest(made, console, n),
+        "final_loss": 0.047,
+        "tokens": 76_092,
+        "wall_seconds": 134.0,
+    }
     made.say("train.completed", version, **made.run(n), **costs)
     verdict = await _verdict(made, console, n)
     made.say(
@@ -157,6 +185,43 @@ async def _turn(made: Helpdesk, console: Console, n: int, **why: Any) -> str:
     return turn_id_of(asked.id)
 
 
+def _held_out(found: list[dict[str, Any]], n: int) -> list[dict[str, Any]]:
+    """Return the held-out tickets of the n-th version, of each label that it judges the same number."""
+    labels = [name for name, right in RIGHT.items() if n > 1 or any(right[:2])]
+    return [one for name in labels
+            for one in [one for one in found if one["answer"]["category"] == name][:HELD_OUT]]  # fmt: skip
+
+
+def _mistaken(ticket: dict[str, Any]) -> dict[str, Any]:
+    """Return the answer of a model that takes the ticket for one of another label."""
+    label = MISTAKEN.get(ticket["answer"]["category"], "battery")
+    return next(one["answer"] for one in tickets(WAVES[0]) if one["answer"]["category"] == label)
+
+
+def _generations(made: Helpdesk, n: int, roles: dict[str, int]) -> bytes:
+    """Return the held-out rows with the answers of ``roles``, as many of them right as ``RIGHT`` says."""
+    seen, lines = Counter[str](), list[str]()
+    for one in _held_out([ticket for wave in WAVES[:n] for ticket in tickets(wave)], n):
+        row, label = _row(one), one["answer"]["category"]
+        seen[label] += 1
+        answers = {role: _written(one, role, seen[label] <= RIGHT[label][at]) for role, at in roles.items()}
+        told = {"example_id": row["example_id"], "label": label, "prompt": row["messages"][:1]}
+        lines.append(json.dumps(told | {"expected": row["messages"][1]["content"], "answers": answers}))
+    return "\n".join(lines).encode()
+
+
+def _written(ticket: dict[str, Any], role: str, is_right: bool) -> dict[str, Any]:
+    answer = ticket["answer"] if is_right else _mistaken(ticket)
+    is_prose = role == "base" and not is_right
+    failed = ["label_accuracy"] * (not is_right) + ["valid_output"] * is_prose
+    return {
+        "output": f"Thank you for your message. {answer['reply']}" if is_prose else json.dumps(answer),
+        "label": None if is_prose else answer["category"], "complete": True, "failed": failed,
+        "scores": {"label_accuracy": float(is_right), "valid_output": float(not is_prose),
+                   "rouge_l": 1.0 if is_right else 0.24},
+    }  # fmt: skip
+
+
 def _row(ticket: dict[str, Any]) -> dict[str, Any]:
     answer = json.dumps(ticket["answer"])
     return {
@@ -172,6 +237,11 @@ def _row(ticket: dict[str, Any]) -> dict[str, Any]:
 
 def _plan(made: Helpdesk, n: int) -> dict[str, Any]:
     return json.loads((_example("train.planned")).read_text("utf-8")) | made.names(n)
+
+
+async def _manifest(made: Helpdesk, console: Console, n: int) -> ArtifactRef:
+    told = json.loads(_example("run-manifest").read_text("utf-8")) | made.names(n) | {"project": made.project}
+    return await console.store.put(f"runs/{made.project}-{n}.json", json.dumps(told).encode())
 
 
 def _example(topic: str) -> Path:
@@ -207,7 +277,10 @@ async def _verdict(made: Helpdesk, console: Console, n: int, *, passed: bool = T
         "difference": share - shares["champion" if n > 1 else "base"], "p_value": 0.0004, "low": 0.11,
         "high": 0.33, "alpha": 0.05, "rows": 8 * len(labels), "clusters": 61,
     }  # fmt: skip
+    lines, fact = _generations(made, n, roles), {"unit": "fraction", "lower_is_better": False}
+    written = await console.store.put(generations_path(f"sc-{made.project}-{n}", lines), lines)
     card = Scorecard.model_validate({
+        "generations": written, "metrics": dict.fromkeys(("label_accuracy", "valid_output", "rouge_l"), fact),
         "scorecard_id": f"sc-{n}", "project": made.project, **made.names(n), "model_id": made.model_id(n),
         "criteria_sha256": SHA, "contestants": contestants, "comparisons": (), "checks": checks,
         "passed": passed, "findings": (finding,), "slices": slices,
@@ -235,13 +308,17 @@ async def _drift(made: Helpdesk, console: Console, n: int, *, answered: int) -> 
     )  # fmt: skip
     prompts = [
         {"completion_id": name, "customer": one["customer"], "messages": _row(one)["messages"][:1],
-         "output": json.dumps({"category": "battery", "reply": "Charge it fully once.", "priority": "low"})}
+         "output": json.dumps(_mistaken(one) if n == 1 else one["answer"])}
         for name, one in zip(ids, asked, strict=True)
     ]  # fmt: skip
     for number, one in enumerate(prompts):
+        is_cut = number % 5 == 4
+        told = one | {"output": one["output"][:-30]} if is_cut else one
         made.of_model(
-            "inference.completed", n, role="production", finish_reason="stop", completed_at=made.now,
-            latency_seconds=0.4 + number / 10, format_valid=number % 5 != 4, client="mail", **one,
+            "inference.completed", n, role="production", finish_reason="length" if is_cut else "stop",
+            completed_at=made.now, latency_seconds=0.4 + number / 10, format_valid=not is_cut, client="mail",
+            violations=("output_schema",) if is_cut else (), prompt_tokens=61 + number,
+            completion_tokens=37 + number, **told,
         )  # fmt: skip
     path = f"monitor/{made.project}/{alarm}.json"
     found = LabelPrompts.model_validate({"project": made.project, "request_id": alarm, "items": prompts})
@@ -304,7 +381,8 @@ async def _asks(made: Helpdesk, console: Console) -> None:
     items = [
         {"item_id": f"item-{n:03}", "example_id": f"ex-{n}", "messages": _row(one)["messages"][:1],
          "expected": one["answer"]["reply"], "candidate": one["answer"]["reply"],
-         "other": "Please contact the shop where you bought it.", "stratum": "worst"}
+         "other": f"{re.split('[;,.]', one['answer']['reply'])[0]}, or ask the shop where you bought it.",
+         "stratum": "worst"}
         for n, one in enumerate(tickets("tickets.jsonl")[:6])
     ]  # fmt: skip
     n, review_id = 1, "rev-4c1d"

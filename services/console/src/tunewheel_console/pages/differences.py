@@ -16,7 +16,7 @@ _TOKEN = re.compile(rf"[{UNSPACED}]|(?:(?![{UNSPACED}])\w)+|\s+|.")
 
 
 def marked(left: str, right: str) -> tuple[Markup, Markup]:
-    """Return both texts for a page: what both have is quiet, what only one of them has is marked."""
+    """Return both texts for a page: what only one of them has is marked."""
     sides = [_TOKEN.findall(text) for text in (left, right)]
     plain = escape(left), escape(right)
     if max(map(len, sides)) > MOST_TOKENS:
@@ -30,8 +30,8 @@ def marked(left: str, right: str) -> tuple[Markup, Markup]:
     for kind, *places in matcher.get_opcodes():
         for side, (begin, end) in enumerate((places[:2], places[2:])):
             text = "".join(sides[side][begin:end])
-            tag = "<span class=same>{}</span>" if kind == "equal" else "<mark>{}</mark>"
-            shown[side] += Markup(tag).format(text) if text.strip() else escape(text)
+            is_marked = kind != "equal" and text.strip()
+            shown[side] += Markup("<mark>{}</mark>").format(text) if is_marked else escape(text)
     return shown[0], shown[1]
 
 

@@ -6,13 +6,14 @@ import json
 import re
 from datetime import UTC, datetime
 from functools import cache
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote, urlencode
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 from starlette.requests import Request
 from tunewheel_contracts.topics import NOT_SHOWN, TOPICS
+from tunewheel_outputs.parsing import Unparsed, parse
 from tunewheel_runtime.identity.guard import caller_of
 from tunewheel_runtime.identity.roles import Role
 
@@ -80,7 +81,7 @@ def _templates() -> Environment:
     )  # fmt: skip
     made.filters.update(
         when=when, lasting=lasting, figure=figure, percent=percent, words=words, pretty=pretty,
-        short=short, named=named, curve=curve,
+        short=short, named=named, curve=curve, fields=fields,
     )  # fmt: skip
     made.globals["marked"] = marked
     return made
@@ -143,6 +144,15 @@ def words(name: str) -> str:
 def curve(points: list[dict[str, Any]], field: str = "loss", scale: float = 1) -> list[tuple[int, float]]:
     """Return the points of a run's curve that have the figure ``field``, in units of ``scale``."""
     return [(one["step"], one[field] / scale) for one in points if one.get(field) is not None]
+
+
+def fields(answer: str) -> dict[str, Any]:
+    """Return the fields of an answer that is a JSON object. Any other text has none."""
+    try:
+        value = parse(answer)
+    except Unparsed:
+        return {}
+    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
 
 
 def pretty(value: Any) -> Markup:
