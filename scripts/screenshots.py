@@ -27,6 +27,7 @@ DOCS = Path(__file__).resolve().parents[1] / "docs"
 PICTURES = {
     "console": "/projects/{project}/turns/{turn_id}",
     "console-labels": "/projects/{project}/labels/{request_id}",
+    "console-rows": "/projects/{project}/evaluations/{evaluation_id}/rows?difference=candidate_better",
 }
 """The pages that the docs show, by the name of their picture. README shows the first one in both themes."""
 COLOURS = 128
@@ -62,7 +63,9 @@ async def take(console: Console, chromium: str, everything: Path | None, only: s
             )
             for name, shape in PICTURES.items() if everything is None else ():
                 if theme == "light" or name == "console":
-                    shot = await picture(page, console.url + pages[shape], 900)
+                    path, _, query = shape.partition("?")
+                    shown = f"{pages[path].partition('?')[0]}?{query}" if query else pages[path]
+                    shot = await picture(page, console.url + shown, 900)
                     shot.save(DOCS / f"{name}{'-dark' if theme == 'dark' else ''}.png", optimize=True)
             for shape, path in pages.items() if everything else ():
                 name = re.sub(r"[^a-z]+", "-", shape.replace("/projects/{project}", "")).strip("-")
