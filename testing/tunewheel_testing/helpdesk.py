@@ -215,8 +215,9 @@ def _written(ticket: dict[str, Any], role: str, is_right: bool) -> dict[str, Any
     answer = ticket["answer"] if is_right else _mistaken(ticket)
     is_prose = role == "base" and not is_right
     failed = ["label_accuracy"] * (not is_right) + ["valid_output"] * is_prose
+    output = json.dumps(answer, ensure_ascii=False)
     return {
-        "output": f"Thank you for your message. {answer['reply']}" if is_prose else json.dumps(answer, ensure_ascii=False),
+        "output": f"Thank you for your message. {answer['reply']}" if is_prose else output,
         "label": None if is_prose else answer["category"], "complete": True, "failed": failed,
         "scores": {"label_accuracy": float(is_right), "valid_output": float(not is_prose),
                    "rouge_l": 1.0 if is_right else 0.24},
