@@ -69,6 +69,26 @@ async def test_the_champion_answers_and_the_failure_is_logged_once(
 
 
 @pytest.mark.parametrize("stream", [False, True])
+async def test_connections_that_are_lost_count_for_both_sides_of_a_canary(make_world: Any, stream: bool):
+    world = await canary_of(make_world, percent=50, engine_breaker_failures=1000)
+    world.engine.dies, world.engine.falters = True, lambda _: True
+    answers = [await asked(world, stream, user=f"u-{n}") for n in range(30)]
+    assert {status for status, _, _ in answers} == {503}
+    events = await world.completions(30)
+    assert {one.customer for one in events} == {f"u-{n}" for n in range(30)}
+    assert {(one.model_id, one.role.value, one.pinned, one.fault) for one in events} == {
+        ("desk-1", "production", False, "engine"), ("desk-2", "canary", False, "engine")
+    }  # fmt: skip
+    await world.desire(production=("desk-1", 100))
+    await world.serving(production="desk-1", canary=None)
+    assert (await asked(world, stream, user="u-later"))[0] == 503
+    world.engine.dies = False
+    assert (await asked(world, stream, user="u-last"))[0] == 200
+    await until(lambda: world.broker.of("inference.completed")[-1].customer == "u-last")
+    assert "u-later" not in {one.customer for one in world.broker.of("inference.completed")}
+
+
+@pytest.mark.parametrize("stream", [False, True])
 async def test_a_candidate_that_fails_on_both_engines_is_replaced_on_one_of_them(
     make_world: Any, stream: bool
 ):

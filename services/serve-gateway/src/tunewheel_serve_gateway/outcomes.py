@@ -103,8 +103,8 @@ class Outcomes:
         seconds = time.perf_counter() - started
         if isinstance(error, UpstreamError):
             fault = error.fault
-            if is_replaced and isinstance(error, UpstreamLost):
-                fault = "engine"  # The client gets no error, so only the log tells that engines were lost.
+            if isinstance(error, UpstreamLost) and (is_replaced or self._is_compared(exchange)):
+                fault = "engine"  # The rollout compares how many connections either side loses.
             if fault is not None:
                 exchange.fail(str(error), fault)
             exchange.finish(seconds)
@@ -123,6 +123,12 @@ class Outcomes:
         exchange.finish(seconds)
         self._measure(exchange, "disconnected")
         self.log.offer(exchange)
+
+    def _is_compared(self, exchange: Exchange) -> bool:
+        """Return whether a rollout compares this answer of the champion with a canary's."""
+        table = self.reconciler.table.projects.get(exchange.project)
+        is_beside = table is not None and table.canary is not None
+        return is_beside and exchange.role is RouteRole.PRODUCTION and not exchange.pinned
 
     def _offer_copy(self, target: Target, request: ChatRequest, answered: Exchange) -> None:
         """Queue a copy of ``request`` for the shadow of ``target``'s project, if it has one. Does not
