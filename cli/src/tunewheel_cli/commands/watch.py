@@ -27,7 +27,7 @@ def command(
 ) -> None:
     """Follow the wheel, one line per event (with --json one JSON document per line).
 
-    Tickets, records and completions are told only where --topic names them.
+    Records, feedback and completions are told only where --topic names them, and to reviewers alone.
     """
     from tunewheel_client import Gap
 

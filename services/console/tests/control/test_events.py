@@ -14,6 +14,7 @@ from tunewheel_console.feed import Feed
 from tunewheel_console.state import Rest
 from tunewheel_contracts.principal import Principal
 from tunewheel_runtime.identity.roles import Caller, Grant, NotAuthenticated, Role
+from tunewheel_testing.story import example
 
 
 def caller(*roles: Role, projects: set[str] | None = None) -> Caller:
@@ -83,7 +84,7 @@ async def test_only_what_the_caller_may_read_and_asked_for_is_told(
 
 async def test_busy_topics_are_told_only_by_name_and_never_held(state: Any, feed: Feed, desk: Any, tell: Any):
     plain = await Listener(state, feed, caller()).begin()
-    named = await Listener(state, feed, caller(), types={"inference.completed"}).begin()
+    named = await Listener(state, feed, caller(Role.REVIEWER), types={"inference.completed"}).begin()
     completion = desk.completion(1)
     tell(completion, desk.started())
     assert (await plain.next())["event"] == "train.started"
@@ -108,7 +109,7 @@ async def test_what_would_unblind_a_review_is_not_told(
     state: Any, feed: Feed, desk: Any, store: Any, tell: Any
 ):
     listener = await Listener(
-        state, feed, caller(), types={"inference.completed", "review.answered", "train.started"}
+        state, feed, caller(Role.REVIEWER), types={"inference.completed", "review.answered", "train.started"}
     ).begin()
     tell(await desk.stored_review(store, items=1, reviewers=1))
     answered = {"review_id": "rev-1", "item_id": "i-0", "reviewer": "ann", "preference": "better"}
@@ -122,6 +123,29 @@ async def test_names_of_people_are_told_to_operators_alone(state: Any, feed: Fee
     tell(desk.say("erasure.requested", erasure_id="L", customer="C", requested_by="m"), desk.started())
     assert (await viewer.next())["event"] == "train.started"
     assert (await operator.next())["event"] == "erasure.requested"
+
+
+@pytest.mark.parametrize("topic", ["inference.completed", "feedback.received", "record.ingested"])
+async def test_texts_of_users_are_told_to_reviewers_of_their_project_alone(
+    state: Any, feed: Feed, desk: Any, make_desk: Any, topic: str
+):
+    types = frozenset({topic, "train.started"})
+    event = desk.say(topic, **example(topic) | {"project": "desk"})
+    for who, may in (
+        (caller(), False), (caller(Role.OPERATOR), False), (caller(Role.REVIEWER, projects={"shop"}), False),
+        (caller(Role.REVIEWER, projects={"desk"}), True),
+    ):  # fmt: skip
+        assert Told(state, who, None, types)(event) is may
+    assert Told(state, caller(projects={"desk"}), None, types)(desk.started())
+
+
+async def test_who_may_not_read_a_type_is_told_so(ask: Any):
+    for asker, topic, projects in (
+        (Role.VIEWER, "inference.completed", {"desk"}), (Role.OPERATOR, "record.ingested", {"desk"}),
+        (Role.REVIEWER, "feedback.received", {"shop"}), (Role.REVIEWER, "erasure.completed", {"desk"}),
+    ):  # fmt: skip
+        answer = await ask("events", projects, asker=asker, project="desk", type=["train.started", topic])
+        assert answer.status_code == 403, (asker, topic)
 
 
 async def test_a_reader_that_comes_again_goes_on_where_it_was(state: Any, feed: Feed, desk: Any, tell: Any):
@@ -139,7 +163,7 @@ async def test_long_conversations_that_nobody_takes_become_a_gap(
     completions = [desk.completion(n) for n in range(6)]
     size = len(completions[0].data.model_dump_json())
     monkeypatch.setattr("tunewheel_console.feed.WAITING_BYTES", int(2.5 * size))
-    listener = await Listener(state, feed, caller(), types={"inference.completed"}).begin()
+    listener = await Listener(state, feed, caller(Role.REVIEWER), types={"inference.completed"}).begin()
     for told in (completions[:3], completions[3:]):  # what was taken does not count any more
         tell(*told)
         assert (await listener.next())["event"] == "gap"
@@ -219,7 +243,7 @@ async def test_figures_are_withheld_while_a_project_at_rest_may_have_an_open_rev
     state: Any, feed: Feed, desk: Any, tell: Any, is_asked: bool, is_behind: bool
 ):
     rest = state.projects.resting["desk"] = Rest(is_asked=is_asked, is_behind=is_behind)
-    told = Told(state, caller(), None, frozenset({"inference.completed"}))
+    told = Told(state, caller(Role.REVIEWER), None, frozenset({"inference.completed"}))
     assert told.is_withheld("desk")
     assert not told(desk.completion(1))
     rest.is_asked = rest.is_behind = False

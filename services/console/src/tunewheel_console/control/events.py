@@ -12,12 +12,12 @@ from typing import Annotated, Any
 from fastapi import FastAPI, Header, Query, Request
 from fastapi.responses import StreamingResponse
 from tunewheel_contracts.api.events import CloudEvent
-from tunewheel_contracts.event import Envelope
-from tunewheel_contracts.events.data import ErasureCompleted
+from tunewheel_contracts.event import Envelope, Event
+from tunewheel_contracts.events.data import ErasureCompleted, RecordIngested
 from tunewheel_contracts.events.evaluation import AnswersCompared, ReviewAnswered
 from tunewheel_contracts.events.production import DriftDetected, InferenceCompleted
-from tunewheel_contracts.events.upstream import ErasureRequested
-from tunewheel_contracts.topics import TOPICS
+from tunewheel_contracts.events.upstream import ErasureRequested, FeedbackReceived
+from tunewheel_contracts.topics import BY_NAME
 from tunewheel_runtime.identity.guard import caller_of, needs
 from tunewheel_runtime.identity.roles import Caller, NotAuthenticated, Role
 from tunewheel_runtime.refusals import Refused
@@ -31,13 +31,14 @@ LOOK_SECONDS = 5.0
 """How often the caller's roles are asked anew."""
 SILENT_SECONDS = 15.0
 """After so much silence a comment keeps the connection open."""
+HOLDS_TEXTS = (InferenceCompleted, FeedbackReceived, RecordIngested)
+"""Events that are told to reviewers alone, because they hold texts of users as they came."""
 NAMES_PEOPLE = (ErasureRequested, ErasureCompleted)
 """Events that are told to operators alone, because they name a customer."""
 BLIND = (ReviewAnswered, AnswersCompared)
 """Events that are not told, because they say which model gave the answer that a person prefers."""
 FIGURES = ("contestants", "checks", "requested")
 """The fields of a verdict that are withheld while people review answers."""
-KNOWN = {topic.name for topic in TOPICS}
 Identify = Callable[[Request], Awaitable[Caller]]
 
 
@@ -60,18 +61,28 @@ def add_events(web: FastAPI, state: ConsoleState, feed: Feed, identify: Identify
         last_event_id: Annotated[str | None, Header(description="Begin after this event.")] = None,
     ) -> StreamingResponse:
         """Events as server-sent events: `id` is the event's id, `event` its type, `data` the CloudEvent. The
-        event `gap` says that events are missing."""
-        unknown = sorted({*(types or ())} - KNOWN)
+        event `gap` says that events are missing. Completions, feedback and records need the role reviewer,
+        erasures the role operator."""
+        unknown = sorted({*(types or ())} - BY_NAME.keys())
         if unknown:
             raise Refused(
                 HTTPStatus.UNPROCESSABLE_ENTITY,
                 "type",
                 f"{unknown[0]!r} is no type of an event; see docs/events.md",
             )
+        for name in types or ():
+            caller_of(request).require(role_for(BY_NAME[name].event), project)
         told = Told(state, caller_of(request), project, frozenset(types or ()))
         stream = follow(feed, told, lambda: identify(request), after=last_event_id)
         headers = {"cache-control": "no-cache", "x-accel-buffering": "no"}
         return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
+
+
+def role_for(event: type[Event]) -> Role:
+    """Return the role that events of this class are told to."""
+    if issubclass(event, NAMES_PEOPLE):
+        return Role.OPERATOR
+    return Role.REVIEWER if issubclass(event, HOLDS_TEXTS) else Role.VIEWER
 
 
 @dataclass
@@ -95,8 +106,7 @@ class Told:
             return False
         if isinstance(data, InferenceCompleted) and self._is_reviewed(event.project):
             return False
-        role = Role.OPERATOR if isinstance(data, NAMES_PEOPLE) else Role.VIEWER
-        return self.caller.may(role, event.project)
+        return self.caller.may(role_for(type(data)), event.project)
 
     def _is_reviewed(self, project: str) -> bool:
         """Whether people compare answers of the project, whose models an event would name."""
