@@ -48,7 +48,7 @@ async def test_a_browsers_session_is_told_to_send_a_key(ask: Any, asked_of_regis
 
 
 async def test_a_browsers_session_is_handed_on_as_a_pass_and_a_key_as_it_is():
-    """A pass of the session must not replace the key that a program sends."""
+    """A pass must not replace the key that a program sends, but what a proxy sends for itself is no key."""
     said: list[str] = []
 
     def answer(request: httpx.Request) -> httpx.Response:
@@ -59,11 +59,12 @@ async def test_a_browsers_session_is_handed_on_as_a_pass_and_a_key_as_it_is():
     asked = Neighbour("registry", client, lambda one, to: f"Pass {one.principal.name} {to}", setting="X")
     credential = Credential(principal=Principal(name="ann"))
     session = Session(session_id="s", credential=credential, csrf="c", expires_at=9e9)
-    for headers in ([(b"cookie", b"x=y")], [(b"cookie", b"x=y"), (b"authorization", b"Bearer k")]):
+    for sent in (None, b"Bearer k", b"Basic cHJveHk6eA==", b"Tunewheel-Pass another"):
+        headers = [(b"cookie", b"x=y"), *([(b"authorization", sent)] if sent else [])]
         request = Request({"type": "http", "headers": headers})
         set_session(request.scope, session)
         await ask_registry(asked, request, "desk", "lineage", "run-1")
-    assert said == ["Pass ann registry", "Bearer k"]
+    assert said == ["Pass ann registry", "Bearer k", "Pass ann registry", "Pass ann registry"]
 
 
 async def test_a_registry_that_refuses_is_repeated(ask: Any, registry: Neighbour, monkeypatch: Any):

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 from fastapi import Request
 from tunewheel_contracts.errors import TransientError
-from tunewheel_runtime.identity.access import Credential
+from tunewheel_runtime.identity.access import Credential, bearer_secret
 from tunewheel_runtime.refusals import Refused
 from tunewheel_runtime.tls import trust
 
@@ -67,7 +67,8 @@ class Neighbour:
 
     def _headers(self, request: Request) -> dict[str, str]:
         authorization, session = request.headers.get("authorization"), session_of(request.scope)
-        if authorization is None and session is not None:
+        # a proxy's own Authorization, by another scheme, may come beside a session
+        if session is not None and not bearer_secret(authorization):
             authorization = self._authorise(session.credential, self.service)
         if authorization is None and "cookie" in request.headers:
             reason = (
