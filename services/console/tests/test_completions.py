@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +93,17 @@ def test_filters_hold_together(completions: Completions, add: Add):
     assert found(completions, seconds=0.2) == ["c-0003", "c-0002"]
     assert found(completions, since=START + timedelta(seconds=3)) == ["c-0003"]
     assert found(completions, "shop") == ["c-0004"]
+
+
+@pytest.mark.parametrize("hours", [-11, 0, 5.5])
+def test_a_moment_counts_whatever_its_time_zone(completions: Completions, add: Add, hours: float):
+    for n in range(4):
+        add(n)
+    zone = timezone(timedelta(hours=hours))
+    since = (START + timedelta(seconds=2)).astimezone(zone)
+    assert found(completions, since=since) == ["c-0003", "c-0002"]
+    rows, _ = completions.find("desk", Wanted(), None, limit=9, after=(since, "c-0002"))
+    assert [row.completion_id for row in rows] == ["c-0001", "c-0000"]
 
 
 @pytest.mark.parametrize("label", ["wíndow", 'a "b"', "x\\y", "+", "1", "true"])

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from tunewheel_contracts.formats.spec import TaskSpec
 
 LabelOf = Callable[[str | None], str | None]
 """Returns the label of an answer; None: it has none."""
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _FORMS = {"valid": "c.valid", "invalid": "NOT c.valid", "unknown": "c.valid IS NULL"}
 
 
@@ -88,5 +89,5 @@ def labels_by(task: TaskSpec | None) -> LabelOf:
 
 
 def microseconds(at: datetime) -> int:
-    """Return the time since 1970."""
-    return (at - datetime(1970, 1, 1, tzinfo=at.tzinfo)) // timedelta(microseconds=1)
+    """Return the time since 1970. ``at`` may be of any time zone."""
+    return (at - _EPOCH) // timedelta(microseconds=1)
