@@ -149,6 +149,14 @@ async def test_completions_that_a_person_chose_become_a_request_without_personal
     assert "blue" not in desk.files()[request.prompts]
 
 
+@pytest.mark.parametrize("name", ["Kowalski", "Zoë"])
+async def test_a_name_in_all_chosen_texts_is_not_on_the_log(desk: Any, name: str) -> None:
+    desk.declare()
+    asked = chosen(desk, *desk.ask([f"{name} asks {n}" for n in range(4)], customer="Kim"))
+    request = await desk.watch.choose(asked)
+    assert name.lower() not in request.model_dump_json().lower()
+
+
 async def test_a_choice_of_what_cannot_be_read_is_refused_by_its_field(desk: Any) -> None:
     desk.declare()
     for asked, field in (

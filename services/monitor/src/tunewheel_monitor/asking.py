@@ -54,18 +54,16 @@ def request(detected: DriftDetected, picked: picking.Picked, *, wanted: int) -> 
     )
 
 
-def chosen(
-    asked: CompletionsChosen, *, prompts: str, keywords: tuple[str, ...], dataset_id: str
-) -> LabelsRequested:
-    """Return the request for labels of completions that a person chose. ``prompts``: the path of their
-    texts."""
+def chosen(asked: CompletionsChosen, *, prompts: str, dataset_id: str) -> LabelsRequested:
+    """Return the request for labels of completions that a person chose. ``prompts``: the path of their texts.
+    It has no keywords: people choose what they searched, so a keyword would often be the name of a user, and
+    no erasure takes it off the log."""
     return LabelsRequested(
         project=asked.project,
         request_id=asked.request_id,
         alarm_id=alarm_of(asked.request_id),
         dataset_id=dataset_id,
         wanted=len(asked.completions),
-        keywords=keywords,
         completion_ids=tuple(one.completion_id for one in asked.completions),
         prompts=prompts,
         asked_by=asked.principal.name if asked.principal else NOBODY,

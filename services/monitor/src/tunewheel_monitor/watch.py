@@ -158,7 +158,7 @@ class Watch:
             raise InvalidEvent(field="completions", reason=reason)
         production = self.knowledge.production(asked.project)
         dataset_id = (production.dataset_id if production else None) or UNTRAINED
-        return chosen(asked, prompts=found.path, keywords=found.keywords, dataset_id=dataset_id)
+        return chosen(asked, prompts=found.path, dataset_id=dataset_id)
 
     async def forget(self, event: Envelope[ErasureRequested]) -> ErasureCompleted:
         """Delete what ``event`` erases from the texts of alarms and from the state, destroy the project's
