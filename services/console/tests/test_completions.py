@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tunewheel_console.completion_copy import CompletionCopy
 from tunewheel_console.completion_search import Wanted
 from tunewheel_console.completions import Completions, Kept
+from tunewheel_console.settings import Settings
 from tunewheel_contracts.erasures import Erasure
 from tunewheel_contracts.events.production import InferenceCompleted
 from tunewheel_contracts.formats.spec import TaskSpec
@@ -225,6 +227,23 @@ def test_a_damaged_file_can_be_replaced_by_an_empty_one(completions: Completions
         completions.open()
     completions.remove()
     assert (completions.is_open, found(completions), completions.reached()) == (True, [], {})
+
+
+async def test_a_console_that_is_to_keep_none_deletes_those_of_its_earlier_start(
+    completions: Completions, add: Add, tmp_path: Path
+):
+    add(1, "zyxwvut")
+    folder = tmp_path / "completions"
+    keeps_none = CompletionCopy(Settings(completions_kept=0), Completions(folder))
+    await keeps_none.start()
+    assert found(completions) == ["c-0001"], "another console has the file"
+    completions.close()
+    await keeps_none.start()
+    await keeps_none.stop()
+    assert not any(b"zyxwvut" in path.read_bytes() for path in folder.iterdir())
+    nowhere = CompletionCopy(Settings(completions_kept=0), Completions(tmp_path / "none"))
+    await nowhere.start()
+    assert not (tmp_path / "none").exists()
 
 
 def test_only_the_owner_of_the_process_may_read_the_file(completions: Completions, add: Add, tmp_path: Path):

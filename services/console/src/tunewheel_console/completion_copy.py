@@ -65,7 +65,9 @@ class CompletionCopy:
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        if self._most:
+        if not self._most:
+            self._completions.discard()  # no erasure would reach what an earlier start left there
+        else:
             self._writer = ThreadPoolExecutor(1, thread_name_prefix="completions")
             self._task = asyncio.create_task(self._run(), name="completions")
             self._task.add_done_callback(self._ended)

@@ -86,10 +86,8 @@ class Completions:
             OSError, sqlite3.Error: it cannot be opened.
         """
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if self._lock < 0:
-            self._lock = os.open(self._folder / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._hold()
             self._db = self._opened()
             self._cut()
         except BaseException:
@@ -123,10 +121,27 @@ class Completions:
         if self._db is not None:
             self._db.close()
             self._db = None
-        for suffix in ("", "-wal", "-shm"):
-            self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
+        self._unlink()
         self.close()
         self.open()
+
+    def discard(self) -> None:
+        """Delete the file, if there is one that no other process has open."""
+        if not self._path.exists():
+            return
+        with contextlib.suppress(BlockingIOError):
+            self._hold()
+            self._unlink()
+        self.close()
+
+    def _hold(self) -> None:
+        if self._lock < 0:
+            self._lock = os.open(self._folder / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def _unlink(self) -> None:
+        for suffix in ("", "-wal", "-shm"):
+            self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
 
     def reached(self) -> dict[int, tuple[int, str]]:
         """Return by partition the offset after the last completion that was read, and the id of its
