@@ -14,7 +14,15 @@ from tunewheel_retrieval.building import build
 from tunewheel_retrieval.context import fit, with_passages
 from tunewheel_retrieval.index import Index
 from tunewheel_retrieval.prompts import context_of, questions_of
-from tunewheel_retrieval.search import WhyNot, look_up, passages_for, vectors_of, why_not
+from tunewheel_retrieval.search import (
+    WhyNot,
+    explain,
+    floor_of,
+    look_up,
+    passages_for,
+    vectors_of,
+    why_not,
+)
 
 from retrieval.tests.conftest import Counting, document, stored
 
@@ -60,6 +68,36 @@ def test_a_look_up_is_search_and_budget(index: Index, embedder: Counting) -> Non
     assert hits[0].similarity is not None
     assert context_of(SPEC, hits) == with_passages(SPEC.template, hits)
     assert context_of(SPEC, ()) == ""
+
+
+@pytest.mark.parametrize("groups", [(), ("staff",)])
+def test_an_explanation_sends_what_the_look_up_sends(
+    index: Index, embedder: Counting, groups: tuple[str, ...]
+) -> None:
+    (vector,) = vectors_of(index.manifest, embedder, [QUESTION])
+    told = explain(index, SPEC, (QUESTION, vector), groups)
+    sent = look_up(index, SPEC, [(QUESTION, vector)], groups)[0]
+    assert tuple(one.hit for one in told if one.sent) == sent
+    assert len(told) > len(sent)
+    assert [one.hit.score for one in told] == sorted((one.hit.score for one in told), reverse=True)
+    by_words = sorted(told, key=lambda one: one.hit.ranks[0] or 99)
+    scores = [one.hit.words for one in by_words]
+    assert scores == sorted(scores, reverse=True)
+    assert scores[0] > 0
+    assert all(one.passes for one in told)  # this index has no floor
+
+
+def test_an_explanation_shows_what_lies_below_the_floor_and_sends_none_of_it(embedder: Counting) -> None:
+    spec = RetrievalSpec(top_k=3, passage_tokens=16, budget_tokens=96, floor="calibrated")
+    documents = [document("gym", "The gym opens at nine."), document("tax", "Receipts are kept.")]
+    index = Index.open(*stored(build(documents, embedder, spec, project="p", config_sha256="0" * 64)))
+    asked = ("the", WhyNot.AWAY)
+    (found,) = explain(index, spec, asked)
+    floor = floor_of(index, spec, asked)
+    assert floor is not None
+    assert (found.passes, found.sent) == (found.hit.fit > floor, found.hit.fit > floor)
+    low = explain(index, spec, ("the zebra quarrels with parrots about syntax", WhyNot.AWAY))
+    assert [(one.passes, one.sent) for one in low] == [(False, False)]
 
 
 @pytest.mark.parametrize("reason", [WhyNot.EMBEDDER, WhyNot.REFUSED, WhyNot.AWAY])

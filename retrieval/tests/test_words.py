@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tunewheel_retrieval.words import K1, B, Postings, WordSearch, best_of, words_of
+from tunewheel_retrieval.words import K1, B, Postings, WordSearch, best_of, marks_of, words_of
 
 WORDS = st.lists(st.sampled_from(["bell", "horn", "brake", "lockers", "KubePodCrash"]), max_size=6)
 TEXTS = st.lists(WORDS.map(" ".join), max_size=6)
@@ -38,7 +38,7 @@ def plain_bm25(texts: list[str], question: str) -> dict[int, float]:
 def assert_ranked_by_the_formula(texts: list[str], question: str, depth: int) -> None:
     """Scores that differ by less than numbers of 32 bits tell apart may change places."""
     scores = plain_bm25(texts, question)
-    found = WordSearch(Postings.of(texts)).best(question, depth)
+    found = best_of(WordSearch(Postings.of(texts)).scores(question), depth)
     assert len(set(found)) == len(found)
     expected = sorted(scores.values(), reverse=True)[:depth]
     assert [scores[row] for row in found] == pytest.approx(expected, abs=1e-5)
@@ -69,9 +69,23 @@ def test_the_best_scores_above_zero_come_first_and_ties_by_row(scores, depth) ->
     assert best_of(np.array(scores, np.float32), depth) == expected[:depth]
 
 
+@pytest.mark.parametrize(
+    ("text", "question", "marked"),
+    [
+        ("A refund takes five days.", "How long does a REFUND take?", ["refund"]),
+        ("Open the KubePodCrash page.", "a pod crash", ["KubePodCrash"]),
+        ("退款 需要 五天", "退款", ["退款"]),
+        ("Nothing of that.", "bell", []),
+        ("bell, Bell", "bell", ["bell", "Bell"]),
+    ],
+)
+def test_the_words_of_a_question_are_marked_in_a_text(text: str, question: str, marked: list[str]) -> None:
+    assert [text[begin:end] for begin, end in marks_of(text, question)] == marked
+
+
 def test_equal_scores_come_by_row() -> None:
     search = WordSearch(Postings.of(["a bell"] * 5))
-    assert search.best("bell", 3) == [0, 1, 2]
+    assert best_of(search.scores("bell"), 3) == [0, 1, 2]
 
 
 @settings(max_examples=150)

@@ -47,6 +47,7 @@ SPEC = ProjectSpec(
 )
 COMPLETION_SECRET = "shared by gateways"
 LINES = "application/x-ndjson"
+FORM = "application/x-www-form-urlencoded"
 
 
 @dataclass(frozen=True)
@@ -120,11 +121,21 @@ def _read(noun: str, name: str, item: str | None) -> dict[str, list[Sample]]:
 def _pages() -> dict[str, list[Sample]]:
     """Return a request for each page of the console."""
     ids = {"project": PROJECT, "run_id": RUN, "model_id": MODEL, "name": "none", "other": "none"}
-    status = {"run": 200, "model": 200, "lineage": 503, "completions": 503, "completion": 503}
+    status = {
+        "run": 200,
+        "model": 200,
+        "lineage": 503,
+        "completions": 503,
+        "completion": 503,
+        "document": 404,
+    }
     samples = {
         "GET /": [Sample("/", None, 307)],
         "GET /projects/{rest:path}": [Sample("/projects/desk/none/none", None, 404)],
         "GET /static": [Sample("/static/pages.css")],
+        "POST /projects/{project}/playground": [
+            Sample("/projects/desk/playground", b"prompt=hello", 503, 403, kind=FORM)
+        ],
     }
     for one in ADDRESSES:
         names = defaultdict(lambda: "none", ids)
@@ -280,6 +291,16 @@ SAMPLES: Mapping[str, Mapping[str, list[Sample]]] = {
         "POST /v1/projects/{project}/withdrawals": [
             Sample(f"/v1/projects/{PROJECT}/withdrawals", {"documents": []}, 422, 403)
         ],
+        "GET /v1/projects/{project}/documents": [Sample(f"/v1/projects/{PROJECT}/documents", refused=403)],
+        "GET /v1/projects/{project}/documents/{document_id:path}": [
+            Sample(f"/v1/projects/{PROJECT}/documents/none", None, 404, 403)
+        ],
+        "GET /v1/projects/{project}/passages": [
+            Sample(f"/v1/projects/{PROJECT}/passages?question=why", None, 503, 403)
+        ],
+        "POST /v1/projects/{project}/playground": [
+            Sample(f"/v1/projects/{PROJECT}/playground", {"prompt": "hello"}, 503, 403)
+        ],
         "GET /v1/projects/{project}/quarantine": [Sample(f"/v1/projects/{PROJECT}/quarantine", refused=403)],
         "POST /v1/projects/{project}/quarantine": [
             Sample(f"/v1/projects/{PROJECT}/quarantine", {"verdict": "release"}, 404, 403)
@@ -340,6 +361,7 @@ SAMPLES: Mapping[str, Mapping[str, list[Sample]]] = {
             for name in (PROJECT, f"{PROJECT}/base", BASE.name)
         ],
         "POST /v1/embeddings": [Sample("/v1/embeddings", {"model": PROJECT, "input": "hello"}, 200, 404)],
+        "POST /v1/search": [Sample("/v1/search", {"project": PROJECT, "question": "why"}, 400, 404)],
         "GET /v1/models": [Sample("/v1/models", tells=True)],
         "GET /v1/models/{name:path}": [Sample(f"/v1/models/{PROJECT}", refused=404)],
         "POST /v1/feedback": [

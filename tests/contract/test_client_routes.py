@@ -31,6 +31,7 @@ LEFT_OUT = {
     ("gateway", "POST", "/v1/embeddings"): "for clients of OpenAI's API",
     ("gateway", "POST", "/v1/responses"): "for clients of OpenAI's API",
     ("gateway", "GET", "/v1/status"): "for operators of the gateway",
+    ("gateway", "POST", "/v1/search"): "the console hands questions on to it",
     ("ingest", "POST", "/v1/erasures"): "the console takes erasures too",
     ("ingest", "DELETE", "/v1/documents/{document_id}"): "the console takes withdrawals too",
     (

@@ -28,11 +28,13 @@ from tunewheel_retrieval.files import (
 )
 from tunewheel_retrieval.floors import general_prompts
 from tunewheel_retrieval.hits import Passage
-from tunewheel_retrieval.index import PASSAGES, Index
+from tunewheel_retrieval.index import LATER, PASSAGES, Index
 from tunewheel_retrieval.injections import injected_passages
 from tunewheel_retrieval.passages import estimated_sizes, estimated_tokens, passages_of
 from tunewheel_retrieval.sections import Section
 
+Facts = tuple[list[str] | None, str | None, str | None]
+"""The columns ``LATER`` of a document."""
 MAX_PASSAGES = 200_000
 EMBEDDED_AT_ONCE = 1_000
 
@@ -93,7 +95,7 @@ def build(
     waiting: list[InjectedPassage] = []
     held_back = 0
     for document, (title, found, reason) in zip(ordered, cuts, strict=True):
-        groups = document.allowed_groups if document.sections is not None else before.groups_of(document)
+        known = before.facts_of(document) if document.sections is None else _facts_of(document)
         if not reason and len(rows) + held_back + len(found) > max_passages:
             found, reason = [], TOO_MANY
         is_released = document.record_id in released
@@ -105,7 +107,7 @@ def build(
         rows += shown
         held_back += len(found) - len(shown)
         named = (document.document_id, document.record_id, title, document.published_at)
-        table.append(DocumentRow(*named, len(shown), reason, None if groups is None else list(groups)))
+        table.append(DocumentRow(*named, len(shown), reason, *known))
     vectors = _vectors(rows, embedder, previous)
     is_refused = np.isnan(vectors).any(axis=1)
     if is_refused.any():
@@ -178,19 +180,25 @@ def _searched(fresh: Sequence[tuple[Document, Sequence[Passage]]]) -> dict[str, 
     }  # fmt: skip
 
 
+def _facts_of(document: Document) -> Facts:
+    groups = document.allowed_groups
+    return None if groups is None else list(groups), document.trust, document.origin
+
+
 class _Taken:
     """Looks up documents in the previous version."""
 
     def __init__(self, previous: Index | None) -> None:
         self._documents: dict[str, tuple[str, str, str | None]] = {}
         self._passages: dict[str, list[Passage]] = {}
-        self._groups = {} if previous is None else previous.groups
+        self._facts: dict[str, Facts] = {}
         self._injections = () if previous is None else previous.injections
         if previous is None:
             return
-        columns = ("document_id", "record_id", "title", "left_out")
-        for document_id, record_id, title, left_out in previous.documents.select(columns).iter_rows():
+        columns = ("document_id", "record_id", "title", "left_out", *LATER)
+        for document_id, record_id, title, left_out, *facts in previous.documents.select(columns).iter_rows():
             self._documents[document_id] = (record_id, title, None if left_out == INJECTION else left_out)
+            self._facts[document_id] = (facts[0], facts[1], facts[2])
         for passage in previous.rows:
             self._passages.setdefault(passage.document_id, []).append(passage)
         for one in previous.waiting:
@@ -200,8 +208,8 @@ class _Taken:
     def injections_of(self, document_ids: Collection[str]) -> dict[str, InjectedPassage]:
         return {one.passage_id: one for one in self._injections if one.document_id in document_ids}
 
-    def groups_of(self, document: Document) -> tuple[str, ...] | None:
-        return self._groups.get(document.document_id)
+    def facts_of(self, document: Document) -> Facts:
+        return self._facts[document.document_id]
 
     def of(self, document: Document) -> Cut:
         record_id, title, left_out = self._documents.get(document.document_id, (None, "", None))

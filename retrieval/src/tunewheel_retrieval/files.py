@@ -48,6 +48,9 @@ class DocumentRow(NamedTuple):
     passages: int
     left_out: str | None
     allowed_groups: list[str] | None = None
+    trust: str | None = None
+    """None, as with ``origin``: an earlier release indexed it."""
+    origin: str | None = None
 
 
 @dataclass(frozen=True)
@@ -225,7 +228,7 @@ def _postings(rows: Sequence[Passage], previous: Index | None) -> Postings:
 
 
 def _table(documents: Sequence[DocumentRow]) -> pl.DataFrame:
-    """Return the table of documents. Without restricted documents it is as earlier releases wrote it."""
+    """Return the table of documents. Without restricted documents it has no column of groups."""
     table = pl.DataFrame(documents, schema=DOCUMENTS, orient="row")
     return table if table["allowed_groups"].is_not_null().any() else table.drop("allowed_groups")
 

@@ -43,3 +43,5 @@ class Hit:
     fit: float = 0.0
     """The cosine (0 without a vector) plus the share of the question's words, by their idf, that the passage
     has: from 0 to 2 for most texts. Unlike ``score`` it can be compared with a bound."""
+    words: float = 0.0
+    """The score by BM25; 0: it has no word of the question."""

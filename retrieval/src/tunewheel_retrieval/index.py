@@ -44,7 +44,12 @@ DOCUMENTS = {
     "passages": pl.Int32,
     "left_out": pl.String,
     "allowed_groups": pl.List(pl.String),
+    "trust": pl.String,
+    "origin": pl.String,
 }
+LATER = ("allowed_groups", "trust", "origin")
+"""Columns of ``DOCUMENTS`` that a version may lack: each came with a later release. Without
+``allowed_groups`` every caller may see every document."""
 Files = Mapping[str, bytes] | Callable[[ArtifactRef], bytes]
 """The files by path, or a function that reads one."""
 
@@ -78,11 +83,10 @@ class Index:
             BrokenIndex: a file is missing, has another hash, or does not fit the other files.
         """
         passages = _frame(_read(files, "passages", manifest.passages), "passages", PASSAGES)
-        needed = {name: kind for name, kind in DOCUMENTS.items() if name != "allowed_groups"}
+        needed = {name: kind for name, kind in DOCUMENTS.items() if name not in LATER}
         documents = _frame(_read(files, "documents", manifest.documents), "documents", needed)
-        if "allowed_groups" not in documents.columns:  # every caller may see all of them
-            groups = pl.lit(None, DOCUMENTS["allowed_groups"]).alias("allowed_groups")
-            documents = documents.with_columns(groups)
+        lacking = [name for name in LATER if name not in documents.columns]
+        documents = documents.with_columns(pl.lit(None, DOCUMENTS[name]).alias(name) for name in lacking)
         arrays = _arrays(_read(files, "vectors", manifest.vectors))
         vectors = arrays["vectors"]
         if vectors.shape != (passages.height, manifest.dimensions):
@@ -133,7 +137,9 @@ class Index:
         cosine with the question is positive.
         """
         hidden = self.hidden(groups)
-        rankings = [self._words.best(question, max(k, DEPTH), hidden)]
+        words = self._words.scores(question)
+        words[hidden] = 0
+        rankings = [best_of(words, max(k, DEPTH))]
         # vecdot runs in this thread; BLAS would use several threads and wait for the slowest of them
         cosines = None if vector is None else np.vecdot(self.vectors, np.asarray(vector, np.float32))
         fits = None if self.manifest.floors is None else fit_of(self._words, question, cosines)
@@ -148,6 +154,7 @@ class Index:
                 one.ranks,
                 None if cosines is None else round(float(cosines[one.row]), 4),
                 0.0 if fits is None else round(float(fits[one.row]), 4),
+                round(float(words[one.row]), 4),
             )
             for one in fused(rankings, limit=k)
         )

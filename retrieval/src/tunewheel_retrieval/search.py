@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from enum import StrEnum
 from itertools import chain, zip_longest
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from tunewheel_contracts.errors import TransientError
 from tunewheel_contracts.formats.index import IndexManifest
@@ -27,6 +27,10 @@ if TYPE_CHECKING:  # the gateway asks before it has loaded numpy
     from tunewheel_embedding.static import Vectors
 
     from tunewheel_retrieval.index import Index
+
+
+SHOWN = 12
+"""How many passages ``explain`` returns, if ``top_k`` is not more."""
 
 
 class WhyNot(StrEnum):
@@ -62,11 +66,37 @@ def look_up(
 
 
 def _above_floor(index: Index, spec: RetrievalSpec, asked: Asked, groups: Collection[str]) -> tuple[Hit, ...]:
-    hits, floors = passages_for(index, *asked, spec.top_k, groups), index.manifest.floors
+    hits, floor = passages_for(index, *asked, spec.top_k, groups), floor_of(index, spec, asked)
+    return hits if floor is None else tuple(hit for hit in hits if hit.fit > floor)
+
+
+def floor_of(index: Index, spec: RetrievalSpec, asked: Asked) -> float | None:
+    """Return the fit above which a passage enters a prompt; None: the spec asks for no floor."""
+    floors = index.manifest.floors
     if spec.floor == "none" or floors is None:
-        return hits
-    floor = floors.by_words if isinstance(asked[1], WhyNot) else floors.with_vector
-    return tuple(hit for hit in hits if hit.fit > floor)
+        return None
+    return floors.by_words if isinstance(asked[1], WhyNot) else floors.with_vector
+
+
+class Explained(NamedTuple):
+    """A passage that a question finds."""
+
+    hit: Hit
+    passes: bool
+    """Whether the floor lets it pass."""
+    sent: bool
+    """Whether ``look_up`` returns it."""
+
+
+def explain(index: Index, spec: RetrievalSpec, asked: Asked, groups: Collection[str] = ()) -> list[Explained]:
+    """Return the passages for one text, the best first, and what becomes of each: also those of less rank
+    than ``spec.top_k`` and below the floor, up to ``SHOWN``."""
+    sent = {hit.passage.passage_id for hit in look_up(index, spec, [asked], groups)[0]}
+    floor = floor_of(index, spec, asked)
+    return [
+        Explained(hit, floor is None or hit.fit > floor, hit.passage.passage_id in sent)
+        for hit in passages_for(index, *asked, max(SHOWN, spec.top_k), groups)
+    ]
 
 
 def passages_for(

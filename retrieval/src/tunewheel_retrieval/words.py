@@ -46,6 +46,12 @@ def words_of(text: str) -> list[str]:
     return found
 
 
+def marks_of(text: str, question: str) -> tuple[tuple[int, int], ...]:
+    """Return where the words of ``text`` begin and end that ``question`` has too."""
+    asked = set(words_of(question))
+    return tuple(found.span() for found in _WORD.finditer(text) if not asked.isdisjoint(words_of(found[0])))
+
+
 @dataclass(frozen=True)
 class Postings:
     """Which passages hold which words, and how often. The same passages always give the same arrays."""
@@ -172,9 +178,9 @@ class WordSearch:
         self._weights = weights.astype(np.float32)
         """The contribution of each posting to the score of its passage."""
 
-    def best(self, question: str, depth: int, hidden: Offsets | None = None) -> list[int]:
-        """Return the ``depth`` best rows that share a word with ``question``, the best first, ties by row
-        number, without the rows ``hidden``. Only the postings of the question's words are read."""
+    def scores(self, question: str) -> npt.NDArray[np.floating[Any]]:
+        """Return the score of each passage, (passages,); 0: it shares no word with ``question``. Only the
+        postings of the question's words are read."""
         begins, number = self._postings.begins, self._number
         rows: list[Numbers] = []
         weights: list[npt.NDArray[np.float32]] = []
@@ -183,12 +189,11 @@ class WordSearch:
                 found = slice(begins[at], begins[at + 1])
                 rows.append(self._postings.rows[found])
                 weights.append(self._weights[found] * np.float32(times))
+        passages = len(self._postings.lengths)
         if not rows:
-            return []
-        scores: npt.NDArray[Any] = np.bincount(np.concatenate(rows), np.concatenate(weights))
-        if hidden is not None and len(hidden):
-            scores[hidden[hidden < len(scores)]] = 0
-        return best_of(scores, depth)
+            return np.zeros(passages)
+        scores: npt.NDArray[Any] = np.bincount(np.concatenate(rows), np.concatenate(weights), passages)
+        return scores
 
     def shares(self, question: str) -> npt.NDArray[np.float32]:
         """Return for each passage which share of the question's words it has, (passages,), from 0 to 1. A

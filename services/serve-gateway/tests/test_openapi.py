@@ -32,6 +32,7 @@ ROUTES = {
     "/v1/completions",
     "/v1/responses",
     "/v1/embeddings",
+    "/v1/search",
     "/v1/models",
     "/v1/models/{name}",
     "/v1/status",

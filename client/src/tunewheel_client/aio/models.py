@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypedDict, Unpack
+from typing import Any, Literal, TypedDict, Unpack
 
 from tunewheel_contracts.api.commands import ModelOrdered
 from tunewheel_contracts.api.models import ModelDetail, ModelSummary
 from tunewheel_contracts.api.paging import Page
+from tunewheel_contracts.api.playground import Playground
 from tunewheel_contracts.api.rollouts import Rollout
 
 from tunewheel_client.aio.resource import Paging, Resource
+
+TRY_SECONDS = 90.0
+"""How much longer several answers may take than another request."""
 
 
 class Named(TypedDict, total=False):
@@ -60,6 +64,26 @@ class Models(Resource):
         ``records``: the most records to list."""
         steps = ("projects", project, "lineage", name)
         return (await self._transport.send("GET", *steps, query={"records": records})).json()
+
+    async def try_out(
+        self,
+        project: str,
+        prompt: str,
+        *,
+        candidate: str | None = None,
+        passages: Literal["with", "without", "both"] = "both",
+        max_tokens: int | None = None,
+    ) -> Playground:
+        """Let base, champion and candidate answer one prompt. It counts as nobody's traffic.
+
+        Args:
+            candidate: id of a model. Default: the one on trial, else the newest that waits.
+            max_tokens: of each answer. Default: as the model is served.
+        """
+        told = {"prompt": prompt, "candidate": candidate, "passages": passages, "max_tokens": max_tokens}
+        body = {name: value for name, value in told.items() if value is not None}
+        steps = (project, "playground")
+        return await self._send(Playground, "POST", *steps, json=body, extra_seconds=TRY_SECONDS)
 
     async def promote(
         self, project: str, model_id: str, *, reason: str, **more: Unpack[Force]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Unpack
 
 from tunewheel_contracts.api.commands import DocumentsWithdrawn, Erasure, ErasureOrdered
+from tunewheel_contracts.api.documents import DocumentDetail, IndexedDocument, PassageSearch
 from tunewheel_contracts.api.paging import Page
 
 from tunewheel_client.aio.resource import Paging, Resource
@@ -13,6 +14,18 @@ from tunewheel_client.aio.resource import Paging, Resource
 
 class Documents(Resource):
     """The documents that were published to a project."""
+
+    async def list(self, project: str, **paging: Unpack[Paging]) -> Page[IndexedDocument]:
+        """Return a page of the documents in the newest index version, by their ids."""
+        return await self._read(Page[IndexedDocument], project, "documents", **paging)
+
+    async def show(self, project: str, document_id: str) -> DocumentDetail:
+        """Return a document of the index with its passages."""
+        return await self._read(DocumentDetail, project, "documents", document_id)
+
+    async def search(self, project: str, question: str) -> PassageSearch:
+        """Return the passages that a question finds, with their ranks and scores, and which are sent."""
+        return await self._read(PassageSearch, project, "passages", question=question)
 
     async def withdraw(
         self, project: str, documents: Sequence[str], *, reason: str = "", request: str | None = None

@@ -105,7 +105,8 @@ class IndexManifest(Frozen):
     stands here too: earlier releases, which know no groups, refuse such a version."""
     documents: ArtifactRef
     """Parquet, one row per document: document_id, record_id, title, published_at, passages, left_out (the
-    reason why it has no passages)."""
+    reason why it has no passages), trust and origin (who published it; null: an earlier release indexed
+    it)."""
     counts: IndexCounts
     floors: Annotated[Floors | None, Field(exclude_if=lambda floors: floors is None)] = None
     """None: the spec asks for no floor."""

@@ -116,7 +116,7 @@ def make_app(settings: Settings) -> Service:
     service.on_shutdown(documents.close)
     log = Log.of(settings, refresh, documents)
     web = make_web(state, actions, reviewing, labelling, service.access, settings, sources, log)
-    service.mount(web, any_content=["/login", "/logout"])
+    service.mount(web, any_content=["/login", "/logout", "/projects/"])
     return service
 
 

@@ -129,9 +129,10 @@ async def web(
 
     lineage = httpx.AsyncClient(transport=httpx.MockTransport(registry.answer), base_url="http://registry")
     asked = Neighbour("registry", lineage, setting="TUNEWHEEL_REGISTRY_URL")
-    away = Neighbour("serve-gateway", None, setting="TUNEWHEEL_GATEWAY_URL")
+    gateway = Neighbour("serve-gateway", None, setting="TUNEWHEEL_GATEWAY_URL")
     made = make_api(state.projects)
-    sources = Sources(store, Feed(), Letters(), lags, asked, away, completions)
+    made.state.gateway = gateway
+    sources = Sources(store, Feed(), Letters(), lags, asked, gateway, completions)
     add_control(made, state, sources, identify)
     log = Log(nothing, nothing, nothing)
     log_of_people = MemoryLog()
@@ -154,6 +155,7 @@ def look(web: FastAPI) -> Callable[..., Any]:
     async def look(
         path: str, roles: frozenset[Role] = ALL, projects: set[str] | None = None, *,
         name: str | None = "ann", method: str = "GET", headers: dict[str, str] | None = None,
+        data: Any = None,
     ) -> httpx.Response:  # fmt: skip
         grant = Grant(roles, None if projects is None else frozenset(projects))
 
@@ -164,6 +166,6 @@ def look(web: FastAPI) -> Callable[..., Any]:
         async with httpx.AsyncClient(
             transport=httpx.ASGITransport(called), base_url="http://console"
         ) as client:
-            return await client.request(method, path, headers=headers)
+            return await client.request(method, path, headers=headers, data=data)
 
     return look

@@ -3,6 +3,7 @@ not read."""
 
 from __future__ import annotations
 
+import dataclasses
 import html
 import json
 import re
@@ -14,10 +15,12 @@ import pytest
 from fastapi import FastAPI
 from tunewheel_console.pages import addresses
 from tunewheel_console.pages.addresses import ADDRESSES
+from tunewheel_contracts.formats.retrieval_spec import RetrievalSpec
 from tunewheel_contracts.principal import Principal
 from tunewheel_runtime.identity.guard import set_caller
 from tunewheel_runtime.identity.roles import Caller, Grant, Role
 from tunewheel_testing.datasets import put_dataset
+from tunewheel_testing.indexes import put_index
 
 ALL = frozenset(Role)
 ROW = {
@@ -26,7 +29,15 @@ ROW = {
 }  # fmt: skip
 
 
-async def test_every_link_of_every_page_leads_somewhere(look: Any):
+@pytest.fixture
+async def index(state: Any, desk: Any, store: Any) -> Any:
+    sops = {"sops/refunds.md": "# Refunds\n\nA refund takes <b>five</b> days.\n"}
+    made = await put_index(store, "desk", sops, RetrievalSpec())
+    state.apply(dataclasses.replace(desk.declared(), id="index-1", data=made))
+    return made
+
+
+async def test_every_link_of_every_page_leads_somewhere(look: Any, index: Any):
     seen, todo = dict[str, int](), ["/projects", "/dead-letters", "/services", "/audit"]
     while todo:
         path = todo.pop()
@@ -403,3 +414,71 @@ async def test_a_page_has_no_more_rows_than_a_browser_bears(look: Any, state: An
     rows = page.text.count('<td><input type="checkbox"')
     assert (page.status_code, rows) == {"1000": (200, 50), "3": (200, 3), "none": (422, 0)}[limit]
     assert len(re.findall(r"<\w", page.text)) <= 1500
+
+
+PASSAGE = {
+    "passage_id": "ps-1", "document_id": "sops/refunds.md", "record_id": "rec-1", "title": "Refunds",
+    "heading": "When", "text": "A refund takes <b>five</b> days.", "tokens": 7, "score": 0.03,
+    "words_rank": 1, "words_score": 1.5, "vector_rank": None, "similarity": 0.5, "fit": 0.9, "passes": True,
+    "sent": True, "marks": [[2, 8]],
+}  # fmt: skip
+FOUND = {
+    "project": "desk", "question": "refund?", "index_id": "ix-1", "top_k": 4, "floor": 0.4,
+    "budget_tokens": 900, "tokens": 7, "by_words_alone": "away", "context": "Passages.", "milliseconds": 0.1,
+    "passages": [PASSAGE, PASSAGE | {"passage_id": "ps-2", "passes": False, "sent": False, "fit": 0.1}],
+}  # fmt: skip
+
+
+@pytest.fixture
+def asked_of_gateway(web: FastAPI) -> list[dict[str, Any]]:
+    """Let a gateway answer, the base as the champion but for one word; return what it was asked."""
+    asked = list[dict[str, Any]]()
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(json.loads(request.content))
+        if request.url.path == "/v1/search":
+            return httpx.Response(200, json=FOUND)
+        content = f"It takes {'five' if asked[-1]['model'] == 'desk/base' else 'six'} <i>days</i>."
+        choice = {"message": {"content": content}, "finish_reason": "stop"}
+        return httpx.Response(200, json={"model": asked[-1]["model"], "choices": [choice]})
+
+    transport = httpx.MockTransport(answer)
+    web.state.gateway.client = httpx.AsyncClient(transport=transport, base_url="http://gateway")
+    return asked
+
+
+KEY = {"authorization": "Bearer k-ann"}
+
+
+async def test_a_search_of_documents_says_what_becomes_of_each_passage(
+    look: Any, index: Any, asked_of_gateway: Any
+):
+    assert "takes" not in (await look("/projects/desk/documents", headers=KEY)).text
+    assert not asked_of_gateway
+    page = (await look("/projects/desk/documents?question=refund%3F", headers=KEY)).text
+    assert asked_of_gateway == [{"project": "desk", "question": "refund?"}]
+    assert "A <mark>refund</mark> takes &lt;b&gt;five&lt;/b&gt; days." in page
+    assert [found in page for found in (">sent<", ">below the floor<", "by words alone")] == [True] * 3
+
+
+async def test_a_document_shows_its_passages(look: Any, index: Any):
+    page = await look("/projects/desk/documents/sops%2Frefunds.md")
+    assert (page.status_code, "takes &lt;b&gt;five&lt;/b&gt; days." in page.text) == (200, True)
+    assert (await look("/projects/desk/documents/none.md")).status_code == 404
+
+
+async def test_the_playground_shows_answers_side_by_side_and_marks_what_differs(
+    look: Any, state: Any, desk: Any, asked_of_gateway: Any
+):
+    state.apply(desk.desired())
+    path, order = "/projects/desk/playground", {"prompt": "How\r\nlong?", "models": ["base", "champion"]}
+    page = await look(path, method="POST", headers=KEY, data=order)
+    assert page.status_code == 200, page.text
+    assert [one["messages"][0]["content"] for one in asked_of_gateway] == ["How\nlong?"] * 2
+    assert "It takes five &lt;i&gt;days&lt;/i&gt;." in page.text
+    assert "<mark>six</mark>" in page.text
+    assert "How\nlong?</textarea>" in page.text
+    refused = await look(path, method="POST", headers=KEY, data=order | {"max_tokens": "many"})
+    assert (refused.status_code, "max_tokens" in refused.text) == (422, True)
+    viewer = await look(path, frozenset({Role.VIEWER}), {"desk"})
+    assert ("<textarea" in viewer.text, "lack the role application" in viewer.text) == (False, True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import orjson
@@ -20,6 +21,7 @@ from tunewheel_serve_gateway.connection import ClientGone, send_error
 from tunewheel_serve_gateway.errors import (
     UNFORESEEN,
     ApiError,
+    Headers,
     MethodNotAllowed,
     Unavailable,
     UnknownUrl,
@@ -29,8 +31,11 @@ from tunewheel_serve_gateway.feedback import join, parse_feedback
 from tunewheel_serve_gateway.gateway import Gateway
 from tunewheel_serve_gateway.openapi import document
 from tunewheel_serve_gateway.routing import ProjectTable
+from tunewheel_serve_gateway.search import READERS
 
 LONGEST_PATH = 200
+Answered = Coroutine[Any, Any, tuple[bytes, Headers]]
+"""The body of an answer, and its headers."""
 
 
 class HotPath(Starlette):
@@ -100,22 +105,25 @@ def make_api(gateway: Gateway) -> Starlette:
         }
         return json_response(answer, status=202)
 
-    @needs(Role.APPLICATION)
-    async def embed(request: Request) -> Response:
+    async def answered(request: Request, answer: Callable[[bytes, Caller], Answered]) -> Response:
         caller = caller_for(request)
         with gateway.in_flight.taken(caller, request.scope) as taken:
-            raw = await taken.body(request.receive)
-            body, headers = await gateway.embeddings.answer(raw, caller)
-        return Response(
-            body,
-            media_type="application/json",
-            headers={name.decode(): value.decode() for name, value in headers},
-        )
+            body, headers = await answer(await taken.body(request.receive), caller)
+        told = {name.decode(): value.decode() for name, value in headers}
+        return Response(body, media_type="application/json", headers=told)
+
+    @needs(Role.APPLICATION)
+    async def embed(request: Request) -> Response:
+        return await answered(request, gateway.embeddings.answer)
+
+    @needs(*READERS)
+    async def search(request: Request) -> Response:
+        return await answered(request, gateway.search.answer)
 
     # For applications that are not answered, and for operators.
-    @needs(Role.APPLICATION, Role.VIEWER)
+    @needs(*READERS)
     async def read_status(request: Request) -> Response:
-        allowed = caller_for(request).projects_of(Role.APPLICATION, Role.VIEWER)
+        allowed = caller_for(request).projects_of(*READERS)
         return json_response(gateway.status(allowed))
 
     @needs(*Role)
@@ -131,6 +139,7 @@ def make_api(gateway: Gateway) -> Starlette:
             Route("/v1/embeddings", embed, methods=["POST"]),
             Route("/v1/completions", needs(Role.APPLICATION)(gateway.prompts), methods=["POST"]),
             Route("/v1/responses", needs(Role.APPLICATION)(gateway.responses), methods=["POST"]),
+            Route("/v1/search", search, methods=["POST"]),
             Route("/v1/models", list_models),
             Route("/v1/models/{name:path}", read_model),
             Route("/v1/feedback", receive_feedback, methods=["POST"]),

@@ -45,6 +45,7 @@ from tunewheel_serve_gateway.reconcile import Reconciler
 from tunewheel_serve_gateway.responses_request import parse_responses_request
 from tunewheel_serve_gateway.retrieval.retriever import make_retriever
 from tunewheel_serve_gateway.routing import ProjectTable, RouteTable
+from tunewheel_serve_gateway.search import Search as DocumentSearch
 from tunewheel_serve_gateway.settings import Settings
 from tunewheel_serve_gateway.snapshot import Snapshot
 from tunewheel_serve_gateway.status import status_of
@@ -140,6 +141,7 @@ class Gateway:
         )
         self.admission = make_admission(settings, self.metrics)
         self.embeddings = Embeddings(self.retriever.embedders, self.catalog.spec, self.admission)
+        self.search = DocumentSearch(self.retriever, self.admission)
         self.chat = ChatCompletions(
             answering, self.admission, self.in_flight, self.require_started, self.metrics, settings
         )

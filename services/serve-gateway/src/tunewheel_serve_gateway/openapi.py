@@ -13,6 +13,7 @@ from typing import Any, Literal, NotRequired
 import orjson
 from pydantic import ConfigDict, TypeAdapter, with_config
 from pydantic.json_schema import JsonSchemaMode
+from tunewheel_contracts.api.documents import PassageSearch
 from typing_extensions import TypedDict
 
 from tunewheel_serve_gateway.chat_body import ChatBody
@@ -20,6 +21,7 @@ from tunewheel_serve_gateway.embeddings import EmbeddingsBody
 from tunewheel_serve_gateway.feedback import FeedbackBody
 from tunewheel_serve_gateway.prompt_request import PromptBody
 from tunewheel_serve_gateway.responses_body import ResponsesBody
+from tunewheel_serve_gateway.search import SearchBody
 
 Schema = dict[str, Any]
 _SAYS = ConfigDict(use_attribute_docstrings=True)
@@ -214,7 +216,7 @@ REFUSALS = {
 }
 _ALWAYS = (401, 403, 500, 503)
 _OF_BODIES = (400, 413, 415)
-_REQUESTS = (ChatBody, EmbeddingsBody, FeedbackBody, PromptBody, ResponsesBody)
+_REQUESTS = (ChatBody, EmbeddingsBody, FeedbackBody, PromptBody, ResponsesBody, SearchBody)
 _ANSWERS = (
     ChatCompletion,
     ChatCompletionChunk,
@@ -223,6 +225,7 @@ _ANSWERS = (
     FeedbackReceipt,
     Model,
     ModelList,
+    PassageSearch,
     PromptCompletion,
     Response,
     Status,
@@ -265,6 +268,8 @@ def _operations() -> Iterator[tuple[str, str, Schema]]:
     does, gives = "Embed texts with a project's embedding model", {200: "EmbeddingList"}
     embeds = _operation("createEmbedding", does, gives, 404, 429, body="EmbeddingsBody")
     yield "/v1/embeddings", "post", embeds
+    does, gives = "Tell what a question finds in a project's documents, and why", {200: "PassageSearch"}
+    yield "/v1/search", "post", _operation("searchDocuments", does, gives, 404, 429, body="SearchBody")
     does, gives = "List the values that `model` accepts", {200: "ModelList"}
     yield "/v1/models", "get", _operation("listModels", does, gives)
     reads = _operation("readModel", "One of them", {200: "Model"}, 404, parameters=[_NAME])

@@ -76,13 +76,13 @@ def add_models(web: FastAPI, state: ConsoleState) -> None:
         return page_of(found, asked, place=lambda one: (one.time, one.id), answer=_rollout)
 
 
-def model_of(project: Project, asked: str) -> Registered:
+def model_of(project: Project, asked: str, *, field: str = "model_id") -> Registered:
     """Return the model, by its id or alias. Raises ``Refused`` as ``resolve``."""
     models = project.wheel.facts.models.registrations
     newest = [one.data.model_id for one in sorted(models.values(), key=_place, reverse=True)]
     desired = project.desired.desired if project.desired is not None else None
     name = (desired.model_id(asked) if desired is not None and asked in ALIASES else None) or asked
-    return models[resolve(name, newest, field="model_id", project=project.name)]
+    return models[resolve(name, newest, field=field, project=project.name, noun="model")]
 
 
 def _detail(project: Project, one: Registered) -> ModelDetail:

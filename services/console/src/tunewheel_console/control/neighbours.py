@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from fastapi import Request
+from fastapi import Request, Response
 from tunewheel_contracts.errors import TransientError
 from tunewheel_runtime.identity.access import Credential, bearer_secret
 from tunewheel_runtime.refusals import Refused
@@ -20,6 +20,15 @@ SECONDS = 30.0
 """The longest wait for an answer, unless a question says otherwise."""
 Authorise = Callable[[Credential, str], str | None]
 """``Passes.authorization``: returns the header by which a service knows the person of a session."""
+
+
+HANDED_ON = ("content-type", "www-authenticate", "retry-after")
+
+
+def handed_on(answer: httpx.Response) -> Response:
+    """Return a service's answer for the caller, whatever its status."""
+    told = {name: answer.headers[name] for name in HANDED_ON if name in answer.headers}
+    return Response(answer.content, answer.status_code, told)
 
 
 def no_pass(_: Credential, __: str) -> None:

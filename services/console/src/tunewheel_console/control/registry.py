@@ -12,12 +12,11 @@ from tunewheel_runtime.identity.roles import Role
 from tunewheel_runtime.refusals import Refused
 
 from tunewheel_console.control.models import model_of
-from tunewheel_console.control.neighbours import Neighbour
+from tunewheel_console.control.neighbours import Neighbour, handed_on
 from tunewheel_console.control.resolving import project_of
 from tunewheel_console.state import ConsoleState
 
 MODELS = "/v1/projects/{project}/models/{model_id}"
-HANDED_ON = ("content-type", "www-authenticate", "retry-after")
 
 
 async def ask(registry: Neighbour, request: Request, *steps: str, **query: str) -> Response:
@@ -30,9 +29,7 @@ async def ask(registry: Neighbour, request: Request, *steps: str, **query: str) 
     if {".", ".."} & {*steps}:  # httpx would normalise the path, and another route would answer
         raise Refused(HTTPStatus.NOT_FOUND, "name", "'.' and '..' name nothing")
     path = "/v1/projects/" + "/".join(quote(step, safe="") for step in steps)
-    answer = await registry.send(request, "GET", path, params=query)
-    told = {name: answer.headers[name] for name in HANDED_ON if name in answer.headers}
-    return Response(answer.content, answer.status_code, told)
+    return handed_on(await registry.send(request, "GET", path, params=query))
 
 
 def add_registry(web: FastAPI, state: ConsoleState, registry: Neighbour) -> None:

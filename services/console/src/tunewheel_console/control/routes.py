@@ -19,6 +19,7 @@ from tunewheel_console.control.commands import add_commands
 from tunewheel_console.control.completions import add_completions
 from tunewheel_console.control.datasets import add_datasets
 from tunewheel_console.control.declarations import add_declarations
+from tunewheel_console.control.documents import add_documents
 from tunewheel_console.control.erasures import add_erasures
 from tunewheel_console.control.errors import REFUSALS
 from tunewheel_console.control.evaluation_rows import add_evaluation_rows
@@ -30,6 +31,7 @@ from tunewheel_console.control.log import Log
 from tunewheel_console.control.models import add_models
 from tunewheel_console.control.neighbours import Neighbour
 from tunewheel_console.control.orders import add_orders
+from tunewheel_console.control.playground import add_playground
 from tunewheel_console.control.projects import add_projects
 from tunewheel_console.control.quarantine import add_quarantine
 from tunewheel_console.control.registry import add_registry
@@ -94,6 +96,8 @@ def add_control(web: FastAPI, state: ConsoleState, sources: Sources, identify: I
     add_alarms(web, state)
     add_completions(web, state, sources.completions)
     add_registry(web, state, sources.registry)
+    add_documents(web, state, store, sources.gateway)
+    add_playground(web, state, sources.gateway)
     add_events(web, state, sources.feed, identify)
     add_services(web, sources.letters, sources.lags)
 

@@ -25,6 +25,7 @@ from tunewheel_runtime.identity.roles import Role
 from tunewheel_console.login_page import root_of
 from tunewheel_console.pages.asking import NotAnswered, ask
 from tunewheel_console.pages.drawing import POLICY, draw, query_of
+from tunewheel_console.pages.playground import PLAYGROUND, add_playground_form
 
 READ = ["GET", "HEAD"]
 HEADERS = {"content-security-policy": POLICY, "cache-control": "no-store", "referrer-policy": "same-origin"}
@@ -38,7 +39,7 @@ LONGEST_QUESTION = 4_000
 PASSED = frozenset({
     "after", "limit", "split", "reviewer", "text", "label", "source", "difference", "metric", "against",
     "answered", "unlabelled", "stage", "reason", "role", "compare", "q", "format", "latency",
-    "model", "client", "since",
+    "model", "client", "since", "question",
 })  # fmt: skip
 """The parts of a page's query that are passed on to the API. A field of a form that is empty is not."""
 MOST_ROWS = 50
@@ -188,6 +189,18 @@ ADDRESSES = (
         "/projects/{project}/completions/{completion_id}", "completion",
         {"it": f"{PROJECT}/completions/{{completion_id}}"}, role=Role.REVIEWER,
     ),
+    Address(
+        "/projects/{project}/documents", "documents",
+        {"found": f"{PROJECT}/documents", "it": PROJECT,
+         "search": lambda _, query: f"{PROJECT}/passages" if query.get("question", "").strip() else None},
+        live=False,
+    ),
+    Address(
+        "/projects/{project}/documents/{name:path}", "document",
+        {"it": f"{PROJECT}/documents/{{name}}",
+         "lineage": lambda found, _: f"{PROJECT}/lineage/{found['it']['record_id']}"}, live=False,
+    ),
+    Address(PLAYGROUND, "playground", {"it": PROJECT, "models": f"{PROJECT}/models?limit=50"}, live=False),
     _list("labels", Role.REVIEWER),
     _queue("labels", "request_id", context=_context, passages=_passages),
     _list("reviews", Role.REVIEWER),
@@ -217,6 +230,7 @@ def add_pages(api: FastAPI) -> None:
     """Add a page for each address, their assets, and an answer for addresses of nothing."""
     for one in ADDRESSES:
         _add(api, one)
+    add_playground_form(api, HEADERS)
     assets: Any = asks_nobody(_Assets(directory=Path(__file__).with_name("static")))
     api.router.routes.append(Mount("/static", assets, name="static"))
 

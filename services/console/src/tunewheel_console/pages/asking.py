@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.types import Message, Scope
 from tunewheel_contracts.errors import TunewheelError
 
+_JSON = ((b"accept", b"application/json"), (b"content-type", b"application/json"))
 _OF_THE_PAGE = {"path_params", "endpoint", "route", "router"}
 
 
@@ -24,24 +25,27 @@ class NotAnswered(TunewheelError):
         self.status = status
 
 
-async def ask(api: FastAPI, request: Request, path: str, query: Mapping[str, str] | None = None) -> Any:
-    """Return the JSON of ``GET path``, asked by the caller of ``request``. The guard of the route decides as
-    it does for a program.
+async def ask(
+    api: FastAPI, request: Request, path: str, query: Mapping[str, str] | None = None, body: Any = None
+) -> Any:
+    """Return the JSON of ``GET path``, or of ``POST path`` with ``body``, asked by the caller of ``request``.
+    The guard of the route decides as it does for a program.
 
     Raises:
         NotAnswered: the status is none of 2xx.
     """
     scope: Scope = {name: value for name, value in request.scope.items() if name not in _OF_THE_PAGE} | {
-        "method": "GET",
+        "method": "GET" if body is None else "POST",
         "path": path,
         "raw_path": quote(path).encode(),
         "query_string": urlencode(query or {}).encode(),
-        "headers": [(b"accept", b"application/json"), *_credentials(request)],
+        "headers": [*_JSON, *_credentials(request)],
     }
     status, parts = 500, list[bytes]()
 
     async def receive() -> Message:
-        return {"type": "http.request", "body": b"", "more_body": False}
+        sent = b"" if body is None else json.dumps(body).encode()
+        return {"type": "http.request", "body": sent, "more_body": False}
 
     async def send(message: Message) -> None:
         nonlocal status

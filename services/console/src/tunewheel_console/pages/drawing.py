@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any, cast
@@ -23,7 +24,7 @@ from tunewheel_console.sessions import session_of
 
 NOUNS = (
     "turns", "datasets", "runs", "evaluations", "models", "completions", "alarms", "detectors", "labels",
-    "reviews", "quarantine", "commands",
+    "reviews", "documents", "quarantine", "playground", "commands",
 )  # fmt: skip
 """The lists of a project, in the order in which a turn passes them."""
 _HASH = re.compile(r"((?:[\w.-]*-)?[0-9a-f]{8})[0-9a-f]{4,}")
@@ -82,6 +83,7 @@ def _templates() -> Environment:
     made.filters.update(
         when=when, lasting=lasting, figure=figure, percent=percent, words=words, pretty=pretty,
         short=short, named=named, curve=curve, fields=fields,
+        highlighted=highlighted,
     )  # fmt: skip
     made.globals["marked"] = marked
     return made
@@ -153,6 +155,15 @@ def fields(answer: str) -> dict[str, Any]:
     except Unparsed:
         return {}
     return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
+
+
+def highlighted(text: str, places: Iterable[tuple[int, int]]) -> Markup:
+    """Return ``text`` with the characters of ``places``, each from its begin up to its end, marked."""
+    parts, at = list[str](), 0
+    for begin, end in places:
+        parts += [escape(text[at:begin]), Markup("<mark>{}</mark>").format(text[begin:end])]
+        at = end
+    return Markup().join([*parts, escape(text[at:])])
 
 
 def pretty(value: Any) -> Markup:

@@ -8,14 +8,14 @@ from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import structlog
+from tunewheel_contracts.api.documents import FoundPassage, PassageSearch
 from tunewheel_contracts.formats.retrieval_spec import EndpointEmbedding, RetrievalSpec
 from tunewheel_contracts.formats.spec import ProjectSpec
-from tunewheel_retrieval.hits import Hit
-from tunewheel_retrieval.prompts import Message, questions_of
-from tunewheel_retrieval.search import WhyNot, look_up
+from tunewheel_retrieval.prompts import Message, context_of, questions_of
+from tunewheel_retrieval.search import Asked, Explained, WhyNot, explain, floor_of, look_up
 from tunewheel_runtime.store import ObjectStore
 
 from tunewheel_serve_gateway.errors import BadRequest, Unavailable
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from tunewheel_retrieval.index import Index
 
 log = structlog.get_logger(__name__)
+T = TypeVar("T")
 Switch = Literal["on", "off"]
 SEARCHES = 2
 """Number of threads for searches that are not run on the event loop."""
@@ -112,6 +113,36 @@ class Retriever:
             )
         return WITHOUT_INDEX
 
+    async def explain(self, project: str, question: str, groups: Collection[str]) -> PassageSearch | None:
+        """Return what ``question`` finds for a caller with ``groups``, and why; None: there is no index, or
+        the project declares no retrieval."""
+        from tunewheel_retrieval.words import marks_of
+
+        spec, index = self.spec(project), self.indexes.of(project)
+        if spec is None or index is None:
+            return None
+        started = time.perf_counter()
+
+        def search(asked: list[Asked]) -> PassageSearch:
+            found = explain(index, spec, asked[0], groups)
+            sent = [one.hit for one in found if one.sent]
+            floor, why_not = floor_of(index, spec, asked[0]), asked[0][1]
+            return PassageSearch(
+                project=project,
+                question=question,
+                index_id=index.manifest.index_id,
+                passages=tuple(_told(one, floor, marks_of(one.hit.passage.text, question)) for one in found),
+                top_k=spec.top_k,
+                floor=floor,
+                budget_tokens=spec.budget_tokens,
+                tokens=sum(hit.passage.tokens for hit in sent),
+                by_words_alone=why_not if isinstance(why_not, WhyNot) else None,
+                context=context_of(spec, sent),
+                milliseconds=round((time.perf_counter() - started) * 1000, 3),
+            )
+
+        return await self._searched(spec, index, [question], search)
+
     async def _look_up(
         self,
         spec: RetrievalSpec,
@@ -121,30 +152,60 @@ class Retriever:
         groups: Collection[str],
     ) -> Retrieved:
         started = time.perf_counter()
+        hits, why_not = await self._searched(
+            spec, index, questions, lambda asked: look_up(index, spec, asked, groups)
+        )
+        if why_not is not None:
+            self.metrics.add("retrieval.by_words")
+        taken = (time.perf_counter() - started) * 1000
+        fits = why_not is None and len(index.rows) > 0  # An empty index gives no similarity.
+        index_id = index.manifest.index_id
+        return retrieved(
+            spec, index_id, hits, embedded=fits, built_for=built_for, milliseconds=round(taken, 3)
+        )
+
+    async def _searched(
+        self,
+        spec: RetrievalSpec,
+        index: Index,
+        questions: Sequence[str],
+        search: Callable[[list[Asked]], T],
+    ) -> T:
+        """Embed ``questions``, and return what ``search`` returns for them. A long search runs in a
+        thread."""
         embedding, manifest = spec.embedding, index.manifest
         vectors = None
         if isinstance(embedding, EndpointEmbedding):
             asking = (self.embedders.by_endpoint(embedding, manifest, one) for one in questions)
             vectors = await asyncio.gather(*asking)
 
-        def search() -> tuple[tuple[Hit, ...], WhyNot | None]:
+        def run() -> T:
             own = vectors or [self.embedders.by_table(manifest, one) for one in questions]
-            return look_up(index, spec, list(zip(questions, own, strict=True)), groups)
+            return search(list(zip(questions, own, strict=True)))
 
         if (
             len(index.rows) * manifest.dimensions <= SHORT_SEARCH
             and sum(map(len, questions)) <= SHORT_QUESTION
         ):
-            hits, why_not = search()
-        else:
-            hits, why_not = await asyncio.get_running_loop().run_in_executor(self._threads, search)
-        if why_not is not None:
-            self.metrics.add("retrieval.by_words")
-        taken = (time.perf_counter() - started) * 1000
-        fits = why_not is None and len(index.rows) > 0  # An empty index gives no similarity.
-        return retrieved(
-            spec, manifest.index_id, hits, embedded=fits, built_for=built_for, milliseconds=round(taken, 3)
-        )
+            return run()
+        return await asyncio.get_running_loop().run_in_executor(self._threads, run)
+
+
+def _told(one: Explained, floor: float | None, marks: tuple[tuple[int, int], ...]) -> FoundPassage:
+    passage, ranks = one.hit.passage, (*one.hit.ranks, None, None)
+    same = ("passage_id", "document_id", "record_id", "title", "heading", "text", "tokens")
+    return FoundPassage(
+        **{name: getattr(passage, name) for name in same},
+        score=one.hit.score,
+        words_rank=ranks[0],
+        words_score=one.hit.words,
+        vector_rank=ranks[1],
+        similarity=one.hit.similarity,
+        fit=None if floor is None else one.hit.fit,
+        passes=one.passes,
+        sent=one.sent,
+        marks=marks,
+    )
 
 
 def make_retriever(
