@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qs
@@ -28,16 +29,14 @@ def add_playground_form(api: FastAPI, headers: dict[str, str]) -> None:
         body = _order(await request.body())
         status = HTTPStatus.OK
         try:
-            found["it"] = await ask(api, request, path.removesuffix("/playground"))
-            found["models"] = await ask(api, request, path.replace("/playground", "/models"))
             found["told"] = await ask(api, request, path, body=body)
         except NotAnswered as error:
             lacks, status = {"answers": str(error)}, HTTPStatus(error.status)
-        template = "playground" if "models" in found else "refused"
-        page = draw(
-            template, request, live=False, lacks=lacks, asked=body, status=status,
-            reason=lacks.get("answers"), **found,
-        )  # fmt: skip
+        of_project = path.removesuffix("/playground")
+        for name, asked in (("it", of_project), ("models", f"{of_project}/models")):
+            with suppress(NotAnswered):  # who may ask models need not be a viewer
+                found[name] = await ask(api, request, asked)
+        page = draw("playground", request, live=False, lacks=lacks, asked=body, **found)
         return HTMLResponse(page, status, headers)
 
 
