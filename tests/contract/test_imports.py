@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 LINTER = Path(sys.executable).parent / "lint-imports"
 RULES = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]
 PACKAGES = {path.name for below in ("*", "services/*") for path in ROOT.glob(f"{below}/src/tunewheel_*")}
-TOKENIZING = {"tunewheel_curate", "tunewheel_cli", "tunewheel_demo"}
+TOKENIZING = {"tunewheel_curate", "tunewheel_console", "tunewheel_cli", "tunewheel_demo"}
 """What uses a base model's tokenizer and never its weights."""
 
 
@@ -37,7 +37,7 @@ def test_every_package_is_under_the_rules() -> None:
     assert set(by_id["acyclic"]["ancestors"]) == PACKAGES
 
 
-def test_curate_and_the_command_may_use_the_tokenizer_and_nothing_else_of_the_base_model() -> None:
+def test_what_shows_tokens_uses_nothing_else_of_the_base_model() -> None:
     (rule,) = [rule for rule in RULES["contracts"] if rule["id"] == "tokenizer"]
     modules = {path.stem for path in (ROOT / "basemodel/src/tunewheel_basemodel").glob("*.py")}
     free = {"__init__", "carried", "chat", "digest", "errors", "gguf_metadata", "tokenizer"}
