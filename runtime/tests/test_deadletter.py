@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from opentelemetry.metrics import NoOpMeterProvider
 from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.event import KafkaRecord
@@ -14,6 +15,8 @@ from tunewheel_runtime.deadletter import (
     Position,
     Undecoded,
     dead_letter,
+    letter_id,
+    original,
     refused,
 )
 from tunewheel_runtime.retry import Backoff
@@ -159,3 +162,18 @@ def test_the_largest_message_that_the_log_takes_is_kept_whole() -> None:
     record = Undecoded(RECORD.position, b"key", b"0" * (MAX_MESSAGE_BYTES - 200), {"ce_id": b"1"})
     letter = dead_letter(record, ERROR, service="ingest")
     assert (letter.value, "dlq_cut_bytes" in letter.headers) == (record.value, False)
+
+
+def test_the_message_in_a_letter_is_written_again_as_it_was_and_nobody_signs_it() -> None:
+    sent = {"ce_id": b"1", "ce_type": b"ticket.published", "ce_signature": b"s", "traceparent": b"t"}
+    record = Undecoded(Position("ticket.published", 2, 9), b"k", b"\xff", sent)
+    letter = dead_letter(record, InvalidEvent(field="body", reason="is wrong"), service="ingest")
+    found = Undecoded(Position(letter.topic, 0, 3), letter.key, letter.value, letter.headers)
+    assert letter_id(found) == "ingest:ticket.published:2:9"
+    assert original(found) == KafkaRecord("ticket.published", b"k", b"\xff", sent, is_copy=True)
+
+
+@pytest.mark.parametrize("cut", [{"dlq_cut_bytes": b"9"}, {"dlq_field": b"(erased)"}])
+def test_a_letter_without_its_whole_message_has_nothing_to_write_again(cut: dict[str, bytes]) -> None:
+    with pytest.raises(InvalidEvent):
+        original(Undecoded(Position("ticket.published.dlq", 0, 3), b"k", b"{}", cut))

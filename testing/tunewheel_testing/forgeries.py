@@ -32,6 +32,9 @@ COMMANDS: dict[str, dict[str, Any]] = {
         "request_id": "labels-chosen-1",
         "completions": [{"completion_id": "x", "partition": 0, "offset": 1}],
     },
+    "redelivery.requested": {
+        "letter_id": "ingest:ticket.published:0:3", "topic": "ticket.published", "partition": 0, "offset": 1
+    },
     "answers.compared": {
         "request_id": "c-1", "model_id": "m-1", "completion_id": "x", "preference": "same", "reviewer": "ada"
     },

@@ -267,6 +267,10 @@ SAMPLES: Mapping[str, Mapping[str, list[Sample]]] = {
         "GET /v1/events": [Sample("/v1/events")],
         "GET /v1/services": [Sample("/v1/services")],
         "GET /v1/dead-letters": [Sample("/v1/dead-letters")],
+        "GET /v1/dead-letters/{letter_id}": [Sample("/v1/dead-letters/none", None, 404)],
+        "POST /v1/dead-letters/redeliveries": [
+            Sample("/v1/dead-letters/redeliveries", {"letter_id": "none"}, 404)
+        ],
         **_read("turns", "turn_id", None),
         **_read("alarms", "alarm_id", None),
         "GET /v1/projects/{project}/completions": [

@@ -10,7 +10,10 @@ import httpx
 import pytest
 from tunewheel_contracts import topics
 from tunewheel_contracts.event import new_event
+from tunewheel_contracts.events.data import RedeliveryRequested
 from tunewheel_contracts.events.upstream import TicketPublished
+from tunewheel_runtime.deadletter import Undecoded, letter_id
+from tunewheel_runtime.log import read
 from tunewheel_testing.dead_letters import dead_letter_counts, read_dead_letters
 from tunewheel_testing.reading import read_topics
 from tunewheel_testing.specs import declared
@@ -91,6 +94,42 @@ async def test_a_flood_of_an_undeclared_project_stops_nobody_even_after_a_restar
                 letters = await bus.dead_letters("ticket.published", 30 * number, about=stranger)
                 assert service.failure is None
         assert {letter.field for letter in letters} == {"project"}
+
+
+async def test_a_refused_ticket_is_handled_again_once_its_reason_is_gone(
+    kafka: str, tmp_path, project: str
+) -> None:
+    def wanted(name: str, at: Undecoded, **fields: object):
+        data = {"project": project, "letter_id": name, "topic": "ticket.published", **fields}
+        place = {"partition": at.position.partition, "offset": at.position.offset}
+        return new_event(RedeliveryRequested.model_validate(place | data), source="/test")
+
+    async with Bus(kafka) as bus, running(ingest(kafka, tmp_path)):
+        early = new_event(TicketPublished(project=project, ticket_id="T-1", body="bell"), source="/test")
+        await bus.publish(early)
+        await bus.dead_letters("ticket.published", 1, about=project)
+        await bus.publish(declared(project))
+        found = [
+            letter
+            async for letters in read({"bootstrap_servers": kafka}, ["ticket.published.dlq"])
+            for letter in letters
+            if letter.headers.get("ce_project") == project.encode()
+        ]
+        (letter,) = found
+        name = letter_id(letter)
+        for refused in (
+            wanted(name[:-1] + "99", letter),
+            wanted(name, letter, offset=10**6),
+            wanted(name, letter, topic="eval.passed"),
+            wanted(name, letter, project=f"{project}-2"),
+        ):
+            await bus.publish(refused)
+        await bus.publish(wanted(name, letter), wanted(name, letter))  # twice is harmless
+
+        records = await bus.collect(topics.RECORD_INGESTED, 2, where=lambda e: e.project == project)
+        assert {(e.causation_id, e.time) for e in records} == {(early.id, early.time)}
+        letters = await bus.dead_letters("redelivery.requested", 4, about=project)
+        assert [one.field for one in letters] == ["letter_id", "letter_id", "topic", "project"]
 
 
 async def test_http_takes_json_lines_and_names_the_bad_one(kafka: str, tmp_path, project: str) -> None:

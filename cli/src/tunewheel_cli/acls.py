@@ -23,6 +23,7 @@ from tunewheel_contracts.topics import (
     ERASURE_REQUESTED,
     EXAMPLE_PUBLISHED,
     FEEDBACK_RECEIVED,
+    TAKEN_AGAIN,
     TICKET_PUBLISHED,
     TOPICS,
 )
@@ -109,6 +110,7 @@ def _of(name: str, of_sources: Iterable[str]) -> list[Acl]:
     if name == ERASES_LETTERS:
         for operation in ("Read", "Write", "Delete"):
             allow(operation, "topic", ERASED_LETTERS)
+        allow("Write", "topic", (spec.name for spec in TAKEN_AGAIN))  # refused messages, once more
     for spec in (spec for spec in TOPICS if spec.deleted_by == name):
         allow("Delete", "topic", [spec.name])
         allow("Describe", "group", (group for other in SERVICES for group in spec.groups_of(other)))

@@ -91,7 +91,8 @@ PANELS: dict[str, tuple[Entry, ...]] = {
         Entry("review answer", "Say which answer is better.", "review:answer"),
         Entry("review submit", "Give your last word on a review.", "review:submit"),
         Entry("source test", "Show what becomes of another system's records.", "source:try_"),
-        Entry("dead-letter list", "Show what services refused.", "dead_letter_list:command"),
+        Entry("dead-letter list", "Show what services refused.", "dead_letter:list_"),
+        Entry("dead-letter again", "Let a service handle a message once more.", "dead_letter:again"),
     ),
     "Who may": (
         Entry("key list", "Show who has a key, and what each may do.", "key:list_"),

@@ -185,6 +185,8 @@ class KafkaRecord:
     headers: dict[str, bytes] = field(default_factory=dict[str, bytes])
     timestamp_ms: int | None = None
     """Original timestamp of a record that is written again. None: the present time."""
+    is_copy: bool = False
+    """Whether this is another's message, which is written again as it was. Nobody signs it anew."""
 
 
 def new_event(

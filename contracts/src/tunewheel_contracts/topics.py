@@ -36,6 +36,9 @@ def _found() -> tuple[TopicSpec, ...]:
 TOPICS = _found()
 COMES_AGAIN = (TICKET_PUBLISHED, DOCUMENT_PUBLISHED, EXAMPLE_PUBLISHED)
 """Topics whose content comes again as ``record.ingested``."""
+TAKEN_AGAIN = (*COMES_AGAIN, FEEDBACK_RECEIVED)
+"""Topics whose refused messages can be handled once more. Other systems may send these messages twice and in
+any order, so a later copy changes nothing else."""
 NOT_SHOWN = (*COMES_AGAIN, INFERENCE_SCORED, ALARM_OPENED)
 """Topics that the console does not read. In place of scores it reads the completions themselves,
 and in place of ``alarm.opened`` it reads ``drift.detected``."""

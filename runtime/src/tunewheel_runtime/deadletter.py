@@ -283,6 +283,29 @@ def refused(letter: Undecoded) -> tuple[str, Position]:
         return "", letter.position
 
 
+def original(letter: Undecoded) -> KafkaRecord:
+    """Return the message in a dead letter, to be written to its topic again as it was.
+
+    Raises:
+        InvalidEvent: the letter does not hold the whole message.
+    """
+    headers = {name: value for name, value in letter.headers.items() if not name.startswith(HEADER_PREFIX)}
+    if f"{HEADER_PREFIX}cut_bytes" in letter.headers:
+        raise InvalidEvent(field="letter", reason="holds only the message's beginning; publish it anew")
+    if letter.headers.get(f"{HEADER_PREFIX}field") == ERASED.field.encode():
+        raise InvalidEvent(field="letter", reason="is of a message that was erased")
+    if letter.value is None:
+        raise InvalidEvent(field="letter", reason="has no message")
+    topic = letter.position.topic.removesuffix(".dlq")
+    return KafkaRecord(topic, letter.key or b"", letter.value, headers, is_copy=True)
+
+
+def letter_id(letter: Undecoded) -> str:
+    """Return the name of a dead letter, which all copies of it have."""
+    service, source = refused(letter)
+    return f"{service}:{source.topic}:{source.partition}:{source.offset}"
+
+
 def dead_letter(record: Undecoded, error: InvalidEvent, *, service: str) -> KafkaRecord:
     """Build the dead letter: the original value and headers, with additional ``dlq_*`` headers.
 

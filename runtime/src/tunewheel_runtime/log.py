@@ -320,17 +320,26 @@ async def at(
 ) -> dict[tuple[int, int], Envelope[Any]]:
     """Return the events at ``places``, pairs of partition and offset. Places without a readable event are
     left out. Raises as ``Cursor.upto``."""
-    found: dict[tuple[int, int], Envelope[Any]] = {}
-    async with Cursor(options, [topic.name], fetch_bytes=1 << 16) as cursor:
+    found = await records_at(options, topic.name, places)
+    return {place: event for place, record in found.items() if (event := decoded(record)) is not None}
+
+
+async def records_at(
+    options: Mapping[str, Any], name: str, places: Collection[tuple[int, int]]
+) -> dict[tuple[int, int], Undecoded]:
+    """Return the records at ``places``, pairs of partition and offset. Places without a record are left out.
+    Raises as ``Cursor.upto``."""
+    found: dict[tuple[int, int], Undecoded] = {}
+    async with Cursor(options, [name], fetch_bytes=1 << 16) as cursor:
         for number, offset in sorted(set(places)):
-            place = topic.name, number
+            place = name, number
             begin, end = cursor.spans.get(place, (0, 0))
             if not begin <= offset < end:
                 continue
             cursor.start_from({place: offset})
             async for (record,) in cursor.upto({place: offset + 1}, most=1):
-                if record.position.offset == offset and (event := decoded(record)):
-                    found[number, offset] = event
+                if record.position.offset == offset:
+                    found[number, offset] = record
     return found
 
 

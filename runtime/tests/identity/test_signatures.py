@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,16 @@ def test_an_upload_costs_a_signature_for_every_thirty_two_events(keys: CommandKe
     ingest.seal([*records, Tombstone("project.declared", b"desk")])
     assert len({record.headers["ce_signature"] for record in records}) == 3
     assert [read(ingest, record).data for record in records] == [event.data for event in sent]
+
+
+def test_a_message_that_is_written_again_keeps_its_signature_or_has_none(keys: CommandKeys) -> None:
+    ingest, claims = keys.of("ingest"), {"authority": "expert", "validated_by": "eve"}
+    unsigned = replace(upstream("ticket.published", "desk", **claims).to_kafka(), is_copy=True)
+    signed = replace(keys.sealed(upstream("ticket.published", "desk"), by="ingest"), is_copy=True)
+    before = signed.headers["ce_signature"]
+    ingest.seal([unsigned, signed])
+    assert ("ce_signature" in unsigned.headers, signed.headers["ce_signature"]) == (False, before)
+    assert read(ingest, unsigned).data.authority is None
 
 
 def test_a_signature_of_data_is_none_of_a_command_and_the_other_way_round(keys: CommandKeys) -> None:

@@ -174,6 +174,7 @@ _WORDS: dict[type, Callable[[Any], str]] = {
     data.DatasetVersioned: _versioned,
     data.DatasetRejected: lambda e: "; ".join(e.reasons),
     data.RecordJudged: lambda e: f"{e.record_id}: {e.verdict}{_because(e.comment)}",
+    data.RedeliveryRequested: lambda e: f"{e.letter_id}: handle it again",
     training.TrainPlanned: _planned,
     training.TrainStarted: _started,
     training.TrainProgressed: _progressed,

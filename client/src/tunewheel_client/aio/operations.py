@@ -13,7 +13,7 @@ from tunewheel_contracts.api.commands import Command
 from tunewheel_contracts.api.keys import Keys as KeysOfWheel
 from tunewheel_contracts.api.keys import NewKey
 from tunewheel_contracts.api.paging import Page
-from tunewheel_contracts.api.services import DeadLetter, Services
+from tunewheel_contracts.api.services import DeadLetter, Redelivered, Services
 
 from tunewheel_client.aio.resource import Paging, Resource
 from tunewheel_client.errors import Away, Refused
@@ -70,6 +70,18 @@ class DeadLetters(Resource):
         """Return a page of messages, newest first; those of one project or topic where one is named."""
         return await self._transport.read(
             Page[DeadLetter], "dead-letters", project=project, topic=topic, **paging
+        )
+
+    async def show(self, letter_id: str) -> DeadLetter:
+        """Return one with its message. The caller needs the role operator in all projects."""
+        return await self._transport.read(DeadLetter, "dead-letters", letter_id)
+
+    async def again(self, letter_id: str, *, all_like_it: bool = False) -> Redelivered:
+        """Let the service handle the message once more; ``all_like_it``: also the others of the same service,
+        topic, field and reason. The caller needs the role operator in all projects."""
+        order = {"letter_id": letter_id, "all_like_it": all_like_it}
+        return await self._transport.request(
+            Redelivered, "POST", "dead-letters", "redeliveries", json=order, is_harmless=True
         )
 
 

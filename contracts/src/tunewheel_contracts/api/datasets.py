@@ -65,6 +65,8 @@ class DatasetDetail(DatasetSummary):
     """By label. Empty: there are no labels, or the rows were deleted by an erasure."""
     rows_deleted: bool = False
     """Whether an erasure deleted the version's rows."""
+    rows_hidden: str | None = None
+    """Why its rows are not shown, although they are there."""
     power: Power | None = None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tunewheel_contracts.api.commands import Accepted
 from tunewheel_contracts.api.datasets import Power
+from tunewheel_contracts.changes import Change
 from tunewheel_contracts.fields import Sha256
 
 
@@ -19,6 +20,9 @@ class Declaration(Accepted):
     """Warnings about settings that are allowed but seldom intended."""
     notes: tuple[str, ...] = ()
     """Changes that do not take effect at once."""
+    changes: dict[str, Change] = {}
+    """What the spec changes: by dotted path the value that was in force, and the new one; null: there is
+    none."""
     power: Power | None = None
     """How probable a verdict is on the held-out rows of the smallest version that the spec allows."""
     power_left_out: str | None = None

@@ -194,6 +194,27 @@ class RecordJudged(Event):
     signature: OptionalSignature = None
 
 
+class RedeliveryRequested(Event):
+    """A person's wish that a refused message is handled once more. Ingest writes the original again to its
+    topic, with its id, time and signature, so that it has no more trust than before."""
+
+    type: ClassVar[str] = "redelivery.requested"
+    subject_field: ClassVar[str] = "letter_id"
+    identity_when_given: ClassVar[tuple[str, ...]] = ("principal",)
+
+    project: Slug
+    letter_id: Annotated[str, Field(min_length=1, max_length=256)]
+    """Names the dead letter: the service that refused the message, and the message's topic, partition and
+    offset, with colons between them."""
+    topic: Annotated[str, Field(min_length=1, max_length=128)]
+    """The message's topic."""
+    partition: Annotated[int, Field(ge=0)]
+    """The dead letter's own partition, and its offset there."""
+    offset: Annotated[int, Field(ge=0)]
+    principal: OptionalPrincipal = None
+    signature: OptionalSignature = None
+
+
 class ErasureCompleted(Event):
     """The proof that one holder of data carried out an erasure: what was erased, by which service, when.
     Every holder publishes its own proof. The published events stay on Kafka's topics until their retention
@@ -253,3 +274,4 @@ DATASET_VERSIONED = TopicSpec(
 )
 DATASET_REJECTED = TopicSpec(DatasetRejected, ("curate",), ("curate", "monitor"), 1, replayed_by=("monitor",))
 RECORD_JUDGED = TopicSpec(RecordJudged, ("console",), ("curate", "index"), 1, replayed_by=("index",))
+REDELIVERY_REQUESTED = TopicSpec(RedeliveryRequested, ("console",), ("ingest",))

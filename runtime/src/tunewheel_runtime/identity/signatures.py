@@ -153,7 +153,8 @@ class Signatures:
         """Sign the records that hold upstream data, in their headers, if the service has a key."""
         if self._key is None:
             return
-        sealed = [r for r in records if isinstance(r, KafkaRecord) and r.topic in _SEALED]
+        own = [r for r in records if isinstance(r, KafkaRecord) and not r.is_copy]
+        sealed = [r for r in own if r.topic in _SEALED]
         for start in range(0, len(sealed), BATCH):
             batch = sealed[start : start + BATCH]
             payload = b"".join(digest_of(record.headers, record.value) for record in batch)

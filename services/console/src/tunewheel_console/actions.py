@@ -11,8 +11,9 @@ from typing import Any, Literal
 import structlog
 from pydantic import ValidationError
 from tunewheel_contracts.api.commands import EvaluationOrder
+from tunewheel_contracts.api.services import DeadLetter
 from tunewheel_contracts.event import E, Envelope
-from tunewheel_contracts.events.data import BuildReason, DatasetRequested, RecordJudged
+from tunewheel_contracts.events.data import BuildReason, DatasetRequested, RecordJudged, RedeliveryRequested
 from tunewheel_contracts.events.evaluation import EvalRequested, ReviewRequested, ReviewSubmitted
 from tunewheel_contracts.events.lifecycle import ModelCommanded
 from tunewheel_contracts.events.monitoring import CompletionsChosen
@@ -23,6 +24,7 @@ from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.principal import Principal
 from tunewheel_contracts.reading import at_door
 from tunewheel_contracts.topics import PROJECT_DECLARED, SERVING_DESIRED
+from tunewheel_runtime.deadletter import Position
 from tunewheel_runtime.refusals import Refused
 from tunewheel_runtime.service import Service
 
@@ -207,6 +209,16 @@ class Actions:
         told = {"verdict": verdict, "comment": comment, "request": _named(request), "principal": principal}
         events = [_valid(RecordJudged, project=project, record_id=name, **told) for name in records]
         return [await self._send(event) for event in events]
+
+    async def redeliver(
+        self, letter: DeadLetter, at: Position, *, principal: Principal | None
+    ) -> Envelope[RedeliveryRequested]:
+        """Let ingest write the message of a dead letter, which lies ``at`` its place, to its topic again."""
+        data = _valid(
+            RedeliveryRequested, project=letter.project, letter_id=letter.letter_id, topic=letter.topic,
+            partition=at.partition, offset=at.offset, principal=principal,
+        )  # fmt: skip
+        return await self._send(data)
 
     async def erase(
         self, project: str, *, principal: Principal | None, requested_at: datetime, **told: Any

@@ -21,6 +21,7 @@ from tunewheel_contracts.events.data import (
     DatasetVersioned,
     ErasureCompleted,
     RecordJudged,
+    RedeliveryRequested,
 )
 from tunewheel_contracts.events.evaluation import (
     AnswersCompared,
@@ -56,6 +57,7 @@ COMMANDS = (
     topics.ANSWERS_COMPARED,
     topics.RECORD_JUDGED,
     topics.COMPLETIONS_CHOSEN,
+    topics.REDELIVERY_REQUESTED,
     topics.PROJECT_DECLARED,
     topics.DOCUMENT_WITHDRAWN,
     topics.ERASURE_REQUESTED,
@@ -233,6 +235,8 @@ def _asked(envelope: Envelope[Any]) -> tuple[str, str] | None:
             return data.verdict, data.record_id
         case CompletionsChosen() as data:
             return "label", data.request_id
+        case RedeliveryRequested() as data:
+            return "handle again", data.letter_id
         case AnswersCompared(reviewer=str()) as data:
             return "compare", data.request_id
         case ErasureRequested() as data if door != "eval":

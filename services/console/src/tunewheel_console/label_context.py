@@ -20,7 +20,7 @@ from tunewheel_contracts.principal import Trust
 from tunewheel_runtime.refusals import Refused
 from tunewheel_runtime.store import ObjectStore
 
-from tunewheel_console.control.dataset_files import DatasetFiles, records_of
+from tunewheel_console.control.dataset_files import DatasetFiles, erased_of, records_of
 from tunewheel_console.label_queue import LabelQueue
 from tunewheel_console.project import Project
 from tunewheel_console.queues import Asked
@@ -84,7 +84,7 @@ async def similar_answers(
         if newest is not None:
             version = await files.open(project, newest.data.dataset_id)
             frame = await files.frame(version, "train")
-            known += await asyncio.to_thread(_validated, frame, version.erased)
+            known += await asyncio.to_thread(_validated, frame, erased_of(version))
     asked = question_of(item.messages)
     order = await asyncio.to_thread(nearest, asked, [str(one["question"]) for one in known])
     return [

@@ -1,39 +1,106 @@
-"""The dead letters of all services: where each lies and why it was refused, without the messages."""
+"""The dead letters of all services: where each lies and why it was refused.
+
+The messages are not kept: an erasure would not find them here. They are read from the log when asked for.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 from tunewheel_contracts.api.services import DeadLetter
-from tunewheel_runtime.deadletter import Position, Undecoded, refused
+from tunewheel_contracts.errors import InvalidEvent
+from tunewheel_contracts.event import Envelope
+from tunewheel_contracts.events.data import RedeliveryRequested
+from tunewheel_contracts.topics import TAKEN_AGAIN
+from tunewheel_runtime.deadletter import Position, Undecoded, letter_id, original
 
 KEPT = 20_000
 """How many of the latest letters are listed."""
+SHOWN_BYTES = 256 << 10
+"""How much of a message is shown."""
+OWN = "the message is of Tunewheel itself: give the command again that led to it"
+ELSEWHERE = "the message lies on another system's topic: publish it there again"
+NAMELESS = "the message names no project in its headers: publish it anew"
+RecordsAt = Callable[[str, Collection[tuple[int, int]]], Awaitable[Mapping[tuple[int, int], Undecoded]]]
+"""Returns the records of a topic at pairs of partition and offset. Raises ``TransientError``."""
+
+
+async def _none(_: str, __: Collection[tuple[int, int]]) -> Mapping[tuple[int, int], Undecoded]:
+    return {}
 
 
 class Letters:
-    """Folds dead letters. A letter that is written twice counts once. The text of a message is not kept: an
-    erasure would not find it here."""
+    """Folds dead letters. A letter that is written twice counts once."""
 
-    def __init__(self) -> None:
-        self._found: dict[tuple[str, Position], DeadLetter] = {}
+    def __init__(self, read: RecordsAt = _none) -> None:
+        self._read = read
+        self._found: dict[str, tuple[DeadLetter, Position]] = {}
+        self._again: dict[str, Envelope[RedeliveryRequested]] = {}
 
     def add(self, letter: Undecoded) -> None:
-        found = self._found
-        identity = refused(letter)
-        found.pop(identity, None)
-        found[identity] = _letter(letter)
+        found, name = self._found, letter_id(letter)
+        found.pop(name, None)
+        found[name] = _letter(name, letter), letter.position
         if len(found) > KEPT:
             del found[next(iter(found))]
 
+    def ask_again(self, event: Envelope[Any]) -> None:
+        """Note that somebody asked for the message of a letter to be handled again."""
+        self._again[event.data.letter_id] = event
+
     def all(self) -> list[DeadLetter]:
-        return list(self._found.values())
+        tries = Counter((one.service, one.event_id or one.letter_id) for one, _ in self._found.values())
+        alike = Counter(kind_of(one) for one, _ in self._found.values())
+        return [self._told(one, tries, alike) for one, _ in self._found.values()]
+
+    def _told(self, one: DeadLetter, tries: Counter[Any], alike: Counter[Any]) -> DeadLetter:
+        event = self._again.get(one.letter_id)
+        who = event.data.principal if event is not None else None
+        return one.model_copy(
+            update={
+                "tries": tries[one.service, one.event_id or one.letter_id],
+                "alike": alike[kind_of(one)],
+                "again_at": event.time if event is not None else None,
+                "again_by": who.origin if who is not None else None,
+            }
+        )
+
+    def place_of(self, name: str) -> Position:
+        """Return where the newest copy of a letter lies."""
+        return self._found[name][1]
+
+    async def message_of(self, name: str) -> bytes | None:
+        """Return the message in a letter; None: an erasure has just removed it.
+
+        Raises:
+            TransientError: the broker does not answer.
+        """
+        topic, partition, offset = (at := self.place_of(name)).topic, at.partition, at.offset
+        letter = (await self._read(topic, [(partition, offset)])).get((partition, offset))
+        return letter.value if letter is not None and letter_id(letter) == name else None
 
 
-def _letter(letter: Undecoded) -> DeadLetter:
+def kind_of(letter: DeadLetter) -> tuple[str, str, str, str]:
+    """Return what letters have in common whose messages were refused for the same reason."""
+    return letter.service, letter.topic, letter.field, letter.reason
+
+
+def visible(text: str) -> str:
+    """Return a text in which characters that nobody sees, or that change how others are shown, are
+    escaped."""
+    return "".join(
+        one if one.isprintable() or one in "\n\t" else one.encode("unicode_escape").decode() for one in text
+    )
+
+
+def _letter(name: str, letter: Undecoded) -> DeadLetter:
     headers = {name: value.decode("utf-8", "replace") for name, value in letter.headers.items()}
     at = datetime.fromtimestamp(letter.logged_ms / 1000, UTC) if letter.logged_ms is not None else None
     return DeadLetter(
+        letter_id=name,
         topic=headers.get("dlq_source_topic", letter.position.topic.removesuffix(".dlq")),
         partition=_number(headers.get("dlq_source_partition")),
         offset=_number(headers.get("dlq_source_offset")),
@@ -44,7 +111,21 @@ def _letter(letter: Undecoded) -> DeadLetter:
         kind=headers.get("dlq_kind", "invalid"),
         project=headers.get("ce_project"),
         at=at,
+        size=_number(headers.get("dlq_cut_bytes", str(len(letter.value or b"")))),
+        not_again=_not_again(letter, headers),
     )
+
+
+def _not_again(letter: Undecoded, headers: Mapping[str, str]) -> str | None:
+    if letter.position.topic not in {topic.dead_letter for topic in TAKEN_AGAIN}:
+        return OWN
+    if f"{headers.get('dlq_source_topic')}.dlq" != letter.position.topic:
+        return ELSEWHERE
+    try:
+        original(letter)
+    except InvalidEvent as error:
+        return str(error)
+    return None if headers.get("ce_project") else NAMELESS
 
 
 def _number(text: str | None) -> int:

@@ -14,6 +14,7 @@ from tunewheel_runtime import lag
 from tunewheel_runtime.deadletter import Undecoded
 from tunewheel_runtime.identity.access import Access
 from tunewheel_runtime.kafka import client_options
+from tunewheel_runtime.log import records_at
 from tunewheel_runtime.process import run_service
 from tunewheel_runtime.service import Service
 
@@ -25,6 +26,7 @@ from tunewheel_console.checkpoint import Checkpoint
 from tunewheel_console.completion_copy import CompletionCopy
 from tunewheel_console.completions import Completions
 from tunewheel_console.control.completions import add_choosing
+from tunewheel_console.control.dead_letters import add_dead_letters
 from tunewheel_console.control.identity import add_identity
 from tunewheel_console.control.log import Documents, Log
 from tunewheel_console.control.neighbours import Neighbour, client_at
@@ -57,7 +59,8 @@ REFRESH_SECONDS = 5.0
 def make_app(settings: Settings) -> Service:
     """Build the service."""
     service = Service("console", settings)
-    state, feed, letters = ConsoleState(), Feed(lambda: service.is_stopping), Letters()
+    state, feed = ConsoleState(), Feed(lambda: service.is_stopping)
+    letters = Letters(partial(records_at, client_options(settings)))
 
     def take(event: Envelope[Any]) -> None:
         state.apply(event)
@@ -73,6 +76,7 @@ def make_app(settings: Settings) -> Service:
         feed.add(event)
 
     service.replay([topics.WINDOW_JUDGED], judged)
+    service.replay([topics.REDELIVERY_REQUESTED], letters.ask_again)
     traffic = Traffic(
         settings,
         TRAFFIC,
@@ -155,6 +159,7 @@ def make_web(
     add_control(web, state, sources, sessions.identify)
     add_steering(web, state, actions, reviewing.store, log, settings)
     add_choosing(web, state, actions, sources.completions)
+    add_dead_letters(web, state, sources.letters, actions)
     add_review_routes(web, state, reviewing)
     add_label_routes(web, state, labelling)
     add_scorecard_page(web, state, reviewing.store)

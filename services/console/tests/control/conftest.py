@@ -10,6 +10,7 @@ import pytest
 from fastapi import FastAPI
 from tunewheel_client import AsyncClient
 from tunewheel_console.actions import Actions
+from tunewheel_console.control.dead_letters import add_dead_letters
 from tunewheel_console.control.log import Log
 from tunewheel_console.control.neighbours import Neighbour
 from tunewheel_console.control.routes import Sources, add_control, add_steering, make_api
@@ -95,6 +96,7 @@ def api(
     web = make_api(state.projects)
     sources = Sources(store, feed, letters, read_lags, registry, gateway, completions)
     add_control(web, state, sources, identify)
+    add_dead_letters(web, state, letters, Actions(MemoryLog()))  # type: ignore[arg-type]
     guard(web.routes, Access(HttpSettings(identity="open"), warn=print))
     return web
 
@@ -131,6 +133,7 @@ class Door:
         self.state, self.log, self.store = state, log, store
         self.principal: Principal | None = Principal(name="ann")
         self.roles = frozenset({Role.OPERATOR, Role.PUBLISHER})
+        self.letters = Letters()
         self.behind = 0
         """How many events ingest has not read."""
         self.documents = {"returns.md", "refunds.md"}
@@ -139,6 +142,8 @@ class Door:
         add_steering(
             self.web, state, actions, store, Log(self._refresh, self._backlogs, self._documents), settings
         )
+
+        add_dead_letters(self.web, state, self.letters, actions)
 
     def guarded(self) -> FastAPI:
         guard(self.web.routes, Access(HttpSettings(identity="open"), warn=print))

@@ -172,7 +172,12 @@ async def test_no_row_is_shown_after_an_erasure_that_names_no_records(
     finding = ErasureFinding(records=1, dataset_ids=("ds-one",))
     state.apply(_erase(desk, await store.put("erasures/f.json", finding.model_dump_json().encode())))
     assert (await ask("/projects/desk/datasets/ds-one/rows")).status_code == 410
+    assert (await ask("/projects/desk/datasets/ds-one/diff/ds-two")).status_code == 410
     assert (await ask("/projects/desk/datasets/ds-two/rows")).status_code == 200
+    left = (await ask("/projects/desk/datasets/ds-one")).json()
+    assert "does not name the records" in left["rows_hidden"]
+    assert (left["rows_deleted"], left["labels"]["bell"]["train"]) == (False, 4)
+    assert (await ask("/projects/desk/datasets/ds-two")).json()["rows_hidden"] is None
 
 
 async def test_a_difference_tells_what_came_went_and_changed(versions: None, ask: Any):

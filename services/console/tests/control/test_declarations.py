@@ -39,6 +39,7 @@ async def test_a_check_puts_nothing_in_force(state: Any, desk: Any, door: Any):
     answer = await door.send("PUT", DESK, body(desk.spec()), params=query)
     assert (answer.status_code, answer.json()["command_id"]) == (200, "")
     assert (door.log.events, state.projects) == ([], {})
+    assert answer.json()["changes"]["project"] == [None, "desk"], "all of a new project is new"
 
 
 async def test_all_faults_of_a_spec_are_told_at_once(desk: Any, door: Any):
@@ -73,8 +74,10 @@ async def test_a_changed_prompt_is_said_to_wait_for_a_version(state: Any, desk: 
     changed = desk.declared(system_prompt="Answer briefly.").data.spec
     told = (await door.send("PUT", DESK, body(changed), params={"power": False})).json()
     assert told["notes"][0].startswith("task.system_prompt changed")
+    before = desk.spec().task.system_prompt
+    assert told["changes"] == {"task.system_prompt": [before, "Answer briefly."]}
     again = (await door.send("PUT", DESK, body(changed), params={"power": False})).json()
-    assert again["notes"] == []
+    assert (again["notes"], again["changes"]) == ([], {})
 
 
 def test_hosts_and_folders_are_checked_where_they_are_told():

@@ -15,6 +15,7 @@ import pytest
 from fastapi import FastAPI
 from tunewheel_console.pages import addresses
 from tunewheel_console.pages.addresses import ADDRESSES
+from tunewheel_console.pages.graph import MOST, graph_of
 from tunewheel_contracts.formats.retrieval_spec import RetrievalSpec
 from tunewheel_contracts.principal import Principal
 from tunewheel_runtime.identity.guard import set_caller
@@ -97,6 +98,78 @@ async def test_a_page_of_a_project_that_one_may_not_read_says_so_and_shows_nothi
 async def test_only_who_may_give_a_command_sees_its_form(look: Any, path: str, word: str, role: Role):
     assert f"<summary>{word}" in (await look(path, frozenset({Role.VIEWER, role}), {"desk"})).text
     assert "<form data-order" not in (await look(path, frozenset({Role.VIEWER}), {"desk"})).text
+
+
+async def test_only_who_operates_all_projects_has_refused_messages_handled_again(look: Any):
+    page = (await look("/dead-letters")).text
+    assert {"<summary>Again<", "<summary>Again, all with this reason<"} <= {
+        *re.findall(r"<summary>[^<]+<", page)
+    }
+    assert "2 messages were refused by ingest" in page
+    for path, role, projects in (
+        ("/dead-letters", Role.VIEWER, None),
+        ("/dead-letters/ingest:ticket.published:0:7", Role.OPERATOR, {"desk"}),
+    ):
+        assert "<form data-order" not in (await look(path, frozenset({role}), projects)).text
+
+
+async def test_a_refused_message_is_shown_indented_with_what_nobody_sees_escaped(look: Any):
+    page = html.unescape((await look("/dead-letters/ingest:ticket.published:0:7")).text)
+    assert '{\n  "body": "<script>\\u202e",\n  "n": 1\n}' in page
+    assert "&lt;script&gt;" in (await look("/dead-letters/ingest:ticket.published:0:7")).text
+    gone = (await look("/dead-letters/ingest:ticket.published:0:8")).text
+    assert "Nothing of it is left" in gone  # an erasure has moved the letters since
+    assert (await look("/dead-letters/ingest:ticket.published:0:9")).status_code == 404
+
+
+async def test_an_erasure_is_asked_for_twice_and_its_subject_is_never_shown(look: Any, state: Any, desk: Any):
+    asked = {"requested_by": "mia", "requested_at": "2026-01-02T00:00:00Z"}
+    for name, subject in (("er-1", {"customer": "C-secret"}), ("C-secret", {"source_id": "C-secret"})):
+        state.apply(desk.say("erasure.requested", erasure_id=name, **subject, **asked))
+    proof = {
+        "erasure_id": "er-1", "customer": "C-secret", "requested_by": "mia", "erased_by": "curate",
+        "records": 3, "completed_at": "2026-01-02T00:01:00Z", "dataset_ids": ("ds-1",),
+    }  # fmt: skip
+    state.apply(desk.say("erasure.completed", **proof))
+    page = (await look("/projects/desk/erasures")).text
+    assert "C-secret" not in page
+    assert re.search(r"<td>curate</td><td>records[^<]+</td><td class=\"n\">3</td>", page)
+    assert page.count("waits for it") == 11
+    assert "projects/desk/datasets/ds-1" in page
+    assert {'data-repeats="customer"', 'data-repeats="source_id"'} <= {*re.findall(r"data-repeats=\S+", page)}
+    assert (await look("/projects/desk/erasures", frozenset({Role.VIEWER, Role.REVIEWER}))).status_code == 403
+
+
+async def test_a_project_is_declared_changed_and_removed_by_who_operates_it(look: Any, web: FastAPI):
+    page = (await look("/projects/desk", frozenset({Role.OPERATOR}), {"desk"})).text
+    assert 'data-declare="../v1/projects/desk"' in page
+    (removed,) = re.findall(
+        r'data-order="([^"]+)" data-body="{}" data-method="DELETE" data-then="([^"]+)"', page
+    )
+    assert [urljoin("/projects/desk", one) for one in removed] == ["/v1/projects/desk", "/projects"]
+    assert 'data-typed="desk"' in page
+    assert "data-declare" not in (await look("/projects", frozenset({Role.OPERATOR}), {"desk"})).text
+    assert "data-declare" in (await look("/projects", frozenset({Role.OPERATOR}))).text
+    assert "data-declare" not in (await look("/projects/desk", frozenset({Role.VIEWER}))).text
+
+
+async def test_my_work_names_the_projects_that_wait_for_the_reviewer(look: Any):
+    page = (await look("/my-work")).text
+    assert "/projects/desk/labels" in page
+    assert "for reviews" in page
+    assert "Nothing waits for you" in (await look("/my-work", frozenset({Role.VIEWER}))).text
+
+
+async def test_lineage_is_drawn_as_boxes_that_are_links_and_as_a_list(look: Any):
+    page = (await look("/projects/desk/lineage/desk-1")).text
+    svg, rest = page[page.index("<svg") :].split("</svg>")
+    assert (svg.count("<rect"), svg.count("<path"), svg.count('class="asked"')) == (3, 1, 1)
+    assert [rest.count(f">{name}</a>") for name in ("ds-1", "desk-1", "rec-1")] == [1, 1, 1]
+    nodes = [{"id": f"rec-{n}", "kind": "record", "at": None, "facts": {}} for n in range(MOST + 2)]
+    edges = [{"source": "rec-0", "target": "rec-1"}, {"source": "rec-0", "target": f"rec-{MOST}"}]
+    picture = graph_of({"nodes": nodes, "edges": edges, "found": [f"rec-{MOST + 1}"]})
+    assert (len(picture.boxes), picture.left_out, len(picture.lines)) == (MOST, 2, 1)
+    assert picture.boxes[0].node["id"] == f"rec-{MOST + 1}", "what was asked for is always drawn"
 
 
 async def test_the_forms_of_a_page_are_orders_that_the_api_takes(look: Any, web: FastAPI):

@@ -3,6 +3,7 @@ files and dead letters."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +11,7 @@ from tunewheel_contracts import topics
 from tunewheel_contracts.erasures import Erasures
 from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.event import Envelope, new_event
-from tunewheel_contracts.events.data import ErasureCompleted, RecordIngested
+from tunewheel_contracts.events.data import ErasureCompleted, RecordIngested, RedeliveryRequested
 from tunewheel_contracts.events.upstream import (
     DocumentPublished,
     ErasureRequested,
@@ -21,6 +22,10 @@ from tunewheel_contracts.events.upstream import (
 )
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.principal import Trust
+from tunewheel_runtime.deadletter import Undecoded, letter_id, original
+from tunewheel_runtime.identity.roles import Role
+from tunewheel_runtime.kafka import client_options
+from tunewheel_runtime.log import records_at
 from tunewheel_runtime.service import Service
 from tunewheel_runtime.view import View
 
@@ -73,6 +78,31 @@ def register(service: Service, projects: View[ProjectDeclared], documents: Docum
         await asked.refresh()
         proof = await carry_out(event, erasures.asked_by(event), service=service, documents=documents)
         return service.new(proof, cause=event)
+
+    @service.on(topics.REDELIVERY_REQUESTED)
+    async def on_redelivery_requested(event: Envelope[RedeliveryRequested]) -> None:
+        asked = event.data
+        await service.access.require(asked.principal, Role.OPERATOR, event.project, field="principal")
+        await service.publisher.send([original(await letter_of(asked, client_options(service.settings)))])
+
+
+async def letter_of(asked: RedeliveryRequested, options: Mapping[str, Any]) -> Undecoded:
+    """Return the dead letter whose message is to be handled again. ``options`` are aiokafka's.
+
+    Raises:
+        InvalidEvent: its topic's messages are not handled again, or the letter does not lie there any more.
+        TransientError: the broker does not answer.
+    """
+    names = {topic.name: topic.dead_letter for topic in topics.TAKEN_AGAIN}
+    if asked.topic not in names:
+        raise InvalidEvent(field="topic", reason=f"is none of {', '.join(names)}")
+    place = asked.partition, asked.offset
+    letter = (await records_at(options, names[asked.topic], [place])).get(place)
+    if letter is None or letter_id(letter) != asked.letter_id:
+        raise InvalidEvent(field="letter_id", reason="does not lie there any more; ask for it again")
+    if letter.headers.get("ce_project") != asked.project.encode():
+        raise InvalidEvent(field="project", reason="is not that of the message")
+    return letter
 
 
 def made(record: RecordIngested | None, cause: Envelope[Any]) -> Made:

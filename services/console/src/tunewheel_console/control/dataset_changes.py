@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from tunewheel_contracts.api.datasets import DatasetDifference
 from tunewheel_contracts.changes import Change, changes
 
-from tunewheel_console.control.dataset_files import DatasetFiles, Version, records_of
+from tunewheel_console.control.dataset_files import DatasetFiles, Version, erased_of, records_of
 
 SHOWN_QUESTIONS = 5
 _EXCERPT = 80
@@ -19,7 +19,7 @@ async def compare(files: DatasetFiles, one: Version, other: Version) -> DatasetD
     """Compare two versions. Rows of erased records count, and their questions are not shown.
 
     Raises:
-        Refused: the rows were deleted.
+        Refused: the rows were deleted, or an erasure does not say which they are.
         TransientError: the store is away.
     """
     before, after = await _rows(files, one), await _rows(files, other)
@@ -58,13 +58,14 @@ async def _rows(files: DatasetFiles, version: Version) -> _Rows:
     splits: dict[str, str] = {}
     answers: dict[str, str] = {}
     labels: Counter[str] = Counter()
+    erased = erased_of(version)
     for split in ("train", "holdout"):
         frame = await files.frame(version, split)
         for row in frame.select("example_id", "label", "messages", "record_ids").iter_rows(named=True):
             splits[row["example_id"]] = split
             if split == "train" and row["label"] is not None:
                 labels[row["label"]] += 1
-            if version.erased.isdisjoint(records_of(row)):
+            if erased.isdisjoint(records_of(row)):
                 *asked, answer = row["messages"]
                 question = "\n".join(turn["content"] for turn in asked if turn["role"] != "system")
                 answers[question] = answer["content"]

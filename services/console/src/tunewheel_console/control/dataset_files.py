@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 NAMES = ("example_id", "pair_id", "negative_id")
 """The columns with a row's id; each split has one of them."""
+UNNAMED = "was touched by an erasure that does not name the records, so no row is shown"
 KEPT_SECONDS = 30.0
 """How long the rows that were read last stay in memory, for the pages that follow."""
 
@@ -33,8 +34,9 @@ class Version:
     """A dataset version."""
 
     manifest: DatasetManifest
-    erased: frozenset[str]
-    """The ids of records that were erased after it was built."""
+    erased: frozenset[str] | None
+    """The ids of records that were erased after it was built. None: an erasure does not name them, so no row
+    can be shown."""
     rows_deleted: bool
     """Whether an erasure deleted its rows."""
 
@@ -64,19 +66,13 @@ class DatasetFiles:
         erased = frozenset[str]() if deleted else await self._erased(one.finding for one in of_version)
         return Version(manifest, erased, deleted)
 
-    async def _erased(self, findings: Iterable[ArtifactRef | None]) -> frozenset[str]:
-        """Return the ids of the erased records.
-
-        Raises:
-            Refused: 410, an erasure does not say which records it was about. No row can be shown then.
-        """
+    async def _erased(self, findings: Iterable[ArtifactRef | None]) -> frozenset[str] | None:
         found: set[str] = set()
         for ref in findings:
             data = await self._store.read(ref.path) if ref is not None else None
             finding = decode_data(ErasureFinding, data) if data is not None else None
             if finding is None or (finding.records and not finding.record_ids):
-                reason = "was touched by an erasure that does not name the records, so no row is shown"
-                raise Refused(HTTPStatus.GONE, "dataset_id", reason)
+                return None
             found |= {*finding.record_ids}
         return frozenset(found)
 
@@ -175,6 +171,17 @@ def search(
 
 def _holds(texts: pl.Expr, text: str) -> pl.Expr:
     return texts.str.to_lowercase().str.contains(text.lower(), literal=True)
+
+
+def erased_of(version: Version) -> frozenset[str]:
+    """Return the ids of the erased records.
+
+    Raises:
+        Refused: 410, an erasure does not name them.
+    """
+    if version.erased is None:
+        raise Refused(HTTPStatus.GONE, "dataset_id", UNNAMED)
+    return version.erased
 
 
 def records_of(row: Mapping[str, Any]) -> tuple[str, ...]:

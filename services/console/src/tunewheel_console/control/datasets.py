@@ -28,7 +28,15 @@ from tunewheel_runtime.refusals import Refused
 from tunewheel_runtime.store import ObjectStore
 
 from tunewheel_console.control.dataset_changes import compare
-from tunewheel_console.control.dataset_files import NAMES, DatasetFiles, Version, records_of, search
+from tunewheel_console.control.dataset_files import (
+    NAMES,
+    UNNAMED,
+    DatasetFiles,
+    Version,
+    erased_of,
+    records_of,
+    search,
+)
 from tunewheel_console.control.evaluations import last_scorecard
 from tunewheel_console.control.paging import Paged, page_by_number, page_of
 from tunewheel_console.control.power import find_power
@@ -79,6 +87,7 @@ def add_datasets(web: FastAPI, state: ConsoleState, store: ObjectStore) -> None:
             manifest=version.manifest,
             labels={name: LabelCounts(train=one, holdout=other) for name, (one, other) in labels.items()},
             rows_deleted=gone,
+            rows_hidden=UNNAMED if version.erased is None else None,
             power=await _power(view, version) if power else None,
         )
 
@@ -98,11 +107,12 @@ def add_datasets(web: FastAPI, state: ConsoleState, store: ObjectStore) -> None:
         """The rows of a split, in the order of its file. Rows of erased records have no texts."""
         view = project_of(state, project)
         version = await files.open(view, dataset_of(view, dataset_id).data.dataset_id)
+        erased = erased_of(version)
         frame = await files.frame(version, split)
-        found = await asyncio.to_thread(search, frame, version.erased, text=text, label=label, source=source)
+        found = await asyncio.to_thread(search, frame, erased, text=text, label=label, source=source)
         part, following = page_by_number(found.height, asked)
         rows = found.slice(part.start, len(part)).iter_rows(named=True)
-        shown = tuple(_row(row, version.erased, split) for row in rows)
+        shown = tuple(_row(row, erased, split) for row in rows)
         return Page[Row](items=shown, next=following, total=found.height)
 
     @web.get(DATASETS + "/{dataset_id}/rows/{row_id}")
@@ -136,7 +146,9 @@ def add_datasets(web: FastAPI, state: ConsoleState, store: ObjectStore) -> None:
         """The records that are in no row of the version, and why."""
         view = project_of(state, project)
         version = await files.open(view, dataset_of(view, dataset_id).data.dataset_id)
-        found = search(await files.dropped(version), version.erased, text=None, stage=stage, reason=reason)
+        found = search(
+            await files.dropped(version), erased_of(version), text=None, stage=stage, reason=reason
+        )
         part, following = page_by_number(found.height, asked)
         rows = found.slice(part.start, len(part)).iter_rows(named=True)
         return Page[DroppedRecord](

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from fastapi import FastAPI, Query, Request, Response
 from tunewheel_contracts.api.commands import Accepted
 from tunewheel_contracts.api.declarations import Declaration
+from tunewheel_contracts.changes import changes
 from tunewheel_contracts.errors import InvalidSpec
 from tunewheel_contracts.fields import Slug
 from tunewheel_contracts.formats.allowed_sources import AllowedSources
@@ -61,7 +62,8 @@ def add_declarations(
         if spec.project != project:
             raise InvalidSpec(field="project", reason=f"is {spec.project!r}, and the path says {project!r}")
         view = state.projects.get(project)
-        note = untold_change(view.spec if view else None, spec)
+        before = view.spec if view else None
+        note = untold_change(before, spec)
         command_id = ""
         if check:
             response.status_code = HTTPStatus.OK
@@ -77,6 +79,7 @@ def add_declarations(
             criteria_sha256=spec.criteria_sha256,
             base_model=spec.base_model,
             criteria=len(spec.criteria),
+            changes=changes(before.model_dump(mode="json") if before else {}, spec.model_dump(mode="json")),
             cautions=(*spec.cautions, *(cautions_of(found) if found else ())),
             notes=(note,) if note else (),
             power=found,

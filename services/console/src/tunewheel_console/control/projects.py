@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Query, Request
 from tunewheel_contracts.api.paging import Page
 from tunewheel_contracts.api.projects import ProjectCounts, ProjectDetail, ProjectSummary, ReportLine
 from tunewheel_runtime.identity.guard import caller_of, needs
@@ -28,11 +28,20 @@ def add_projects(web: FastAPI, state: ConsoleState) -> None:
 
     @web.get("/v1/projects")
     @needs(Role.VIEWER)
-    async def list_projects(request: Request, asked: Paged) -> Page[ProjectSummary]:
+    async def list_projects(
+        request: Request,
+        asked: Paged,
+        waiting: Annotated[bool, Query(description="Only those that ask people for something.")] = False,
+    ) -> Page[ProjectSummary]:
         """The projects that the caller may read, the last moved first."""
         caller, found = caller_of(request), [summary_of(one) for one in state.projects.values()]
         found += (one.summary for one in state.projects.resting.values() if one.summary is not None)
-        found = [one for one in found if caller.may(Role.VIEWER, one.project)]
+        found = [
+            one
+            for one in found
+            if caller.may(Role.VIEWER, one.project)
+            and (not waiting or one.counts.labels_waiting or one.counts.reviews_waiting)
+        ]
         return page_of(found, asked, place=_place, answer=lambda one: one)
 
     @web.get("/v1/projects/{project}")

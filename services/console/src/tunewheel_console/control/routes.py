@@ -99,7 +99,7 @@ def add_control(web: FastAPI, state: ConsoleState, sources: Sources, identify: I
     add_documents(web, state, store, sources.gateway)
     add_playground(web, state, sources.gateway)
     add_events(web, state, sources.feed, identify)
-    add_services(web, sources.letters, sources.lags)
+    add_services(web, sources.lags)
 
 
 def add_steering(

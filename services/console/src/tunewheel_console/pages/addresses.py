@@ -99,6 +99,11 @@ def _labels(found: Mapping[str, Any], _: Mapping[str, str]) -> str | None:
     return f"{EVALUATION}/labels" if found["it"].get("scorecard") else None
 
 
+def _rollouts(found: Mapping[str, Any], _: Mapping[str, str]) -> str | None:
+    model = found["it"]["model_id"]
+    return f"{PROJECT}/rollouts?model_id={model}" if model else None
+
+
 def _context(found: Mapping[str, Any], query: Mapping[str, str]) -> str | None:
     """Return what is shown beside a question; not when a page is drawn anew for its counts (``part``)."""
     is_shown = "item" in found and "part" not in query
@@ -124,6 +129,7 @@ def _queue(noun: str, name: str, **beside: Question) -> Address:
 
 
 ADDRESSES = (
+    Address("/my-work", "my_work", {"found": f"/v1/projects?waiting=true&limit={MOST}"}),
     Address("/projects", "projects", {"found": "/v1/projects"}),
     Address(
         "/projects/{project}", "project",
@@ -164,7 +170,7 @@ ADDRESSES = (
         {"it": EVALUATION, "found": f"{EVALUATION}/rows", "labels": _labels}, live=False, most=10,
     ),
     _list("models"),
-    _one("models", "model_id", rollouts=f"{PROJECT}/rollouts?limit=1000", serving=PROJECT),
+    _one("models", "model_id", rollouts=f"{PROJECT}/rollouts?model_id={{model_id}}", serving=PROJECT),
     _list("turns"),
     _one(
         "turns", "turn_id",
@@ -174,7 +180,7 @@ ADDRESSES = (
         diff=_after("datasets", _difference),
         run=_after("runs", lambda found: found["it"]["run_id"]),
         evaluation=_after("evaluations", lambda found: _first(found, "run", "evaluations")),
-        rollouts=f"{PROJECT}/rollouts?limit=1000",
+        rollouts=_rollouts,
     ),
     _list("alarms"),
     _one("alarms", "alarm_id"),
@@ -206,11 +212,16 @@ ADDRESSES = (
     _list("reviews", Role.REVIEWER),
     _queue("reviews", "review_id"),
     _list("commands"),
+    _list("erasures", Role.OPERATOR),
     Address(
         "/projects/{project}/lineage/{name:path}", "lineage", {"it": f"{PROJECT}/lineage/{{name}}"},
         live=False,
     ),
     Address("/dead-letters", "dead_letters", {"found": "/v1/dead-letters"}, everywhere=True),
+    Address(
+        "/dead-letters/{letter_id}", "dead_letter", {"it": "/v1/dead-letters/{letter_id}"},
+        role=Role.OPERATOR, everywhere=True,
+    ),
     Address("/services", "services", {"it": "/v1/services"}),
     Address("/audit", "audit", {"found": "/v1/audit"}, role=Role.OPERATOR, everywhere=True),
     Address("/keys", "keys", {"it": "/v1/keys"}, role=Role.OPERATOR, everywhere=True),
@@ -267,7 +278,8 @@ def _add(api: FastAPI, address: Address) -> None:
             if path is None:
                 continue
             asked, _, own = path.partition("?")
-            options = dict(parse_qsl(own)) if own else passed
+            names = {name: quote(value, safe="") for name, value in request.path_params.items()}
+            options = dict(parse_qsl(own.format(**names))) if own else passed
             try:
                 found[name] = await ask(api, request, asked.format(**request.path_params), options)
             except NotAnswered as error:

@@ -18,13 +18,15 @@ from tunewheel_outputs.parsing import Unparsed, parse
 from tunewheel_runtime.identity.guard import caller_of
 from tunewheel_runtime.identity.roles import Role
 
+from tunewheel_console.letters import visible
 from tunewheel_console.login_page import root_of
 from tunewheel_console.pages.differences import marked
+from tunewheel_console.pages.graph import graph_of
 from tunewheel_console.sessions import session_of
 
 NOUNS = (
     "turns", "datasets", "runs", "evaluations", "models", "completions", "alarms", "detectors", "labels",
-    "reviews", "documents", "quarantine", "playground", "commands",
+    "reviews", "documents", "quarantine", "playground", "commands", "erasures",
 )  # fmt: skip
 """The lists of a project, in the order in which a turn passes them."""
 _HASH = re.compile(r"((?:[\w.-]*-)?[0-9a-f]{8})[0-9a-f]{4,}")
@@ -67,8 +69,8 @@ def draw(template: str, request: Request, *, live: bool, **found: Any) -> str:
 
     return _templates().get_template(f"{template}.html").render(
         root=root, project=project, address=address, link=link, again=again, page=template, nouns=NOUNS,
-        caller=caller, may=lambda role: caller.may(Role(role), project),
-        sees_all=lambda role: caller.projects_of(Role(role)) is None,
+        caller=caller, may=lambda role, of=project: caller.may(Role(role), of),
+        sees_all=lambda role: caller.projects_of(Role(role)) is None, roles=[role.value for role in Role],
         csrf=session.csrf if session else None, query=query, params=request.path_params,
         events=events if live else None, event_types=EVENTS, **found,
     )  # fmt: skip
@@ -82,7 +84,7 @@ def _templates() -> Environment:
     )  # fmt: skip
     made.filters.update(
         when=when, lasting=lasting, figure=figure, percent=percent, words=words, pretty=pretty,
-        short=short, named=named, curve=curve, fields=fields,
+        short=short, named=named, curve=curve, fields=fields, legible=legible, graph=graph_of,
         highlighted=highlighted,
     )  # fmt: skip
     made.globals["marked"] = marked
@@ -170,3 +172,11 @@ def pretty(value: Any) -> Markup:
     """Return JSON, indented. A string is its own text."""
     text = value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False)
     return escape(text)
+
+
+def legible(text: str) -> str:
+    """Return a text of anybody's, indented if it is JSON, without characters that nobody sees."""
+    try:
+        return visible(json.dumps(json.loads(text), indent=2, ensure_ascii=False))
+    except (ValueError, RecursionError):
+        return visible(text)

@@ -30,30 +30,53 @@ function drawChart(element) {
   }, [places, ...columns], element);
 }
 
-function drawEdges(graph) {
-  const from = graph.getBoundingClientRect();
-  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
-  svg.setAttribute("width", graph.scrollWidth);
-  svg.setAttribute("height", graph.scrollHeight);
-  svg.setAttribute("aria-hidden", "true");
-  const boxes = new Map([...graph.querySelectorAll("[data-node]")].map((one) => [one.dataset.node, one.getBoundingClientRect()]));
-  for (const { source, target } of JSON.parse(graph.dataset.edges)) {
-    const ends = [boxes.get(source), boxes.get(target)];
-    if (ends.includes(undefined)) continue;
-    const [left, right] = ends.sort((a, b) => a.left - b.left);
-    const [x1, y1] = [left.right - from.left, left.top + left.height / 2 - from.top];
-    const [x2, y2] = [right.left - from.left, right.top + right.height / 2 - from.top];
-    const path = document.createElementNS(svg.namespaceURI, "path");
-    path.setAttribute("d", `M${x1} ${y1} C${x1 + 28} ${y1} ${x2 - 28} ${y2} ${x2} ${y2}`);
-    svg.append(path);
-  }
-  graph.querySelector("svg")?.remove();
-  graph.prepend(svg);
-}
-
 function drawPictures() {
   document.querySelectorAll(".chart").forEach(drawChart);
-  document.querySelectorAll(".graph").forEach(drawEdges);
+}
+
+// What the fields say; those whose name ends with [] are lists.
+function filled(form) {
+  const data = new FormData(form);
+  return Object.fromEntries([...new Set(data.keys())].map((name) => name.endsWith("[]")
+    ? [name.slice(0, -2), data.getAll(name).flatMap((text) => text.split(/[\s,]+/)).filter(Boolean)]
+    : [name, data.get(name)]));
+}
+
+function isConfirmed(form) {
+  return [...form.querySelectorAll("[data-typed], [data-repeats]")].every((field) =>
+    field.value === (field.dataset.typed ?? form.elements[field.dataset.repeats].value));
+}
+
+// Checks a spec and shows what it would change; then puts in force the very text that was checked.
+async function declare(event) {
+  const form = event.target;
+  if (!form.dataset.declare) return;
+  event.preventDefault();
+  const [said, list, confirm] = ["output", "ul", "[name=confirm]"].map((one) => form.querySelector(one));
+  const isMeant = event.submitter === confirm;
+  const path = form.dataset.declare.replace("{}", encodeURIComponent(form.project?.value ?? ""));
+  const headers = { "content-type": "application/yaml" };
+  if (form.dataset.csrf) headers["x-csrf-token"] = form.dataset.csrf;
+  confirm.hidden = true;
+  try {
+    const body = isMeant ? form.checked : await form.spec.files[0].text();
+    const answer = await fetch(`${path}?power=false${isMeant ? "" : "&check=true"}`, { method: "PUT", headers, body });
+    const told = await answer.json();
+    if (!answer.ok) throw new Error(told.error.message);
+    if (isMeant) return location.assign(`${path.replace("/v1/", "/").replace(/^v1\//, "")}`);
+    form.checked = body;
+    const shown = (value) => value === null ? "nothing" : JSON.stringify(value);
+    const lines = Object.entries(told.changes).map(([name, [before, after]]) => `${name}: ${shown(before)} → ${shown(after)}`);
+    list.replaceChildren(...[...lines, ...told.cautions, ...told.notes].map((text) => {
+      const line = document.createElement("li");
+      line.textContent = text;
+      return line;
+    }));
+    said.textContent = lines.length ? "" : "it changes nothing";
+    confirm.hidden = !lines.length;
+  } catch (error) {
+    said.textContent = error.message;
+  }
 }
 
 async function send(event) {
@@ -62,21 +85,25 @@ async function send(event) {
   event.preventDefault();
   const button = form.querySelector("button");
   const said = form.querySelector("output");
+  if (!isConfirmed(form)) return said.textContent = "what is typed to confirm is not the same";
   button.disabled = true;
   const headers = { "content-type": "application/json" };
   if (form.dataset.csrf) headers["x-csrf-token"] = form.dataset.csrf;
-  const filled = new FormData(form);
-  const many = Object.fromEntries((form.dataset.many ?? "").split(" ").filter(Boolean).map((name) => [name, filled.getAll(name)]));
-  const body = JSON.stringify({ ...JSON.parse(form.dataset.body), ...Object.fromEntries(filled), ...many });
+  const listed = (form.dataset.many ?? "").split(" ").filter(Boolean);
+  const many = Object.fromEntries(listed.map((name) => [name, new FormData(form).getAll(name)]));
+  const body = JSON.stringify({ ...JSON.parse(form.dataset.body), ...filled(form), ...many });
+  const method = form.dataset.method ?? "POST";
   if (form.body !== body) {  // without an answer nobody knows whether it arrived: sent again it is the same command
     form.body = body;
     form.key = [...crypto.getRandomValues(new Uint32Array(4))].map((part) => part.toString(36)).join("");
   }
   headers["idempotency-key"] = form.key;
   try {
-    const answer = await fetch(form.dataset.order, { method: "POST", headers, body });
-    said.textContent = answer.ok ? "sent" : (await answer.json()).error.message;
+    const answer = await fetch(form.dataset.order, { method, headers, body: method === "DELETE" ? undefined : body });
+    const told = answer.status === 204 ? {} : await answer.json();
+    said.textContent = !answer.ok ? told.error.message : told.key ? `copy it now, it is not shown again: ${told.key}` : "sent";
     form.body = null;
+    if (answer.ok && form.dataset.then) return location.assign(form.dataset.then);
     if (answer.ok) {
       form.reset();
       soon();
@@ -288,6 +315,7 @@ function follow(main) {
 addEventListener("pageshow", (event) => { if (event.persisted) location.reload(); });  // as it was left, it is stale
 document.addEventListener("submit", send);
 document.addEventListener("submit", answer);
+document.addEventListener("submit", declare);
 document.addEventListener("click", leave);
 document.addEventListener("keydown", press);
 document.addEventListener("input", keepDraft);
