@@ -25,7 +25,13 @@ class Projects(Resource):
         return await self._read(ProjectDetail, project)
 
     async def declare(
-        self, project: str, spec: str | Mapping[str, Any], *, check: bool = False, power: bool = True
+        self,
+        project: str,
+        spec: str | Mapping[str, Any],
+        *,
+        check: bool = False,
+        power: bool = True,
+        replaces: str | None = None,
     ) -> Declaration:
         """Put a spec in force, and return cautions about it.
 
@@ -33,11 +39,12 @@ class Projects(Resource):
             spec: the text of a ``project.yaml``, or its content.
             check: only say what would be said; declare nothing.
             power: simulate how probable a verdict is, which takes seconds.
+            replaces: refuse the spec unless the one in force has this SHA-256, which a check tells.
 
         Raises:
             Refused: the spec is wrong; ``faults`` names every field and its fault.
         """
-        query = {"check": check or None, "power": None if power else False}
+        query = {"check": check or None, "power": None if power else False, "replaces": replaces}
         if isinstance(spec, str):
             body: dict[str, Any] = {"content": spec, "headers": {"Content-Type": "application/yaml"}}
         else:

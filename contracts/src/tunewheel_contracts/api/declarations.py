@@ -20,6 +20,8 @@ class Declaration(Accepted):
     """Warnings about settings that are allowed but seldom intended."""
     notes: tuple[str, ...] = ()
     """Changes that do not take effect at once."""
+    replaces: str = ""
+    """The SHA-256 of the spec that was in force before; ``none``: there was none."""
     changes: dict[str, Change] = {}
     """What the spec changes: by dotted path the value that was in force, and the new one; null: there is
     none."""

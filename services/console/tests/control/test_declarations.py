@@ -42,6 +42,25 @@ async def test_a_check_puts_nothing_in_force(state: Any, desk: Any, door: Any):
     assert answer.json()["changes"]["project"] == [None, "desk"], "all of a new project is new"
 
 
+async def test_a_spec_that_was_checked_against_another_is_refused(state: Any, desk: Any, door: Any):
+    """Two people look at what their specs change; only the first one's is put in force."""
+
+    async def sent(spec: Any, **query: Any) -> Any:
+        return await door.send("PUT", DESK, body(spec), params={"power": False, **query})
+
+    first, second = desk.spec(), desk.declared(system_prompt="Answer briefly.").data.spec
+    seen = [(await sent(one, check=True)).json()["replaces"] for one in (first, second)]
+    assert seen == ["none", "none"]
+    assert (await sent(first, replaces="none")).json()["replaces"] == "none"
+    for check in (False, True):
+        answer = await sent(second, replaces="none", check=check)
+        assert (answer.status_code, answer.json()["error"]["param"]) == (409, "replaces")
+    assert state.projects["desk"].spec == first
+    now = (await sent(second, check=True)).json()["replaces"]
+    assert (now, (await sent(second, replaces=now)).status_code) == (first.sha256, 202)
+    assert state.projects["desk"].spec == second
+
+
 async def test_all_faults_of_a_spec_are_told_at_once(desk: Any, door: Any):
     wrong = body(desk.spec(), base_modle="m", dataset={"holdout_fraction": 2})
     told = (await door.send("PUT", DESK, wrong)).json()["error"]

@@ -110,7 +110,7 @@ class DatasetFiles:
                 frame = await self.frame(version, split)
                 name = next(one for one in NAMES if one in frame.columns)
                 for row in frame.filter(pl.col(name) == row_id).iter_rows(named=True):
-                    return row, version.erased, split
+                    return row, erased_of(version), split
         raise Refused(HTTPStatus.NOT_FOUND, "row_id", f"{version.manifest.dataset_id} has no row {row_id!r}")
 
     def _drop(self, sha256: str) -> None:

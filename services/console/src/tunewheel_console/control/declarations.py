@@ -52,9 +52,12 @@ def add_declarations(
         project: Slug,
         check: Annotated[bool, Query(description="Only check the spec.")] = False,
         power: Annotated[bool, Query(description="Simulate how probable a verdict is.")] = True,
+        replaces: Annotated[
+            str | None, Query(description="Refuse the spec unless this one, by its SHA-256, is in force.")
+        ] = None,
     ) -> Declaration:
         """Check a project's spec, whose faults are all told at once, and put it in force. With ``check``
-        nothing is put in force, and the status is 200."""
+        nothing is put in force, and the status is 200. 409: the spec in force is not that of ``replaces``."""
         from tunewheel_verdicts.power import cautions_of
 
         # A long spec takes seconds, and others are waiting.
@@ -63,6 +66,10 @@ def add_declarations(
             raise InvalidSpec(field="project", reason=f"is {spec.project!r}, and the path says {project!r}")
         view = state.projects.get(project)
         before = view.spec if view else None
+        in_force = before.sha256 if before else "none"
+        if replaces not in (None, in_force):
+            reason = "another spec has been put in force meanwhile; look at what yours changes now"
+            raise Refused(HTTPStatus.CONFLICT, "replaces", reason)
         note = untold_change(before, spec)
         command_id = ""
         if check:
@@ -76,6 +83,7 @@ def add_declarations(
             project=project,
             command_id=command_id,
             spec_sha256=spec.sha256,
+            replaces=in_force,
             criteria_sha256=spec.criteria_sha256,
             base_model=spec.base_model,
             criteria=len(spec.criteria),

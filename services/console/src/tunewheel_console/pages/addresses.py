@@ -129,7 +129,7 @@ def _queue(noun: str, name: str, **beside: Question) -> Address:
 
 
 ADDRESSES = (
-    Address("/my-work", "my_work", {"found": f"/v1/projects?waiting=true&limit={MOST}"}),
+    Address("/my-work", "my_work", {"found": "/v1/projects?waiting=true&limit=200"}),
     Address("/projects", "projects", {"found": "/v1/projects"}),
     Address(
         "/projects/{project}", "project",

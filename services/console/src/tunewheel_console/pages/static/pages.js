@@ -60,11 +60,12 @@ async function declare(event) {
   confirm.hidden = true;
   try {
     const body = isMeant ? form.checked : await form.spec.files[0].text();
-    const answer = await fetch(`${path}?power=false${isMeant ? "" : "&check=true"}`, { method: "PUT", headers, body });
+    const answer = await fetch(`${path}?power=false&${isMeant ? `replaces=${form.replaces}` : "check=true"}`, { method: "PUT", headers, body });
     const told = await answer.json();
     if (!answer.ok) throw new Error(told.error.message);
     if (isMeant) return location.assign(`${path.replace("/v1/", "/").replace(/^v1\//, "")}`);
     form.checked = body;
+    form.replaces = told.replaces;
     const shown = (value) => value === null ? "nothing" : JSON.stringify(value);
     const lines = Object.entries(told.changes).map(([name, [before, after]]) => `${name}: ${shown(before)} → ${shown(after)}`);
     list.replaceChildren(...[...lines, ...told.cautions, ...told.notes].map((text) => {
