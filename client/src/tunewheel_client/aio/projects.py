@@ -16,9 +16,9 @@ from tunewheel_client.aio.resource import Paging, Resource
 class Projects(Resource):
     """The projects that the caller may read."""
 
-    async def list(self, **paging: Unpack[Paging]) -> Page[ProjectSummary]:
-        """Return a page of projects."""
-        return await self._read(Page[ProjectSummary], **paging)
+    async def list(self, *, waiting: bool = False, **paging: Unpack[Paging]) -> Page[ProjectSummary]:
+        """Return a page of projects. ``waiting``: only those that ask people for labels or reviews."""
+        return await self._read(Page[ProjectSummary], waiting=waiting or None, **paging)
 
     async def show(self, project: str) -> ProjectDetail:
         """Return a project's spec, its place on the wheel, and what to do next."""
