@@ -138,6 +138,8 @@ def test_a_turn_is_followed_from_its_request_to_its_end(story: Desk) -> None:
     ]
     assert "asked for by drift for alarm-1f: in production" in story.told()["turn in flight"]
     story.say("turn.completed", turn_id=turn_id_of(request.id), next_step="Rate some answers.")
+    (ended,) = story.wheel().turns
+    assert stage_of(ended) == "in production, its effect was measured"
     told = story.told()
     assert "turn in flight" not in told
     assert "helped; novel questions fell" in told["last turn"]

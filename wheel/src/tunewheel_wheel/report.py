@@ -115,6 +115,8 @@ def _decision(decided: TurnDecided) -> str:
 
 def stage_of(turn: Turn) -> str:
     """Return the stage of a turn in words, with the latest step of its training."""
+    if turn.stage is TurnStage.PRODUCTION and turn.end is not None:
+        return "in production, its effect was measured" if turn.completed else "was in production"
     to_show = getattr(turn.course.event.data, "to_show", None)
     if turn.stage is TurnStage.SHADOW and to_show is not None:
         return f"in shadow, where its answers must be shown to differ by more than {to_show:+.3g}"

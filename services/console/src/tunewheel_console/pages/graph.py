@@ -44,7 +44,7 @@ def graph_of(lineage: Mapping[str, Any]) -> Graph:
     by_kind: defaultdict[str, list[Mapping[str, Any]]] = defaultdict(list)
     for node in lineage["nodes"]:
         by_kind[node["kind"]].append(node)
-    kinds = [kind for kind in (*KINDS, *(by_kind.keys() - {*KINDS})) if by_kind.get(kind)]
+    kinds = [kind for kind in (*KINDS, *sorted(by_kind.keys() - {*KINDS})) if by_kind.get(kind)]
     columns = {kind: number * (WIDTH + GAP) for number, kind in enumerate(kinds)}
     boxes = {
         node["id"]: Box(node, x, TOP + row * STEP)
@@ -60,7 +60,7 @@ def graph_of(lineage: Mapping[str, Any]) -> Graph:
         columns=tuple(columns.items()),
         boxes=tuple(boxes.values()),
         lines=tuple(_line(one, other) for one, other in ends if one is not None and other is not None),
-        left_out=len(lineage["nodes"]) - len(boxes),
+        left_out=len({node["id"] for node in lineage["nodes"]}) - len(boxes),
     )
 
 
