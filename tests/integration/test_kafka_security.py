@@ -22,7 +22,13 @@ from tunewheel_contracts.erasures import HOLDERS
 from tunewheel_contracts.event import Envelope, KafkaRecord, new_event
 from tunewheel_contracts.events.upstream import TicketPublished
 from tunewheel_contracts.generation.asyncapi import produced_by
-from tunewheel_contracts.topics import DOCUMENT_PUBLISHED, EXAMPLE_PUBLISHED, TICKET_PUBLISHED, TOPICS
+from tunewheel_contracts.topics import (
+    DOCUMENT_PUBLISHED,
+    EXAMPLE_PUBLISHED,
+    FEEDBACK_RECEIVED,
+    TICKET_PUBLISHED,
+    TOPICS,
+)
 from tunewheel_local.kafka.errors import JarUnavailable
 from tunewheel_local.topics import Topic, ensure_topics
 from tunewheel_runtime.kafka import client_options
@@ -142,6 +148,8 @@ async def test_every_service_does_its_work_with_its_rights_and_uses_all_of_them(
         ("console", "Describe", "topic", spec.name) for spec in (TICKET_PUBLISHED, EXAMPLE_PUBLISHED)
     }
     produced.add(("console", "Read", "topic", DOCUMENT_PUBLISHED.name))
+    # Nobody asks here that a refused rating is handled again.
+    produced.add(("ingest", "Write", "topic", FEEDBACK_RECEIVED.name))
     # A record that nobody can read gets its letter from the first service, a refused event from its refuser.
     letters = {f"{spec.name}.dlq" for spec in TOPICS if spec.is_from_upstream}
     produced |= {right for right in granted if right[1] == "Write" and right[3] in letters}
