@@ -94,7 +94,7 @@ async def test_of_a_hundred_forged_commands_none_is_obeyed_and_each_is_told(
     forged = [forge(event.to_kafka(), house.signing) for event in signed.values() for forge in FORGERIES]
     assert len(forged) >= 100
     async with Bus(kafka) as bus, contextlib.AsyncExitStack() as stack:
-        for name in MADE:
+        for name in MADE | INGEST:
             await stack.enter_async_context(running(house.service(name)))
         await bus.publish(declared(project))
         for record in forged:
