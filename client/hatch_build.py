@@ -54,7 +54,7 @@ def write() -> None:
 
 
 def stale() -> dict[Path, str | None]:
-    """Return the files that differ, with the text that they must have; None: with none, they must go."""
+    """Return the stale files, each with the text that the file must have; None: the file must be deleted."""
     folder = PACKAGE / "sync"
     wanted = {
         folder / file.name: HEAD.format(name=file.name) + synchronous(file.read_text("utf-8"))

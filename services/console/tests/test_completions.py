@@ -1,4 +1,4 @@
-"""The file of completions: what is found in it, and that what leaves it is gone from its bytes."""
+"""The file of completions: what a search finds, and that no byte of a deleted completion is left."""
 
 from __future__ import annotations
 

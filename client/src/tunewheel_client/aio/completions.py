@@ -12,7 +12,7 @@ from tunewheel_client.aio.resource import Paging, Resource
 
 
 class Completions(Resource):
-    """What applications asked lately, and what they got. It takes the role reviewer."""
+    """Questions of applications and the answers of models, of late. Reading takes the role reviewer."""
 
     async def list(
         self,
