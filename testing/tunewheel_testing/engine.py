@@ -24,6 +24,9 @@ HOLD_BACK, LET_GO = "hold the others back", "let the others go on"
 """Messages that close and open the gate: for tests whose client runs by itself."""
 SILENT = "silent"
 """A message that begins so is never answered."""
+PACED = "paced"
+"""A message that begins so is streamed as a model speaks: with pauses between the pieces."""
+PACE_SECONDS = 0.004
 
 
 class FakeEngine:
@@ -210,6 +213,7 @@ class FakeEngine:
             for event in self.stream_instead:
                 await response.write(b"data: " + event + b"\n\n")
             return response
+        is_paced = engine_answers.asked_of(body).startswith(PACED)
         for n, chunk in enumerate(engine_answers.chunks(body)):
             if n == self.break_off_after:
                 assert request.transport is not None
@@ -217,6 +221,8 @@ class FakeEngine:
                 return response
             if n == self.gate_at:
                 await self.gate.wait()
+            if is_paced:
+                await asyncio.sleep(PACE_SECONDS)
             await _send(response, chunk)
         if body.get("stream_options", {}).get("include_usage"):
             await _send(response, engine_answers.last_chunk(body))

@@ -112,7 +112,7 @@ async def test_log_probabilities_to_come_count_as_bytes_in_flight(make_world: An
 
 
 async def test_an_answer_that_never_ends_is_given_up(world: Any, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("tunewheel_serve_gateway.upstream.openai.LONGEST_ANSWER", 5_000)
+    monkeypatch.setattr("tunewheel_serve_gateway.upstream.connection.LONGEST_ANSWER", 5_000)
     assert (await world.chat("x" * 1_000)).status == 200
     refused = await world.chat("x" * 6_000)
     assert (refused.status, (await refused.json())["error"]["code"]) == (502, "engine_error")

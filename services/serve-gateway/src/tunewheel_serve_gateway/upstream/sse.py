@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
+from tunewheel_serve_gateway.upstream.connection import LONGEST_ANSWER
 from tunewheel_serve_gateway.upstream.protocol import UpstreamBroken
 
 DONE = b"[DONE]"
-LONGEST_ANSWER = 16 << 20
-"""Most bytes of a whole answer, or of one event of a stream. An engine never sends more for a request that
-the gateway accepts; an endless line of another server would fill the memory."""
 
 
 async def read_data(parts: AsyncIterator[bytes]) -> AsyncIterator[tuple[bytes, bool]]:
