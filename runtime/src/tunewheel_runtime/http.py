@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from typing import Any, ClassVar
 
+from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from tunewheel_runtime.identity.guard import has_caller
 
 _NOTHING_YET = -1
+_CONNECTION = "tunewheel.connection"
 
 
 class Places:
@@ -47,6 +50,11 @@ class Places:
         self._keyed.discard(connection)
 
 
+def connection_of(scope: Scope) -> PatientHttp:
+    """Return the connection of a request that this module's server received."""
+    return scope[_CONNECTION]
+
+
 class PatientHttp(HttpToolsProtocol):
     """uvicorn's protocol with limits of size and time."""
 
@@ -68,6 +76,8 @@ class PatientHttp(HttpToolsProtocol):
         self._head_size = self._received = self._seen = 0
         self._look: asyncio.TimerHandle | None = None
         self._unread: asyncio.TimerHandle | None = None
+        self._is_lost = False
+        self._on_lost: Callable[[], None] | None = None
         self.carrier: asyncio.Transport | None = None
         """The transport of the socket. Under TLS it carries the encrypted bytes."""
 
@@ -96,7 +106,17 @@ class PatientHttp(HttpToolsProtocol):
         transport.set_write_buffer_limits(high=self.unread_bytes)  # Under TLS asyncio's default is 512 KiB.
         self._look_in(self.patience_seconds)
 
+    def watch(self, on_lost: Callable[[], None] | None) -> None:
+        """Have ``on_lost`` called once the client has left; None: no more. For the request that is answered
+        now, which need not wait for ``receive`` in a task of its own."""
+        self._on_lost = on_lost
+        if self._is_lost and on_lost is not None:
+            on_lost()
+
     def connection_lost(self, exc: Exception | None) -> None:
+        self._is_lost = True
+        if self._on_lost is not None:
+            self._on_lost()
         for timer in (self._look, self._unread):
             if timer is not None:
                 timer.cancel()
@@ -129,6 +149,8 @@ class PatientHttp(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         self._in_head, self._head_size, self._head_began = True, 0, self.loop.time()
         super().on_message_begin()
+        scope: Any = self.scope
+        scope[_CONNECTION] = self
 
     def on_headers_complete(self) -> None:
         self._in_head, self._in_body = False, True

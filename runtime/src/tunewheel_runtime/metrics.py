@@ -58,25 +58,32 @@ class Metrics:
         self._meter = meter
         self._prefix = f"tunewheel.{service}."
         self._labels = labels or {}
-        self._values: dict[str, Counter[str]] = {name: Counter() for name in counters}
-        self._counters = {
-            name: meter.create_counter(self._prefix + name, description=text)
-            for name, text in counters.items()
+        # Counted here and read when metrics are collected: OpenTelemetry takes 30 times as long to add.
+        # Prometheus sees no increase in a series that begins with 1, so those without a label begin with 0.
+        self._values: dict[str, Counter[str]] = {
+            name: Counter() if name in self._labels else Counter({"": 0}) for name in counters
         }
+        for name, text in counters.items():
+            meter.create_observable_counter(self._prefix + name, [self._reading(name)], description=text)
         self._seconds = {
             name: meter.create_histogram(
                 self._prefix + name, "s", text, explicit_bucket_boundaries_advisory=list(bounds)
             )
             for name, text in (seconds or {}).items()
         }
-        for name, counter in self._counters.items():
-            if name not in self._labels:
-                counter.add(0)  # Prometheus sees no increase in a series that begins with 1.
+
+    def _reading(self, name: str) -> Callable[[CallbackOptions], list[Observation]]:
+        label, values = self._labels.get(name), self._values[name]
+
+        def observe(_: CallbackOptions) -> list[Observation]:
+            found = values.copy()  # Another thread may add meanwhile.
+            return [Observation(value, {label: of} if label and of else {}) for of, value in found.items()]
+
+        return observe
 
     def add(self, name: str, amount: int = 1, *, of: str = "") -> None:
         """Increase a counter. ``of``: the value of its label, if it has one."""
         self._values[name][of] += amount
-        self._counters[name].add(amount, {self._labels[name]: of} if of else {})
 
     def value(self, name: str, *, of: str = "") -> int:
         return self._values[name][of]

@@ -3,8 +3,8 @@ in its caller's trace, to which all belongs that the request causes."""
 
 from __future__ import annotations
 
+import os
 import re
-import uuid
 from collections.abc import Awaitable
 
 import structlog
@@ -28,7 +28,7 @@ def request_id_of(scope: Scope) -> str:
 
 
 def _new() -> str:
-    return f"req_{uuid.uuid4().hex}"
+    return f"req_{os.urandom(16).hex()}"
 
 
 class RequestIds(Middleware):

@@ -1,6 +1,6 @@
 """``POST /v1/chat/completions`` and the endpoints that are mapped onto it, as plain ASGI.
 
-While a request is answered, a second task watches for the client's disconnect.
+A request whose client leaves is cancelled.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from starlette.types import Receive, Scope, Send
+from tunewheel_runtime.http import connection_of
 from tunewheel_runtime.identity.guard import caller_of
 from tunewheel_runtime.identity.roles import Caller
 
@@ -22,7 +23,6 @@ from tunewheel_serve_gateway.connection import (
     header,
     send_body,
     send_error,
-    until_gone,
 )
 from tunewheel_serve_gateway.errors import UNFORESEEN, ApiError
 from tunewheel_serve_gateway.limits.admitting import Admission, Admitted
@@ -54,7 +54,7 @@ class ChatCompletions:
             self.require_started()
             with self.in_flight.taken(caller, scope) as taken:
                 request, admitted = await self._admit(receive, caller, taken)
-                await self._answer(request, caller, admitted, scope, receive, send)
+                await self._answer(request, caller, admitted, scope, send)
         except ApiError as error:
             self.metrics.add("completions.refused")
             await send_error(send, error)
@@ -80,12 +80,11 @@ class ChatCompletions:
         caller: Caller,
         admitted: Admitted,
         scope: Scope,
-        receive: Receive,
         send: Send,
     ) -> None:
         answer = self._stream if request.stream else self._plain
         sticky = header(scope, STICKY_HEADER)
-        watch = _Watch(receive)
+        watch = _Watch(scope)
         try:
             await answer(request, caller, sticky, admitted, send)
         except asyncio.CancelledError:
@@ -153,19 +152,19 @@ class ChatCompletions:
 
 
 class _Watch:
-    """Cancels the task that created it when the client disconnects."""
+    """Cancels the task that created it when the client of ``scope`` disconnects."""
 
-    __slots__ = ("_task", "_worker", "is_gone")
+    __slots__ = ("_connection", "_worker", "is_gone")
 
-    def __init__(self, receive: Receive) -> None:
+    def __init__(self, scope: Scope) -> None:
         worker = asyncio.current_task()
         assert worker is not None
         self._worker = worker
         self.is_gone = False
-        self._task = asyncio.ensure_future(self._watch(receive))
+        self._connection = connection_of(scope)
+        self._connection.watch(self._on_gone)
 
-    async def _watch(self, receive: Receive) -> None:
-        await until_gone(receive)
+    def _on_gone(self) -> None:
         self.is_gone = True
         self._worker.cancel()
 
@@ -174,4 +173,4 @@ class _Watch:
         self._worker.uncancel()
 
     def end(self) -> None:
-        self._task.cancel()
+        self._connection.watch(None)

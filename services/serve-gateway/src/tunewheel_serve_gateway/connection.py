@@ -53,12 +53,6 @@ async def read_body(scope: Scope, receive: Receive, *, limit: int) -> bytes:
             return b"".join(parts)
 
 
-async def until_gone(receive: Receive) -> None:
-    """Return when the client has disconnected. Runs beside the work for that client."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
 async def send_body(send: Send, status: int, headers: Headers, body: bytes) -> None:
     """Send a whole answer."""
     sized = [*headers, (b"content-length", str(len(body)).encode())]
