@@ -52,12 +52,10 @@ class Event(BaseModel):
 
     def event_id(self) -> str:
         """Return this event's deterministic id."""
-        identifying = {
-            name
-            for name in self.identity_when_given
-            if getattr(self, name) != type(self).model_fields[name].default
-        }
-        names = identifying.union(self.identity_fields)
+        names = set(self.identity_fields)
+        for name in self.identity_when_given:
+            if getattr(self, name) != type(self).model_fields[name].default:
+                names.add(name)
         dumped = self.model_dump(mode="json", include=names) if names else {}
         return event_id(self.type, f"{self.project}\n{self.ce_subject}", dumped)
 

@@ -25,6 +25,9 @@ def content_sha256(value: Any) -> str:
     return hashlib.sha256(value if isinstance(value, bytes) else canonical_json(value)).hexdigest()
 
 
+_NO_VALUES = content_sha256({})
+
+
 def content_id(prefix: str, value: Any, *, digits: int = 20) -> str:
     """Return ``<prefix>-<first digits of the SHA-256 of value>``; 20 hex digits are 80 bits."""
     return f"{prefix}-{content_sha256(value)[:digits]}"
@@ -42,4 +45,5 @@ def event_id(event_type: str, subject: str, identity: Any) -> str:
     ``identity``: the other values that determine the id. Handling a cause twice gives equal identities, and
     so equal ids.
     """
-    return str(uuid.uuid5(EVENT_NAMESPACE, f"{event_type}\n{subject}\n{content_sha256(identity)}"))
+    digest = _NO_VALUES if identity == {} else content_sha256(identity)
+    return str(uuid.uuid5(EVENT_NAMESPACE, f"{event_type}\n{subject}\n{digest}"))
