@@ -162,3 +162,42 @@ def test_a_pod_has_the_time_that_its_service_may_take_to_end(service: str) -> No
     settings = settings_class(service).model_construct()
     given = loaded("values.yaml")["services"][service]["terminationGracePeriodSeconds"]
     assert given >= getattr(settings, "grace_seconds", 0.0)
+
+
+@pytest.mark.parametrize("example", ["highly-available", "strimzi"])
+def test_vllm_runs_beside_a_release_as_the_release_expects_it(example: str) -> None:
+    """What it serves, under which names, where its adapters lie and who it lets in."""
+    values = merged(
+        loaded("values.yaml"), yaml.safe_load((HELM / f"examples/{example}.yaml").read_text("utf-8"))
+    )
+    manifests = yaml.safe_load_all((ROOT / "deploy/vllm/kubernetes.yaml").read_text("utf-8"))
+    found = {one["kind"]: one for one in manifests}
+    service, pod = found["Service"], found["Deployment"]["spec"]["template"]
+    (container,) = pod["spec"]["containers"]
+    told = dict(option.removeprefix("--").split("=") for option in container["args"] if "=" in option)
+    environment = {one["name"]: one for one in container["env"]}
+
+    assert service["spec"]["clusterIP"] == "None", "each pod gets each adapter"
+    (port,) = service["spec"]["ports"]
+    assert values["engine"]["url"] == f"dns+http://{service['metadata']['name']}:{port['port']}"
+    assert told["port"] == str(port["port"]) == str(container["ports"][0]["containerPort"])
+    assert not values["services"]["engine"]["enabled"]
+    assert service["spec"]["selector"].items() <= pod["metadata"]["labels"].items()
+
+    claims = {v["name"]: v.get("persistentVolumeClaim", {}).get("claimName") for v in pod["spec"]["volumes"]}
+    mounts = {claims[mount["name"]]: mount["mountPath"] for mount in container["volumeMounts"]}
+    gateway = loaded("files/environment.yaml")["variables"]["serve-gateway"]
+    assert mounts["wheel-tunewheel-adapters"] == gateway["TUNEWHEEL_ADAPTER_DIR"]
+    mine = values["podSecurity"]
+    assert {name: pod["spec"]["securityContext"][name] for name in mine} == mine
+
+    key = environment["VLLM_API_KEY"]["valueFrom"]["secretKeyRef"]
+    secrets = values["secrets"]
+    assert key == {"name": secrets["existingSecret"], "key": secrets["keys"]["engineApiKey"]}
+    assert environment["VLLM_ALLOW_RUNTIME_LORA_UPDATING"]["value"] == "True"
+    assert "--enable-lora" in container["args"]
+    assert int(told["max-cpu-loras"]) >= int(told["max-loras"]) > 2, "champion, candidate, and one to spare"
+    if example == "highly-available":
+        assert told["served-model-name"] == values["engine"]["baseModel"]
+        assert told["dtype"] == values["services"]["eval"]["settings"]["eval_dtype"]
+        assert port["port"] in values["networkPolicy"]["egress"]["ports"]

@@ -27,7 +27,7 @@ from tunewheel_runtime.store import ObjectStore
 from .deployment import COMPOSE, ROOT, SERVICES, compose, image_environment
 from .test_settings_named import settings_class
 
-FILES = ("compose.yaml", "compose.gpu.yaml", "compose.s3.yaml")
+FILES = ("compose.yaml", "compose.gpu.yaml", "compose.s3.yaml", "compose.vllm.yaml")
 NAMES = [service.name for service in SERVICES]
 OWN = [*NAMES, "topics", "cli"]
 BUS = {"TUNEWHEEL_BOOTSTRAP_SERVERS", "TUNEWHEEL_STORE_URL"}
@@ -120,6 +120,22 @@ def test_every_service_is_there_and_built_by_its_name(file: dict[str, Any]) -> N
         assert file["services"][name]["image"].startswith(f"tunewheel/{name}:")
     for one in compose("compose.gpu.yaml")["services"] | compose("compose.s3.yaml")["services"]:
         assert one in OWN
+
+
+def test_vllm_takes_the_place_of_the_engine(file: dict[str, Any]) -> None:
+    over = compose("compose.vllm.yaml")["services"]
+    vllm = over.pop("vllm")
+    assert over.keys() < file["services"].keys()
+    assert over["engine"] == {"deploy": {"replicas": 0}}
+    assert told(over["serve-gateway"]) <= fields("serve-gateway").keys()
+    assert over["serve-gateway"]["environment"]["TUNEWHEEL_ENGINE_URL"] == "dns+http://vllm:8000"
+    (command,) = vllm["command"]
+    assert f"--dtype {over['eval']['environment']['TUNEWHEEL_EVAL_DTYPE']}" in command
+    assert "--port 8000" in command
+    assert "--enable-lora" in command
+    state, _, folder = next(one for one in vllm["volumes"] if one.startswith("state:")).partition(":")
+    assert f"{state}:{folder.removesuffix(':ro')}" in file["services"]["serve-gateway"]["volumes"]
+    assert set(vllm["secrets"]) < file["secrets"].keys()
 
 
 def test_variables_are_those_that_services_read_and_need(file: dict[str, Any]) -> None:

@@ -58,7 +58,7 @@ def test_compose_reads_the_file_as_the_other_tests_do(docker_compose: list[str])
 
 
 @pytest.mark.usefixtures("secrets")
-@pytest.mark.parametrize("name", ["compose.gpu.yaml", "compose.s3.yaml"])
+@pytest.mark.parametrize("name", ["compose.gpu.yaml", "compose.s3.yaml", "compose.vllm.yaml"])
 def test_compose_takes_the_files_beside_it(name: str, docker_compose: list[str], tmp_path: Path) -> None:
     bucket = COMPOSE / "secrets/s3.env"
     bucket.touch()
@@ -67,6 +67,8 @@ def test_compose_takes_the_files_beside_it(name: str, docker_compose: list[str],
     train = told["services"]["train"]
     if name == "compose.gpu.yaml":
         assert train["deploy"]["resources"]["reservations"]["devices"]
-    else:
+    elif name == "compose.s3.yaml":
         assert train["environment"]["TUNEWHEEL_STORE_URL"] == "s3://bucket"
+    else:
+        assert told["services"]["serve-gateway"]["environment"]["TUNEWHEEL_ENGINE_URL"].startswith("dns+")
     assert train["environment"]["TUNEWHEEL_BOOTSTRAP_SERVERS"] == "kafka:9092"

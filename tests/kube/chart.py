@@ -18,6 +18,8 @@ from ..contract.test_settings_named import ROOT, settings_class, settings_of
 from .tools import CRDS, EXAMPLES, TOOLS, run
 
 Manifests = list[dict[str, Any]]
+VLLM: Manifests = list(yaml.safe_load_all((ROOT / "deploy/vllm/kubernetes.yaml").read_text("utf-8")))
+"""What runs vLLM beside the examples that serve by it."""
 SECRET = "0123456789abcdef" * 4
 DIGEST = f"sha256:{SECRET}"
 
@@ -114,6 +116,7 @@ def test_every_object_is_one_of_its_kind(
     for name, found in manifests.items():
         kinds |= {one["kind"] for one in found}
         (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump_all(found))
+    (tmp_path / "vllm.yaml").write_text(yaml.safe_dump_all(VLLM))
     assert {"ScaledObject", "TriggerAuthentication", "PodMonitor", "PrometheusRule", "KafkaTopic"} <= kinds
     assert {"KafkaUser", "NetworkPolicy", "PodDisruptionBudget", "Job", "StatefulSet", "Deployment"} <= kinds
     locations = (
@@ -122,7 +125,7 @@ def test_every_object_is_one_of_its_kind(
     )
     places = [word for location in locations for word in ("-schema-location", location)]
     check = (str(TOOLS / "kubeconform"), "-strict", "-summary", *places)
-    run(*check, *(str(tmp_path / f"{name}.yaml") for name in manifests))
+    run(*check, *(str(tmp_path / f"{name}.yaml") for name in (*manifests, "vllm")))
     broken = workloads(manifests["minimal"])["train"]
     broken["spec"]["template"]["spec"]["gracePeriod"] = 5
     (tmp_path / "broken.yaml").write_text(yaml.safe_dump(broken))
@@ -192,11 +195,12 @@ def test_nothing_is_single_where_it_must_not_be(manifests: dict[str, Manifests])
     assert of_kind(manifests["minimal"], "PodDisruptionBudget") == {}
     limits = {name: container_of(one)["resources"]["limits"] for name, one in services.items()}
     gpus = {name: limit["nvidia.com/gpu"] for name, limit in limits.items() if "nvidia.com/gpu" in limit}
-    assert gpus == {"engine": 1, "eval": 1}, "runs have theirs in Jobs"
+    assert gpus == {"eval": 1}, "runs have theirs in Jobs, and vLLM its own"
 
 
-def test_each_engine_has_a_name_that_the_gateway_is_told(manifests: dict[str, Manifests]) -> None:
-    found = manifests["highly-available"]
+def test_each_engine_has_a_name_that_the_gateway_is_told(helm: str, chart: Path) -> None:
+    told = ("services.engine.replicas=2", "tls.existingSecret=tunewheel-tls")
+    found = rendered(helm, chart, "minimal", *told)
     told = of_kind(found, "ConfigMap")["wheel-tunewheel-serve-gateway"]["data"]
     engine = workloads(found)["engine"]
     headless = of_kind(found, "Service")[engine["spec"]["serviceName"]]
@@ -316,12 +320,13 @@ def test_the_notes_say_which_credentials_the_doctor_takes(
 
 
 def test_only_the_gateway_may_call_the_engine(manifests: dict[str, Manifests]) -> None:
+    (of_vllm,) = of_kind(VLLM, "NetworkPolicy").values()
     for found in (manifests["minimal"], manifests["highly-available"]):
         policies = of_kind(found, "NetworkPolicy")
         policies.pop("wheel-tunewheel-train-runs", None)
         assert len(policies) == len(workloads(found))
-        _, door = policies["wheel-tunewheel-engine"]["spec"]["ingress"]
-        (caller,) = door["from"]
+        engine = policies.get("wheel-tunewheel-engine", of_vllm)
+        caller = engine["spec"]["ingress"][-1]["from"][0]
         assert caller["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == "serve-gateway"
         assert len(policies["wheel-tunewheel-train"]["spec"]["ingress"]) == 1, "it has no API"
 

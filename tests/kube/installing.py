@@ -129,7 +129,7 @@ def test_a_drain_takes_one_pod_of_a_service_at_a_time(plane: ControlPlane, relea
     for pod in wheel.pods():
         guarded.get(pod["metadata"]["labels"]["app.kubernetes.io/component"], []).append(pod)
     several = {service: pods for service, pods in guarded.items() if len(pods) > 1}
-    assert {"train", "registry", "engine", "serve-gateway", "monitor"} <= set(several)
+    assert {"train", "registry", "serve-gateway", "monitor"} <= set(several)
     node = f"/api/v1/nodes/{SIMULATED}"
     plane.patch(node, {"spec": {"unschedulable": True}})
     try:
