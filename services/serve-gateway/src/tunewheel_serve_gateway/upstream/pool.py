@@ -268,8 +268,7 @@ def make_client(settings: Settings, url: str, is_adapter: Callable[[str], bool])
         return OpenAiUpstream(
             url, api_key=api_key, tls=tls, timeouts=timeouts, retry_after=settings.retry_after_seconds
         )
-    from tunewheel_serve_gateway.upstream.tgi import TgiUpstream
-    from tunewheel_serve_gateway.upstream.tgi_request import load_template
+    from tunewheel_serve_gateway.upstream.tgi import TgiUpstream, load_template
 
     return TgiUpstream(
         url,

@@ -1,4 +1,5 @@
-"""The client of a TGI server. TGI takes a prompt in place of messages; ``adapter_id`` names the adapter.
+"""The client of a TGI server. TGI takes a prompt in place of messages; ``adapter_id`` names the adapter. A
+parameter without a counterpart is refused, unless its value has no effect.
 
 Source: Text Generation Inference, "Messages and generate API" and "LoRA"; ``huggingface_hub``'s client.
 """
@@ -16,6 +17,9 @@ from typing import Any
 import httpx2
 from huggingface_hub import AsyncInferenceClient, set_async_client_factory
 from huggingface_hub.errors import HfHubHTTPError, InferenceTimeoutError, OverloadedError, TextGenerationError
+from jinja2 import TemplateError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from tunewheel_contracts.errors import TunewheelError
 from tunewheel_runtime.telemetry import carried
 
 from tunewheel_serve_gateway.judged import EngineIdentity, identity_of_info
@@ -32,11 +36,33 @@ from tunewheel_serve_gateway.upstream.protocol import (
     redirected,
     unreachable,
 )
-from tunewheel_serve_gateway.upstream.tgi_request import parameters_of, stops_of
 
 Render = Callable[[list[dict[str, str]]], str]
-_UNSCORED: Chunk = {"content": ()}
-FINISH = {"length": "length", "eos_token": "stop", "stop_sequence": "stop"}
+CHATML = (
+    "{% for message in messages %}"
+    "<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+"""The template of OpenAI's ChatML, which SmolLM2, Qwen and other models use."""
+NOT_SERVED: dict[str, tuple[object, ...]] = {
+    "n": (1,),
+    "tools": ([],),
+    "tool_choice": ("none", "auto"),
+    "parallel_tool_calls": (True, False),
+    "response_format": ({"type": "text"},),
+    "presence_penalty": (0,),
+    "min_p": (0,),
+    "logit_bias": ({},),
+    "top_logprobs": (0,),
+}
+"""Parameters without a counterpart, and their values that have no effect."""
+NUMBERS = dict.fromkeys(("temperature", "top_p", "frequency_penalty", "repetition_penalty"), (int, float))
+WHOLE_NUMBERS = dict.fromkeys(("max_tokens", "max_completion_tokens", "seed", "top_k"), (int,))
+
+
+class InvalidTemplate(TunewheelError):
+    """The chat template cannot be used; the message names the setting."""
 
 
 class StopFilter:
@@ -44,27 +70,20 @@ class StopFilter:
 
     def __init__(self, stops: list[str]) -> None:
         self._stops = stops
+        self._most = max(map(len, stops), default=1) - 1
+        """How much of the text's end may be the beginning of a stop string."""
         self._held = ""
         self._over = False
 
-    def pass_on(self, text: str) -> str:
-        """Return the text that can be sent now. An end that may be the beginning of a stop string is held
-        back."""
+    def pass_on(self, text: str, *, is_last: bool = False) -> str:
+        """Return the text that can be sent now; ``is_last``: all of it."""
         if self._over:
             return ""
         self._held += text
         found = [at for stop in self._stops if (at := self._held.find(stop)) >= 0]
-        if found:
-            shown, self._held, self._over = self._held[: min(found)], "", True
-            return shown
-        keep = max((_overlap(self._held, stop) for stop in self._stops), default=0)
-        at = len(self._held) - keep
+        self._over = bool(found)
+        at = min(found, default=len(self._held) if is_last else max(0, len(self._held) - self._most))
         shown, self._held = self._held[:at], self._held[at:]
-        return shown
-
-    def rest(self) -> str:
-        """Return the text that was held back and did not become a stop string."""
-        shown, self._held = self._held, ""
         return shown
 
 
@@ -111,7 +130,7 @@ class TgiUpstream:
         async for chunk in self.stream(body):
             text.extend(choice["delta"].get("content") or "" for choice in chunk["choices"])
             scored.extend(
-                one for choice in chunk["choices"] for one in (choice["logprobs"] or _UNSCORED)["content"]
+                one for choice in chunk["choices"] for one in (choice["logprobs"] or {}).get("content", ())
             )
             last = {**last, **chunk, "choices": chunk["choices"] or last.get("choices")}
         finish = last["choices"][0]["finish_reason"] if last.get("choices") else "stop"
@@ -138,23 +157,25 @@ class TgiUpstream:
             scored: list[Any] | None = [] if body.get("logprobs") else None
             delta = {"role": "assistant"}  # Sent once, because clients concatenate the values of each field.
             async for token in tokens:
-                text = visible.pass_on("" if token.token.special else token.token.text)
+                text = "" if token.token.special else token.token.text
+                text = visible.pass_on(text, is_last=token.details is not None)
                 if scored is not None and not token.token.special:
                     scored.append(_entry(token.token))
-                if token.details is not None:
-                    text += visible.rest()
                 if text:
                     yield _chunk(stamp, {**delta, "content": text}, None, scored=scored)
                     delta = {}
                 if token.details is not None:
-                    finish = FINISH.get(str(token.details.finish_reason), "stop")
+                    finish = "length" if token.details.finish_reason == "length" else "stop"
                     yield _chunk(stamp, delta, finish, usage=_usage(token.details), scored=scored)
                     return
             raise UpstreamBroken("the engine broke off its answer; send the request again")
         except OverloadedError as error:
             raise UpstreamRefused(429, {"message": str(error)}, retry_after=self._retry_after) from error
         except TextGenerationError as error:
-            raise self._refusal(error, model) from error
+            if "adapter" in str(error).lower():
+                message = f"the engine has no adapter {model}: {error}"
+                raise ModelNotLoaded(message, param="model") from error
+            raise UpstreamRefused(400, {"message": str(error)}) from error
         except HfHubHTTPError as error:
             response = error.response
             raise failure(
@@ -172,12 +193,6 @@ class TgiUpstream:
         finally:
             await client.close()
 
-    def _refusal(self, error: TextGenerationError, model: str) -> UpstreamRefused | ModelNotLoaded:
-        message = str(error)
-        if "adapter" in message.lower():
-            return ModelNotLoaded(f"the engine has no adapter {model}: {message}", param="model")
-        return UpstreamRefused(400, {"message": message})
-
     async def list_models(self) -> set[str] | None:
         info, listed = EngineIdentity(), None
         with contextlib.suppress(ModelNotLoaded):  # Raised where the server has no such path.
@@ -190,19 +205,11 @@ class TgiUpstream:
     async def load_adapter(self, name: str, path: Path) -> None:
         try:
             await self._adapters.load_adapter(name, path)
-        except ModelNotLoaded:
-            await self._probe(name)
-
-    async def _probe(self, name: str) -> None:
-        """Request one token. Plain TGI answers only if it was started with the adapter."""
-        body = {
-            "model": name,
-            "messages": [{"role": "user", "content": "."}],
-            "max_tokens": 1,
-            "temperature": 0,
-        }
-        async for _ in self.stream(body):
-            pass
+        except (
+            ModelNotLoaded
+        ):  # Plain TGI has no such path, and answers only if it was started with the adapter.
+            asked = [{"role": "user", "content": "."}]
+            await self.complete({"model": name, "messages": asked, "max_tokens": 1, "temperature": 0})
 
     async def unload_adapter(self, name: str) -> None:
         await self._adapters.unload_adapter(name)
@@ -228,12 +235,6 @@ def _body_of(error: HfHubHTTPError) -> bytes:
         return error.response.content
     except httpx2.ResponseNotRead:  # The body is read only where its length was announced.
         return str(error).encode()
-
-
-def _overlap(text: str, stop: str) -> int:
-    """Return the length of the longest end of ``text`` that is a beginning of ``stop``."""
-    longest = min(len(text), len(stop) - 1)
-    return next((n for n in range(longest, 0, -1) if text.endswith(stop[:n])), 0)
 
 
 def _chunk(
@@ -262,3 +263,69 @@ def _usage(details: Any) -> dict[str, int]:
     # Only newer servers send the length of the prompt.
     prompt, answer = int(getattr(details, "input_length", None) or 0), int(details.generated_tokens)
     return {"prompt_tokens": prompt, "completion_tokens": answer, "total_tokens": prompt + answer}
+
+
+def load_template(path: Path | None) -> Callable[[list[dict[str, str]]], str]:
+    """Return the renderer of a model's chat template (Jinja, as transformers reads it); ChatML without one.
+    Raises InvalidTemplate: the file is missing or no Jinja template."""
+    try:
+        source = path.read_text(encoding="utf-8") if path else CHATML
+        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+        template = environment.from_string(source)
+    except (OSError, UnicodeDecodeError, TemplateError) as error:
+        raise InvalidTemplate(
+            f"TUNEWHEEL_ENGINE_CHAT_TEMPLATE {path}: {error}; name the base model's chat_template.jinja"
+        ) from error
+
+    def render(messages: list[dict[str, str]]) -> str:
+        return template.render(messages=messages, add_generation_prompt=True)
+
+    return render
+
+
+def parameters_of(body: dict[str, Any], *, adapter_id: str | None) -> dict[str, Any]:
+    """Return the arguments for ``text_generation``. Raises UpstreamRefused: a parameter has the wrong type or
+    no counterpart in TGI; ``param`` names it."""
+    _check(body)
+    temperature, top_p, top_k = body.get("temperature"), body.get("top_p"), body.get("top_k")
+    wanted = {
+        "adapter_id": adapter_id,
+        "max_new_tokens": body.get("max_completion_tokens") or body.get("max_tokens"),
+        "temperature": temperature or None,
+        "do_sample": temperature is None or temperature > 0,
+        "top_p": top_p if top_p and top_p < 1 else None,
+        "top_k": top_k if top_k and top_k > 0 else None,
+        "seed": body.get("seed"),
+        "stop": stops_of(body) or None,
+        "frequency_penalty": body.get("frequency_penalty"),
+        "repetition_penalty": body.get("repetition_penalty"),
+    }
+    return {name: value for name, value in wanted.items() if value is not None}
+
+
+def stops_of(body: dict[str, Any]) -> list[str]:
+    """Return the stop strings. Raises UpstreamRefused."""
+    stop = body.get("stop") or []
+    stops = [stop] if isinstance(stop, str) else stop
+    if not isinstance(stops, list) or not all(isinstance(one, str) for one in stops):
+        raise _refused("stop", "must be a string or a list of strings")
+    return stops
+
+
+def _check(body: dict[str, Any]) -> None:
+    for n, message in enumerate(body.get("messages", ())):
+        if message["role"] == "tool" or message.get("tool_calls"):
+            raise _refused(f"messages[{n}]", "is about tools, which this engine does not serve; leave it out")
+    given = {name: value for name, value in body.items() if value is not None}
+    for name, value in given.items():
+        if name in NOT_SERVED and value not in NOT_SERVED[name]:
+            raise _refused(name, "is not served by this engine; leave it out")
+        types = (NUMBERS | WHOLE_NUMBERS).get(name)
+        if types and (isinstance(value, bool) or not isinstance(value, types)):
+            raise _refused(name, "must be a number" if name in NUMBERS else "must be a whole number")
+        if name in ("max_tokens", "max_completion_tokens") and value < 1:
+            raise _refused(name, "must be at least 1")
+
+
+def _refused(name: str, reason: str) -> UpstreamRefused:
+    return UpstreamRefused(400, {"message": f"{name} {reason}", "param": name, "code": "unsupported_value"})
