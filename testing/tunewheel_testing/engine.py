@@ -51,6 +51,8 @@ class FakeEngine:
         self.calls: list[str] = []
         self.loads: list[str] = []
         self.refuse_loads = False
+        self.refusal = 400
+        """The HTTP status of a refused load: 500 at vLLM."""
         self.refuse_load_of: set[str] = set()
         self.silent: set[str] = set()
         """Paths that are asked in vain while they are named here."""
@@ -149,7 +151,7 @@ class FakeEngine:
         if self.load_instead is not None:
             return web.json_response(self.load_instead)
         if self.refuse_loads or body["lora_name"] in self.refuse_load_of:
-            return _error(400, "the adapter was made for another base model")
+            return _error(self.refusal, "the adapter was made for another base model")
         if body["lora_name"] in self.adapters:
             return _error(400, f"The lora adapter '{body['lora_name']}' has already been loaded.")
         if self.slots is not None and len(self.adapters) >= self.slots:

@@ -195,6 +195,22 @@ async def test_a_candidate_that_cannot_be_served_fails_its_rollout_with_the_reas
     assert len(await world.completions(3)) == 3, "a request that is pinned is no part of a rollout"
 
 
+@pytest.mark.parametrize(("status", "is_final"), [(400, True), (500, True), (503, False)])
+async def test_a_candidate_that_an_engine_cannot_load_fails_its_rollout(
+    make_world: Any, status: int, is_final: bool
+):
+    """vLLM answers 500 where others answer 400. 503 says that the engine is away, not that it cannot."""
+    world = await make_world()
+    world.engine.refuse_load_of, world.engine.refusal = {"desk-2"}, status
+    world.declare()
+    await world.desire(production=("desk-1", 50), canary=("desk-2", 50))
+    failure = await until(lambda: world.gateway.reconciler.failures.get("desk-2"))
+    assert failure.final == is_final
+    assert "another base model" in failure.reason
+    if is_final:
+        await until(lambda: world.gateway.table.projects["desk"].refused)
+
+
 ADAPTER = adapter_of("desk-1")
 
 

@@ -441,7 +441,7 @@ async def test_an_adapter_whose_base_no_engine_serves_is_told(make_world: Any):
 
 
 async def test_an_adapter_that_an_engine_of_another_base_has_loaded_does_not_answer(make_world: Any):
-    """An earlier gateway may have loaded it there: vLLM compares shapes alone."""
+    """An earlier gateway may have loaded it there: vLLM compares not even shapes."""
     world = await make_world(bases=("org/Tiny-Base", "org/Other"))
     world.engines[1].adapters["desk-1"] = "/somewhere"
     world.declare()

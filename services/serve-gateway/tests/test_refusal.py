@@ -22,6 +22,12 @@ TOO_LONG: list[dict[str, Any]] = [
         "length is 4096 tokens and your request has 2778 input tokens (8000 > 4096 - 2778)."
     },
     {"message": "The decoder prompt (length 5000) is longer than the maximum model length of 4096."},
+    {
+        "message": "This model's maximum context length is 2048 tokens. However, your prompt contains at "
+        "least 2049 input tokens, which exceeds this limit even without any output tokens.",
+        "param": "input_tokens",
+        "code": 400,
+    },
     # TGI
     {"message": "Input validation error: `inputs` tokens + `max_new_tokens` must be <= 2048. Given: 3474"},
     {"message": "Input validation error: `inputs` must have less than 1024 tokens. Given: 3474"},

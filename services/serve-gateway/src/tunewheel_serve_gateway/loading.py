@@ -23,6 +23,7 @@ from tunewheel_serve_gateway.metrics import Metrics
 from tunewheel_serve_gateway.upstream.endpoint import Endpoint
 from tunewheel_serve_gateway.upstream.pool import Pool
 from tunewheel_serve_gateway.upstream.protocol import (
+    ModelFailed,
     ModelNotLoaded,
     UpstreamAway,
     UpstreamError,
@@ -195,7 +196,8 @@ class EngineAdapters:
     def _note_failure(self, model_id: str, error: Exception) -> None:
         attempts = self.failures[model_id].attempts + 1 if model_id in self.failures else 1
         retry_at = _now() + self._backoff.delay(attempts - 1)
-        refused = isinstance(error, InvalidAdapter | UnfitEngine | UpstreamRefused)
+        # vLLM answers 500 to an adapter that it cannot load: one of too large a rank, of DoRA, a broken file.
+        refused = isinstance(error, InvalidAdapter | UnfitEngine | UpstreamRefused | ModelFailed)
         final = refused and not FULL.search(str(error))  # slots become free, by themselves or by an operator
         self.failures[model_id] = Failure(attempts, retry_at, str(error), final)
         self._metrics.add("adapters.failed")

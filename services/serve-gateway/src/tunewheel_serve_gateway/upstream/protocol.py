@@ -140,7 +140,8 @@ class UpstreamRefused(UpstreamError):
         if status == 429:
             code = code or "rate_limit_exceeded"
         elif code == TOO_LONG or _TOO_LONG.search(message):
-            status, param, code = 400, param or "messages", TOO_LONG
+            # vLLM's `input_tokens` is nothing that a client sends.
+            status, param, code = 400, "messages" if param in (None, "input_tokens") else param, TOO_LONG
         super().__init__(message, param=param, code=code, retry_after=retry_after)
         self.status = status
         self.fault = None if status == 429 else "client"
