@@ -19,13 +19,15 @@ NODE := services/serve-gateway/tests/node
 NODE_STAMP := var/node/.installed
 TESTS ?=
 ROUNDS ?= 10
-PART ?= browsers clients fencing kills matrices models coverage
+VLLM := var/vllm
+VLLM_STAMP := $(VLLM)/.installed
+PART ?= browsers clients fencing kills matrices models vllm coverage
 
 # Many an image sets it, and uv compiles nothing: each process would compile its libraries anew, which is half
 # of what a start takes.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install node-packages demo test test-all test-unit test-integration test-e2e nightly coverage test-vllm test-images test-kube chart fuzz lint fmt screenshots bench bench-gpu bench-gpu-packages generate lock clean wipe
+.PHONY: help install node-packages demo test test-all test-unit test-integration test-e2e nightly coverage vllm-packages test-vllm test-images test-kube chart fuzz lint fmt screenshots bench bench-gpu bench-gpu-packages generate lock clean wipe
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -72,7 +74,7 @@ test-e2e: install ## the loop and the engine on the real model, and kill -9 at e
 	$(PYTEST) -q -m "e2e or chaos" $(TESTS)
 
 # A part's figures, such as the seconds of each test, are in var/nightly/<part>.xml.
-nightly: install node-packages ## long kills, matrices, browsers, other clients, SmolLM2 and coverage (PART=kills runs one part)
+nightly: install node-packages $(if $(filter vllm,$(PART)),vllm-packages) ## long kills, matrices, browsers, other clients, SmolLM2, vLLM and coverage (PART=kills runs one part)
 	for part in $(filter-out coverage,$(PART)); do \
 	    $(PYTEST) -q --nightly $$part --junitxml var/nightly/$$part.xml $(TESTS); \
 	done
@@ -86,8 +88,18 @@ coverage: install ## which share of branches unit tests cover, by package, held 
 	$(BIN)/python -m coverage json --quiet -o var/nightly/coverage.json
 	$(BIN)/python scripts/branches.py
 
-test-vllm: install ## the engine's conformance suite against real vLLM (6 GB to install, minutes to start)
-	deploy/vllm/run_conformance.sh
+vllm-packages: $(VLLM_STAMP) ## install vLLM for processors (6 GB, x86-64 Linux) from a hashed lock, apart from the workspace
+
+# Compiled at once: a process that compiles vLLM's libraries itself takes minutes more to start.
+$(VLLM_STAMP): deploy/vllm/requirements.lock
+	@$(WITH_UV)
+	@$(UV) venv --quiet --allow-existing --python '>=3.11,<3.14' $(VLLM)/venv
+	@echo "installing vLLM into $(VLLM)/venv …"
+	@$(UV) pip sync --quiet --compile-bytecode --python $(VLLM)/venv/bin/python --require-hashes $<
+	@touch $@
+
+test-vllm: install vllm-packages ## the engine's conformance suite on vLLM, and a turn on two of it (minutes to start)
+	$(BIN)/python -m pytest -v --nightly vllm $(TESTS)
 
 test-images: install ## build all images and start them, after a change of deploy/, a lock or a pyproject.toml
 	$(BIN)/python -m pytest -v tests/images/{compose,images,turn}.py $(TESTS)

@@ -62,7 +62,7 @@ _TOGETHER = (
 )
 """Files that go to one worker: they share an engine, an encoder, a process that others are forked from, or
 Great Expectations. To start or import one takes ten seconds of a processor."""
-NIGHTLY = ("browsers", "clients", "fencing", "kills", "matrices", "models")
+NIGHTLY = ("browsers", "clients", "fencing", "kills", "matrices", "models", "vllm")
 """Parts of `make nightly`: tests that take long, and whose guarantee has a smaller test in `make test` or
 changes seldom. Such a test is marked ``nightly(part)``."""
 _OF_THE_MACHINE = ("this processor", "this machine", "this torch", "vLLM")
@@ -107,8 +107,8 @@ def _rank(item: pytest.Item) -> int:
 
 
 def _nightly(item: pytest.Item) -> str | None:
-    mark = item.get_closest_marker("nightly")
-    return mark.args[0] if mark else None
+    parts = [mark.args[0] for mark in item.iter_markers("nightly")]
+    return "vllm" if "vllm" in parts else next(iter(parts), None)  # vLLM's part has every test of engines
 
 
 @pytest.hookimpl(optionalhook=True)

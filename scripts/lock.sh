@@ -2,7 +2,8 @@
 # Pin every dependency, with hashes and without naming an index: requirements.lock for the whole
 # workspace, services/<name>/requirements.lock for each service alone and cli/requirements.lock for the command,
 # subsets of the former. Extras are
-# locked too, so that what a service can be asked to do needs no package from outside its lock.
+# locked too, so that what a service can be asked to do needs no package from outside its lock. vLLM has a lock
+# of its own, because its build for processors pins another torch.
 # Versions already locked are kept; pass --upgrade (or --upgrade-package NAME) for newer ones.
 set -eu
 cd "$(dirname "$0")/.."
@@ -30,3 +31,8 @@ done
 # shellcheck disable=SC2086
 $uv pip compile services/train/pyproject.toml --constraints requirements.lock $flags -o services/train/launcher.lock
 echo "services/train/launcher.lock"
+
+# From its folder: uv reads the overrides of the project that it is started in.
+# shellcheck disable=SC2086
+$uv pip compile --directory deploy/vllm pyproject.toml $flags "$@" -o requirements.lock
+echo "deploy/vllm/requirements.lock"

@@ -1,4 +1,4 @@
-"""An engine to hold to the protocol: ours, started here, or any other by its address.
+"""An engine to hold to the protocol: ours and vLLM, started here, or any other by its address.
 
 TUNEWHEEL_ENGINE_URL       test what listens there instead of starting our engine
 TUNEWHEEL_ENGINE_MODEL     the name of its base model, which must be SmolLM2-135M-Instruct in float32
@@ -7,6 +7,7 @@ TUNEWHEEL_ENGINE_ADAPTERS  a directory that both this test and the engine see
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from tunewheel_basemodel.loading import load_base
 from tunewheel_basemodel.locate import BaseModel
 from tunewheel_local.kafka.ports import free_port
 from tunewheel_local.places import cache_dir
+from tunewheel_testing.engine_process import VllmProcess
 
 SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
 MAX_BATCH, MAX_QUEUE = 6, 3
@@ -95,11 +97,26 @@ def expected(reference: tuple[Any, Any], adapter_dir: Path) -> dict[str, str]:
     return answers
 
 
-@pytest.fixture(scope="session")
-def engine(adapter_dir: Path, expected: dict[str, str], tmp_path_factory) -> Iterator[EngineUnderTest]:
+@pytest.fixture(scope="session", params=["ours", pytest.param("vllm", marks=pytest.mark.nightly("vllm"))])
+def engine(
+    request: pytest.FixtureRequest,
+    adapter_dir: Path,
+    expected: dict[str, str],
+    smollm2: BaseModel,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[EngineUnderTest]:
     if url := os.environ.get("TUNEWHEEL_ENGINE_URL"):
         model = os.environ.get("TUNEWHEEL_ENGINE_MODEL", SMOLLM2)
         yield EngineUnderTest(url, url, model, adapter_dir, httpx.get(f"{url}/info").status_code == 200)
+        return
+    if request.param == "vllm":
+        vllm = VllmProcess(smollm2, log=tmp_path_factory.mktemp("vllm") / "vllm.log")
+        vllm.start()
+        try:
+            asyncio.run(vllm.answers())
+            yield EngineUnderTest(vllm.url, vllm.url, SMOLLM2, adapter_dir, is_ours=False)
+        finally:
+            vllm.kill()
         return
     port, health_port = free_port(), free_port()
     options = {"--cache-dir": cache_dir(), "--adapter-root": adapter_dir}
