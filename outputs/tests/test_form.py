@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 from tunewheel_contracts.formats.spec import TaskSpec
-from tunewheel_outputs.form import AnswerForm, is_plain_label
+from tunewheel_outputs.form import AnswerForm
 
 SCHEMA = {"type": "object", "properties": {"n": {"type": "number"}}, "required": ["n"]}
 RULES = [
@@ -73,6 +73,6 @@ def test_a_pattern_that_no_engine_knows_ends_nothing() -> None:
 
 def test_the_whole_answer_is_a_label_where_a_rule_lists_the_labels() -> None:
     values = {"rule": "allowed_values", "values": ["a", "b"]}
-    assert is_plain_label(TaskSpec.model_validate({"system_prompt": "s", "output_rules": [values]}))
+    assert TaskSpec.model_validate({"system_prompt": "s", "output_rules": [values]}).is_plain_label
     by_field = values | {"field": "category"}
-    assert not is_plain_label(TaskSpec.model_validate({"system_prompt": "s", "output_rules": [by_field]}))
+    assert not TaskSpec.model_validate({"system_prompt": "s", "output_rules": [by_field]}).is_plain_label

@@ -9,7 +9,7 @@ from codecs import getincrementaldecoder
 from collections.abc import Sequence
 from math import exp, log
 
-from tunewheel_contracts.formats.confidence import Confidence
+from tunewheel_contracts.formats.confidence import Certainty, Confidence
 from tunewheel_contracts.formats.spec import TaskSpec
 
 from tunewheel_outputs.labels import label_of, label_text
@@ -79,6 +79,20 @@ def logit(share: float) -> float:
     millionth."""
     share = min(1 - 1e-6, max(1e-6, share))
     return log(share / (1 - share))
+
+
+def share_right(sure: float, intercept: float, slope: float) -> float:
+    """Return how often a label is right of which the model's probability is ``sure``, by a calibration
+    (``Calibration``)."""
+    exponent = -intercept - slope * logit(sure)
+    return 1.0 / (1.0 + exp(min(exponent, 700.0)))  # a steep curve would overflow
+
+
+def certainty_of(found: Confidence | None, certainty: Certainty) -> float | None:
+    """Return the calibrated confidence in an answer, 0 to 1; 0: it has no label. None: nothing was
+    measured."""
+    sure = label_probability(found)
+    return share_right(sure, certainty.intercept, certainty.slope) if sure else sure
 
 
 def label_span(answer: str, task: TaskSpec) -> tuple[int, int] | None:

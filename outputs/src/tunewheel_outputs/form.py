@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tunewheel_contracts.fields import linear_complaint
-from tunewheel_contracts.formats.output_rules import AllowedValuesRule, CitedRule, OutputRule, PatternRule
+from tunewheel_contracts.formats.output_rules import CitedRule, OutputRule, PatternRule
 from tunewheel_contracts.formats.spec import TaskSpec
 
 from tunewheel_outputs.parsing import Unparsed, parse, readable
@@ -54,13 +54,6 @@ class AnswerForm:
             said is None and not (unread and rule.field is not None)
             for rule, (said,) in zip(self._rules, complaints, strict=True)
         ]
-
-
-def is_plain_label(task: TaskSpec) -> bool:
-    """Return whether a whole answer is a label: free text that an output rule restricts to certain values."""
-    return task.output_schema is None and any(
-        isinstance(rule, AllowedValuesRule) and rule.field is None for rule in task.output_rules
-    )
 
 
 def _unknown_pattern(rule: OutputRule) -> bool:

@@ -7,7 +7,6 @@ from typing import Any
 
 from tunewheel_contracts.formats.spec import TaskSpec
 
-from tunewheel_outputs.form import is_plain_label
 from tunewheel_outputs.parsing import Unparsed, parse, same
 
 
@@ -15,16 +14,11 @@ def label_of(answer: str, task: TaskSpec) -> str | None:
     """Return the label of ``answer`` as text: the value of the label field, or the whole answer if a rule
     restricts free text to certain values. None: the answer has no label."""
     if task.label_field is None:
-        return (answer.strip() or None) if is_plain_label(task) else None
+        return (answer.strip() or None) if task.is_plain_label else None
     try:
         return label_in(parse(answer), task.label_field)
     except Unparsed:
         return None
-
-
-def has_labels(task: TaskSpec) -> bool:
-    """Return whether the answers of ``task`` have labels."""
-    return task.label_field is not None or is_plain_label(task)
 
 
 def label_in(value: Any, label_field: str | None) -> str | None:

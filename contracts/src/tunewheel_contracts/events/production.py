@@ -8,12 +8,24 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from tunewheel_contracts.event import Event
-from tunewheel_contracts.fields import FiniteFloat, Frozen, RelativePath, Slug, SourceId, Text, Timestamp
+from tunewheel_contracts.fields import (
+    FiniteFloat,
+    Fraction,
+    Frozen,
+    RelativePath,
+    Slug,
+    SourceId,
+    Text,
+    Timestamp,
+)
 from tunewheel_contracts.formats.confidence import Confidence
 from tunewheel_contracts.formats.dataset import ChatMessage
 from tunewheel_contracts.formats.index import RetrievalUse
 from tunewheel_contracts.formats.serving import Fault, LogPolicy, RouteRole
 from tunewheel_contracts.topic import DAY_MS, TopicSpec
+
+ABSTAINED = "abstained"
+"""Among ``overrides``: no answer was sent. It stands there so that every count of answers leaves it out."""
 
 
 class InferenceCompleted(Event):
@@ -67,11 +79,20 @@ class InferenceCompleted(Event):
     overrides: Annotated[tuple[str, ...], Field(max_length=32, exclude_if=operator.not_)] = ()
     """Settings of the project that the client replaced: ``system_prompt``, ``retrieval``,
     ``response_format``, ``tools``, names of sampling parameters, ``max_tokens`` if the answer ended at a
-    limit below the task's. Such an answer says little about the model."""
+    limit below the task's. Such an answer says little about the model. Also ``abstained``: the model was not
+    sure of its answer, so a refusal was sent instead; ``output`` is empty."""
     retrieval: Annotated[RetrievalUse | None, Field(exclude_if=operator.not_)] = None
     """The passages in the prompt; None: nothing was retrieved."""
     confidence: Annotated[Confidence | None, Field(exclude_if=operator.not_)] = None
-    """How sure the model is of the first answer. Measured for a sample of production's requests."""
+    """How sure the model is of the first answer. Measured for a sample of production's requests, and where
+    the project abstains for each."""
+    certainty: Annotated[Fraction | None, Field(exclude_if=lambda certainty: certainty is None)] = None
+    """How often answers of this confidence are right, by held-out rows. Only where the project abstains."""
+
+    @property
+    def abstained(self) -> bool:
+        """Whether the answer was not sent to the client."""
+        return ABSTAINED in self.overrides
 
 
 class DriftWindow(Frozen):

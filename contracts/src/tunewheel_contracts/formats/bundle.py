@@ -9,6 +9,7 @@ from typing import Annotated
 from pydantic import Field
 
 from tunewheel_contracts.fields import Frozen, PositiveInt, Sha256, Slug, Strict, Text
+from tunewheel_contracts.formats.confidence import Certainty
 from tunewheel_contracts.formats.run import BaseModelRef
 from tunewheel_contracts.identity import content_sha256
 
@@ -50,6 +51,9 @@ class Bundle(Frozen):
     retrieval_sha256: Annotated[Sha256 | None, Field(exclude_if=operator.not_)] = None
     """Hash of the retrieval spec. It covers the configuration and not the index version. None: nothing was
     retrieved."""
+    certainty: Annotated[Certainty | None, Field(exclude_if=operator.not_)] = None
+    """How often its labels are right by its confidence in them, and how sure it must be for an answer to be
+    sent. None: it has no labels, or was judged by too few rows."""
 
     @property
     def sha256(self) -> str:

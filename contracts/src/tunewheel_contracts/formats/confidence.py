@@ -1,12 +1,13 @@
-"""How sure a model is of its answers, and how often it is then right."""
+"""How sure a model is of its answers, how often it is then right, and which answers are not sent for it."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from tunewheel_contracts.fields import FiniteFloat, Frozen, NonNegative, PositiveInt
+from tunewheel_contracts.fields import FiniteFloat, Fraction, Frozen, NonNegative, PositiveInt, Strict
+from tunewheel_contracts.reading import if_unknown
 
 LogProbability = Annotated[FiniteFloat, Field(le=0)]
 """Natural logarithm of a probability by the model alone: before temperature, penalties and constraints."""
@@ -38,3 +39,58 @@ class Calibration(Frozen):
     spread: NonNegative
     """By how much the accuracy differs between labels of which the model is equally sure: a standard
     deviation."""
+
+
+class AbstainSpec(Strict):
+    """Answers of which the model is not sure enough are not sent."""
+
+    risk: Annotated[float, Field(gt=0, lt=0.5)]
+    """The largest share of wrong labels among the answers that are sent. Each evaluation finds on held-out
+    rows the least confidence that keeps it."""
+    unknown: Annotated[float, Field(ge=0, lt=0.5)] = 0.1
+    """The share of questions about subjects that no label fits, with which ``risk`` is to hold. Every answer
+    to them is wrong. 0: all questions are like the held-out ones."""
+    to: Annotated[Literal["people", "label"], if_unknown("people")] = "people"
+    """Who gets the question. ``people``: the application is told that a person must look. ``label``: the
+    question also becomes a request for a label."""
+
+
+class RiskPoint(Frozen):
+    """What holds on held-out rows if the answers of at least one confidence are sent."""
+
+    least: Fraction
+    """The confidence."""
+    coverage: Fraction
+    """The share of the rows that are answered."""
+    wrong: Fraction
+    """The share of wrong labels among the answers, with the assumed share of unknown subjects."""
+    bound: Fraction
+    """The upper end of ``wrong``."""
+
+
+class Abstention(Frozen):
+    """The least confidence that an answer must have to be sent, and the evidence for it."""
+
+    risk: Fraction
+    """What the spec asked for, as in ``AbstainSpec``."""
+    unknown: Fraction
+    rows: PositiveInt
+    """The number of held-out rows."""
+    alpha: Fraction
+    """The probability with which such rows would show a risk as kept that is not."""
+    chosen: RiskPoint
+    shown: bool
+    """Whether the rows show that the risk is kept. False: they are too few, or the model is too often sure of
+    wrong labels. ``chosen`` is then where ``wrong`` is within the risk, or where the bound is lowest."""
+    curve: Annotated[tuple[RiskPoint, ...], Field(max_length=100)] = ()
+    """From few answers to all."""
+
+
+class Certainty(Frozen):
+    """How a model's probability of its label becomes the confidence that clients are told: as in
+    ``Calibration``."""
+
+    intercept: FiniteFloat
+    slope: FiniteFloat
+    least: Annotated[Fraction | None, Field(exclude_if=lambda least: least is None)] = None
+    """Answers of less confidence are not sent. None: all are sent."""

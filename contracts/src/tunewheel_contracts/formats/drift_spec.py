@@ -14,10 +14,12 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Follows = Annotated[Literal["collect_labels", "retrain", "investigate", "nothing"], if_unknown("investigate")]
 """What an alarm leads to: a new version once there are enough labels near it, a new version now, an
 investigation by a person, or nothing."""
-DetectorName = Literal[
+WithFloor = Literal[
     "novelty", "clusters", "mixture", "documents", "format", "labels", "length", "refusals", "repetition",
     "invented", "feedback", "corrections", "agreement", "latency", "errors", "confidence",
 ]  # fmt: skip
+"""The detectors whose floor a spec may set. Earlier releases refuse a spec that sets the floor of another."""
+DetectorName = Literal[WithFloor, "abstentions"]
 """The names of the monitor's detectors."""
 
 
@@ -107,7 +109,7 @@ class DriftSpec(Strict):
     detectors: tuple[Literal["input", "format", "feedback"], ...] = ("input", "format", "feedback")
     disabled: Annotated[tuple[DetectorName, ...], Field(exclude_if=operator.not_)] = ()
     """Single detectors that are switched off. An open alarm of such a detector ends."""
-    floors: Annotated[dict[DetectorName, Positive], Field(exclude_if=operator.not_)] = {}
+    floors: Annotated[dict[WithFloor, Positive], Field(exclude_if=operator.not_)] = {}
     """By detector, the smallest effect that raises an alarm, in place of the detector's own floor. For most
     detectors it is a share: 0.03 is a rise by 3 points."""
     cooldown_completions: Annotated[int, Field(ge=0)] = 100

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from tunewheel_contracts.fields import ArtifactRef, FiniteFloat, Fraction, Frozen, NonNegative, Sha256, Slug
 from tunewheel_contracts.formats.bundle import Bundle
-from tunewheel_contracts.formats.confidence import Calibration
+from tunewheel_contracts.formats.confidence import Abstention, Calibration
 from tunewheel_contracts.formats.criteria import Criterion
 from tunewheel_contracts.formats.judge import JudgeReport
 from tunewheel_contracts.formats.retrieval_scores import RetrievalScores
@@ -48,6 +48,8 @@ class Contestant(Frozen):
     (``evaluation.stop_early``)."""
     calibration: Annotated[Calibration | None, Field(exclude_if=operator.not_)] = None
     """How often its labels are right, by its confidence in them. None: it has no labels, or too few rows."""
+    abstention: Annotated[Abstention | None, Field(exclude_if=operator.not_)] = None
+    """Which of its answers are not sent. None: as for ``calibration``, or the spec does not abstain."""
 
 
 ComparedMetric = Literal["valid_output", "label_accuracy", "rouge_l", "perplexity", "regression_accuracy"]

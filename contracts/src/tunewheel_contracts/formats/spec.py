@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from tunewheel_contracts.errors import InvalidSpec, check_all, complaints, inconsistent
 from tunewheel_contracts.fields import Slug, Strict, Text
+from tunewheel_contracts.formats.confidence import AbstainSpec
 from tunewheel_contracts.formats.criteria import Criterion
 from tunewheel_contracts.formats.dataset_spec import NOT_ROWS
 from tunewheel_contracts.formats.dataset_spec import DatasetSpec as DatasetSpec
@@ -43,6 +44,9 @@ class ServingSpec(Strict):
     `dataset.pii` finds by patterns; `hashed`, a keyed hash of each text; `off`, no texts. Figures and the
     verdict on the format are always logged. Without texts, drift of the input is not measured, and a
     correction must bring its conversation."""
+    abstain: Annotated[AbstainSpec | None, Field(exclude_if=operator.not_)] = None
+    """Which answers are not sent, because the model is not sure of them. It takes effect with the next
+    verdict. Null: all are sent. The task needs labels."""
 
 
 class ProjectSpec(Strict):
@@ -88,6 +92,12 @@ class ProjectSpec(Strict):
             raise inconsistent(
                 "drift.labels.second_opinion",
                 "compares labels, but the task has none: give task.label_field, or write false",
+            )
+        if self.serving.abstain is not None and not self.task.has_labels:
+            raise inconsistent(
+                "serving.abstain",
+                "needs answers that can be right or wrong, but the task has no labels: give "
+                "task.label_field, or a task.output_rules entry of allowed values for the whole answer",
             )
         canary = self.rollout.canary
         if canary.enabled and canary.percent == 0:

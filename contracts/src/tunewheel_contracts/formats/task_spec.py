@@ -9,7 +9,7 @@ from pydantic import Field
 
 from tunewheel_contracts.fields import Fraction, LinearPattern, NonNegative, Strict, Text
 from tunewheel_contracts.formats.glossary import Glossary
-from tunewheel_contracts.formats.output_rules import OutputRule
+from tunewheel_contracts.formats.output_rules import AllowedValuesRule, OutputRule
 from tunewheel_contracts.formats.output_schema import OutputSchema
 
 
@@ -40,3 +40,14 @@ class TaskSpec(Strict):
     of scope: for the metric ``refusal_rate``."""
     max_output_tokens: Annotated[int, Field(gt=0, le=8192)] = 256
     """Of an answer: in evaluation, and at the gateway where the client sets no limit."""
+
+    @property
+    def is_plain_label(self) -> bool:
+        """Whether a whole answer is a label: free text that an output rule restricts to certain values."""
+        return self.output_schema is None and any(
+            isinstance(rule, AllowedValuesRule) and rule.field is None for rule in self.output_rules
+        )
+
+    @property
+    def has_labels(self) -> bool:
+        return self.label_field is not None or self.is_plain_label

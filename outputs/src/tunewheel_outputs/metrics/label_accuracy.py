@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from tunewheel_contracts.formats.spec import TaskSpec
 
-from tunewheel_outputs.labels import has_labels, same_label
+from tunewheel_outputs.labels import same_label
 from tunewheel_outputs.metric import Corpus, Metric, Row, ScoreRow
 
 
@@ -18,7 +18,7 @@ def _scorer(task: TaskSpec, corpus: Corpus) -> ScoreRow:
 
 
 def _lacks(task: TaskSpec) -> str | None:
-    return None if has_labels(task) else "label_field"
+    return None if task.has_labels else "label_field"
 
 
 METRIC = Metric(

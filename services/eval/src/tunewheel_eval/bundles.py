@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tunewheel_contracts.formats.bundle import Bundle
+from tunewheel_contracts.formats.confidence import Abstention, Calibration, Certainty
 from tunewheel_contracts.formats.evaluation_plan import EvaluationPlan
 from tunewheel_contracts.formats.run import AdapterRef
 from tunewheel_contracts.formats.scorecard import Role
@@ -43,6 +44,16 @@ def bundle_for(plan: EvaluationPlan, role: Role, spec: ProjectSpec, *, precision
     adapter = plan.contestants[role]
     looks_up = plan.index is not None and spec.retrieval is not None and spec.retrieval.default == "on"
     return bundle_of(adapter, adapter or plan.adapter, spec, precision=precision, with_passages=looks_up)
+
+
+def with_certainty(bundle: Bundle, known: Calibration | None, abstains: Abstention | None) -> Bundle:
+    """Return ``bundle`` with what makes the model's confidence known, and the confidence below which answers
+    are not sent, if any."""
+    if known is None:
+        return bundle
+    least = abstains.chosen.least if abstains else None
+    certainty = Certainty(intercept=known.intercept, slope=known.slope, least=least)
+    return bundle.model_copy(update={"certainty": certainty})
 
 
 def files_of(adapter: AdapterRef) -> dict[str, str]:

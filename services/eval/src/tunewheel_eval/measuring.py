@@ -14,7 +14,6 @@ from tunewheel_contracts.formats.dataset import ChatExample
 from tunewheel_contracts.formats.regression_items import RegressionItem
 from tunewheel_contracts.formats.scorecard import Role
 from tunewheel_outputs.confidence import confidence_of, label_probability
-from tunewheel_outputs.labels import has_labels
 
 from tunewheel_eval.answering import Batch, Part, answered
 from tunewheel_eval.contestants import LoadedGroup, groups
@@ -253,7 +252,7 @@ class _Work:
     def _weighs_labels(self) -> bool:
         """Whether the contestant's confidence in its labels is measured: the candidate may serve."""
         task = self._job.task
-        return self.contestant.role is Role.CANDIDATE and task is not None and has_labels(task)
+        return self.contestant.role is Role.CANDIDATE and task is not None and task.has_labels
 
     def _sure(self, answer: Answer) -> float | None:
         if not self._weighs_labels:

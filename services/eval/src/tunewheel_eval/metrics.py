@@ -39,6 +39,8 @@ class Outcomes:
     cut: int = 0
     """The number of answers to held-out prompts that ended early."""
     calibration: Calibration | None = None
+    sure: tuple[float, ...] = ()
+    """By example: the model's probability of its label; 0: it has none. Empty: it was not measured."""
 
     def figures(self) -> dict[str, float]:
         """Return every metric that applies, by name, with ``examples`` and ``regression_items``."""
@@ -97,7 +99,15 @@ def outcomes(
             found[name] = scores
     kinds = tuple(item.kind for item in items)
     cut = sum(row.cut for row in rows)
-    return Outcomes(found, len(examples), kinds, cut, _calibration(rows, found.get(LABELS), task))
+    sure = tuple(row.sure for row in rows if row.sure is not None)
+    return Outcomes(
+        found,
+        len(examples),
+        kinds,
+        cut,
+        _calibration(rows, found.get(LABELS), task),
+        sure if len(sure) == len(rows) else (),
+    )
 
 
 def _calibration(rows: Sequence[HoldoutRow], scores: Scores | None, task: TaskSpec) -> Calibration | None:

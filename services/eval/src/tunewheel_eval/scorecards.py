@@ -25,7 +25,8 @@ from tunewheel_verdicts.measured import Measured
 from tunewheel_verdicts.significance import Clusters
 from tunewheel_verdicts.verdict import judge, outcome_of
 
-from tunewheel_eval.bundles import bundle_for
+from tunewheel_eval.abstention import abstention_of
+from tunewheel_eval.bundles import bundle_for, with_certainty
 from tunewheel_eval.comparisons import comparisons, findings, measured, requested_rows
 from tunewheel_eval.errors import UnfitCandidate
 from tunewheel_eval.looks import SPENT, WORN_OUT
@@ -77,6 +78,10 @@ def build_scorecard(
     compare two answers instead of scoring one."""
     seed = seed_of(plan)
     bundles = {role: bundle_for(plan, role, spec, precision=precision) for role in outcomes}
+    abstains = abstention_of(outcomes[Role.CANDIDATE], rows.holdout, spec.serving.abstain)
+    bundles[Role.CANDIDATE] = with_certainty(
+        bundles[Role.CANDIDATE], outcomes[Role.CANDIDATE].calibration, abstains
+    )
     contestants = tuple(
         Contestant(
             role=role,
@@ -87,6 +92,7 @@ def build_scorecard(
             bundle=bundles[role],
             cut=one.cut,
             calibration=one.calibration,
+            abstention=abstains if role is Role.CANDIDATE else None,
         )
         for role, one in outcomes.items()
     )

@@ -10,7 +10,7 @@ from pydantic_core import SchemaValidator
 from tunewheel_contracts.fields import linear_complaint, linear_engine
 from tunewheel_contracts.formats.output_rules import AllowedValuesRule
 from tunewheel_contracts.formats.spec import ProjectSpec, TaskSpec
-from tunewheel_outputs.form import AnswerForm, is_plain_label
+from tunewheel_outputs.form import AnswerForm
 from tunewheel_outputs.labels import label_of, label_text, labels_in_schema
 from tunewheel_outputs.parsing import readable
 from tunewheel_outputs.terms import names_in, terms_of
@@ -66,7 +66,7 @@ def labels_of(task: TaskSpec) -> frozenset[str]:
     """Return the labels that the schema or a rule lists; empty if none does."""
     field = task.label_field
     for rule in task.output_rules:
-        if isinstance(rule, AllowedValuesRule) and rule.field == field and (field or is_plain_label(task)):
+        if isinstance(rule, AllowedValuesRule) and rule.field == field and (field or task.is_plain_label):
             return frozenset(map(label_text, rule.values))
     return frozenset(labels_in_schema(task))
 

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from tunewheel_contracts.formats.confidence import Calibration
 from tunewheel_contracts.formats.drift_spec import DriftSpec
-from tunewheel_monitor.detectors.confidence import Confidence, share_right
+from tunewheel_monitor.detectors.confidence import Confidence
 from tunewheel_monitor.detectors.protocol import Finding
+from tunewheel_outputs.confidence import share_right
 
 from .conftest import alarms, answer, opening, windows
 
@@ -21,7 +22,7 @@ LABELS = 30
 def answers(rng: Any, count: int, *, sureness: float, known: Any = KNOWN, **fields: Any) -> Any:
     """Return answers, and whether each label is right. ``sureness`` 1: even probabilities from 0 to 1."""
     sure = rng.random(count) ** (1 / sureness)
-    right = rng.random(count) < [share_right(known, one) for one in sure]
+    right = rng.random(count) < [share_right(one, known["intercept"], known["slope"]) for one in sure]
     labels = rng.integers(LABELS, size=count)
     made = [
         answer(measures={"confidence": float(one)}, label=f"label-{label}", **fields)
@@ -128,6 +129,6 @@ def test_one_user_counts_at_most_twenty_times_in_a_window():
 @pytest.mark.parametrize("slope", [1e3, -1e3])
 def test_a_very_steep_curve_counts_a_label_as_right_or_wrong(slope: float):
     steep = KNOWN | {"intercept": 0.0, "slope": slope}
-    shares = [share_right(steep, sure) for sure in (1e-9, 1.0)]
+    shares = [share_right(sure, steep["intercept"], steep["slope"]) for sure in (1e-9, 1.0)]
     assert sorted(shares) == pytest.approx([0.0, 1.0])
     assert (shares[0] < shares[1]) == (slope > 0)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from dataclasses import dataclass, replace
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -15,6 +15,7 @@ from tunewheel_contracts.formats.serving import RouteRole
 from tunewheel_runtime.identity.roles import Caller, Role
 from tunewheel_runtime.telemetry import inject
 
+from tunewheel_serve_gateway.abstaining import Abstaining, held, refused
 from tunewheel_serve_gateway.catalog import Catalog
 from tunewheel_serve_gateway.chat_request import LIMITS, ChatRequest
 from tunewheel_serve_gateway.completions.exchange import Exchange
@@ -53,12 +54,14 @@ class Opened:
     chunks: AsyncGenerator[Chunk, None]
     first: Chunk | None
     started: float
+    told: Headers = field(default_factory=list[tuple[bytes, bytes]])
+    """Headers that tell how sure the model is of a held answer."""
     begun: bool = False
     """Whether ``Answering.events`` was called for this answer."""
 
     @property
     def headers(self) -> Headers:
-        return _headers(self.target, self.request)
+        return _headers(self.target, self.request) + self.told
 
 
 @dataclass
@@ -71,6 +74,7 @@ class Answering:
     retriever: Retriever
     settings: Settings
     logprobs: LogprobSample
+    abstaining: Abstaining
 
     def most_tokens(self, request: ChatRequest, caller: Caller) -> int:
         """Return an upper bound of the tokens of the answer and of the passages in its prompt. The bound
@@ -134,11 +138,15 @@ class Answering:
                 await self._note_failure(target, request, exchange, error, started, asked)
                 raise
             exchange.take(answer)
-            cite(answer, request.citation)
+            headers = _headers(target, request) + await self.abstaining.judge(exchange, target)
+            if exchange.abstained:
+                answer = refused(answer)
+            else:
+                cite(answer, request.citation)
             said = orjson.dumps(request.form.whole(_signed(answer, exchange)))
             del answer  # Log-probabilities take ten times the memory of their JSON; do not wait with them.
             await self.outcomes.answered(target, request, exchange, started)
-            return said, _headers(target, request), exchange
+            return said, headers, exchange
 
         return await self._with_loaded_model(request, caller, sticky, asked, ask)
 
@@ -161,6 +169,8 @@ class Answering:
             try:
                 opened = partial(self._opened, target, asked)
                 chunks, first = await asked.in_time(self.logprobs.ask(exchange, body, opened))
+                if exchange.is_held:
+                    return await self._held(target, request, exchange, chunks, first, started)
             except (UpstreamError, asyncio.CancelledError) as error:
                 await self._note_failure(target, request, exchange, error, started, asked)
                 raise
@@ -178,6 +188,27 @@ class Answering:
             await chunks.aclose()
             raise
 
+    async def _held(
+        self,
+        target: Target,
+        request: ChatRequest,
+        exchange: Exchange,
+        chunks: AsyncGenerator[Chunk, None],
+        first: Chunk | None,
+        started: float,
+    ) -> Opened:
+        """Read a stream to its end, and return what is sent of it. Raises UpstreamError: it broke off."""
+        read: list[Chunk] = []
+        try:
+            async for chunk in _all(first, chunks):
+                exchange.take_chunk(chunk)
+                read.append(chunk)
+        finally:
+            await chunks.aclose()
+        headers = await self.abstaining.judge(exchange, target)
+        first, *rest = held(read, exchange) or [None]
+        return Opened(target, request, exchange, _each(rest), first, started, headers)
+
     async def events(self, opened: Opened) -> AsyncGenerator[bytes, None]:
         """Yield the answer as server-sent events. Closing it early frees the engine."""
         exchange, request, started = opened.exchange, opened.request, opened.started
@@ -185,10 +216,12 @@ class Answering:
         held = b""
         """Events that arrived from the engine together with the next chunk; both are sent as one piece."""
         try:
-            async for chunk in _all(opened):
-                if exchange.take_chunk(chunk) and exchange.first_token_seconds is None:
+            async for chunk in _all(opened.first, opened.chunks):
+                is_new = exchange.is_held or exchange.take_chunk(chunk)  # a held stream was read before
+                if is_new and exchange.first_token_seconds is None:
                     exchange.first_token_seconds = time.perf_counter() - started
-                cite(chunk, request.citation)
+                if not exchange.abstained:
+                    cite(chunk, request.citation)
                 usage = chunk.pop("usage", None)
                 if request.include_usage:
                     chunk["usage"] = usage
@@ -337,6 +370,8 @@ class Answering:
     ) -> tuple[Exchange, dict[str, Any]]:
         request.check_limit(max(self.settings.max_output_tokens, target.max_output_tokens or 0))
         completion_id = self.ids.new(target.project)
+        overrides = overrides_of(request, target)
+        is_held = self.abstaining.holds(request, target, overrides)
         exchange = Exchange(
             project=target.project,
             completion_id=completion_id,
@@ -347,11 +382,12 @@ class Answering:
             client=caller.name,
             user=request.user,
             streamed=request.stream,
-            overrides=overrides_of(request, target),
+            overrides=overrides,
             retrieved=request.retrieved,
             trace=inject(),
             queue_seconds=queued,
-            is_sampled=self.logprobs.takes(request, target, completion_id),
+            is_sampled=is_held or self.logprobs.takes(request, target, completion_id),
+            is_held=is_held,
             shows_logprobs=bool(request.parameters.get("logprobs")),
         )
         return exchange, request.upstream_body(target)
@@ -368,10 +404,15 @@ def _may_be_shorter(request: ChatRequest, error: BaseException) -> bool:
     return is_refused and request.retrieved is not None and request.retrieved.fewer is not None
 
 
-async def _all(opened: Opened) -> AsyncGenerator[Chunk, None]:
-    if opened.first is not None:
-        yield opened.first
-    async for chunk in opened.chunks:
+async def _all(first: Chunk | None, chunks: AsyncGenerator[Chunk, None]) -> AsyncGenerator[Chunk, None]:
+    if first is not None:
+        yield first
+    async for chunk in chunks:
+        yield chunk
+
+
+async def _each(chunks: Sequence[Chunk]) -> AsyncGenerator[Chunk, None]:
+    for chunk in chunks:
         yield chunk
 
 

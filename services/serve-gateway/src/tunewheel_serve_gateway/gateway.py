@@ -23,6 +23,7 @@ from tunewheel_runtime.store import ObjectStore
 from tunewheel_runtime.waiting import end_all
 
 from tunewheel_serve_gateway import prompt_request, responses_request
+from tunewheel_serve_gateway.abstaining import Abstaining
 from tunewheel_serve_gateway.adapter_files import AdapterFiles
 from tunewheel_serve_gateway.answering import Answering
 from tunewheel_serve_gateway.catalog import Catalog
@@ -138,6 +139,7 @@ class Gateway:
             self.retriever,
             settings,
             LogprobSample(settings.confidence_share),
+            Abstaining(self.catalog.spec),
         )
         self.admission = make_admission(settings, self.metrics)
         self.embeddings = Embeddings(self.retriever.embedders, self.catalog.spec, self.admission)

@@ -49,14 +49,19 @@ class LogprobSample:
         if not exchange.is_sampled or exchange.shows_logprobs:
             return await ask(body)
         try:
+            if exchange.is_held:  # without them nothing is sent, so the engine is asked again each time
+                return await ask({**body, "logprobs": True})
             return await ask(body, sampled=True)
         except (UpstreamRefused, ModelFailed) as error:
             engine = error.engine
             if error.status == 429 or error.code == TOO_LONG:
                 raise
-            if engine is None or time.monotonic() < engine.scores_from:  # it was not asked for them
+            is_spared = engine is not None and time.monotonic() < engine.scores_from
+            if engine is None or (is_spared and not exchange.is_held):  # it was not asked for them
                 raise
             answer = await ask(body)
+            if exchange.is_held:
+                return answer
             engine.scores_from = time.monotonic() + REFUSED_SECONDS
             log.warning(
                 "logprobs_refused", engine=engine.name, reason=str(error),

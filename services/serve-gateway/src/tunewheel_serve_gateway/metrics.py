@@ -42,6 +42,7 @@ BY_ENGINE: Mapping[str, str] = {
 }
 
 BY_PROJECT: Mapping[str, str] = {
+    "completions.abstained": "Chat completions whose answer was not sent, as the model was not sure of it",
     "tokens.prompt": "Tokens of prompts that were answered, as the engine counts them",
     "tokens.answered": "Tokens of answers, as the engine counts them",
 }

@@ -284,6 +284,8 @@ def _operations() -> Iterator[tuple[str, str, Schema]]:
 TOLD = {
     "x-tunewheel-model": "Id of the model that answered",
     "x-tunewheel-role": "Role of that model, such as production or canary",
+    "x-tunewheel-confidence": "How sure the model is of its label, 0 to 1, where it was measured",
+    "x-tunewheel-abstained": "true: the model was not sure enough, so a refusal stands for the answer",
     "x-tunewheel-index": "Version of the index that was searched for passages, or `none`",
     "x-tunewheel-dropped": "Fields of the request that were left out, because the operator says so",
     "x-tunewheel-sources": "JSON: `document`, `heading` and `version` of each passage in the prompt",

@@ -68,6 +68,8 @@ class Outcomes:
             metrics.observe("first_token.seconds", exchange.first_token_seconds, project=project)
         if outcome == "answered":
             metrics.add("completions.answered")
+            if exchange.abstained:
+                metrics.add("completions.abstained", of=project)
             metrics.add("tokens.prompt", exchange.prompt_tokens, of=project)
             metrics.add("tokens.answered", exchange.said_tokens, of=project)
 
@@ -133,7 +135,7 @@ class Outcomes:
     def _offer_copy(self, target: Target, request: ChatRequest, answered: Exchange) -> None:
         """Queue a copy of ``request`` for the shadow of ``target``'s project, if it has one. Does not
         wait."""
-        shadow = None if target.pinned else self._shadow_of(target.project)
+        shadow = None if target.pinned or answered.abstained else self._shadow_of(target.project)
         if shadow is None or random.random() * 100 >= shadow.percent:
             return
         held = sum(self._copies.values())

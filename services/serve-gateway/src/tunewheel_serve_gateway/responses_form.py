@@ -9,7 +9,8 @@ Source: OpenAI, "The response object" and "Streaming events". The events of a me
     response.content_part.done
     response.output_item.done
 
-and of a call of a function:
+A refusal in place of a message has ``response.refusal.delta`` and ``.done``. The events of a call of a
+function:
 
     response.output_item.added
     response.function_call_arguments.delta one for each piece
@@ -43,6 +44,8 @@ ECHOED: Mapping[str, Any] = {
 }
 """The request's fields that the response repeats, and their values where the request has none."""
 Item = dict[str, Any]
+KINDS = ("content", "refusal")
+"""The fields of a chat message that hold its text."""
 
 
 class ResponsesForm:
@@ -73,8 +76,9 @@ class ResponsesForm:
         self._head = answer
         choice = answer["choices"][0]
         message = choice["message"]
-        if message.get("content"):
-            self._items.append(self._message(message["content"]))
+        for kind in KINDS:
+            if message.get(kind):
+                self._items.append(self._message(message[kind], kind))
         for call in message.get("tool_calls") or ():
             self._items.append(self._function_call(call))
         self._reason, self._usage = choice.get("finish_reason"), answer.get("usage")
@@ -90,8 +94,9 @@ class ResponsesForm:
         self._usage = chunk.get("usage") or self._usage
         for choice in chunk.get("choices") or ():
             delta = choice.get("delta") or {}
-            if delta.get("content"):
-                self._take_text(delta["content"])
+            for kind in KINDS:
+                if delta.get(kind):
+                    self._take_text(delta[kind], kind)
             for call in delta.get("tool_calls") or ():
                 self._take_call(call)
             self._reason = choice.get("finish_reason") or self._reason
@@ -105,12 +110,13 @@ class ResponsesForm:
         )
         return self._told()
 
-    def _take_text(self, text: str) -> None:
+    def _take_text(self, text: str, kind: str) -> None:
         if self._call is not None or not self._is_open:
-            self._begin(self._message(""))
+            self._begin(self._message("", kind))
             self._tell("content_part.added", **self._place(0), part=self._items[-1]["content"][0])
-        self._items[-1]["content"][0]["text"] += text
-        self._tell("output_text.delta", **self._place(0), delta=text, logprobs=[])
+        part = self._items[-1]["content"][0]
+        part[_text_in(part)] += text
+        self._tell(f"{part['type']}.delta", **self._place(0), delta=text, **_logprobs_of(part))
 
     def _take_call(self, call: dict[str, Any]) -> None:
         index = call.get("index") or 0
@@ -141,7 +147,8 @@ class ResponsesForm:
         item = self._items[-1]
         if item["type"] == "message":
             part = item["content"][0]
-            self._tell("output_text.done", **self._place(0), text=part["text"], logprobs=[])
+            said = {_text_in(part): part[_text_in(part)], **_logprobs_of(part)}
+            self._tell(f"{part['type']}.done", **self._place(0), **said)
             self._tell("content_part.done", **self._place(0), part=part)
         else:
             told = {"name": item["name"], "arguments": item["arguments"]}
@@ -155,8 +162,10 @@ class ResponsesForm:
         if self._items and self._reason in REASONS:
             self._items[-1]["status"] = "incomplete"
 
-    def _message(self, text: str) -> Item:
-        part = {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+    def _message(self, text: str, kind: str) -> Item:
+        part: Item = {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+        if kind == "refusal":
+            part = {"type": "refusal", "refusal": text}
         return {"type": "message", "role": "assistant", "content": [part], **self._named("msg")}
 
     def _function_call(self, call: dict[str, Any]) -> Item:
@@ -204,6 +213,15 @@ class ResponsesForm:
     def _told(self) -> bytes:
         events, self._events = self._events, b""
         return events
+
+
+def _text_in(part: Item) -> str:
+    """Return the name of the field of ``part`` that has its text."""
+    return "refusal" if part["type"] == "refusal" else "text"
+
+
+def _logprobs_of(part: Item) -> dict[str, Any]:
+    return {} if part["type"] == "refusal" else {"logprobs": []}
 
 
 def _usage_of(usage: Any) -> dict[str, Any] | None:

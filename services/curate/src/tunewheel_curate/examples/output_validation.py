@@ -12,7 +12,6 @@ import polars as pl
 from tunewheel_contracts.formats.example_formats import CleaningSpec
 from tunewheel_contracts.formats.output_rules import OutputRule
 from tunewheel_contracts.formats.spec import TaskSpec
-from tunewheel_outputs.form import is_plain_label
 from tunewheel_outputs.labels import label_in
 from tunewheel_outputs.parsing import Unparsed, parse
 from tunewheel_outputs.rules import rule_complaints
@@ -46,7 +45,7 @@ def validate_outputs(records: pl.DataFrame, task: TaskSpec, cleaning: CleaningSp
     form = (SchemaCheck(schema), shape_of(schema)) if schema is not None else None
     # Validate each distinct answer once: many questions have the same answer.
     distinct = answers.unique().to_list()
-    if task.label_field is None and is_plain_label(task):
+    if task.label_field is None and task.is_plain_label:
         settled = {text: (text.strip(), None) for text in distinct}
     else:
         settled = {text: _validated(text, form, task, cleaning) for text in distinct}

@@ -14,12 +14,11 @@ The test is that of ``rates.py``: an item is bad to the degree that its label is
 from __future__ import annotations
 
 from dataclasses import replace
-from math import exp, sqrt
-from typing import Any
+from math import sqrt
 
 from tunewheel_contracts.events.monitoring import InferenceScored
 from tunewheel_contracts.events.production import InferenceCompleted
-from tunewheel_outputs.confidence import label_probability, logit
+from tunewheel_outputs.confidence import label_probability, logit, share_right
 
 from tunewheel_monitor.detectors.labels import LONGEST
 from tunewheel_monitor.detectors.protocol import Finding, Opening, State
@@ -56,7 +55,7 @@ class Confidence(Rise):
         sure, known = item.measures.get(self.name), state["calibration"]
         if known is None or sure is None or item.overrides:
             return None
-        return 1.0 - share_right(known, sure) if sure > 0 else 1.0
+        return 1.0 - share_right(sure, known["intercept"], known["slope"]) if sure > 0 else 1.0
 
     def see(self, state: State, item: InferenceScored) -> bool | None:
         if super().see(state, item) is None:
@@ -91,12 +90,6 @@ class Confidence(Rise):
             low=max(0.0, accuracy - Z * error),
             high=min(1.0, accuracy + Z * error),
         )
-
-
-def share_right(known: dict[str, Any], sure: float) -> float:
-    """Return how often a label is right of which the model's probability is ``sure``, by a calibration."""
-    exponent = -known["intercept"] - known["slope"] * logit(sure)
-    return 1.0 / (1.0 + exp(min(exponent, 700.0)))  # a steep curve would overflow
 
 
 def estimate(state: State) -> tuple[float, float]:

@@ -9,7 +9,9 @@ from sys import getsizeof
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
+from tunewheel_contracts.events.production import ABSTAINED
 from tunewheel_contracts.fields import SourceId
+from tunewheel_contracts.formats.confidence import Confidence
 from tunewheel_contracts.formats.serving import Fault, RouteRole
 
 from tunewheel_serve_gateway.chat_request import Messages, text_of_calls
@@ -46,6 +48,13 @@ class Exchange:
     """Whether the confidence of the answer is recorded."""
     shows_logprobs: bool = True
     """Whether the client asked for log-probabilities."""
+    is_held: bool = False
+    """Whether the answer is sent only if the model is sure enough of it."""
+    certainty: float | None = None
+    """The calibrated confidence in a held answer; None: it is not held, or no engine gave it."""
+    abstained: bool = False
+    confidence: Confidence | None = None
+    """Of an answer that was not sent. That of others is measured when they are logged."""
     trace: Mapping[str, bytes] = field(default_factory=dict[str, bytes])
     """Trace headers of the request; empty where tracing is off."""
     output: str = ""
@@ -101,6 +110,21 @@ class Exchange:
             return _SOURCE_ID.validate_python(self.user)
         except ValidationError:
             return None
+
+    @property
+    def said(self) -> str:
+        """The text so far."""
+        return self.output or "".join(self._parts)
+
+    def abstain(self, found: Confidence | None) -> None:
+        """Note that the answer, of which the model is as sure as ``found`` says, is not sent. Its text is
+        dropped: nobody may rate it, or learn from it, as an answer."""
+        self.abstained, self.confidence = True, found
+        self.overrides = (*self.overrides, ABSTAINED)
+        self.output, self.finish_reason = "", "stop"
+        self._parts.clear()
+        self._calls.clear()
+        self.scored.clear()
 
     def take(self, answer: dict[str, Any]) -> None:
         """Take over a whole ``chat.completion``."""

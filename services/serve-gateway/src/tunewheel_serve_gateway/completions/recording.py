@@ -20,7 +20,7 @@ from tunewheel_contracts.events.production import InferenceCompleted
 from tunewheel_contracts.formats.confidence import Confidence
 from tunewheel_contracts.formats.dataset import ChatMessage
 from tunewheel_contracts.formats.serving import LogPolicy
-from tunewheel_contracts.formats.spec import ProjectSpec
+from tunewheel_contracts.formats.spec import ProjectSpec, TaskSpec
 from tunewheel_contracts.pseudonyms import Pseudonyms
 
 from tunewheel_serve_gateway.chat_request import Messages
@@ -88,7 +88,7 @@ class Recorder:
 
     def _verdict(self, exchange: Exchange) -> tuple[bool | None, tuple[str, ...]]:
         spec = self._spec_of(exchange.project)
-        if spec is None or exchange.error is not None or exchange.cancelled:
+        if spec is None or exchange.error is not None or exchange.cancelled or exchange.abstained:
             return None, ()
         try:
             form = self._form(spec)
@@ -105,20 +105,10 @@ class Recorder:
         return not violations, violations
 
     def _confidence(self, exchange: Exchange) -> Confidence | None:
-        if not exchange.scored or exchange.error is not None or exchange.cancelled:
+        if exchange.error is not None or exchange.cancelled:
             return None
         spec = self._spec_of(exchange.project)
-        try:
-            from tunewheel_outputs.confidence import confidence_of
-
-            tokens = [
-                (bytes(text) if isinstance(text, list) else str(text or "").encode(), value)
-                for text, value in exchange.scored
-            ]
-            return confidence_of(exchange.output, tokens, spec.task if spec else None)
-        except Exception:  # The completion must be logged, whatever an engine writes as a token.
-            log.exception("confidence_not_read", completion_id=exchange.completion_id)
-            return None
+        return exchange.confidence or measured(exchange, spec.task if spec else None)
 
     def _form(self, spec: ProjectSpec) -> AnswerForm | None:
         """Return the project's output check; None where the task has neither schema nor rules."""
@@ -153,6 +143,23 @@ class Recorder:
             except Exception as error:  # for example a text that cannot be encoded as UTF-8
                 _log_missing_texts(exchange.project, error)
         return without_texts(exchange)
+
+
+def measured(exchange: Exchange, task: TaskSpec | None) -> Confidence | None:
+    """Return the confidence in the answer of ``exchange``; None: it was not measured. Safe in any thread."""
+    if not exchange.scored:
+        return None
+    try:
+        from tunewheel_outputs.confidence import confidence_of
+
+        tokens = [
+            (bytes(text) if isinstance(text, list) else str(text or "").encode(), value)
+            for text, value in exchange.scored
+        ]
+        return confidence_of(exchange.said, tokens, task)
+    except Exception:  # no answer may fail, or stay unlogged, for what an engine writes as a token
+        log.exception("confidence_not_read", completion_id=exchange.completion_id)
+        return None
 
 
 def policy_of(spec: ProjectSpec | None) -> LogPolicy:
@@ -237,6 +244,7 @@ def _event_data(
         overrides=_told_overrides(exchange),
         retrieval=exchange.retrieved.use if exchange.retrieved is not None else None,
         confidence=confidence,
+        certainty=exchange.certainty,
     )
 
 
