@@ -292,3 +292,42 @@ def test_only_a_run_that_continues_from_the_champion_rehearses_and_the_names_of_
             _spec(train={"continue_from": start, "rehearsal": 0.5})
         assert caught.value.field == "train.rehearsal"
     assert "rehearsal" not in _spec(train={"continue_from": "champion"}).train.model_dump()
+
+
+VALUES = {"rule": "allowed_values", "values": ["bell", "horn"]}
+
+
+@pytest.mark.parametrize(
+    ("task", "is_taken"),
+    [
+        ({"label_field": "category"}, True),
+        ({"output_rules": [VALUES]}, True),
+        ({"output_rules": [VALUES | {"field": "category"}]}, False),
+        ({}, False),
+    ],
+)
+def test_only_a_task_with_labels_abstains(task: dict[str, Any], is_taken: bool) -> None:
+    changes = {"task": {"system_prompt": "Answer."} | task, "serving": {"abstain": {"risk": 0.05}}}
+    if is_taken:
+        assert _spec(**changes).serving.abstain is not None
+        return
+    with pytest.raises(InvalidSpec, match="needs answers that can be right or wrong") as caught:
+        _spec(**changes)
+    assert caught.value.field == "serving.abstain"
+
+
+@pytest.mark.parametrize(
+    ("abstain", "field"),
+    [
+        ({}, "risk"),
+        ({"risk": 0}, "risk"),
+        ({"risk": 0.5}, "risk"),
+        ({"risk": 0.05, "to": "boss"}, "to"),
+        ({"risk": 0.05, "unknown": 0.5}, "unknown"),
+        ({"risk": 0.05, "threshold": 0.9}, "threshold"),
+    ],
+)
+def test_a_wrong_abstention_is_refused_by_its_field(abstain: dict[str, Any], field: str) -> None:
+    with pytest.raises(InvalidSpec) as caught:
+        _spec(task={"system_prompt": "Answer.", "label_field": "category"}, serving={"abstain": abstain})
+    assert caught.value.field == f"serving.abstain.{field}"

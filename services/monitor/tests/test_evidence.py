@@ -149,6 +149,45 @@ async def test_completions_that_a_person_chose_become_a_request_without_personal
     assert "blue" not in desk.files()[request.prompts]
 
 
+async def doubted(desk: Any, to: str, **fields: Any) -> list[Any]:
+    """Return the requests for labels that one completion gives, delivered twice."""
+    desk.declare(
+        task={"system_prompt": "Answer.", "label_field": "category"},
+        serving={"abstain": {"risk": 0.05, "to": to}},
+    )
+    told = {"overrides": ("abstained",), "certainty": 0.4, "output": "", "customer": "Kim"} | fields
+    delivery = desk.traffic.completion(MAIL, **told)
+    chosen(desk, delivery)  # it is on the log
+    twice = [await desk.watch.doubted([delivery]) for _ in range(2)]
+    assert [one.id for one in twice[0]] == [one.id for one in twice[1]]
+    return [(one.data, delivery.event) for one in twice[0]]
+
+
+async def test_a_question_whose_answer_was_withheld_becomes_a_request_for_a_label(desk: Any) -> None:
+    ((request, completion),) = await doubted(desk, "label")
+    name = completion.data.completion_id
+    assert (request.completion_ids, request.wanted) == ((name,), 1)
+    assert request.asked_by == completion.data.model_id
+    (item,) = json.loads(desk.files()[request.prompts])["items"]
+    assert item["messages"][0]["content"] == "Write to <EMAIL_ADDRESS> about my bike"
+    assert item["output"] == ""
+    assert await erase(desk.watch.exhibits, "Kim") == {name}
+
+
+@pytest.mark.parametrize(
+    ("to", "fields"),
+    [
+        ("people", {}),
+        ("label", {"overrides": ()}),
+        ("label", {"certainty": None}),
+        ("label", {"texts": "hashed"}),
+    ],
+)
+async def test_other_questions_ask_nobody(desk: Any, to: str, fields: dict[str, Any]) -> None:
+    assert await doubted(desk, to, **fields) == []
+    assert not desk.files()
+
+
 @pytest.mark.parametrize("name", ["Kowalski", "Zoë"])
 async def test_a_name_in_all_chosen_texts_is_not_on_the_log(desk: Any, name: str) -> None:
     desk.declare()

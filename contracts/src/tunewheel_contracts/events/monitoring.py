@@ -308,7 +308,8 @@ class LabelsRequested(Event):
     questions: Annotated[int | None, Field(ge=0, exclude_if=lambda count: count is None)] = None
     """Number of production questions over which the sizes of ``clusters`` were counted."""
     asked_by: Annotated[SourceId | None, Field(exclude_if=operator.not_)] = None
-    """The person who chose the prompts; ``alarm_id`` is then the name of no alarm. None: the alarm asks."""
+    """The person who chose the prompts, or the model that was not sure of its answer. ``alarm_id`` is then
+    the name of no alarm. None: the alarm asks."""
 
     @property
     def share(self) -> float | None:

@@ -163,3 +163,23 @@ async def test_rows_of_an_earlier_release_are_shown_and_not_compared(put: Any, l
 async def test_a_metric_that_was_not_measured_is_named(rows: Any, look: Any):
     answer = await look(f"{API}/rows?difference=candidate_worse&metric=nonsense")
     assert (answer.status_code, answer.json()["error"]["param"]) == (404, "metric")
+
+
+async def test_risk_is_drawn_against_the_share_that_is_answered(put: Any, look: Any):
+    points = [
+        {"least": least, "coverage": coverage, "wrong": wrong, "bound": wrong + 0.03}
+        for least, coverage, wrong in ((0.9, 0.4, 0.01), (0.6, 0.8, 0.04), (0.2, 1.0, 0.15))
+    ]
+    abstention = {
+        "risk": 0.05, "unknown": 0.1, "rows": 400, "alpha": 0.1, "chosen": points[1], "shown": False,
+        "curve": points,
+    }  # fmt: skip
+    first = example("scorecard")["contestants"][0]
+    await put([], contestants=[first | {"role": "candidate", "abstention": abstention}])
+    page = html.unescape((await look(PAGE)).text)
+    assert 'data-x="share answered"' in page
+    assert '"points": [[0.4, 0.01], [0.8, 0.04], [1.0, 0.15]]' in page
+    assert "Of 400 held-out rows 80 % are answered" in page
+    assert "do not show that at most 5 % are" in page
+    await put([])
+    assert "Answers that are not sent" not in (await look(PAGE)).text

@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from tunewheel_contracts.formats.confidence import AbstainSpec, Abstention, RiskPoint
 from tunewheel_outputs.confidence import share_right
 from tunewheel_verdicts.design_effect import effective_rows
@@ -44,7 +44,7 @@ def abstention_of(found: Outcomes, clusters: Clusters, spec: AbstainSpec | None)
 
 
 def abstention(
-    confidence: Sequence[float], right: Sequence[float], clusters: NDArray[Any], spec: AbstainSpec
+    confidence: ArrayLike, right: ArrayLike, clusters: NDArray[Any], spec: AbstainSpec
 ) -> Abstention:
     """Return the least confidence under ``spec``. All arguments are by held-out row: the confidence (0: no
     label), 1 for a right label or 0, and the row's cluster."""

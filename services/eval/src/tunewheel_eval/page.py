@@ -201,6 +201,14 @@ def _facts(scorecard: Scorecard) -> Iterator[tuple[str, object]]:
     yield "of a margin against the champion, lost already at most", scorecard.spent or None
     yield "held-out answers that no expert validated", scorecard.unvalidated or None
     yield from ((f"left out: {reason}", f"{count} rows") for reason, count in scorecard.left_out.items())
+    for abstains in (one.abstention for one in scorecard.contestants if one.abstention is not None):
+        chosen, proof = abstains.chosen, "shown" if abstains.shown else "not shown by these rows"
+        yield "answers are sent from this confidence on", figure(chosen.least)
+        yield "share of the rows that are answered", figure(chosen.coverage)
+        yield (
+            f"wrong among these, with {abstains.unknown:.0%} unknown subjects",
+            f"{figure(chosen.wrong)}, at most {figure(chosen.bound)}; {figure(abstains.risk)} is {proof}",
+        )
     if scorecard.bundle is not None:
         yield "bundle (SHA-256)", scorecard.bundle.sha256
         judged = scorecard.bundle.model_dump(mode="json")

@@ -30,7 +30,7 @@ def register(service: Service, scorer: Scorer, watch: Watch) -> None:
 
     @service.on_batch(topics.INFERENCE_COMPLETED, max_records=1_000)
     async def on_inference_completed(deliveries: Sequence[Delivery[InferenceCompleted]]) -> Scores:
-        return await scorer.completions(deliveries)
+        return [*await scorer.completions(deliveries), *await watch.doubted(deliveries)]
 
     @service.on_batch(topics.FEEDBACK_RECEIVED, max_records=1_000)
     async def on_feedback_received(deliveries: Sequence[Delivery[FeedbackReceived]]) -> Scores:

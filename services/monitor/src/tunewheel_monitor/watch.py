@@ -23,13 +23,15 @@ from tunewheel_contracts.event import Envelope, Event
 from tunewheel_contracts.events.data import ErasureCompleted
 from tunewheel_contracts.events.evaluation import ComparisonsRequested
 from tunewheel_contracts.events.monitoring import (
+    ChosenCompletion,
     CompletionsChosen,
     InferenceScored,
     LabelsRequested,
     WindowJudged,
 )
-from tunewheel_contracts.events.production import DriftDetected
+from tunewheel_contracts.events.production import DriftDetected, InferenceCompleted
 from tunewheel_contracts.events.upstream import ErasureRequested
+from tunewheel_contracts.formats.label_prompts import request_for
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.topics import TopicSpec
 from tunewheel_runtime.service import Delivery
@@ -159,6 +161,31 @@ class Watch:
         production = self.knowledge.production(asked.project)
         dataset_id = (production.dataset_id if production else None) or UNTRAINED
         return chosen(asked, prompts=found.path, dataset_id=dataset_id)
+
+    async def doubted(self, deliveries: Sequence[Delivery[InferenceCompleted]]) -> list[Envelope[Any]]:
+        """Return a request for a label of each question whose answer was withheld, where the project's spec
+        says so. An answer whose confidence no engine gave is withheld for the engine's fault: nobody is
+        asked. Nor is anybody where the log holds no text. Raises TransientError: see ``choose``."""
+        requests: list[Envelope[Any]] = []
+        for event, at in ((one.event, one.position) for one in deliveries if one.event.data.abstained):
+            data, spec = event.data, await self.knowledge.spec(event.project)
+            abstain = spec.serving.abstain if spec is not None else None
+            if abstain is None or abstain.to != "label" or data.certainty is None:
+                continue
+            place = ChosenCompletion(
+                completion_id=data.completion_id, partition=at.partition, offset=at.offset
+            )
+            asked = CompletionsChosen(
+                project=data.project, request_id=request_for([data.completion_id]), completions=(place,)
+            )
+            try:
+                request = await self.choose(asked)
+            except InvalidEvent as error:
+                log.info("doubt_not_asked", completion_id=data.completion_id, reason=error.reason)
+                continue
+            named = request.model_copy(update={"asked_by": data.model_id})
+            requests.append(self.log.new(named, cause=event))
+        return requests
 
     async def forget(self, event: Envelope[ErasureRequested]) -> ErasureCompleted:
         """Delete what ``event`` erases from the texts of alarms and from the state, destroy the project's

@@ -206,8 +206,7 @@ class Answering:
         finally:
             await chunks.aclose()
         headers = await self.abstaining.judge(exchange, target)
-        first, *rest = held(read, exchange) or [None]
-        return Opened(target, request, exchange, _each(rest), first, started, headers)
+        return Opened(target, request, exchange, _each(held(read, exchange)), None, started, headers)
 
     async def events(self, opened: Opened) -> AsyncGenerator[bytes, None]:
         """Yield the answer as server-sent events. Closing it early frees the engine."""
