@@ -83,7 +83,7 @@ def refused(answer: dict[str, Any]) -> dict[str, Any]:
     return {**answer, "choices": [choice]}
 
 
-def held(chunks: Sequence[Chunk], exchange: Exchange) -> list[Chunk]:
+def told(chunks: Sequence[Chunk], exchange: Exchange) -> list[Chunk]:
     """Return the chunks of a held stream as they are sent: a refusal in place of those with text, and the
     confidence in the last one with a choice."""
     sent = list(chunks)

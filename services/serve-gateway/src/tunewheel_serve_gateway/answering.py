@@ -15,7 +15,7 @@ from tunewheel_contracts.formats.serving import RouteRole
 from tunewheel_runtime.identity.roles import Caller, Role
 from tunewheel_runtime.telemetry import inject
 
-from tunewheel_serve_gateway.abstaining import Abstaining, held, refused
+from tunewheel_serve_gateway.abstaining import Abstaining, refused, told
 from tunewheel_serve_gateway.catalog import Catalog
 from tunewheel_serve_gateway.chat_request import LIMITS, ChatRequest
 from tunewheel_serve_gateway.completions.exchange import Exchange
@@ -134,11 +134,11 @@ class Answering:
             try:
                 whole = partial(asking.complete, self.pool, target, asked=asked)
                 answer = await asked.in_time(self.logprobs.ask(exchange, body, whole))
+                exchange.take(answer)
+                headers = _headers(target, request) + await self.abstaining.judge(exchange, target)
             except (UpstreamError, asyncio.CancelledError) as error:
                 await self._note_failure(target, request, exchange, error, started, asked)
                 raise
-            exchange.take(answer)
-            headers = _headers(target, request) + await self.abstaining.judge(exchange, target)
             if exchange.abstained:
                 answer = refused(answer)
             else:
@@ -206,7 +206,7 @@ class Answering:
         finally:
             await chunks.aclose()
         headers = await self.abstaining.judge(exchange, target)
-        return Opened(target, request, exchange, _each(held(read, exchange)), None, started, headers)
+        return Opened(target, request, exchange, _each(told(read, exchange)), None, started, headers)
 
     async def events(self, opened: Opened) -> AsyncGenerator[bytes, None]:
         """Yield the answer as server-sent events. Closing it early frees the engine."""
