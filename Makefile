@@ -21,7 +21,7 @@ TESTS ?=
 ROUNDS ?= 10
 VLLM := var/vllm
 VLLM_STAMP := $(VLLM)/.installed
-PART ?= browsers clients fencing kills matrices models vllm coverage
+PART ?= browsers clients fencing kills matrices models coverage
 
 # Many an image sets it, and uv compiles nothing: each process would compile its libraries anew, which is half
 # of what a start takes.
@@ -74,7 +74,7 @@ test-e2e: install ## the loop and the engine on the real model, and kill -9 at e
 	$(PYTEST) -q -m "e2e or chaos" $(TESTS)
 
 # A part's figures, such as the seconds of each test, are in var/nightly/<part>.xml.
-nightly: install node-packages $(if $(filter vllm,$(PART)),vllm-packages) ## long kills, matrices, browsers, other clients, SmolLM2, vLLM and coverage (PART=kills runs one part)
+nightly: install node-packages $(if $(filter vllm,$(PART)),vllm-packages) ## long kills, matrices, browsers, other clients, SmolLM2 and coverage (PART=kills runs one part, PART=vllm the engine's on vLLM)
 	for part in $(filter-out coverage,$(PART)); do \
 	    $(PYTEST) -q --nightly $$part --junitxml var/nightly/$$part.xml $(TESTS); \
 	done
@@ -98,7 +98,7 @@ $(VLLM_STAMP): deploy/vllm/requirements.lock
 	@$(UV) pip sync --quiet --compile-bytecode --python $(VLLM)/venv/bin/python --require-hashes $<
 	@touch $@
 
-test-vllm: install vllm-packages ## the engine's conformance suite on vLLM, and a turn on two of it (minutes to start)
+test-vllm: install vllm-packages ## the engine's conformance suite on vLLM (minutes to start)
 	$(BIN)/python -m pytest -v --nightly vllm $(TESTS)
 
 test-images: install ## build all images and start them, after a change of deploy/, a lock or a pyproject.toml
