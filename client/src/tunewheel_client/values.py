@@ -22,6 +22,10 @@ class Answer:
     """``document``, ``heading`` and ``version`` of each passage in the prompt, the best first."""
     usage: Mapping[str, Any] | None = None
     """Tokens of the prompt and of the answer."""
+    refusal: str | None = None
+    """Why there is no text: the model was not sure enough of its answer."""
+    confidence: float | None = None
+    """How often answers of this confidence are right, 0 to 1; None: it was not measured."""
 
     def __str__(self) -> str:
         return self.text

@@ -8,6 +8,9 @@ from typing import Any
 
 import pytest
 from tunewheel_client import AsyncClient, Away, Client, NotFound, Refused
+from tunewheel_contracts.formats.confidence import Certainty
+from tunewheel_testing.adapters import bundle_of
+from tunewheel_testing.waiting import until
 
 Call = Callable[..., Awaitable[Any]]
 NOWHERE = "http://127.0.0.1:1"
@@ -42,6 +45,16 @@ async def test_a_conversation_and_another_model_may_be_named(world: Any, call: C
     assert answer.text.endswith("my bike?")
     assert answer.model != "desk-1"
     assert len(world.engine.asked[-1]["messages"]) == 4
+
+
+async def test_a_withheld_answer_says_why_and_how_sure_the_model_was(world: Any, call: Call):
+    world.declare(task={"label_field": "said"}, serving={"abstain": {"risk": 0.05}})
+    sure = Certainty(intercept=0.0, slope=1.0, least=0.99)
+    await world.desire(production=("desk-1", 100), judged={"desk-1": bundle_of(certainty=sure)})
+    await until(lambda: world.gateway.table.projects["desk"].production.bundle is not None, "the bundle")
+    answer = await call("ask", "desk", "hi", response_format={"type": "json_object"})
+    assert (answer.text, answer.confidence) == ("", 0.607)
+    assert "not sure" in answer.refusal
 
 
 async def test_feedback_names_the_answer(world: Any, call: Call):

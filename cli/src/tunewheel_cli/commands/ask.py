@@ -28,8 +28,10 @@ def command(
     answer = call.client.ask(project, question, model=model, retrieval=retrieval, temperature=0.0)
     seconds = round(time.monotonic() - began, 3)
     value = {"model": answer.model, "text": answer.text, "completion_id": answer.completion_id,
-             "sources": answer.sources, "seconds": seconds}  # fmt: skip
-    call.show(value, answer.text)
-    call.tell(f"({answer.model}, {seconds:.1f} s)")
+             "sources": answer.sources, "seconds": seconds, "refusal": answer.refusal,
+             "confidence": answer.confidence}  # fmt: skip
+    call.show(value, answer.refusal or answer.text)
+    sure = "" if answer.confidence is None else f", confidence {answer.confidence:.2f}"
+    call.tell(f"({answer.model}, {seconds:.1f} s{sure})")
     for source in answer.sources:
         call.tell(f"source: {source['document']}, {source['heading']} ({source['version']})")

@@ -13,6 +13,7 @@ from tunewheel_client.values import Answer, FeedbackReceipt
 ANSWER_SECONDS = 240.0
 """How much longer than another answer a model's may take."""
 SOURCES = "x-tunewheel-sources"
+CONFIDENCE = "x-tunewheel-confidence"
 
 
 async def ask(
@@ -41,9 +42,16 @@ async def ask(
     )
     try:
         told = answer.json()
-        text = told["choices"][0]["message"]["content"] or ""
-        sources = tuple(json.loads(answer.headers.get(SOURCES, "[]")))
-        return Answer(text, told["model"], told["id"], sources, told.get("usage"))
+        message, sure = told["choices"][0]["message"], answer.headers.get(CONFIDENCE)
+        return Answer(
+            message["content"] or "",
+            told["model"],
+            told["id"],
+            tuple(json.loads(answer.headers.get(SOURCES, "[]"))),
+            told.get("usage"),
+            message.get("refusal"),
+            None if sure is None else float(sure),
+        )
     except (ValueError, KeyError, IndexError, TypeError) as error:
         raise Away(f"gateway: its answer is no chat completion ({error!r})") from error
 

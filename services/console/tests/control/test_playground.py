@@ -38,6 +38,7 @@ class GatewayDouble:
         self.asked: list[dict[str, Any]] = []
         self.keys: set[str | None] = set()
         self.refuses: set[str] = set()
+        self.doubts: set[str] = set()
 
     def answer(self, request: httpx.Request) -> httpx.Response:
         self.keys.add(request.headers.get("authorization"))
@@ -47,7 +48,9 @@ class GatewayDouble:
         self.asked.append(body)
         if body["model"] in self.refuses:
             return httpx.Response(429, json={"error": {"message": "too many requests"}})
-        choice = {"message": {"content": '{"a": 1}'}, "finish_reason": "stop"}
+        is_sure = body["model"] not in self.doubts
+        message = {"content": '{"a": 1}'} if is_sure else {"content": None, "refusal": "not sure"}
+        choice = {"message": message, "finish_reason": "stop"}
         usage = {"prompt_tokens": 7, "completion_tokens": 3}
         headers = {"x-tunewheel-sources": SOURCES} if body.get("retrieval") == "on" else {}
         said = {"model": body["model"], "choices": [choice], "usage": usage}
@@ -196,3 +199,10 @@ async def test_a_gateway_that_is_away_or_none_is_told_with_what_mends_it(
         gateway.client = httpx.AsyncClient(transport=transport, base_url="http://gateway")
         told = await play(passages="without")
         assert (told.status_code, "TUNEWHEEL_GATEWAY_URL" in told.text) == (503, True)
+
+
+async def test_a_withheld_answer_is_no_answer_that_breaks_the_format(play: Any, world: Any):
+    world.doubts = {"desk/champion"}
+    told = (await play(passages="without")).json()["answers"]
+    assert [one["refusal"] for one in told] == [None, "not sure", None]
+    assert [one["format_valid"] is None for one in told] == [False, True, False]

@@ -184,6 +184,7 @@ def _read(said: dict[str, Any], headers: httpx.Headers) -> dict[str, Any]:
     return {
         "model_id": said["model"],
         "text": choice["message"].get("content") or "",
+        "refusal": choice["message"].get("refusal"),
         "finish_reason": choice.get("finish_reason"),
         "prompt_tokens": usage.get("prompt_tokens", 0),
         "completion_tokens": usage.get("completion_tokens", 0),
