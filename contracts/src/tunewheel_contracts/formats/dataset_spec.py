@@ -42,13 +42,18 @@ class BuildPolicy(Strict):
     """Fewer wait for others, however quiet it stays: each version is trained and evaluated as a whole."""
 
 
+BUNDLED = "bundled"
+"""The general instruction data that comes with curate."""
+
+
 class ReplaySpec(Strict):
     """General instruction data among the training rows, so that the model keeps what it could do before."""
 
     source: Annotated[str, Field(min_length=1, max_length=512)]
-    """A JSON Lines file (path, ``file://`` or ``https://`` URL) or a Hugging Face dataset id. Curate reads
-    what its operator lists: hosts in ``TUNEWHEEL_SPEC_HOSTS``, by default the hub's; folders in
-    ``TUNEWHEEL_SPEC_FOLDERS``, by default none but ``general/`` of a store that is a folder."""
+    """``bundled``: some short questions and answers that come with Tunewheel. Else a JSON Lines file (path,
+    ``file://`` or ``https://`` URL) or a Hugging Face dataset id. Curate reads what its operator lists: hosts
+    in ``TUNEWHEEL_SPEC_HOSTS``, by default the hub's; folders in ``TUNEWHEEL_SPEC_FOLDERS``, by default none
+    but ``general/`` of a store that is a folder."""
     share: Annotated[float, Field(gt=0, le=0.9)] = 0.1
     """Of the training rows, replayed ones included. Fewer where the source has not as many."""
     split: Annotated[str, Field(min_length=1, max_length=64)] = "train"
@@ -69,8 +74,13 @@ class ReplaySpec(Strict):
 
     @property
     def is_file(self) -> bool:
-        """Whether ``source`` is a JSON Lines file, by path or URL, rather than a Hugging Face dataset."""
-        return "://" in self.source or self.source.endswith((".jsonl", ".jsonl.gz", ".json"))
+        """Whether ``source`` is a JSON Lines file, by path or URL, or the bundled one, rather than a Hugging
+        Face dataset."""
+        return (
+            self.source == BUNDLED
+            or "://" in self.source
+            or self.source.endswith((".jsonl", ".jsonl.gz", ".json"))
+        )
 
 
 class RecordLimits(Strict):

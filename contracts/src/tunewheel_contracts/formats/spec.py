@@ -169,8 +169,8 @@ class ProjectSpec(Strict):
         if train.learning_rate > mild and self.dataset.replay is None:
             cautions.append(
                 f"train.learning_rate {train.learning_rate:g} is above {mild:g} and dataset.replay is not "
-                "set: the model may forget what it knew; mix in general data, lower the rate, or bound the "
-                "loss by the criterion regression_accuracy."
+                "set: the model may forget what it knew; mix in general data (source: bundled is a little), "
+                "lower the rate, or bound the loss by the criterion regression_accuracy."
             )
         size = parameters_named(self.base_model) or MEASURED_SMALL
         if size < MEASURED_SMALL and train.method.traits.adapter:

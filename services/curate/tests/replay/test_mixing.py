@@ -13,14 +13,17 @@ import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from tunewheel_contracts.errors import InvalidSpec, TransientError
 from tunewheel_contracts.formats.allowed_sources import AllowedSources
 from tunewheel_contracts.formats.dataset import ChatExample, ExampleFormat
-from tunewheel_contracts.formats.dataset_spec import ReplaySpec
+from tunewheel_contracts.formats.dataset_spec import BUNDLED, ContaminationPolicy, ReplaySpec
 from tunewheel_curate.evaluation.benchmarks import BenchmarkTexts, regression_benchmark
-from tunewheel_curate.holdout.memory import ComparedRecords, HoldoutMemory
+from tunewheel_curate.evaluation.contamination import Search
+from tunewheel_curate.holdout.memory import LEAK_SIMILARITY, ComparedRecords, HoldoutMemory
 from tunewheel_curate.inputs import Inputs
 from tunewheel_curate.pipeline import build
+from tunewheel_curate.replay.mixing import draft_replay
 from tunewheel_curate.replay.sources import conversation, pool_of, read_replay
 from tunewheel_curate.versions.suite import observed
 from tunewheel_curate.versions.versioning import with_origin, write_version
@@ -200,6 +203,17 @@ read = partial(read_replay, allowed=AllowedSources(hosts="127.0.0.1", folders=("
 def write(path: Path, data: bytes) -> ReplaySpec:
     path.write_bytes(data)
     return ReplaySpec(source=str(path))
+
+
+def test_the_bundled_conversations_may_be_read_everywhere_and_none_is_of_the_general_set() -> None:
+    pool = read_replay(ReplaySpec(source=BUNDLED), AllowedSources(hosts="", folders=()))
+    search = Search((regression_benchmark(None),), ContaminationPolicy().words, LEAK_SIMILARITY)
+    assert len(pool.conversations) >= 100
+    assert search.reasons(draft_replay(pool).rows) == {}
+    with pytest.raises(ValidationError, match="pin it by sha256"):
+        ReplaySpec(source=BUNDLED, revision="main")
+    with pytest.raises(InvalidSpec, match=r"dataset\.replay\.sha256"):
+        read(ReplaySpec(source=BUNDLED, sha256="0" * 64))
 
 
 def test_files_are_read_plain_and_packed(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
-"""Reads general instruction data: a file or URL with JSON Lines or one JSON list, or a Hugging Face dataset.
+"""Reads general instruction data: the bundled file, a file or URL with JSON Lines or one JSON list, or a
+Hugging Face dataset.
 
 Every source gives distinct conversations, ordered by their hash, and a hash of all of them. Two machines that
 read the same content get the same result. The hash in the spec refuses any other content.
@@ -16,13 +17,14 @@ import urllib.error
 import urllib.request
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from tunewheel_contracts.errors import InvalidSpec
 from tunewheel_contracts.formats.allowed_sources import REPLAY_FIELD as _FIELD
 from tunewheel_contracts.formats.allowed_sources import AllowedSources, local_path
-from tunewheel_contracts.formats.dataset_spec import ReplaySpec
+from tunewheel_contracts.formats.dataset_spec import BUNDLED, ReplaySpec
 from tunewheel_contracts.identity import canonical_json
 
 from tunewheel_curate.cleaning.normalization import normalize_text
@@ -55,7 +57,12 @@ def read_replay(spec: ReplaySpec, allowed: AllowedSources) -> ReplayPool:
             or hashes to something else.
         SourceAway: a server did not answer.
     """
-    rows = _jsonl_rows(_read_bytes(spec.source, allowed)) if spec.is_file else _dataset_rows(spec, allowed)
+    if spec.source == BUNDLED:
+        rows = _jsonl_rows((resources.files("tunewheel_curate.replay") / "general.jsonl").read_bytes())
+    elif spec.is_file:
+        rows = _jsonl_rows(_read_bytes(spec.source, allowed))
+    else:
+        rows = _dataset_rows(spec, allowed)
     pool = pool_of(rows)
     if not pool.conversations:
         names = ", ".join(_QUESTIONS), ", ".join(_ANSWERS)
