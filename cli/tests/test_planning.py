@@ -127,11 +127,15 @@ def test_a_spec_of_an_unknown_model_is_checked_all_the_same(tmp_path: Path) -> N
     assert "some/new-9B" in told["unplanned"]
 
 
-def test_a_spec_is_cautioned_as_declare_would() -> None:
+def test_a_spec_is_cautioned_as_declare_would(tmp_path: Path) -> None:
     code, _, err = run(str(SPEC))
     assert code == 0
-    assert "caution: train.learning_rate 0.002 is above 0.0001" in err
-    _, out, err = run(str(SPEC), "--json")
+    assert "train.learning_rate" not in err, "general data is mixed in"
+    replay = "  replay: {source: bundled, share: 0.1}\n"
+    assert replay in SPEC.read_text()
+    (spec := tmp_path / "p.yaml").write_text(SPEC.read_text().replace(replay, ""))
+    assert "caution: train.learning_rate 0.002 is above 0.0001" in run(str(spec))[2]
+    _, out, err = run(str(spec), "--json")
     assert "caution" not in err
     assert any("train.learning_rate 0.002" in caution for caution in json.loads(out)["cautions"])
     assert json.loads(run("--device", "l4", "--json")[1])["cautions"] == []

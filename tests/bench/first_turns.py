@@ -30,6 +30,7 @@ import polars as pl
 from report import BENCH_DIR, write_report
 from tunewheel_basemodel.facts import facts_of
 from tunewheel_basemodel.locate import locate_base_model
+from tunewheel_contracts.formats.allowed_sources import AllowedSources
 from tunewheel_contracts.formats.dataset import ChatExample, ChatMessage
 from tunewheel_contracts.formats.recipe import CHAMPION
 from tunewheel_contracts.formats.regression_items import general_items
@@ -39,6 +40,7 @@ from tunewheel_contracts.formats.spec import ProjectSpec, parse_spec
 from tunewheel_curate.evaluation.benchmarks import regression_benchmark
 from tunewheel_curate.inputs import Inputs, Pinned
 from tunewheel_curate.pipeline import Build, build
+from tunewheel_curate.replay.sources import read_replay
 from tunewheel_curate.stage import RECORD_SCHEMA
 from tunewheel_curate.versions.versioning import write_version
 from tunewheel_demo.gauge import fast_precision
@@ -119,7 +121,10 @@ async def turned(seed: int, chosen: argparse.Namespace) -> dict[str, Any]:
     spec = parse_spec(chosen.spec.read_text("utf-8"))
     spec = spec.model_copy(update={"train": spec.train.model_copy(update={"seed": seed})})
     folder = chosen.folder / f"seed-{seed}"
-    inputs = Inputs(benchmarks=(regression_benchmark(None),), pinned=Pinned(secret=f"seed {seed}"))
+    inputs = Inputs(
+        benchmarks=(regression_benchmark(None),), pinned=Pinned(secret=f"seed {seed}"),
+        replay=spec.dataset.replay and read_replay(spec.dataset.replay, AllowedSources()),
+    )  # fmt: skip
     found: dict[str, Any] = {"seed": seed}
     champion, known = None, frozenset[str]()
     for turn in WAVES:

@@ -332,6 +332,8 @@ def test_questions_about_something_new_lead_to_labels_and_these_to_a_version(tur
     assert drifted.wanted.completion_ids
     assert set(drifted.request.alarm_ids) <= names
     assert drifted.version.reason is BuildReason.DRIFT
-    assert drifted.version.previous == turned.only(topics.DATASET_VERSIONED).data.dataset_id
-    new = drifted.version.counts.examples - len(turned.train) - len(turned.holdout)
+    first = turned.only(topics.DATASET_VERSIONED).data
+    assert drifted.version.previous == first.dataset_id
+    assert first.counts.replay > 0
+    new = drifted.version.counts.examples - first.counts.examples
     assert 0 < new <= drifted.labels + 1, "the answers, and the correction that came before"
