@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from datetime import UTC, datetime
 from typing import Any
 
@@ -92,7 +93,7 @@ def test_a_caller_is_admitted_after_the_wait_that_it_was_told(
     wait = seconds_until_free(refused, count, now)
     assert (wait is None) == (amount > limit)
     if wait is not None:
-        tally.add(100, -amount)
+        tally.correct(100, -amount)
         later = now + wait + 1e-6
         window = window_at("minute", later)
         again = standing(Charge(rule, window, amount), tally.add(window.number, amount), limit, later)
@@ -104,8 +105,10 @@ def test_a_late_refund_is_credited_to_the_minute_of_its_charge():
     tally = Tally()
     tally.add(7, 100)
     assert tally.add(8, 5) == Count(5, 100)
-    assert tally.add(7, -90) == Count(5, 10)
-    assert tally.add(6, -90) == Count(5, 10), "nothing of it counts any more"
+    tally.correct(7, -90)
+    assert tally.add(8, 0) == Count(5, 10)
+    tally.correct(6, -90)
+    assert tally.add(8, 0) == Count(5, 10), "nothing of it counts any more"
     assert tally.add(10, 1) == Count(1, 0)
 
 
@@ -205,3 +208,43 @@ async def test_callers_without_number_take_no_memory_without_end(monkeypatch: py
     await door.admit(caller("a"), size=3, output_tokens=1)
     with pytest.raises(LimitReached):
         await door.admit(caller("d"), size=3, output_tokens=1)
+
+
+@pytest.mark.parametrize("step", [-1, -40, -70, -3_600, 3_600, 86_400])
+@pytest.mark.parametrize("after", [0, 50, 600])
+async def test_a_clock_that_steps_and_comes_back_ends_no_limit(step: int, after: int):
+    now = NOON + 30
+    door = admission(requests_per_minute=5)
+    door.clock = lambda: now
+
+    async def admitted(asked: int = 100) -> int:
+        count = 0
+        for _ in range(asked):
+            with contextlib.suppress(LimitReached):
+                await door.admit(caller("app"), size=3, output_tokens=1)
+                count += 1
+        return count
+
+    assert await admitted() == 5
+    now += step
+    assert await admitted() <= 5
+    now += after - step
+    assert await admitted() <= 5
+    now += 1
+    assert await admitted() <= 1
+
+
+async def test_a_refund_after_a_step_of_the_clock_moves_no_window():
+    now = NOON + 3_600
+    door = admission(tokens_per_minute=100)
+    door.clock = lambda: now
+    early = await door.admit(caller("app"), size=30, output_tokens=80)
+    now = NOON
+    late = await door.admit(caller("app"), size=30, output_tokens=80)
+    early.used = 0
+    await door.settle(early)
+    with pytest.raises(LimitReached):
+        await door.admit(caller("app"), size=30, output_tokens=80)
+    late.used = 10
+    await door.settle(late)
+    await door.admit(caller("app"), size=30, output_tokens=80)

@@ -49,13 +49,14 @@ class Account:
     limits: Limits | None = None
 
     def add(self, charges: Sequence[Charge]) -> list[Count]:
-        """Add the charges; return the usage after them. A charge's limit may have been removed meanwhile, so
-        missing tallies are created."""
-        tallies = self.tallies
-        return [
-            tallies.setdefault(rule.name, Tally()).add(window.number, amount)
-            for rule, window, amount in charges
-        ]
+        """Add the charges; return the usage after them."""
+        return [self.tallies[rule.name].add(window.number, amount) for rule, window, amount in charges]
+
+    def correct(self, charges: Sequence[Charge]) -> None:
+        """Add the charges to what was added before. A charge's limit may have been removed meanwhile."""
+        for rule, window, amount in charges:
+            if (tally := self.tallies.get(rule.name)) is not None:
+                tally.correct(window.number, amount)
 
 
 @dataclass(slots=True)
@@ -198,13 +199,15 @@ class Admission:
         raise refusal(exceeded, wait, headers)
 
     def _window(self, period: Period, now: float) -> Window:
+        """Return the window of ``now``. A clock that is set back by less than a window stays in the window
+        that had begun."""
         window = self._windows.get(period)
-        if window is None or not window.began <= now < window.began + window.seconds:
+        if window is None or not -window.seconds <= now - window.began < window.seconds:
             window = self._windows[period] = window_at(period, now)
         return window
 
     async def _correct(self, account: Account, charges: Sequence[Charge], *, everywhere: bool) -> None:
-        account.add(charges)
+        account.correct(charges)
         if self._shared is not None and charges and everywhere:
             await self._shared.correct(account.key, charges)
 

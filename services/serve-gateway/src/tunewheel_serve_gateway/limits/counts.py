@@ -40,16 +40,21 @@ class Tally:
         self._number, self._current, self._previous = -1, 0, 0
 
     def add(self, number: int, amount: int) -> Count:
-        """Add ``amount``, which may be negative, to the window ``number``; return the usage after it. Amounts
-        for windows older than the previous one are ignored."""
-        if number > self._number:
+        """Add ``amount`` to the window ``number``, the present one; return the usage after it. A clock that
+        was set back by more than a window starts anew."""
+        if number != self._number:
             self._previous = self._current if number == self._number + 1 else 0
             self._number, self._current = number, 0
+        self._current += amount
+        return Count(self._current, self._previous)
+
+    def correct(self, number: int, amount: int) -> None:
+        """Add ``amount``, which may be negative, to the present window or the one before. Others are
+        ignored."""
         if number == self._number:
             self._current = max(0, self._current + amount)
         elif number == self._number - 1:
             self._previous = max(0, self._previous + amount)
-        return Count(self._current, self._previous)
 
 
 class Owed(NamedTuple):
