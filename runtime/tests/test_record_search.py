@@ -117,3 +117,26 @@ async def test_a_search_that_waits_too_long_for_another_fails_and_does_not_end_i
         with pytest.raises(TransientError, match="earlier searches still run"):
             await search.find("c-1", LONG_AGO)
     assert consumers.made == []
+
+
+async def test_a_search_that_ran_out_of_time_goes_on_where_it_stopped(
+    consumers: type[Consumer], search: RecordSearch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = list[int]()
+
+    async def getmany(self: Consumer, **_: Any) -> dict[TopicPartition, list[Any]]:
+        await asyncio.sleep(0)
+        if self.looks:
+            raise TimeoutError
+        begun.append(self.at)
+        self.looks, self.at = 1, self.at + 1
+        return {PARTITION: [ConsumerRecord(*PARTITION, 0, 0, 0, b"other", b"", None, 0, 0, ())] * 30_000}
+
+    monkeypatch.setattr(Consumer, "getmany", getmany)
+    for _ in range(2):
+        with pytest.raises(TransientError):
+            await search.find("c-1", LONG_AGO)
+    with pytest.raises(TransientError):
+        await search.find("c-2", LONG_AGO)
+    assert await search.find("c-1", LONG_AGO) is None
+    assert begun == [0, 1, 0, 2]

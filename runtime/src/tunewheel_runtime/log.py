@@ -175,10 +175,6 @@ class Cursor:
             begin, end = self.spans[partition]
             self._consumer.seek(partition, offset if begin <= offset <= end else begin)
 
-    async def start_at(self, since: datetime) -> None:
-        """Read all partitions from the first record that was logged at ``since`` or later."""
-        self.start_from(await self.offsets_at(since))
-
     async def offsets_at(self, since: datetime) -> dict[Place, int]:
         """Return by partition the offset of the first record that was logged at ``since`` or later."""
         with self._named():
