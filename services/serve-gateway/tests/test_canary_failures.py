@@ -121,11 +121,44 @@ async def test_if_the_champion_fails_too_the_client_gets_its_failure(make_world:
     assert (failure.model_id, failure.fault) == ("desk-2", "model")
 
 
-async def test_what_is_the_clients_fault_is_not_sent_to_the_champion(make_world: Any):
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    "refusal", ["This model's maximum context length is 4096 tokens", "no such thing as a seed"]
+)
+async def test_what_a_candidate_refuses_is_its_own_fault_if_the_champion_answers(
+    make_world: Any, stream: bool, refusal: str
+):
+    world = await canary_of(make_world)
+    world.engine.fail_with = (400, {"error": {"message": refusal}}, {})
+    measured = list[tuple[str, str, str]]()
+    world.gateway.metrics.observe = lambda name, seconds, **labels: (
+        name == "completion.seconds"
+        and (measured.append((labels["model"], labels["role"], labels["outcome"])))
+    )
+    assert (await asked(world, stream, user="u-1"))[:2] == (200, "desk-1: hello")
+    done = {one.model_id: one for one in await world.completions(2)}
+    answer, failure = done["desk-1"], done["desk-2"]
+    assert (answer.pinned, answer.error) == (True, None)
+    assert (failure.role.value, failure.pinned, failure.fault) == ("canary", False, "model")
+    assert refusal in str(failure.error)
+    assert sorted(measured) == [
+        ("desk-1", "production", "answered"), ("desk-2", "canary", "replaced")
+    ]  # fmt: skip
+    names = ("replaced", "answered", "failed")
+    assert [world.gateway.metrics.value(f"completions.{name}") for name in names] == [1, 1, 0]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_what_the_champion_refuses_too_is_the_clients_fault(make_world: Any, stream: bool):
     world = await canary_of(make_world)
     world.engine.fail_with = (400, {"error": {"message": "no such thing", "param": "seed"}}, {})
-    assert (await asked(world, False))[0] == 400
-    assert [body["model"] for body in world.engine.asked] == ["desk-2"]
+    world.engine.falters = lambda _: True
+    assert (await asked(world, stream))[0] == 400
+    assert [body["model"] for body in world.engine.asked] == ["desk-2", "desk-1"]
+    events = {one.model_id: one for one in await world.completions(2)}
+    assert {(one.role.value, one.fault) for one in events.values()} == {
+        ("canary", "client"), ("production", "client")
+    }  # fmt: skip
 
 
 async def test_a_pinned_candidate_fails_in_front_of_who_asked_for_it(make_world: Any):

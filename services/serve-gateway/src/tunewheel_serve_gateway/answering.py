@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 import orjson
-from tunewheel_contracts.formats.serving import RouteRole
+from tunewheel_contracts.formats.serving import Fault, RouteRole
 from tunewheel_runtime.identity.roles import Caller, Role
 from tunewheel_runtime.telemetry import inject
 
@@ -231,11 +231,11 @@ class Answering:
                     yield held
                     held = b""
         except UpstreamError as error:
-            await self.outcomes.failed(exchange, error, started)
+            await self.outcomes.failed(exchange, error, time.perf_counter() - started)
             yield held + as_event(error.body())
             return
         except (asyncio.CancelledError, GeneratorExit) as error:
-            await self.outcomes.failed(exchange, error, started)
+            await self.outcomes.failed(exchange, error, time.perf_counter() - started)
             raise
         finally:
             await opened.chunks.aclose()
@@ -246,7 +246,8 @@ class Answering:
         """Stop the engine's work on an answer whose client left before ``events`` was called."""
         if not opened.begun:
             opened.begun = True
-            await self.outcomes.failed(opened.exchange, asyncio.CancelledError(), opened.started)
+            seconds = time.perf_counter() - opened.started
+            await self.outcomes.failed(opened.exchange, asyncio.CancelledError(), seconds)
             await opened.chunks.aclose()
 
     async def _with_loaded_model(
@@ -259,9 +260,9 @@ class Answering:
     ) -> T:
         """Choose the model, retrieve passages and call ``ask``.
 
-        Where a candidate in canary fails, call ``ask`` for the champion, in what is left of the time for the
-        first token. Where no engine has the model loaded any more, reload the model and call ``ask`` once
-        more.
+        Where a candidate in canary fails or refuses, call ``ask`` for the champion, in what is left of the
+        time for the first token. Where no engine has the model loaded any more, reload the model and call
+        ``ask`` once more.
         """
         # Drawn once for both attempts: a heartbeat may already have sent the headers that name the model.
         chance = random.random()
@@ -270,14 +271,14 @@ class Answering:
         try:
             return await self._within_context(target, request, ask)
         except UpstreamError as error:
-            champion = self._instead(target, error, asked)
+            champion, failure = asked.champion, error
             if champion is not None:
                 target, asked.until = champion, asked.arrived + self._first_byte_seconds
             elif target.adapter is None or not isinstance(error, ModelNotLoaded):
                 raise
         if champion is not None:
             try:
-                return await self._within_context(target, request, ask)
+                return await self._replacing(target, failure, request, asked, ask)
             except ModelNotLoaded:
                 if target.adapter is None:
                     raise
@@ -290,6 +291,27 @@ class Answering:
             message = f"model {target.model_id} is being loaded; try again shortly"
             raise Unavailable(message, param="model", retry_after="2") from error
 
+    async def _replacing(
+        self,
+        champion: Target,
+        failure: UpstreamError,
+        request: ChatRequest,
+        asked: Asked,
+        ask: Callable[[Target, ChatRequest], Awaitable[T]],
+    ) -> T:
+        """Call ``ask`` for the champion, after the ``failure`` of a candidate. Where the candidate refused
+        the request, log that: as the model's fault if the champion answers, else as the client's."""
+        log_refusal, asked.log_refusal = asked.log_refusal, None
+        fault: Fault = "client"
+        try:
+            answer = await self._within_context(champion, request, ask)
+            fault = "model"
+            return answer
+        finally:
+            if log_refusal is not None:
+                failure.fault = fault
+                await log_refusal()
+
     @property
     def _first_byte_seconds(self) -> float:
         return self.settings.engine_first_byte_seconds or self.settings.engine_timeout_seconds
@@ -298,12 +320,11 @@ class Answering:
         """Return the champion, to be asked because ``target``, a candidate in canary, failed with ``error``.
 
         It counts as pinned, so that the rollout compares it by its own share of the requests alone. None:
-        the client gets the error, because ``target`` is no candidate, the client is at fault, or no time is
-        left.
+        the client gets the error, because ``target`` is no candidate, or no time is left.
         """
         if not (_is_on_trial(target) and isinstance(error, UpstreamError)):
             return None
-        if error.fault == "client" or time.perf_counter() - asked.arrived >= self._first_byte_seconds:
+        if time.perf_counter() - asked.arrived >= self._first_byte_seconds:
             return None
         table = self.reconciler.table.projects.get(target.project)
         champion = table.production if table is not None else None
@@ -318,10 +339,17 @@ class Answering:
         started: float,
         asked: Asked,
     ) -> None:
-        """Log a failed request, unless it is sent again with a shorter prompt."""
-        if not _may_be_shorter(request, error):
-            is_replaced = self._instead(target, error, asked) is not None
-            await self.outcomes.failed(exchange, error, started, is_replaced=is_replaced)
+        """Decide whether the champion is asked instead, and log the failed request: a candidate's refusal
+        after the champion's answer. Neither is done for one that is sent again with a shorter prompt."""
+        if _may_be_shorter(request, error):
+            return
+        asked.champion, seconds = self._instead(target, error, asked), time.perf_counter() - started
+        is_replaced = asked.champion is not None
+        log_failure = partial(self.outcomes.failed, exchange, error, seconds, is_replaced=is_replaced)
+        if is_replaced and isinstance(error, UpstreamError) and error.fault == "client":
+            asked.log_refusal = log_failure
+        else:
+            await log_failure()
 
     async def _within_context(
         self, target: Target, request: ChatRequest, ask: Callable[[Target, ChatRequest], Awaitable[T]]

@@ -1,7 +1,7 @@
 """The gateway's metrics (see ``runtime.metrics``).
 
-Metrics in ``BY_ENGINE`` have the label ``engine`` (host and port). Those in ``BY_PROJECT`` and ``SECONDS``
-have the label ``project``.
+Metrics in ``BY_ENGINE`` have the label ``engine`` (host and port), those in ``BY_PROJECT`` the label
+``project``, and those in ``SECONDS`` the labels ``project``, ``role`` and ``model``.
 """
 
 from __future__ import annotations
@@ -52,6 +52,10 @@ SECONDS: Mapping[str, str] = {
 }
 
 
+MOST_MODELS = 100
+"""Most values of the label ``model`` in the life of a process. Further models are ``other``."""
+
+
 class Metrics(metrics.Metrics):
     def __init__(self, meter: Meter) -> None:
         super().__init__(
@@ -62,3 +66,10 @@ class Metrics(metrics.Metrics):
             seconds=SECONDS,
             bounds=metrics.ANSWER_SECONDS,
         )
+        self._models: set[str] = set()
+
+    def label_of(self, model_id: str) -> str:
+        """Return the value of the label ``model`` for this model."""
+        if len(self._models) < MOST_MODELS:
+            self._models.add(model_id)
+        return model_id if model_id in self._models else "other"

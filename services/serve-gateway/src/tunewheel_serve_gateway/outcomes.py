@@ -63,9 +63,14 @@ class Outcomes:
 
     def _measure(self, exchange: Exchange, outcome: str) -> None:
         metrics, project = self.metrics, exchange.project
-        metrics.observe("completion.seconds", exchange.latency_seconds, project=project, outcome=outcome)
+        labels = {
+            "project": project,
+            "role": exchange.role.value,
+            "model": metrics.label_of(exchange.model_id),
+        }
+        metrics.observe("completion.seconds", exchange.latency_seconds, **labels, outcome=outcome)
         if exchange.first_token_seconds is not None:
-            metrics.observe("first_token.seconds", exchange.first_token_seconds, project=project)
+            metrics.observe("first_token.seconds", exchange.first_token_seconds, **labels)
         if outcome == "answered":
             metrics.add("completions.answered")
             if exchange.abstained:
@@ -98,11 +103,11 @@ class Outcomes:
         self.metrics.add("retrieval.shortened")
 
     async def failed(
-        self, exchange: Exchange, error: BaseException, started: float, *, is_replaced: bool = False
+        self, exchange: Exchange, error: BaseException, seconds: float, *, is_replaced: bool = False
     ) -> None:
-        """Log a request that failed or whose client left. For a client that left, the log is not waited
-        for. ``is_replaced``: the champion is asked instead, so the client does not see the failure."""
-        seconds = time.perf_counter() - started
+        """Log a request that failed or whose client left after ``seconds``. For a client that left, the log
+        is not waited for. ``is_replaced``: the champion is asked instead, so the client does not see the
+        failure."""
         if isinstance(error, UpstreamError):
             fault = error.fault
             if isinstance(error, UpstreamLost) and (is_replaced or self._is_compared(exchange)):
