@@ -120,6 +120,8 @@ async def test_fields_that_the_operator_names_are_left_out_and_named(make_world:
     body = {"model": "desk", "input": "hi", "new_field": 2}
     async with world.session.post(f"{world.url}/v1/responses", json=body) as response:
         assert (response.status, response.headers["x-tunewheel-dropped"]) == (200, "new_field")
+    async with world.session.post(f"{world.url}/v1/embeddings", json=body) as response:
+        assert (response.status, response.headers["x-tunewheel-dropped"]) == (200, "new_field")
 
 
 @pytest.mark.parametrize(

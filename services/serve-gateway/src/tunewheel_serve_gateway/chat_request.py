@@ -25,7 +25,6 @@ Messages = tuple[tuple[str, str], ...]
 
 LIMITS = ("max_tokens", "max_completion_tokens")
 """OpenAI's old and new name of the limit of output tokens."""
-DROPPED_HEADER = b"x-tunewheel-dropped"
 LONGEST_NAME = 100
 """Most characters of an unknown parameter's name that an error message repeats."""
 LONGEST_VALUE = 40
@@ -67,7 +66,7 @@ class ChatRequest:
     def headers(self) -> Headers:
         """The response headers that name the passages in the prompt, and the fields that were left out."""
         found = self.retrieved.headers if self.retrieved is not None else []
-        return [*found, (DROPPED_HEADER, ", ".join(self.dropped).encode())] if self.dropped else found
+        return [*found, *dropped_header(self.dropped)]
 
     def without_last_passage(self) -> ChatRequest | None:
         """Return the request without the last passage of its prompt; None: no passage can be dropped."""
@@ -113,6 +112,8 @@ class ChatRequest:
             body["messages"] = with_context(body["messages"], self.retrieved.context)
         if target.max_output_tokens and not any(name in self.parameters for name in LIMITS):
             body["max_tokens"] = target.max_output_tokens
+        if target.chat_template_kwargs:
+            body["chat_template_kwargs"] = target.chat_template_kwargs
         if self.stream:
             body["stream_options"] = {"include_usage": True}
         return body
@@ -127,6 +128,11 @@ class ChatRequest:
                     param=name,
                     code="invalid_value",
                 )
+
+
+def dropped_header(dropped: Collection[str]) -> Headers:
+    """Return the header that names the fields which were left out; none if there are none."""
+    return [(b"x-tunewheel-dropped", ", ".join(dropped).encode())] if dropped else []
 
 
 def parse_json(raw: bytes) -> dict[str, Any]:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Callable
-from typing import Annotated, Literal, Required
+from collections.abc import Callable, Collection
+from typing import Annotated, Any, Literal, Required
 
 import orjson
-from pydantic import Field, Tag, TypeAdapter, ValidationError, with_config
+from pydantic import BeforeValidator, Field, Tag, TypeAdapter, with_config
 from tunewheel_contracts.formats.retrieval_spec import StaticEmbedding
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_runtime.identity.roles import Caller, Role
 from typing_extensions import TypedDict
 
 from tunewheel_serve_gateway.chat_body import CLOSED, text_or
-from tunewheel_serve_gateway.chat_request import parse_json, refusal_of
+from tunewheel_serve_gateway.chat_request import Words, dropped_header
 from tunewheel_serve_gateway.errors import BadRequest, Headers, UnknownModel
 from tunewheel_serve_gateway.limits.admitting import Admission
 from tunewheel_serve_gateway.retrieval.embedders import Embedded, Embedders
@@ -23,11 +23,24 @@ from tunewheel_serve_gateway.retrieval.embedders import Embedded, Embedders
 MOST_INPUTS = 2048
 """Most texts in one request; OpenAI has the same limit."""
 
+
+def _without_tokens(texts: Any) -> Any:
+    if isinstance(texts, list) and texts and isinstance(texts[0], int | list):
+        raise BadRequest(
+            "input has token ids, which belong to another model's tokenizer; send texts. LangChain's "
+            "OpenAIEmbeddings sends texts with check_embedding_ctx_length=False",
+            param="input[0]",
+            code="invalid_type",
+        )
+    return texts
+
+
 _Text = Annotated[str, Field(min_length=1)]
 Input = Annotated[
     Annotated[_Text, Tag("(text)")]
     | Annotated[list[_Text], Field(min_length=1, max_length=MOST_INPUTS, fail_fast=True), Tag("(other)")],
     text_or(list),
+    BeforeValidator(_without_tokens),
 ]
 
 
@@ -46,36 +59,24 @@ class EmbeddingsBody(TypedDict, total=False):
     """Not supported: vectors always have the dimensions of the project's embedding."""
 
 
-EMBEDDINGS_BODY = TypeAdapter(EmbeddingsBody)
-NOT_SERVED = frozenset({"dimensions"})
-
-
-def parse_embeddings(raw: bytes) -> EmbeddingsBody:
-    """Read a request body. Raises BadRequest: ``param`` names the field that is wrong."""
-    given = {name: value for name, value in parse_json(raw).items() if value is not None}
-    texts = given.get("input")
-    if isinstance(texts, list) and texts and isinstance(texts[0], int | list):
-        raise BadRequest(
-            "input has token ids, which belong to another model's tokenizer; send texts. LangChain's "
-            "OpenAIEmbeddings sends texts with check_embedding_ctx_length=False",
-            param="input[0]",
-            code="invalid_type",
-        )
-    try:
-        return EMBEDDINGS_BODY.validate_python(given)
-    except ValidationError as error:
-        raise refusal_of(error, NOT_SERVED) from error
+WORDS = Words(TypeAdapter(EmbeddingsBody), frozenset({"dimensions"}), {})
 
 
 class Embeddings:
-    """Answers requests for embeddings. ``spec_of`` returns a project's present spec."""
+    """Answers requests for embeddings. ``spec_of`` returns a project's present spec. ``tolerated``: fields of
+    a request that are left out."""
 
     def __init__(
-        self, embedders: Embedders, spec_of: Callable[[str], ProjectSpec | None], admission: Admission
+        self,
+        embedders: Embedders,
+        spec_of: Callable[[str], ProjectSpec | None],
+        admission: Admission,
+        tolerated: Collection[str] = (),
     ) -> None:
         self._embedders = embedders
         self._spec_of = spec_of
         self._admission = admission
+        self._tolerated = tolerated
 
     async def answer(self, raw: bytes, caller: Caller) -> tuple[bytes, Headers]:
         """Return the vectors in OpenAI's shape, and the headers that go with them.
@@ -85,7 +86,7 @@ class Embeddings:
             UnknownModel: there is no project of that name, or this caller may not use it.
             Unavailable: the project's embedding endpoint is unavailable or not allowed.
         """
-        body = parse_embeddings(raw)
+        body, dropped = WORDS.read(raw, self._tolerated)
         project, spec = body["model"], self._spec_of(body["model"])
         if spec is None or not caller.may(Role.APPLICATION, project):
             raise UnknownModel(f"model {project!r} is not served; name a project", param="model")
@@ -98,7 +99,8 @@ class Embeddings:
         finally:
             await self._admission.settle(admitted)
         as_base64 = body.get("encoding_format") == "base64"
-        return await asyncio.to_thread(_answer, embedded, as_base64=as_base64), admitted.headers
+        answer = await asyncio.to_thread(_answer, embedded, as_base64=as_base64)
+        return answer, [*admitted.headers, *dropped_header(dropped)]
 
 
 def _answer(embedded: Embedded, *, as_base64: bool) -> bytes:

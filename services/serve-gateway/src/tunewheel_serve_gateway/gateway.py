@@ -142,7 +142,9 @@ class Gateway:
             Abstaining(self.catalog.spec),
         )
         self.admission = make_admission(settings, self.metrics)
-        self.embeddings = Embeddings(self.retriever.embedders, self.catalog.spec, self.admission)
+        self.embeddings = Embeddings(
+            self.retriever.embedders, self.catalog.spec, self.admission, settings.dropped
+        )
         self.search = DocumentSearch(self.retriever, self.admission)
         self.chat = ChatCompletions(
             answering, self.admission, self.in_flight, self.require_started, self.metrics, settings

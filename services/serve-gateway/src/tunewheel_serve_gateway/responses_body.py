@@ -53,7 +53,7 @@ class CallItem(TypedDict):
     """A function that the model called."""
 
     type: Literal["function_call"]
-    call_id: str
+    call_id: Annotated[str, Field(min_length=1)]
     name: Annotated[str, Field(min_length=1, max_length=256)]
     arguments: str
     """JSON, as the model wrote it."""
@@ -64,7 +64,7 @@ class OutputItem(TypedDict):
     """What a called function returned."""
 
     type: Literal["function_call_output"]
-    call_id: str
+    call_id: Annotated[str, Field(min_length=1)]
     output: Parts
 
 
