@@ -195,16 +195,21 @@ async def test_a_candidate_that_cannot_be_served_fails_its_rollout_with_the_reas
     assert len(await world.completions(3)) == 3, "a request that is pinned is no part of a rollout"
 
 
-@pytest.mark.parametrize(("status", "is_final"), [(400, True), (500, True), (503, False)])
-async def test_a_candidate_that_an_engine_cannot_load_fails_its_rollout(
-    make_world: Any, status: int, is_final: bool
+@pytest.mark.parametrize(
+    ("status", "enough", "is_final"), [(400, 2, True), (500, 2, True), (503, 2, False), (500, 10, False)]
+)
+async def test_a_candidate_that_an_engine_cannot_load_for_long_fails_its_rollout(
+    make_world: Any, monkeypatch: pytest.MonkeyPatch, status: int, enough: int, is_final: bool
 ):
     """vLLM answers 500 where others answer 400. 503 says that the engine is away, not that it cannot."""
+    monkeypatch.setattr(loading, "REFUSED_ATTEMPTS", enough)
     world = await make_world()
     world.engine.refuse_load_of, world.engine.refusal = {"desk-2"}, status
     world.declare()
     await world.desire(production=("desk-1", 50), canary=("desk-2", 50))
-    failure = await until(lambda: world.gateway.reconciler.failures.get("desk-2"))
+    reconciler = world.gateway.reconciler
+    await until(lambda: (one := reconciler.failures.get("desk-2")) is not None and one.attempts >= 2)
+    failure = reconciler.failures["desk-2"]
     assert failure.final == is_final
     assert "another base model" in failure.reason
     if is_final:

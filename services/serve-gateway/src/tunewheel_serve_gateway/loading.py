@@ -39,6 +39,9 @@ AWAY_SECONDS = 1.0
 FULL = re.compile(r"no (free|available) .*slot|slots? .*(full|in use|taken)|max_(cpu_)?loras", re.IGNORECASE)
 """Of the words in which engines say that no more adapters fit. vLLM: "No free lora slots"."""
 
+REFUSED_ATTEMPTS = 10
+"""From this attempt on, after some minutes, an engine's refusal to load an adapter is final. vLLM has one
+answer for nearly every failure, also for those that pass, such as a file that is not there yet."""
 NO_SLOT = "no free slot for a whole model"
 """Of the words of ``tunewheel-engine``: whole models fill it, and unloading a LoRA does not help."""
 
@@ -55,7 +58,8 @@ class Failure:
     retry_at: float
     reason: str
     final: bool = False
-    """Whether the engine, or what was judged, is against it: no time mends that."""
+    """Whether the engine, or what was judged, is against it, so that time is not expected to mend it. It is
+    tried again all the same."""
 
 
 class EngineAdapters:
@@ -196,9 +200,10 @@ class EngineAdapters:
     def _note_failure(self, model_id: str, error: Exception) -> None:
         attempts = self.failures[model_id].attempts + 1 if model_id in self.failures else 1
         retry_at = _now() + self._backoff.delay(attempts - 1)
+        final = isinstance(error, InvalidAdapter | UnfitEngine)
         # vLLM answers 500 to an adapter that it cannot load: one of too large a rank, of DoRA, a broken file.
-        refused = isinstance(error, InvalidAdapter | UnfitEngine | UpstreamRefused | ModelFailed)
-        final = refused and not FULL.search(str(error))  # slots become free, by themselves or by an operator
+        if isinstance(error, UpstreamRefused | ModelFailed) and attempts >= REFUSED_ATTEMPTS:
+            final = not FULL.search(str(error))  # slots become free, by themselves or by an operator
         self.failures[model_id] = Failure(attempts, retry_at, str(error), final)
         self._metrics.add("adapters.failed")
         unforeseen = None if isinstance(error, TunewheelError | OSError) else error

@@ -10,6 +10,7 @@ from tunewheel_contracts.formats.serving import RouteRole
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_redaction.redaction import Redactor
 from tunewheel_serve_gateway.chat_request import text_of_calls
+from tunewheel_serve_gateway.completions import recording
 from tunewheel_serve_gateway.completions.exchange import Exchange
 from tunewheel_serve_gateway.completions.recording import Recorder
 from tunewheel_testing.log import wrap
@@ -214,3 +215,18 @@ def test_a_client_s_own_limit_counts_where_the_answer_ended_there():
     whole = exchange("Hello", finish_reason="stop", overrides=asked)
     told = recorded(spec(), cut, whole)
     assert [one.overrides for one in told] == [asked, ("system_prompt",)]
+
+
+def test_redaction_is_prepared_for_the_projects_that_redact_and_its_failure_stops_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    asked = list[str]()
+
+    def clean(spec: ProjectSpec, texts: Any, answers: Any) -> Any:
+        asked.append(spec.project)
+        raise RuntimeError("no patterns")
+
+    monkeypatch.setattr(recording, "clean", clean)
+    specs = {"a": spec("full"), "b": spec("redacted")}
+    Recorder(wrap, specs.get, lambda: "s").prepare_redaction(["a", "b", "undeclared"])
+    assert asked == ["desk"]

@@ -138,8 +138,8 @@ class Writer:
         self._quick = Lane("completion-writer", recorder, spool, on_written, on_failed)
 
     def start(self, projects: Sequence[str] = ()) -> None:
-        """Start the threads. The output checks of ``projects`` are built before the first write."""
-        self._slow.start(lambda: None)
+        """Start the threads. Redaction and output checks of ``projects`` are built before the first write."""
+        self._slow.start(lambda: self._recorder.prepare_redaction(projects))
         self._quick.start(lambda: self._recorder.prepare(projects))
 
     async def stop(self) -> None:
