@@ -182,10 +182,10 @@ async def test_a_rating_says_thumb_correction_and_whether_the_labels_agree(desk:
         desk.traffic.rating("c-3", "down", output=answer, correction={"category": "bell"}),
         desk.traffic.rating("c-4", "down", output="no JSON", correction={"category": "bell"}),
         desk.traffic.rating("c-5", "down", model_id=None),
-        desk.traffic.rating("c-6", "down", overrides=("system_prompt",)),
+        desk.traffic.rating("c-6", "down", overrides=("system_prompt",), pinned=True),
     )
     *rated, replaced = rated
-    assert replaced.overrides == ("system_prompt",)
+    assert (replaced.overrides, replaced.pinned, rated[0].pinned) == (("system_prompt",), True, False)
     assert [(one.of, one.rating, one.corrected, one.agrees) for one in rated] == [
         ("rating", "up", False, None),
         ("rating", "down", True, False),

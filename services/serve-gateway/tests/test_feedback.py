@@ -80,6 +80,14 @@ async def test_feedback_says_what_the_client_had_replaced(world: Any):
         assert world.broker.of("feedback.received")[-1].overrides == told
 
 
+@pytest.mark.parametrize(("model", "pinned"), [("desk", False), ("desk/champion", True)])
+async def test_feedback_says_whether_a_rollout_compares_the_answer(world: Any, model: str, pinned: bool):
+    async with await world.chat(model=model) as response:
+        name = (await response.json())["id"]
+    await send(world, {"completion_id": name, "rating": "down"})
+    assert world.broker.of("feedback.received")[-1].pinned is pinned
+
+
 @pytest.mark.parametrize(
     ("user", "told", "customer"),
     [("c-7", {}, "c-7"), ("c-7", {"customer": "c-8"}, "c-8"), ("x" * 300, {}, None), (None, {}, None)],

@@ -165,6 +165,8 @@ class FeedbackReceived(UpstreamEvent):
     overrides: Annotated[tuple[str, ...], Field(max_length=32, exclude_if=operator.not_)] = ()
     """Settings of the project that the client had replaced, as in the ``inference.completed`` of the
     answer."""
+    pinned: Annotated[bool, Field(exclude_if=operator.not_)] = False
+    """Whether the answer's ``inference.completed`` is ``pinned``. A rollout does not compare such answers."""
     principal: OptionalPrincipal = None
     authority: OptionalAuthority = None
 

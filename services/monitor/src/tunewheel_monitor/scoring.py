@@ -165,6 +165,7 @@ class Scorer:
                 "role": roles[delivery.event.id],
                 "at": delivery.event.time,
                 "client": data.principal.name if data.principal else None,
+                "pinned": data.pinned,
                 "rating": data.rating,
                 "corrected": data.correction is not None,
                 "agrees": _agrees(data, around.task),

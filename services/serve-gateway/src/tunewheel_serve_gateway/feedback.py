@@ -92,6 +92,7 @@ def join(
         submitted_by=body.submitted_by or caller.name,
         comment=body.comment,
         overrides=completion.overrides if completion is not None else (),
+        pinned=completion is not None and completion.pinned,
         principal=caller.principal,
         authority=caller.authority(project, least=Trust.CORRECTED),
     )
