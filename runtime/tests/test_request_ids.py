@@ -12,11 +12,11 @@ from opentelemetry.trace import SpanKind, StatusCode
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.testclient import TestClient
 from tunewheel_runtime.admission import Admission
-from tunewheel_runtime.request_ids import LONGEST_PATH, HttpSpans, RequestIds
+from tunewheel_runtime.request_ids import LONGEST_PATH, HttpSpans, RequestIds, outgoing
 from tunewheel_runtime.settings import HttpSettings
 from tunewheel_runtime.telemetry import Telemetry, inject, make_telemetry
 
@@ -115,3 +115,14 @@ def test_a_path_without_end_is_cut(spans: InMemorySpanExporter, telemetry: Telem
 
 def test_without_an_exporter_nothing_is_traced():
     assert not make_telemetry("test", None).traces
+
+
+def test_another_server_is_told_the_id_with_an_end_of_its_own() -> None:
+    async def told(_: Request) -> Response:
+        return JSONResponse([outgoing(), outgoing()])
+
+    app = Starlette(routes=[Route("/", told)], middleware=[Middleware(RequestIds)])
+    first, second = TestClient(app).get("/", headers={"x-request-id": "mine-1"}).json()
+    assert first["x-request-id"].startswith("mine-1-")
+    assert first["x-request-id"] != second["x-request-id"]
+    assert "x-request-id" not in outgoing()

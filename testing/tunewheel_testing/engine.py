@@ -46,6 +46,7 @@ class FakeEngine:
         self.api_key: str | None = None
         self.asked: list[dict[str, Any]] = []
         self.traces: list[str] = []
+        self.request_ids: list[str] = []
         """``traceparent`` of each chat."""
         self.cookies: dict[str, str] = {}
         self.calls: list[str] = []
@@ -170,6 +171,7 @@ class FakeEngine:
         if not self._answers_anything:
             self.asked.append(body)
             self.traces.append(request.headers.get("traceparent", ""))
+            self.request_ids.append(request.headers.get("x-request-id", ""))
         self.cookies |= request.cookies
         falters = self.falters(body)
         if self.dies and falters:

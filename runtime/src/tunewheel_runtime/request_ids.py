@@ -6,17 +6,32 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Awaitable
+from contextvars import ContextVar
 
 import structlog
 from opentelemetry.trace import SpanKind, Status, StatusCode, Tracer
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tunewheel_runtime.middleware import Middleware
-from tunewheel_runtime.telemetry import extract
+from tunewheel_runtime.telemetry import carried, extract
 
 HEADER = b"x-request-id"
 _SANE = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 """Ids of clients that are accepted: short, and safe to write into a log and a header."""
+
+
+_PRESENT: ContextVar[str | None] = ContextVar("request_id", default=None)
+
+
+def outgoing() -> dict[str, str]:
+    """Return the headers with which the present request asks another server: its trace, and its id.
+
+    The id gets an end of its own each time: servers such as vLLM refuse an id that they are working on, and a
+    client may send one id twice.
+    """
+    request_id = _PRESENT.get()
+    ids = {HEADER.decode(): f"{request_id}-{os.urandom(4).hex()}"} if request_id else {}
+    return carried() | ids
 
 
 def request_id_of(scope: Scope) -> str:
@@ -48,6 +63,7 @@ class RequestIds(Middleware):
 
         # Each request runs in its own task, and so in its own context.
         structlog.contextvars.bind_contextvars(request_id=request_id)
+        _PRESENT.set(request_id)
         await self._app(scope, receive, send_with_id)
 
 

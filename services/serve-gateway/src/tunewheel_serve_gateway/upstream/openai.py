@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from tunewheel_runtime.telemetry import carried
+from tunewheel_runtime.request_ids import outgoing
 
 from tunewheel_serve_gateway.judged import EngineIdentity, identity_of
 from tunewheel_serve_gateway.upstream.connection import BROKE_OFF, SILENT, Connection
@@ -150,7 +150,7 @@ class OpenAiUpstream:
             method,
             path,
             None if body is None else orjson.dumps(body),
-            headers=carried(),
+            headers=outgoing(),
             patience=self._timeouts.first_byte,
             streams=streams,
         )
