@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from importlib.resources import files
 from typing import Any
 
 import pytest
-from tunewheel_basemodel.chat import encode_chat, render
+from tunewheel_basemodel.chat import encode_chat, render, with_variables
 from tunewheel_basemodel.errors import InvalidChat
 from tunewheel_basemodel.loading import load_base
 
@@ -181,3 +182,35 @@ def test_smollm2_mask_equals_that_of_a_template_with_markers(smollm2) -> None:
         )
         seen += sum(mask)
     assert seen > 30
+
+
+QWEN3 = files("trl").joinpath("chat_templates/qwen3.jinja").read_text()
+EVERY_VALUE = "\n{{ a }}|{{ b }}|{{ c }}|{{ d is defined }}|{% if e %}yes{% else %}no{% endif %}"
+
+
+@pytest.mark.parametrize("prompted", [True, False])
+@pytest.mark.parametrize("template", [QWEN3, EVERY_VALUE, "{% macro m() %}{{ a }}{% endmacro %}{{ m() }}"])
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"enable_thinking": False},
+        {"enable_thinking": True, "a": 'x"\\ {{ %} \n é 🚲', "b": -1.5e-7, "c": 3, "e": False},
+    ],
+)
+def test_variables_of_the_template_are_as_if_every_call_named_them(
+    tokenizer, template: str, variables: dict[str, Any], prompted: bool
+) -> None:
+    tokenizer.chat_template = template
+    said = CONVERSATION[:-1] if prompted else CONVERSATION
+    named = tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=prompted, **variables)
+    assert render(with_variables(tokenizer, variables), said, prompted) == named
+    assert tokenizer.chat_template == template
+    assert with_variables(tokenizer, {}) is tokenizer
+
+
+def test_a_model_that_does_not_think_learns_no_thoughts(tokenizer) -> None:
+    tokenizer.chat_template = QWEN3
+    assert masked(with_variables(tokenizer, {"enable_thinking": False}), CONVERSATION)[-1] == (
+        '{"category": "battery"}<|im_end|>'
+    )
+    assert "<think>" in masked(tokenizer, CONVERSATION)[-1]

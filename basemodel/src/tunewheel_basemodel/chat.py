@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +45,29 @@ def render(
     except (TemplateError, TypeError, KeyError, ValueError) as error:
         raise InvalidChat(f"the model's chat template refuses them ({error}); check the roles") from error
     return str(text)
+
+
+def with_variables(
+    tokenizer: PreTrainedTokenizerBase, variables: Mapping[str, bool | float | str]
+) -> PreTrainedTokenizerBase:
+    """Return a tokenizer whose chat template always has ``variables``, as if each call of
+    ``apply_chat_template`` named them. Without variables it is ``tokenizer`` itself.
+
+    They are set at the head of the template, so that no code which renders can forget them.
+    """
+    if not variables or not tokenizer.chat_template:
+        return tokenizer
+    head = "".join(
+        f"{{% set {name} = {json.dumps(value, ensure_ascii=False)} %}}"
+        for name, value in sorted(variables.items())
+    )
+    # Jinja drops a line break behind a block, but not behind an expression.
+    head += "{{ '' }}"
+    own, same = tokenizer.chat_template, copy.copy(tokenizer)
+    same.chat_template = (
+        {name: head + text for name, text in own.items()} if isinstance(own, dict) else head + own
+    )
+    return same
 
 
 def encode_chat(tokenizer: PreTrainedTokenizerBase, messages: Messages) -> tuple[list[int], list[int]]:

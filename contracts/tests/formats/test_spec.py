@@ -331,3 +331,34 @@ def test_a_wrong_abstention_is_refused_by_its_field(abstain: dict[str, Any], fie
     with pytest.raises(InvalidSpec) as caught:
         _spec(task={"system_prompt": "Answer.", "label_field": "category"}, serving={"abstain": abstain})
     assert caught.value.field == f"serving.abstain.{field}"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"enable_thinking": None},
+        {"enable_thinking": ["a"]},
+        {"effort": float("inf")},
+        {"effort": "x" * 257},
+        {"Enable": True},
+        {"a-b": True},
+        {"messages": "x"},
+        {"bos_token": "x"},
+        {"chat_template": "x"},
+        {f"a{n}": n for n in range(17)},
+    ],
+)
+def test_a_template_variable_is_a_small_value_with_a_name_of_its_own(given: dict[str, Any]) -> None:
+    with pytest.raises(InvalidSpec) as caught:
+        _spec(task={**_raw()["task"], "chat_template_kwargs": given})
+    assert caught.value.field.startswith("task.chat_template_kwargs")
+
+
+def test_a_spec_with_template_variables_trains_another_model() -> None:
+    task = _raw()["task"]
+    usual, none = _spec(), _spec(task={**task, "chat_template_kwargs": {}})
+    quiet = _spec(task={**task, "chat_template_kwargs": {"enable_thinking": False, "effort": "low", "n": 2}})
+    assert quiet.task.chat_template_kwargs == {"enable_thinking": False, "effort": "low", "n": 2}
+    assert type(quiet.task.chat_template_kwargs["enable_thinking"]) is bool
+    assert usual.training_sha256 == none.training_sha256 != quiet.training_sha256
+    assert usual.sha256 == none.sha256

@@ -45,6 +45,7 @@ def untold_change(before: ProjectSpec | None, after: ProjectSpec) -> str | None:
     pairs = {
         "task.system_prompt": (before.task.system_prompt, after.task.system_prompt),
         "task.max_output_tokens": (before.task.max_output_tokens, after.task.max_output_tokens),
+        "task.chat_template_kwargs": (before.task.chat_template_kwargs, after.task.chat_template_kwargs),
         "evaluation.decoding": (before.evaluation.decoding, after.evaluation.decoding),
     }
     changed = [name for name, (old, new) in pairs.items() if old != new]

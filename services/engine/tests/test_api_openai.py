@@ -234,3 +234,17 @@ def test_metrics_and_health(http: TestClient, engine, chat, tiny_base) -> None:
     assert 'service_name="tunewheel-engine"' in text
     for path in ("/health", "/health/ready", "/health/live"):
         assert told.get(path).status_code == 200
+
+
+def test_the_chat_template_gets_the_variables_of_the_request(chat, engine) -> None:
+    template = engine.tokenizer.chat_template
+    engine.tokenizer.chat_template = template + "{% if longer %}{{ longer }}{% endif %}"
+    try:
+        usual, longer = (
+            chat(chat_template_kwargs=given).json()["usage"]["prompt_tokens"]
+            for given in ({}, {"longer": "aaa"})
+        )
+    finally:
+        engine.tokenizer.chat_template = template
+    assert longer == usual + len(engine.tokenizer("aaa").input_ids)
+    assert refusal(chat(chat_template_kwargs={"messages": "x"}))["param"].startswith("chat_template_kwargs")

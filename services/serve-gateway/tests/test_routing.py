@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tunewheel_contracts.formats.serving import Route, RouteRole
+from tunewheel_serve_gateway.chat_request import parse_chat_request
 from tunewheel_serve_gateway.errors import Unavailable, UnknownModel
 from tunewheel_serve_gateway.routing import (
     DesiredProject,
@@ -15,7 +16,7 @@ from tunewheel_serve_gateway.routing import (
     build_table,
     sticky_draw,
 )
-from tunewheel_testing.adapters import BASE, adapter_of
+from tunewheel_testing.adapters import BASE, adapter_of, bundle_of
 
 
 def desired(project: str = "desk", base: str = BASE.name, **shares: tuple[str, int]) -> DesiredProject:
@@ -279,3 +280,20 @@ def test_a_key_reaches_only_its_projects():
         with pytest.raises(UnknownModel) as caught:
             table.find(name, draw=0.5, allowed={"two"})
         assert caught.value.message.endswith("projects here: two")
+
+
+def test_a_judged_model_keeps_the_template_variables_of_its_verdict():
+    judged = bundle_of("a", chat_template_kwargs={"enable_thinking": False})
+    routes = tuple(
+        Route(model_id=name, role=role, percent=50, adapter=adapter_of(name), bundle=bundle)
+        for name, role, bundle in (("a", RouteRole.PRODUCTION, judged), ("b", RouteRole.CANARY, None))
+    )
+    declared = replace(desired(), routes=routes, chat_template_kwargs={"enable_thinking": True})
+    table = built(declared, ready="ab").projects["desk"]
+    assert table.production
+    assert table.canary
+    sent = [one.chat_template_kwargs for one in (table.production, table.canary, table.base)]
+    assert sent == [{"enable_thinking": False}, {"enable_thinking": True}, {"enable_thinking": True}]
+    request = parse_chat_request(b'{"model": "desk", "messages": [{"role": "user", "content": "hi"}]}')
+    assert request.upstream_body(table.production)["chat_template_kwargs"] == {"enable_thinking": False}
+    assert "chat_template_kwargs" not in request.upstream_body(built(desired()).projects["desk"].base)

@@ -55,12 +55,15 @@ def training_stats(
         InvalidSpec: there are no such rows.
         ClientError: the wheel does not give them.
     """
+    from tunewheel_basemodel.chat import with_variables
+
     rows = _read(client, manifest, "train")
     if not rows:
         raise InvalidSpec(field="dataset", reason="has no rows to train on; build the dataset again")
     answers, items = _answers(client, manifest, preference, rows)
     try:
-        tokenizer = _tokenizer_of(client, manifest)
+        template = manifest.spec.task.chat_template_kwargs
+        tokenizer = with_variables(_tokenizer_of(client, manifest), template)
         pairs = count_tokens(answers, tokenizer) if answers else None
         stats, name, reason = count_tokens(rows, tokenizer), manifest.spec.base_model, None
     except NoTokenizer as error:

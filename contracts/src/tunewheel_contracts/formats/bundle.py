@@ -6,12 +6,39 @@ from __future__ import annotations
 import operator
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, StringConstraints
 
 from tunewheel_contracts.fields import Frozen, PositiveInt, Sha256, Slug, Strict, Text
 from tunewheel_contracts.formats.confidence import Certainty
 from tunewheel_contracts.formats.run import BaseModelRef
 from tunewheel_contracts.identity import content_sha256
+
+_TAKEN = frozenset(
+    {"messages", "tools", "documents", "add_generation_prompt", "continue_final_message", "conversation",
+     "chat_template", "tokenize", "padding", "truncation", "max_length", "return_tensors", "return_dict",
+     "return_assistant_tokens_mask", "tokenizer_kwargs"}
+)  # fmt: skip
+"""What a chat template is given with each conversation, and other arguments of the functions that render it,
+in transformers and in vLLM. With ``*_token`` the tokenizer names its tokens."""
+
+
+def _is_free(name: str) -> str:
+    if name in _TAKEN or name.endswith("_token"):
+        raise ValueError("is set by Tunewheel for each conversation; leave it out")
+    return name
+
+
+ChatTemplateKwargs = Annotated[
+    dict[
+        Annotated[str, StringConstraints(pattern=r"^[a-z_][a-z0-9_]{0,63}$"), AfterValidator(_is_free)],
+        bool
+        | Annotated[int, Field(ge=-(2**53), le=2**53)]
+        | Annotated[float, Field(allow_inf_nan=False)]
+        | Annotated[str, StringConstraints(max_length=256)],
+    ],
+    Field(max_length=16, exclude_if=operator.not_),
+]
+"""Variables for the chat template, such as ``enable_thinking`` of Qwen3."""
 
 
 class Decoding(Strict):
@@ -38,6 +65,7 @@ class Bundle(Frozen):
     """Hash of the paths and hashes of the adapter's files."""
     template_sha256: Sha256 | None
     """Hash of the chat template."""
+    chat_template_kwargs: ChatTemplateKwargs = {}
     system_prompt: Text
     decoding: Decoding
     max_output_tokens: PositiveInt

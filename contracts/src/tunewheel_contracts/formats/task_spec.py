@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import Field
 
 from tunewheel_contracts.fields import Fraction, LinearPattern, NonNegative, Strict, Text
+from tunewheel_contracts.formats.bundle import ChatTemplateKwargs
 from tunewheel_contracts.formats.glossary import Glossary
 from tunewheel_contracts.formats.output_rules import AllowedValuesRule, OutputRule
 from tunewheel_contracts.formats.output_schema import OutputSchema
@@ -40,6 +41,9 @@ class TaskSpec(Strict):
     of scope: for the metric ``refusal_rate``."""
     max_output_tokens: Annotated[int, Field(gt=0, le=8192)] = 256
     """Of an answer: in evaluation, and at the gateway where the client sets no limit."""
+    chat_template_kwargs: ChatTemplateKwargs = {}
+    """Variables for the base model's chat template, such as `{enable_thinking: false}` for Qwen3. They are
+    the same in training, in evaluation and for every request."""
 
     @property
     def is_plain_label(self) -> bool:

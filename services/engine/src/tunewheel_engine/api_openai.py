@@ -56,7 +56,7 @@ def routes(engine: Engine) -> list[Route]:
 def chat_generations(engine: Engine, body: ChatRequest, form: AnswerForm) -> list[Generation]:
     """Return the generations for a chat. By default an answer may fill the context. Raises Refused."""
     newer = body.max_completion_tokens is not None
-    prompt = chat_tokens(engine.tokenizer, body.chat_messages(), form.tools)
+    prompt = chat_tokens(engine.tokenizer, body.chat_messages(), form.tools, body.chat_template_kwargs or {})
     limit = room(
         prompt,
         body.max_completion_tokens if newer else body.max_tokens,

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from tunewheel_basemodel.sampling import Sampling
+from tunewheel_contracts.formats.bundle import ChatTemplateKwargs
 
 from tunewheel_engine.errors import Refused
 
@@ -184,6 +185,7 @@ class ChatRequest(_Common):
     parallel_tool_calls: bool | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=MOST_LOGPROBS)] | None = None
+    chat_template_kwargs: ChatTemplateKwargs | None = None
 
     def logprobs_wanted(self) -> int | None:
         """Return how many of the likeliest tokens are listed with their log probabilities, beside the chosen

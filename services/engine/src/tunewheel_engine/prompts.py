@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from tunewheel_basemodel.chat import render
+from tunewheel_basemodel.chat import render, with_variables
 from tunewheel_basemodel.errors import InvalidChat
 
 from tunewheel_engine.errors import Refused
@@ -19,16 +20,17 @@ def chat_tokens(
     tokenizer: PreTrainedTokenizerBase,
     messages: Sequence[Mapping[str, Any]],
     tools: Sequence[Mapping[str, Any]] = (),
+    variables: Mapping[str, Any] = MappingProxyType({}),
 ) -> list[int]:
     """Return the tokens of the chat up to the beginning of the assistant's answer.
 
     ``tools``: functions in OpenAI's form. A chat template that supports tools renders tools, calls and
-    results by itself; for others they are described in text. Raises Refused.
+    results by itself; for others they are described in text. ``variables``: of the template. Raises Refused.
     """
     if "tools" not in str(tokenizer.chat_template):
         messages, tools = describe_in_text(messages, tools), ()
     try:
-        text = render(tokenizer, messages, True, tools=tools)
+        text = render(with_variables(tokenizer, variables), messages, True, tools=tools)
     except InvalidChat as error:
         raise Refused(error.reason, param="messages") from error
     return tokenizer(text, add_special_tokens=False).input_ids

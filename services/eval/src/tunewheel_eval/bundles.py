@@ -30,6 +30,7 @@ def bundle_of(
         model_id=adapter.model_id if adapter else None,
         adapter_sha256=content_sha256(files_of(adapter)) if adapter else None,
         template_sha256=form.base_facts.chat_template_sha256 if form.base_facts else None,
+        chat_template_kwargs=spec.task.chat_template_kwargs,
         system_prompt=spec.task.system_prompt,
         decoding=spec.evaluation.decoding,
         max_output_tokens=spec.task.max_output_tokens,

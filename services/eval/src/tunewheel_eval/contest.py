@@ -242,5 +242,11 @@ def _form(contest: Contest, adapter: AdapterRef | None) -> AdapterRef:
 
 def _key(contest: Contest, adapter: AdapterRef | None) -> str:
     form = _form(contest, adapter)
-    decoding = contest.manifest.spec.evaluation.decoding
-    return model_key(form.base, adapter, quantization=form.quantization, decoding=decoding)
+    spec = contest.manifest.spec
+    return model_key(
+        form.base,
+        adapter,
+        quantization=form.quantization,
+        decoding=spec.evaluation.decoding,
+        template=spec.task.chat_template_kwargs,
+    )

@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 from tunewheel_contracts.fields import FiniteFloat, Fraction, Frozen, Sha256
-from tunewheel_contracts.formats.bundle import Decoding
+from tunewheel_contracts.formats.bundle import ChatTemplateKwargs, Decoding
 from tunewheel_contracts.formats.dataset import ChatExample
 from tunewheel_contracts.formats.generations import Shown
 from tunewheel_contracts.formats.run import AdapterRef, BaseModelRef
@@ -161,10 +161,15 @@ def example_key(example: ChatExample, *, max_output_tokens: int) -> str:
 
 
 def model_key(
-    base: BaseModelRef, adapter: AdapterRef | None, *, quantization: str | None, decoding: Decoding = GREEDY
+    base: BaseModelRef,
+    adapter: AdapterRef | None,
+    *,
+    quantization: str | None,
+    decoding: Decoding = GREEDY,
+    template: ChatTemplateKwargs | None = None,
 ) -> str:
     """Return a contestant's key. It follows from the weights (base revision, quantisation, the adapter's
-    files) and from the decoding."""
+    files), from the decoding and from the chat template's variables, ``template``."""
     files: Mapping[str, str] = files_of(adapter) if adapter is not None else {}
     method = adapter.method.value if adapter else None
     return content_id(
@@ -175,7 +180,8 @@ def model_key(
             "method": method,
             "files": dict(files),
         }
-        | ({} if decoding == GREEDY else {"decoding": decoding.model_dump(mode="json")}),
+        | ({} if decoding == GREEDY else {"decoding": decoding.model_dump(mode="json")})
+        | ({"template": template} if template else {}),
     )
 
 

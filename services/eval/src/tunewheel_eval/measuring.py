@@ -57,6 +57,7 @@ def measure(job: Job, report: Report) -> None:
     """Complete the row file of every contestant, and report after each batch. Items that cannot be measured
     are recorded as skipped. Raises UnfitCandidate: the candidate or its base cannot be measured."""
     import torch
+    from tunewheel_basemodel.chat import with_variables
 
     threads = job.threads or torch.get_num_threads()
     torch.set_num_threads(1)  # so that ``answered`` can fork
@@ -70,6 +71,8 @@ def measure(job: Job, report: Report) -> None:
         if not open_work:
             continue
         loaded = LoadedGroup([work.contestant for work in open_work], cache_dir=job.cache_dir, dtype=dtype)
+        template = job.task.chat_template_kwargs if job.task else {}
+        loaded.runner.tokenizer = with_variables(loaded.runner.tokenizer, template)
         adapters = {work: loaded.adapters[work.contestant.role] for work in open_work}
         asked = [
             (work, finish, batch)

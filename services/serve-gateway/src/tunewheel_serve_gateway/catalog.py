@@ -161,6 +161,7 @@ class Catalog:
             base_name=spec.base_model if spec else "",
             system_prompt=spec.task.system_prompt if spec else "",
             max_output_tokens=spec.task.max_output_tokens if spec else None,
+            chat_template_kwargs=spec.task.chat_template_kwargs if spec else {},
             retrieves=spec is not None and spec.retrieval is not None and spec.retrieval.default == "on",
             created=int(newest.time.timestamp()),
         )

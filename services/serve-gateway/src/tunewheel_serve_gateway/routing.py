@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from types import MappingProxyType
 
-from tunewheel_contracts.formats.bundle import Bundle
+from tunewheel_contracts.formats.bundle import Bundle, ChatTemplateKwargs
 from tunewheel_contracts.formats.run import AdapterRef
 from tunewheel_contracts.formats.serving import ALIASES, Route, RouteRole
 
@@ -22,6 +22,7 @@ class DesiredProject:
     base_name: str
     system_prompt: str
     max_output_tokens: int | None = None
+    chat_template_kwargs: ChatTemplateKwargs = field(default_factory=dict)
     routes: tuple[Route, ...] = ()
     stand_ins: tuple[Route, ...] = ()
     """The models that may answer while the production model cannot be loaded, best first."""
@@ -44,6 +45,7 @@ class Target:
     system_prompt: str
     max_output_tokens: int | None = None
     """Limit of output tokens where the client sets none."""
+    chat_template_kwargs: ChatTemplateKwargs = field(default_factory=dict)
     bundle: Bundle | None = None
     """The prompt, limits and decoding settings with which the model was judged; it is served with the same.
     None: the model has no verdict."""
@@ -227,6 +229,7 @@ def _project_table(
         desired.base_name,
         desired.system_prompt,
         desired.max_output_tokens,
+        desired.chat_template_kwargs,
         retrieves=desired.retrieves,
     )
     wanted = {route.role: _target(desired, route) for route in desired.routes}
@@ -300,7 +303,11 @@ def _answered_before(production: Target, previous: ProjectTable | None) -> Targe
         before = next(iter(previous.stand_ins), None)
     if before is None or before.bundle is not None:
         return before
-    return replace(before, system_prompt=production.system_prompt)
+    return replace(
+        before,
+        system_prompt=production.system_prompt,
+        chat_template_kwargs=production.chat_template_kwargs,
+    )
 
 
 def _is_loaded(target: Target, ready: Collection[str]) -> bool:
@@ -317,6 +324,7 @@ def _target(desired: DesiredProject, route: Route) -> Target:
         upstream_model=route.model_id if route.adapter else desired.base_name,
         system_prompt=bundle.system_prompt if bundle else desired.system_prompt,
         max_output_tokens=bundle.max_output_tokens if bundle else desired.max_output_tokens,
+        chat_template_kwargs=(bundle or desired).chat_template_kwargs,
         bundle=bundle,
         role=route.role,
         percent=route.percent,

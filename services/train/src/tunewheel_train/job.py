@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
+from tunewheel_contracts.formats.bundle import ChatTemplateKwargs
 from tunewheel_contracts.formats.recipe import TrainSpec
 from tunewheel_planner.calibration import Correction
 
@@ -55,3 +56,4 @@ class Job(BaseModel):
     """By device and size (``calibration.key``): corrections of estimates, from earlier runs of this
     method."""
     recipe: TrainSpec = TrainSpec()
+    chat_template_kwargs: ChatTemplateKwargs = {}

@@ -65,9 +65,11 @@ class Prepared:
 
 def prepare(base: BaseModel, job: Job, report: Report) -> Prepared:
     """Read and encode the data of ``job``. Raises RunFailed."""
+    from tunewheel_basemodel.chat import with_variables
+
     from tunewheel_train.model.modeling import load_tokenizer
 
-    recipe, tokenizer = job.recipe, load_tokenizer(base)
+    recipe, tokenizer = job.recipe, with_variables(load_tokenizer(base), job.chat_template_kwargs)
     config: dict[str, Any] = json.loads((base.path / "config.json").read_text())
     limits = limits_of(config, tokenizer)
     rows = read_examples(job.train_path)

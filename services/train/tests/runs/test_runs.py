@@ -43,6 +43,7 @@ async def test_another_recipe_is_another_run(bench):
         update={"spec": spec.model_copy(update={"train": spec.train.model_copy(update={"seed": 3})})}
     )
     first = plan_run(made.manifest, made.event.manifest, BASE)
+    assert first.chat_template_kwargs == spec.task.chat_template_kwargs == {}
     assert plan_run(changed, made.event.manifest, BASE).run_id != first.run_id
 
 

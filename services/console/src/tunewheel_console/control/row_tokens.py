@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunewheel_contracts.api.datasets import RowTokens
 from tunewheel_contracts.formats.dataset import DatasetManifest
+from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_runtime.refusals import Refused
 from tunewheel_runtime.store import ObjectStore
 
@@ -35,7 +36,7 @@ class Tokens:
         """
         async with self._opening:
             tokenizer = await self._tokenizer(manifest)
-        return await asyncio.to_thread(_encoded, tokenizer, row, split, manifest.spec.train.max_tokens)
+        return await asyncio.to_thread(_encoded, tokenizer, row, split, manifest.spec)
 
     async def _tokenizer(self, manifest: DatasetManifest) -> PreTrainedTokenizerBase:
         use = manifest.tokenizer
@@ -60,11 +61,12 @@ def _opened(files: Mapping[str, bytes]) -> PreTrainedTokenizerBase:
 
 
 def _encoded(
-    tokenizer: PreTrainedTokenizerBase, row: Mapping[str, Any], split: str, longest: int
+    tokenizer: PreTrainedTokenizerBase, row: Mapping[str, Any], split: str, spec: ProjectSpec
 ) -> RowTokens:
-    from tunewheel_basemodel.chat import encode_row, pieces
+    from tunewheel_basemodel.chat import encode_row, pieces, with_variables
     from tunewheel_basemodel.errors import InvalidChat
 
+    tokenizer = with_variables(tokenizer, spec.task.chat_template_kwargs)
     try:
         ids, mask = encode_row(tokenizer, row)
         texts = pieces(tokenizer, row["messages"])
@@ -72,5 +74,5 @@ def _encoded(
         raise Refused(HTTPStatus.CONFLICT, "row_id", str(error)) from error
     return RowTokens(
         row_id=row["example_id"], split=split, pieces=tuple(texts), ids=tuple(ids),
-        learnt=tuple(map(bool, mask)), longest=longest,
+        learnt=tuple(map(bool, mask)), longest=spec.train.max_tokens,
     )  # fmt: skip

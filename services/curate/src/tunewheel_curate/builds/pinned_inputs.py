@@ -103,7 +103,7 @@ async def pin_inputs(
             model=questions.teacher.model, sections=len(sections), answered=len(inputs.lessons)
         )
     return Pinned(
-        tokens=await _tokens(store, spec.base_model, inputs.tokenizer),
+        tokens=await _tokens(store, spec, inputs.tokenizer),
         lessons=await read_lessons(store, inputs.lessons),
         teacher=teacher,
         secret=secret,
@@ -139,15 +139,17 @@ async def choose_tokenizer(store: ObjectStore, base_model: str) -> TokenizerChoi
     return TokenizerChoice.model_validate_json(kept)
 
 
-async def _tokens(store: ObjectStore, base_model: str, choice: TokenizerChoice) -> Tokens:
+async def _tokens(store: ObjectStore, spec: ProjectSpec, choice: TokenizerChoice) -> Tokens:
     if choice.sha256 is None:
-        return estimating(base_model, NOT_HERE)
+        return estimating(spec.base_model, NOT_HERE)
+    from tunewheel_basemodel.chat import with_variables
     from tunewheel_basemodel.tokenizer import open_tokenizer
 
     with tempfile.TemporaryDirectory(prefix="tunewheel-tokenizer-") as name:
         files = await store.fetch_directory(choice.files, f"tokenizers/{choice.sha256}", Path(name) / "files")
         tokenizer = await asyncio.to_thread(open_tokenizer, files)
-    return ModelTokens(TokenizerUse(base_model=base_model, sha256=choice.sha256), tokenizer)
+    use = TokenizerUse(base_model=spec.base_model, sha256=choice.sha256)
+    return ModelTokens(use, with_variables(tokenizer, spec.task.chat_template_kwargs))
 
 
 class ReplayPin(Frozen):

@@ -6,7 +6,7 @@ The card holds the project's system prompt, but no users' prompts, answers or na
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tunewheel_contracts.formats.bundle import Bundle
@@ -204,17 +204,21 @@ def _bundle(facts: ModelFacts) -> str:
     bundle = bundle_of(facts)
     if bundle is None:
         return "The verdict holds no bundle: the model is served as the project's present spec says."
-    decoding = ", ".join(f"{name} {value}" for name, value in bundle.decoding.model_dump(mode="json").items())
     held = f"`{bundle.constraint_sha256[:12]}`" if bundle.constraint_sha256 else "none"
     rows = [
         ("bundle", f"`{bundle.sha256[:12]}`"),
-        ("decoding", decoding),
+        ("decoding", _listed(bundle.decoding.model_dump(mode="json"))),
         ("longest answer", f"{bundle.max_output_tokens} tokens"),
+        *([("chat template", _listed(bundle.chat_template_kwargs))] if bundle.chat_template_kwargs else []),
         ("constraint", held),
         ("precision", bundle.precision),
         ("quantisation", bundle.quantization or "none"),
     ]
     return _table(("", ""), rows) + "\n\nSystem prompt:\n\n" + _quoted(bundle.system_prompt)
+
+
+def _listed(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items())
 
 
 def bundle_of(facts: ModelFacts) -> Bundle | None:

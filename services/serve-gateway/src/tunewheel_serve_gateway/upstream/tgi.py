@@ -10,7 +10,7 @@ import contextlib
 import ssl
 import time
 import uuid
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from huggingface_hub.errors import HfHubHTTPError, InferenceTimeoutError, Overlo
 from jinja2 import TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tunewheel_contracts.errors import TunewheelError
-from tunewheel_runtime.telemetry import carried
+from tunewheel_runtime.request_ids import outgoing
 
 from tunewheel_serve_gateway.judged import EngineIdentity, identity_of_info
 from tunewheel_serve_gateway.upstream.openai import OpenAiUpstream
@@ -37,7 +37,7 @@ from tunewheel_serve_gateway.upstream.protocol import (
     unreachable,
 )
 
-Render = Callable[[list[dict[str, str]]], str]
+Render = Callable[[list[dict[str, str]], Mapping[str, Any]], str]
 CHATML = (
     "{% for message in messages %}"
     "<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n"
@@ -146,12 +146,15 @@ class TgiUpstream:
         parameters = parameters_of(body, adapter_id=model if is_adapter else None)
         # One client per request: a shared client keeps every streamed response open until it is closed.
         client = AsyncInferenceClient(
-            model=self._url, token=self._token, timeout=self._timeout, headers=carried()
+            model=self._url, token=self._token, timeout=self._timeout, headers=outgoing()
         )
         stamp = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": model}
         try:
             tokens = await client.text_generation(
-                self._render(body["messages"]), details=True, stream=True, **parameters
+                self._render(body["messages"], body.get("chat_template_kwargs") or {}),
+                details=True,
+                stream=True,
+                **parameters,
             )
             visible = StopFilter(stops_of(body))
             scored: list[Any] | None = [] if body.get("logprobs") else None
@@ -265,7 +268,7 @@ def _usage(details: Any) -> dict[str, int]:
     return {"prompt_tokens": prompt, "completion_tokens": answer, "total_tokens": prompt + answer}
 
 
-def load_template(path: Path | None) -> Callable[[list[dict[str, str]]], str]:
+def load_template(path: Path | None) -> Render:
     """Return the renderer of a model's chat template (Jinja, as transformers reads it); ChatML without one.
     Raises InvalidTemplate: the file is missing or no Jinja template."""
     try:
@@ -277,8 +280,8 @@ def load_template(path: Path | None) -> Callable[[list[dict[str, str]]], str]:
             f"TUNEWHEEL_ENGINE_CHAT_TEMPLATE {path}: {error}; name the base model's chat_template.jinja"
         ) from error
 
-    def render(messages: list[dict[str, str]]) -> str:
-        return template.render(messages=messages, add_generation_prompt=True)
+    def render(messages: list[dict[str, str]], variables: Mapping[str, Any]) -> str:
+        return template.render(messages=messages, add_generation_prompt=True, **variables)
 
     return render
 

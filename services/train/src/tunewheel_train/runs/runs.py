@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pydantic import ValidationError
 from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.events.data import DatasetVersioned
 from tunewheel_contracts.events.training import TrainCompleted, TrainFailed
 from tunewheel_contracts.fields import ArtifactRef
+from tunewheel_contracts.formats.bundle import ChatTemplateKwargs
 from tunewheel_contracts.formats.dataset import DatasetManifest
 from tunewheel_contracts.formats.plan import TrainPlan
 from tunewheel_contracts.formats.recipe import OPERATIONAL, TrainSpec
@@ -47,6 +48,7 @@ class Run:
     train: ArtifactRef
     base: BaseModelRef
     recipe: TrainSpec
+    chat_template_kwargs: ChatTemplateKwargs = field(default_factory=dict)
     preferences: ArtifactRef | None = None
     negatives: ArtifactRef | None = None
     base_facts: BaseModelFacts | None = None
@@ -120,6 +122,7 @@ def plan_run(
         train=manifest.train,
         base=base,
         recipe=recipe,
+        chat_template_kwargs=manifest.spec.task.chat_template_kwargs,
         preferences=manifest.preferences,
         negatives=manifest.negatives,
         base_facts=base_facts,
