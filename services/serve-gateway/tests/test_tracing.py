@@ -9,7 +9,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from tunewheel_runtime.identity.access import Access
 from tunewheel_runtime.identity.guard import guard
-from tunewheel_runtime.request_ids import HttpSpans
+from tunewheel_runtime.request_ids import HttpSpans, RequestIds
 from tunewheel_runtime.telemetry import make_telemetry
 from tunewheel_serve_gateway.api import make_api
 from tunewheel_serve_gateway.completions.kept import FRAME, kept_of
@@ -39,3 +39,17 @@ async def test_a_completion_is_in_the_trace_of_its_request(world: Any, traced: b
         return
     (span,) = spans.get_finished_spans()
     assert carried.split("-")[1:3] == [TRACE, format(span.context.span_id, "016x")]
+
+
+async def test_the_engine_gets_the_id_of_the_request_with_an_end_of_its_own(world: Any):
+    api = make_api(world.gateway)
+    guard(api.routes, Access(world.gateway._settings, warn=print))
+    async with served(RequestIds(api)) as url:
+        world.url = url
+        for _ in range(2):
+            async with await world.chat(headers={"x-request-id": "mine-1"}) as response:
+                assert response.headers["x-request-id"] == "mine-1"
+    first, second = world.engine.request_ids
+    assert first.startswith("mine-1-")
+    assert second.startswith("mine-1-")
+    assert first != second
