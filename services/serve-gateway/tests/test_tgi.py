@@ -316,7 +316,9 @@ async def test_plain_tgi_loads_nothing_but_tells_what_it_has(upstream: TgiUpstre
 def test_a_models_own_template_is_used(tmp_path: Path):
     file = tmp_path / "chat_template.jinja"
     file.write_text("{% for m in messages %}[{{ m['role'] }}]{{ m['content'] }}{% endfor %}>")
-    assert load_template(file)([{"role": "user", "content": "{{ 7 * 7 }}"}]) == "[user]{{ 7 * 7 }}>"
+    assert load_template(file)([{"role": "user", "content": "{{ 7 * 7 }}"}], {}) == "[user]{{ 7 * 7 }}>"
+    file.write_text("{{ enable_thinking }}")
+    assert load_template(file)([], {"enable_thinking": False}) == "False"
 
 
 def test_a_template_that_cannot_be_used_names_the_setting(tmp_path: Path):
