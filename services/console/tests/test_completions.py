@@ -23,6 +23,9 @@ TASK = TaskSpec(
     system_prompt="Answer.", label_field="category",
     output_schema={"type": "object", "properties": {"category": {"type": "string"}}},
 )  # fmt: skip
+PLAIN = TaskSpec.model_validate(
+    {"system_prompt": "Answer.", "output_rules": ({"rule": "allowed_values", "values": ("a", "b")},)}
+)
 Add = Callable[..., None]
 
 
@@ -116,6 +119,15 @@ def test_a_label_of_any_spelling_is_found(completions: Completions, add: Add, la
     add(2, answer=json.dumps({"category": label}, ensure_ascii=False))
     add(3, answer=json.dumps({"category": "other"}))
     assert found(completions, label=label) == ["c-0002", "c-0001"]
+    rows, _ = completions.find("desk", Wanted(label=label), PLAIN, limit=9, after=None)
+    assert rows == [], "the whole answer is the label of another task"
+    add(4, answer=f" {label}\n")
+    add(5, answer=label, project="shop")
+    rows, _ = completions.find("desk", Wanted(label=label), PLAIN, limit=9, after=None)
+    assert [row.completion_id for row in rows] == ["c-0004"]
+    free = TaskSpec(system_prompt="Answer.")
+    assert completions.find("desk", Wanted(label=label), free, limit=9, after=None) == ([], 0)
+    assert completions.find("desk", Wanted(label=label), None, limit=9, after=None) == ([], 0)
 
 
 def test_a_page_begins_where_the_one_before_it_ended(completions: Completions, add: Add):
@@ -216,6 +228,58 @@ def test_a_file_outlives_its_process_and_has_one_owner(completions: Completions,
     other.open()
     assert found(other) == ["c-0001"]
     other.close()
+
+
+@pytest.mark.parametrize("table", ["words_data", "completions", "labels"])
+async def test_a_file_with_damage_that_a_search_meets_is_made_anew(
+    completions: Completions, add: Add, tmp_path: Path, table: str
+):
+    for n in range(300):
+        add(n, f"Question {n} about zebras", '{"category": "bell"}')
+    (root,) = completions._connected.execute(  # pyright: ignore[reportPrivateUsage]
+        "SELECT rootpage FROM sqlite_master WHERE name = ?", (table,)
+    ).fetchone()
+    (size,) = completions._connected.execute("PRAGMA page_size").fetchone()  # pyright: ignore[reportPrivateUsage]
+    completions.close()
+    (file,) = (tmp_path / "completions").glob("*.sqlite")
+    with file.open("r+b") as target:
+        target.seek((root - 1) * size)
+        target.write(bytes(255 - one for one in file.read_bytes()[(root - 1) * size : root * size]))
+    completions.open()
+    copy = CompletionCopy(Settings(), completions)
+    with pytest.raises(sqlite3.DatabaseError):
+        found(completions, words="zebras", label="bell")
+    with pytest.raises(sqlite3.DatabaseError):
+        add(301)
+    completions.close()
+    copy._open()  # pyright: ignore[reportPrivateUsage]
+    assert (found(completions), completions.reached()) == ([], {})
+    add(301, "More zebras")
+    assert found(completions, words="zebras") == ["c-0301"]
+
+
+def test_a_search_that_takes_too_long_ends_and_is_no_damage(
+    completions: Completions, add: Add, monkeypatch: pytest.MonkeyPatch
+):
+    for n in range(100):
+        add(n)
+    for name, value in (("SEARCH_SECONDS", -1.0), ("STEPS", 10)):
+        monkeypatch.setattr(f"tunewheel_console.completions.{name}", value)
+    with pytest.raises(sqlite3.OperationalError) as ended:
+        found(completions, words="ring")
+    assert ended.value.sqlite_errorcode == sqlite3.SQLITE_INTERRUPT
+    monkeypatch.setattr("tunewheel_console.completions.SEARCH_SECONDS", 60.0)
+    assert len(found(completions, words="ring")) == 100
+
+
+def test_files_of_an_earlier_format_are_deleted(completions: Completions, add: Add, tmp_path: Path):
+    add(1)
+    completions.close()
+    for name in ("completions-1.sqlite", "completions-1.sqlite-wal"):
+        (tmp_path / "completions" / name).write_bytes(b"zyxwvut")
+    completions.open()
+    assert found(completions) == ["c-0001"]
+    assert b"zyxwvut" not in b"".join(one.read_bytes() for one in (tmp_path / "completions").iterdir())
 
 
 def test_a_damaged_file_can_be_replaced_by_an_empty_one(completions: Completions, add: Add, tmp_path: Path):

@@ -122,9 +122,9 @@ class CompletionCopy:
         try:
             self._completions.open()
             self._completions.erase(self._erasures.all())
-        except sqlite3.OperationalError:
-            raise
-        except sqlite3.DatabaseError as error:
+        except sqlite3.Error as error:
+            if not self._completions.is_damaged:
+                raise
             log.error("completions_damaged", error=str(error), consequence="they are read from the log anew")
             self._completions.remove()
 

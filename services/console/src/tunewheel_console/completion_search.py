@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from hashlib import blake2b
 from typing import Any
 
 from tunewheel_contracts.formats.spec import TaskSpec
 
-LabelOf = Callable[[str | None], str | None]
-"""Returns the label of an answer; None: it has none."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _FORMS = {"valid": "c.valid", "invalid": "NOT c.valid", "unknown": "c.valid IS NULL"}
 
@@ -35,11 +35,11 @@ class Wanted:
     @property
     def is_dear(self) -> bool:
         """Whether texts are looked at."""
-        return bool(self.words or self.label or self.form)
+        return bool(self.words or self.form)
 
 
-def conditions(project: str, wanted: Wanted) -> tuple[str, list[str], tuple[Any, ...]]:
-    """Return the tables, the conditions and their values, for a connection that knows ``label_of``."""
+def conditions(project: str, wanted: Wanted, task: TaskSpec | None) -> tuple[str, list[str], tuple[Any, ...]]:
+    """Return the tables, the conditions and their values. ``task`` says what the label of an answer is."""
     terms, values = ["c.project = ?"], list[Any]([project])
     for term, value in (
         ("c.role = ?", wanted.role),
@@ -61,13 +61,13 @@ def conditions(project: str, wanted: Wanted) -> tuple[str, list[str], tuple[Any,
                 "NOT c.valid AND EXISTS (SELECT 1 FROM json_each(c.body, '$.violations') WHERE value = ?)"
             )
             values.append(broken)
+    if wanted.label is not None:
+        from tunewheel_outputs.labels import has_labels
+
+        found = "c.n IN (SELECT n FROM labels WHERE mark = ?)"
+        terms.append(found if task is not None and has_labels(task) else "? = 'no answer has a label'")
+        values.append(_mark(project, task and task.label_field, wanted.label))
     words = _phrases(wanted.words)
-    if (label := wanted.label) is not None:
-        terms.append("label_of(json_extract(c.body, '$.output')) = ?")
-        values.append(label)
-        # Its words are looked up first, so that few answers are parsed.
-        is_spelt = label.isascii() and label.isprintable() and "\\" not in label  # not escaped in JSON
-        words += [f"answer : {one}" for one in _phrases(f'"{label}"')] if is_spelt else []
     if not words:
         return "completions AS c", terms, tuple(values)
     terms.insert(0, "words MATCH ?")
@@ -81,11 +81,25 @@ def _phrases(text: str) -> list[str]:
     return [f'"{part}"*' for pair in parts if re.search(r"[^\W_]", part := pair[0] or pair[1])]
 
 
-def labels_by(task: TaskSpec | None) -> LabelOf:
-    """Return what finds the label of an answer. ``task`` None: no answer has one."""
-    from tunewheel_outputs.labels import label_of
+def label_marks(project: str, answer: str) -> Iterable[int]:
+    """Return a mark of each label that ``answer`` may have: of each field if it is a JSON object, and of the
+    whole text. Which of them is the label is the task's to say, and a task may change."""
+    from tunewheel_outputs.labels import label_in
+    from tunewheel_outputs.parsing import Unparsed, parse
 
-    return lambda answer: label_of(answer, task) if answer and task is not None else None
+    found = {_mark(project, None, text)} if (text := answer.strip()) else set[int]()
+    try:
+        value = parse(answer)
+    except Unparsed:
+        return found
+    fields = ((name, label_in(value, name)) for name in value) if isinstance(value, dict) else ()
+    return found | {_mark(project, name, label) for name, label in fields if label is not None}
+
+
+def _mark(project: str, field: str | None, label: str) -> int:
+    """Return 64 bits of a hash. No text of an answer is in it."""
+    told = json.dumps([project, field, label]).encode()
+    return int.from_bytes(blake2b(told, digest_size=8).digest(), signed=True)
 
 
 def microseconds(at: datetime) -> int:

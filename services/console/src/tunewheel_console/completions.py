@@ -12,6 +12,7 @@ import contextlib
 import fcntl
 import os
 import sqlite3
+import time
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -24,11 +25,16 @@ from tunewheel_contracts.events.production import InferenceCompleted
 from tunewheel_contracts.formats.spec import TaskSpec
 from tunewheel_runtime.deadletter import Position
 
-from tunewheel_console.completion_search import LabelOf, Wanted, conditions, labels_by, microseconds
+from tunewheel_console.completion_search import Wanted, conditions, label_marks, microseconds
 
-FILE = "completions-1.sqlite"
+FILE = "completions-2.sqlite"
 """The number is that of the format."""
 BUSY_SECONDS = 10.0
+SEARCH_SECONDS = 5.0
+"""The longest search."""
+STEPS = 10_000
+"""How many steps of SQLite's machine pass between two looks at the clock."""
+DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 Place = tuple[datetime, str]
 _QUESTION = """(SELECT group_concat(json_extract(value, '$.content'), char(10))
   FROM json_each({0}, '$.messages') WHERE json_extract(value, '$.role') <> 'system')"""
@@ -41,6 +47,8 @@ CREATE TABLE IF NOT EXISTS completions (
 CREATE INDEX IF NOT EXISTS by_time ON completions (project, at, id);
 CREATE INDEX IF NOT EXISTS by_customer ON completions (project, customer) WHERE customer IS NOT NULL;
 CREATE INDEX IF NOT EXISTS by_original ON completions (project, shadow_of) WHERE shadow_of IS NOT NULL;
+CREATE TABLE IF NOT EXISTS labels (mark INTEGER, n INTEGER, PRIMARY KEY (mark, n)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS labels_of ON labels (n);
 CREATE TABLE IF NOT EXISTS reached (
   partition INTEGER PRIMARY KEY, position INTEGER NOT NULL, event TEXT NOT NULL);
 CREATE VIEW IF NOT EXISTS texts AS
@@ -50,6 +58,7 @@ CREATE VIRTUAL TABLE IF NOT EXISTS words USING fts5(question, answer, content='t
 CREATE TRIGGER IF NOT EXISTS told AFTER INSERT ON completions BEGIN
   INSERT INTO words(rowid, question, answer) VALUES (new.n, {_WORDS.format("new.body")}); END;
 CREATE TRIGGER IF NOT EXISTS untold BEFORE DELETE ON completions BEGIN
+  DELETE FROM labels WHERE n = old.n;
   INSERT INTO words(words, rowid, question, answer)
   VALUES ('delete', old.n, {_WORDS.format("old.body")}); END;
 """
@@ -73,6 +82,8 @@ class Completions:
         self._db: sqlite3.Connection | None = None
         self._is_cut = False
         """Whether nothing deleted is in the write-ahead log any more."""
+        self.is_damaged = False
+        """Whether a search or a change found the file damaged. It must be removed then."""
 
     @property
     def is_open(self) -> bool:
@@ -88,8 +99,10 @@ class Completions:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
             self._hold()
-            self._db = self._opened()
-            self._cut()
+            self._unlink(but=FILE)
+            with self._noticing():
+                self._db = self._opened()
+                self._cut()
         except BaseException:
             self.close()
             raise
@@ -122,12 +135,13 @@ class Completions:
             self._db.close()
             self._db = None
         self._unlink()
+        self.is_damaged = False
         self.close()
         self.open()
 
     def discard(self) -> None:
         """Delete the file, if there is one that no other process has open."""
-        if not self._path.exists():
+        if not self._folder.exists():
             return
         with contextlib.suppress(BlockingIOError):
             self._hold()
@@ -139,9 +153,11 @@ class Completions:
             self._lock = os.open(self._folder / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
-    def _unlink(self) -> None:
-        for suffix in ("", "-wal", "-shm"):
-            self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
+    def _unlink(self, but: str | None = None) -> None:
+        """Delete the files, of earlier formats too; ``but`` that of this name stays."""
+        for path in self._folder.glob("completions-*"):
+            if but is None or not path.name.startswith(but):
+                path.unlink(missing_ok=True)
 
     def reached(self) -> dict[int, tuple[int, str]]:
         """Return by partition the offset after the last completion that was read, and the id of its
@@ -152,12 +168,18 @@ class Completions:
         """Add completions, and note how far the log was read, as one step. One that is there stays as it is.
         Raises sqlite3.Error."""
         with self._changing() as db:
-            db.executemany(
-                "INSERT OR IGNORE INTO completions(project, id, at, role, model, client, customer, "
-                "shadow_of, latency, valid, partition, position, body) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                map(_row, found),
-            )
+            for one in found:
+                added = db.execute(
+                    "INSERT OR IGNORE INTO completions(project, id, at, role, model, client, customer, "
+                    "shadow_of, latency, valid, partition, position, body) "
+                    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    _row(one),
+                )
+                if added.rowcount:
+                    marks = [
+                        (mark, added.lastrowid) for mark in label_marks(one.data.project, one.data.output)
+                    ]
+                    db.executemany("INSERT INTO labels VALUES (?, ?)", marks)
             db.executemany(
                 "INSERT OR REPLACE INTO reached VALUES (?, ?, ?)", [(n, *at) for n, at in reached.items()]
             )
@@ -217,8 +239,9 @@ class Completions:
         self, project: str, wanted: Wanted, task: TaskSpec | None, *, limit: int, after: Place | None
     ) -> tuple[list[InferenceCompleted], int]:
         """Return up to ``limit`` completions, newest first, that come after ``after``, and the number of all.
-        ``task`` says what the label of an answer is; None: no answer has a label. Raises sqlite3.Error."""
-        tables, terms, values = conditions(project, wanted)
+        ``task`` says what the label of an answer is; None: no answer has a label. Raises sqlite3.Error, also
+        after ``SEARCH_SECONDS``."""
+        tables, terms, values = conditions(project, wanted, task)
         where, place = " AND ".join(terms), "1"
         cursor: tuple[Any, ...] = ()
         if after is not None:
@@ -226,7 +249,7 @@ class Completions:
         # What is dear to decide is decided once for the number and the page. The page sorts no texts.
         kind = "MATERIALIZED" if wanted.is_dear else "NOT MATERIALIZED"
         page = f"SELECT n FROM found AS c WHERE {place} ORDER BY at DESC, id DESC LIMIT ?"
-        with self._reading(labels_by(task)) as db:
+        with self._reading() as db:
             total, numbers = db.execute(
                 f"WITH found AS {kind} (SELECT c.n, c.at, c.id FROM {tables} WHERE {where}) "
                 f"SELECT (SELECT count(*) FROM found), (SELECT json_group_array(n) FROM ({page}))",
@@ -277,24 +300,39 @@ class Completions:
         return self._db
 
     @contextlib.contextmanager
-    def _changing(self) -> Generator[sqlite3.Connection]:
-        db = self._connected
-        db.execute("BEGIN IMMEDIATE")
+    def _noticing(self) -> Generator[None]:
+        """Note damage that SQLite finds within."""
         try:
-            yield db
-            db.execute("COMMIT")
-        except BaseException:
-            with contextlib.suppress(sqlite3.Error):
-                db.execute("ROLLBACK")
+            yield
+        except sqlite3.DatabaseError as error:
+            code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the rest says where
+            self.is_damaged |= code in DAMAGED
             raise
 
     @contextlib.contextmanager
-    def _reading(self, label: LabelOf | None = None) -> Generator[sqlite3.Connection]:
+    def _changing(self) -> Generator[sqlite3.Connection]:
+        db = self._connected
+        if self.is_damaged:
+            raise sqlite3.DatabaseError("the file is damaged")
+        with self._noticing():
+            db.execute("BEGIN IMMEDIATE")
+            try:
+                yield db
+                db.execute("COMMIT")
+            except BaseException:
+                with contextlib.suppress(sqlite3.Error):
+                    db.execute("ROLLBACK")
+                raise
+
+    @contextlib.contextmanager
+    def _reading(self) -> Generator[sqlite3.Connection]:
         _ = self._connected
-        address = f"file:{quote(str(self._path))}?mode=ro"
-        with contextlib.closing(sqlite3.connect(address, uri=True, timeout=BUSY_SECONDS)) as db:
-            if label is not None:
-                db.create_function("label_of", 1, label)
+        address, until = f"file:{quote(str(self._path))}?mode=ro", time.monotonic() + SEARCH_SECONDS
+        with (
+            self._noticing(),
+            contextlib.closing(sqlite3.connect(address, uri=True, timeout=BUSY_SECONDS)) as db,
+        ):
+            db.set_progress_handler(lambda: time.monotonic() > until, STEPS)
             yield db
 
 

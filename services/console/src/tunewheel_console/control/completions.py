@@ -18,8 +18,8 @@ from tunewheel_runtime.identity.roles import Role
 from tunewheel_runtime.refusals import Refused
 
 from tunewheel_console.actions import Actions
-from tunewheel_console.completion_search import Wanted, labels_by
-from tunewheel_console.completions import Completions
+from tunewheel_console.completion_search import Wanted
+from tunewheel_console.completions import SEARCH_SECONDS, Completions
 from tunewheel_console.control.orders import declared
 from tunewheel_console.control.paging import Paged, cursor_of, text_of
 from tunewheel_console.control.resolving import LATEST, MOST_NAMED, project_of, resolve
@@ -137,22 +137,26 @@ async def searched(work: Callable[P, T], *args: P.args, **options: P.kwargs) -> 
     """Return what ``work`` finds, beside the event loop.
 
     Raises:
-        Refused: 503, the file is not open, or cannot be read.
+        Refused: 503, the file is not open, or cannot be read in time.
     """
     try:
         return await asyncio.to_thread(work, *args, **options)
     except sqlite3.Error as error:
         reason = f"the completions cannot be searched at the moment: {error}; see /health/ready"
+        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT:
+            reason = f"the search takes more than {SEARCH_SECONDS:g} seconds; narrow it by since or words"
         raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, None, reason) from error
 
 
 def _told(view: Project, data: InferenceCompleted) -> dict[str, Any]:
     """Return the fields of ``CompletionSummary``."""
+    from tunewheel_outputs.labels import label_of
+
     fields = CompletionSummary.model_fields.keys() & InferenceCompleted.model_fields.keys()
     hidden = {"role": None, "model_id": None, "shadow_of": None} if is_blind(view) else {}
     questions = [message.content for message in data.messages if message.role == "user"]
     return data.model_dump(include=fields) | hidden | {
-        "label": labels_by(view.spec and view.spec.task)(data.output),
+        "label": label_of(data.output, view.spec.task) if view.spec and data.output else None,
         "question": questions[-1][:SHOWN] if questions else "",
         "answer": data.output[:SHOWN],
     }  # fmt: skip
