@@ -83,11 +83,6 @@ class Console:
             session = session_of(request.scope)
             return HTMLResponse(f"{caller_of(request).name} {session.csrf if session else ''}")
 
-        @web.post("/form")
-        @needs(Role.VIEWER)
-        async def form(request: Request) -> HTMLResponse:
-            return HTMLResponse(await request.body())
-
         guard(web.routes, self.access)
         web.add_middleware(Authentication, access=self.access, sessions=self.sessions, links=self.links)
         return web
@@ -286,18 +281,6 @@ async def test_a_changed_role_counts_within_a_session(console: Console, browser:
     console.write_keys()
     answer = await browser.get("/")
     assert (answer.status_code, "ann may read no project" in answer.text) == (403, True)
-
-
-async def test_a_form_without_a_script_repeats_the_csrf_token_in_a_field(browser: httpx.AsyncClient) -> None:
-    csrf = await login(browser)
-    answer = await browser.post("/form", data={"csrf": csrf, "prompt": "How long? é" * 900})
-    assert answer.status_code == 200
-    assert answer.text.startswith(f"csrf={csrf}&prompt=How+long"), "the page reads the body too"
-    for told in ({}, {"csrf": ""}, {"csrf": csrf[:-1]}, {"csrf": csrf, "prompt": "x" * 131_072}):
-        refused = await browser.post("/form", data={"prompt": "x"} | told)
-        assert (refused.status_code, refused.json()["error"]["code"]) == (403, "csrf")
-    as_json = await browser.post("/form", json={"csrf": csrf})
-    assert as_json.status_code == 403, "a program's body is not searched for it"
 
 
 async def test_a_cookie_changes_nothing_without_the_csrf_token(

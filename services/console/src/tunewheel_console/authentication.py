@@ -11,7 +11,7 @@ from urllib.parse import parse_qs
 import structlog
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 from tunewheel_runtime.admission import SAFE_METHODS
 from tunewheel_runtime.identity.access import Access, Credential, bearer_secret
 from tunewheel_runtime.identity.guard import caller_of, set_caller
@@ -25,10 +25,6 @@ log = structlog.get_logger(__name__)
 
 FORM_BYTES = 32_768
 """The most bytes of a login form. A token takes some kilobytes."""
-
-
-PAGE_FORM_BYTES = 131_072
-"""The same for the form of a page: 8,000 characters of 12 bytes each, and more."""
 
 
 class Authentication:
@@ -52,11 +48,7 @@ class Authentication:
         connection = HTTPConnection(scope)
         bearer = bool(bearer_secret(connection.headers.get("authorization")))
         session = None if bearer else await self._enter(connection)
-        token = connection.headers.get("x-csrf-token", "")
-        if session is not None and not token and _is_form(connection):
-            body = await _body(Request(scope, receive), PAGE_FORM_BYTES)
-            token, receive = _fields(body.decode("utf-8", "replace")).get("csrf", ""), _again(body, receive)
-        answer = await self._answer(Request(scope, receive), session, token, bearer=bearer)
+        answer = await self._answer(Request(scope, receive), session, bearer=bearer)
         await (self._app if answer is None else answer)(scope, receive, send)
 
     async def _enter(self, connection: HTTPConnection) -> Session | None:
@@ -72,11 +64,8 @@ class Authentication:
         set_session(connection.scope, session)
         return session
 
-    async def _answer(
-        self, request: Request, session: Session | None, token: str, *, bearer: bool
-    ) -> Response | None:
-        """Return the answer to a request. None: the guard handles the request. ``token``: the CSRF token that
-        the request repeats."""
+    async def _answer(self, request: Request, session: Session | None, *, bearer: bool) -> Response | None:
+        """Return the answer to a request. None: the guard handles the request."""
         path = request.url.path
         if path == "/login" and request.method in ("GET", "POST"):
             return await self._login(request, session)
@@ -89,7 +78,7 @@ class Authentication:
             return _form(request, HTTPStatus.FORBIDDEN, _may_read_nothing(session.credential))
         if request.method in SAFE_METHODS:
             return None
-        return None if session.repeats(token) else _not_repeated()
+        return None if session.repeats(request.headers.get("x-csrf-token", "")) else _not_repeated()
 
     async def _login(self, request: Request, session: Session | None) -> Response:
         form = _fields(request.url.query)
@@ -175,35 +164,14 @@ def _not_repeated() -> Response:
     return JSONResponse({"error": body}, HTTPStatus.FORBIDDEN)
 
 
-def _is_form(connection: HTTPConnection) -> bool:
-    kind = connection.headers.get("content-type", "").partition(";")[0].strip().lower()
-    page = connection.url.path not in ("/login", "/logout")
-    return connection.scope["method"] == "POST" and page and kind == "application/x-www-form-urlencoded"
-
-
-def _again(body: bytes, receive: Receive) -> Receive:
-    """Return what gives a body that was read once more, and then what ``receive`` gives."""
-    waiting: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
-
-    async def receive_again() -> Message:
-        return waiting.pop() if waiting else await receive()
-
-    return receive_again
-
-
-async def _body(request: Request, most: int) -> bytes:
-    """Return the body; b"" if it is larger than ``most`` bytes."""
+async def _posted(request: Request) -> dict[str, str]:
+    """Return the fields of a form; no fields if the body is larger than ``FORM_BYTES``."""
     body = b""
     async for chunk in request.stream():
         body += chunk
-        if len(body) > most:
-            return b""
-    return body
-
-
-async def _posted(request: Request) -> dict[str, str]:
-    """Return the fields of a form; no fields if the body is larger than ``FORM_BYTES``."""
-    return _fields((await _body(request, FORM_BYTES)).decode("utf-8", "replace"))
+        if len(body) > FORM_BYTES:
+            return {}
+    return _fields(body.decode("utf-8", "replace"))
 
 
 def _fields(form: str) -> dict[str, str]:

@@ -120,7 +120,7 @@ def make_app(settings: Settings) -> Service:
     service.on_shutdown(documents.close)
     log = Log.of(settings, refresh, documents)
     web = make_web(state, actions, reviewing, labelling, service.access, settings, sources, log)
-    service.mount(web, any_content=["/login", "/logout", "/projects/"])
+    service.mount(web, any_content=["/login", "/logout"])
     return service
 
 

@@ -170,7 +170,7 @@ def look(web: FastAPI) -> Callable[..., Any]:
     async def look(
         path: str, roles: frozenset[Role] = ALL, projects: set[str] | None = None, *,
         name: str | None = "ann", method: str = "GET", headers: dict[str, str] | None = None,
-        data: Any = None,
+        json: Any = None,
     ) -> httpx.Response:  # fmt: skip
         grant = Grant(roles, None if projects is None else frozenset(projects))
 
@@ -181,6 +181,6 @@ def look(web: FastAPI) -> Callable[..., Any]:
         async with httpx.AsyncClient(
             transport=httpx.ASGITransport(called), base_url="http://console"
         ) as client:
-            return await client.request(method, path, headers=headers, data=data)
+            return await client.request(method, path, headers=headers, json=json)
 
     return look

@@ -544,14 +544,19 @@ async def test_the_playground_shows_answers_side_by_side_and_marks_what_differs(
     look: Any, state: Any, desk: Any, asked_of_gateway: Any
 ):
     state.apply(desk.desired())
-    path, order = "/projects/desk/playground", {"prompt": "How\r\nlong?", "models": ["base", "champion"]}
-    page = await look(path, method="POST", headers=KEY, data=order)
+    path, order = (
+        "/projects/desk/playground",
+        {"prompt": "How\nlong?", "max_tokens": "", "models": ["base", "champion"]},
+    )
+    page = await look(path, method="POST", headers=KEY, json=order)
     assert page.status_code == 200, page.text
     assert [one["messages"][0]["content"] for one in asked_of_gateway] == ["How\nlong?"] * 2
     assert "It takes five &lt;i&gt;days&lt;/i&gt;." in page.text
     assert "<mark>six</mark>" in page.text
     assert "How\nlong?</textarea>" in page.text
-    refused = await look(path, method="POST", headers=KEY, data=order | {"max_tokens": "many"})
+    refused = await look(path, method="POST", headers=KEY, json=order | {"max_tokens": "many"})
     assert (refused.status_code, "max_tokens" in refused.text) == (422, True)
+    blank = await look(path, method="POST", headers=KEY, json={"prompt": ""})
+    assert (blank.status_code, "prompt" in blank.text) == (422, True)
     viewer = await look(path, frozenset({Role.VIEWER}), {"desk"})
     assert ("<textarea" in viewer.text, "lack the role application" in viewer.text) == (False, True)

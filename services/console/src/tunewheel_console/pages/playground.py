@@ -1,11 +1,10 @@
-"""Answers the form of the playground. It is a plain form, so that it needs no script."""
+"""Draws the page of the playground with answers to a prompt, which no address should hold."""
 
 from __future__ import annotations
 
 from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import parse_qs
 
 from fastapi import FastAPI
 from fastapi.responses import HTMLResponse
@@ -20,14 +19,14 @@ PLAYGROUND = "/projects/{project}/playground"
 
 
 def add_playground_form(api: FastAPI, headers: dict[str, str]) -> None:
-    """Add the route. ``headers``: of every page."""
+    """Add the route, which takes the API's request for answers. Fields that nobody filled in are left out.
+    ``headers``: of every page."""
 
     @api.post(PLAYGROUND, include_in_schema=False, response_class=HTMLResponse)
     @needs(Role.APPLICATION)
-    async def answer(request: Request) -> HTMLResponse:
+    async def answer(request: Request, body: dict[str, Any]) -> HTMLResponse:
         path, found, lacks = f"/v1{PLAYGROUND}".format(**request.path_params), dict[str, Any](), {}
-        body = _order(await request.body())
-        status = HTTPStatus.OK
+        body, status = {name: value for name, value in body.items() if value != ""}, HTTPStatus.OK
         try:
             found["told"] = await ask(api, request, path, body=body)
         except NotAnswered as error:
@@ -38,14 +37,3 @@ def add_playground_form(api: FastAPI, headers: dict[str, str]) -> None:
                 found[name] = await ask(api, request, asked)
         page = draw("playground", request, live=False, lacks=lacks, asked=body, **found)
         return HTMLResponse(page, status, headers)
-
-
-def _order(form: bytes) -> dict[str, Any]:
-    """Return the body of the API's request for a form. Fields that nobody filled in are left out."""
-    fields = parse_qs(form.decode("utf-8", "replace"))
-    names = ("prompt", "candidate", "passages")
-    told: dict[str, Any] = {name: fields[name][-1] for name in names if name in fields}
-    told |= {"models": fields["models"]} if "models" in fields else {}
-    if (most := fields.get("max_tokens", [""])[-1]).strip():
-        told["max_tokens"] = most
-    return told | {"prompt": told.get("prompt", "").replace("\r\n", "\n")}
