@@ -20,7 +20,7 @@ from tunewheel_console.state import ConsoleState
 from tunewheel_console.traffic import Traffic
 from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope, new_event
-from tunewheel_contracts.events.data import RecordIngested, RecordKind
+from tunewheel_contracts.events.data import BuildReason, DatasetRequested, RecordIngested, RecordKind
 from tunewheel_contracts.events.evaluation import ReviewRequested, ReviewSubmitted
 from tunewheel_contracts.events.retrieval import IndexVersioned
 from tunewheel_contracts.events.training import TrainAction, TrainControl
@@ -51,9 +51,12 @@ async def test_what_people_do_is_on_the_log(kafka: str, tmp_path: Path, project:
     actions, ann = Actions(service), Principal(name="ann")
     async with Bus(kafka) as bus, running(service):
         await actions.review(asked, reviewer="Ann", principal=ann, verdict="rejected", comment="too curt")
-        await actions.build(project, principal=ann)
-        await actions.build(project, principal=None)
-        await actions.control(project, "run-1", TrainAction.CANCEL, principal=ann)
+        for who in (ann, None):
+            await actions.give(
+                DatasetRequested, project=project, reason=BuildReason.COMMAND, principal=who, request=None
+            )
+        cancel = {"run_id": "run-1", "action": TrainAction.CANCEL, "principal": ann, "request": None}
+        await actions.give(TrainControl, project=project, **cancel)
         (review,) = await bus.collect(topics.REVIEW_SUBMITTED, 1, where=lambda e: e.project == project)
         builds = await bus.collect(topics.DATASET_REQUESTED, 2, where=lambda e: e.project == project)
         (control,) = await bus.collect(topics.TRAIN_CONTROL, 1, where=lambda e: e.project == project)

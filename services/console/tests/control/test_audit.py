@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 from tunewheel_console.actions import Actions
 from tunewheel_console.control.audit import entry_of
-from tunewheel_contracts.events.training import TrainAction
+from tunewheel_contracts.events.data import BuildReason, DatasetRequested
+from tunewheel_contracts.events.training import TrainAction, TrainControl
 from tunewheel_contracts.principal import Principal
 from tunewheel_runtime.identity.roles import Role
 from tunewheel_testing.command_keys import CommandKeys
@@ -108,8 +109,9 @@ async def test_a_command_that_this_console_took_names_its_key_at_once(state: Any
     """Not only once the log is read again."""
     keys, log = CommandKeys(tmp_path), MemoryLog()
     actions = Actions(log, applied=state.apply, sign=keys.of("console").sign)  # type: ignore[arg-type]
-    built = await actions.build("desk", principal=Principal(name="ann"))
-    paused = await actions.control("desk", "run-1", TrainAction.PAUSE, principal=Principal(name="ann"))
+    ann = {"project": "desk", "principal": Principal(name="ann"), "request": None}
+    built = await actions.give(DatasetRequested, reason=BuildReason.COMMAND, **ann)
+    paused = await actions.give(TrainControl, run_id="run-1", action=TrainAction.PAUSE, **ann)
     kid = json.loads(keys.private["console"])["kid"]
     assert [state.projects["desk"].commands.by_id[event.id].signed_by for event in (built, paused)] == [
         kid,

@@ -11,7 +11,9 @@ from typing import Annotated, Any, ParamSpec, TypeVar
 from fastapi import FastAPI, Query, Request
 from tunewheel_contracts.api.completions import CompletionDetail, CompletionSummary, LabelOrder, LabelsOrdered
 from tunewheel_contracts.api.paging import Page
+from tunewheel_contracts.events.monitoring import CompletionsChosen
 from tunewheel_contracts.events.production import InferenceCompleted
+from tunewheel_contracts.formats.label_prompts import request_for
 from tunewheel_contracts.formats.serving import RouteRole
 from tunewheel_runtime.identity.guard import caller_of, needs
 from tunewheel_runtime.identity.roles import Role
@@ -124,7 +126,14 @@ def add_choosing(web: FastAPI, state: ConsoleState, actions: Actions, completion
         if unknown := next((name for name in order.completions if name not in places), None):
             reason = f"{project} has no completion {unknown!r}; see GET /v1/projects/{project}/completions"
             raise Refused(HTTPStatus.NOT_FOUND, "completions", reason)
-        event = await actions.choose(project, places, principal=caller_of(request).principal)
+        event = await actions.give(
+            CompletionsChosen, project=project, request_id=request_for(places),
+            completions=[
+                {"completion_id": name, "partition": partition, "offset": offset}
+                for name, (partition, offset) in sorted(places.items())
+            ],
+            principal=caller_of(request).principal,
+        )  # fmt: skip
         return LabelsOrdered(project=project, command_id=event.id, request_id=event.data.request_id)
 
 

@@ -9,6 +9,7 @@ from typing import Annotated
 from fastapi import FastAPI, Query, Request
 from tunewheel_contracts.api.paging import Page
 from tunewheel_contracts.api.services import DeadLetter, Redelivered, RedeliveryOrder
+from tunewheel_contracts.events.data import RedeliveryRequested
 from tunewheel_runtime.identity.guard import caller_of, needs
 from tunewheel_runtime.identity.roles import Role
 from tunewheel_runtime.refusals import Refused
@@ -77,7 +78,11 @@ def add_dead_letters(web: FastAPI, state: ConsoleState, letters: Letters, action
         able = [one for one in meant if one.not_again is None][:MOST_AGAIN]
         for one in able:
             at, who = letters.place_of(one.letter_id), caller_of(request).principal
-            letters.ask_again(await actions.redeliver(one, at, principal=who))
+            asked = await actions.give(
+                RedeliveryRequested, project=one.project, letter_id=one.letter_id, topic=one.topic,
+                partition=at.partition, offset=at.offset, principal=who,
+            )  # fmt: skip
+            letters.ask_again(asked)
         return Redelivered(letters=tuple(one.letter_id for one in able), left=len(meant) - len(able))
 
 

@@ -41,9 +41,9 @@ def add_erasures(api: FastAPI, state: ConsoleState, actions: Actions) -> None:
         if before is not None and (before.data.customer, before.data.source_id) != subject:
             reason = f"{name!r} is the name of another erasure; choose another name"
             raise Refused(HTTPStatus.CONFLICT, "request", reason)
-        event = before or await actions.erase(
-            project, principal=caller_of(request).principal, requested_at=now, erasure_id=name,
-            **order.model_dump(exclude={"request"}),
+        event = before or await actions.give(
+            ErasureRequested, project=project, principal=caller_of(request).principal, requested_at=now,
+            erasure_id=name, **order.model_dump(exclude={"request"}),
         )  # fmt: skip
         return ErasureOrdered(project=project, command_id=event.id, erasure_id=name)
 

@@ -16,7 +16,10 @@ from tunewheel_contracts.api.commands import (
     Order,
     RunOrdered,
 )
-from tunewheel_contracts.events.training import TrainAction
+from tunewheel_contracts.events.data import BuildReason, DatasetRequested
+from tunewheel_contracts.events.evaluation import EvalRequested
+from tunewheel_contracts.events.lifecycle import ModelCommanded
+from tunewheel_contracts.events.training import TrainAction, TrainControl
 from tunewheel_runtime.identity.guard import caller_of, needs
 from tunewheel_runtime.identity.roles import Role
 from tunewheel_runtime.refusals import Refused
@@ -64,12 +67,10 @@ def add_orders(api: FastAPI, state: ConsoleState, actions: Actions, log: Log) ->
             raise Refused(HTTPStatus.CONFLICT, "release", reason)
         if order.wait and order.release is None:
             await log.settled(order.patience_seconds)
-        event = await actions.build(
-            project,
-            principal=caller_of(request).principal,
-            request=named(order, key),
-            release=order.release,
-        )
+        event = await actions.give(
+            DatasetRequested, project=project, reason=BuildReason.COMMAND, release=order.release,
+            principal=caller_of(request).principal, request=named(order, key),
+        )  # fmt: skip
         return Accepted(project=project, command_id=event.id)
 
     @api.post("/v1/projects/{project}/runs/{run_id}/evaluations", status_code=ACCEPTED)
@@ -91,8 +92,10 @@ def add_orders(api: FastAPI, state: ConsoleState, actions: Actions, log: Log) ->
         if dataset is not None:
             newest = sorted(view.datasets, key=lambda one: view.datasets[one].time, reverse=True)
             dataset = resolve(dataset, newest, field="dataset_id", project=project)
-        order = order.model_copy(update={"dataset_id": dataset, "request": named(order, key)})
-        event = await actions.evaluate(project, run.run_id, order, principal=caller_of(request).principal)
+        told = order.model_dump(exclude={"criteria"})
+        told |= {"criteria": order.criteria, "dataset_id": dataset, "request": named(order, key)}
+        who = caller_of(request).principal
+        event = await actions.give(EvalRequested, project=project, run_id=run.run_id, principal=who, **told)
         return EvaluationOrdered(project=project, command_id=event.id, run_id=run.run_id)
 
     @api.post("/v1/projects/{project}/runs/{run_id}/{action}", status_code=ACCEPTED)
@@ -111,9 +114,10 @@ def add_orders(api: FastAPI, state: ConsoleState, actions: Actions, log: Log) ->
         again = action is TrainAction.RESUME and run.state in ("failed", "cancelled")
         if run.ended and not again:
             raise Refused(HTTPStatus.CONFLICT, "action", f"{run.run_id} has ended ({run.ended})")
-        event = await actions.control(
-            project, run.run_id, action, principal=caller_of(request).principal, request=named(order, key)
-        )
+        event = await actions.give(
+            TrainControl, project=project, run_id=run.run_id, action=action,
+            principal=caller_of(request).principal, request=named(order, key),
+        )  # fmt: skip
         return RunOrdered(project=project, command_id=event.id, run_id=run.run_id, action=action.value)
 
     @api.post("/v1/projects/{project}/models/{model_id}/{action}", status_code=ACCEPTED)
@@ -135,9 +139,10 @@ def add_orders(api: FastAPI, state: ConsoleState, actions: Actions, log: Log) ->
         seen = order.generation
         if view.desired is not None and seen is None and action is not ModelAction.STOP:
             seen = view.desired.generation
-        event = await actions.command(
-            project, meant, action.value, reason=order.reason, force=order.force, generation=seen,
-            principal=caller_of(request).principal, request=named(order, key),
+        event = await actions.give(
+            ModelCommanded, project=project, model_id=meant, action=action.value, reason=order.reason,
+            force=order.force, generation=seen, principal=caller_of(request).principal,
+            request=named(order, key),
         )  # fmt: skip
         return ModelOrdered(project=project, command_id=event.id, model_id=meant, action=action.value)
 

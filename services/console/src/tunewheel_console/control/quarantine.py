@@ -119,9 +119,9 @@ def add_quarantine(api: FastAPI, state: ConsoleState, actions: Actions, store: O
             asked = tuple(dict.fromkeys(one.record_id for one in waiting))
         if not asked:
             raise Refused(HTTPStatus.NOT_FOUND, "reason", f"nothing waits in the quarantine of {project}")
-        events = await actions.judge(
-            project, asked, verdict=order.verdict, comment=order.comment,
-            principal=caller_of(request).principal, request=named(order, key),
+        events = await actions.give_each(
+            RecordJudged, ({"record_id": name} for name in asked), project=project, verdict=order.verdict,
+            comment=order.comment, principal=caller_of(request).principal, request=named(order, key),
         )  # fmt: skip
         ids = tuple(event.id for event in events)
         return RecordsJudged(project=project, command_id=ids[0], command_ids=ids, records=asked)

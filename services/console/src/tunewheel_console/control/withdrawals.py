@@ -7,6 +7,7 @@ from http import HTTPStatus
 
 from fastapi import FastAPI, Request
 from tunewheel_contracts.api.commands import DocumentsWithdrawn, WithdrawalOrder
+from tunewheel_contracts.events.upstream import DocumentWithdrawn
 from tunewheel_runtime.identity.guard import caller_of, needs
 from tunewheel_runtime.identity.roles import Role
 
@@ -29,9 +30,10 @@ def add_withdrawals(api: FastAPI, state: ConsoleState, actions: Actions, log: Lo
         declared(state, project)
         documents = tuple(dict.fromkeys(order.documents))
         known = await log.documents(project)
-        events = await actions.withdraw(
-            project, documents, reason=order.reason, principal=caller_of(request).principal
-        )
+        events = await actions.give_each(
+            DocumentWithdrawn, ({"document_id": name} for name in documents), project=project,
+            reason=order.reason, principal=caller_of(request).principal,
+        )  # fmt: skip
         ids = tuple(event.id for event in events)
         warnings = tuple(_unknown(name, known) for name in documents if name not in known)
         return DocumentsWithdrawn(project=project, command_id=ids[0], command_ids=ids, warnings=warnings)
