@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Collection, Generator, Iterable
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import mkdtemp
@@ -27,7 +27,7 @@ from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.monitoring import WindowJudged
 from tunewheel_contracts.events.production import InferenceCompleted
 from tunewheel_contracts.identity import content_sha256
-from tunewheel_runtime.deadletter import Position
+from tunewheel_runtime.deadletter import Position, Undecoded
 from tunewheel_runtime.identity.access import Access
 from tunewheel_runtime.identity.guard import guard
 from tunewheel_runtime.identity.roles import Role
@@ -56,7 +56,8 @@ class Console:
         self.answer: Callable[[Envelope[Any]], Iterable[Envelope[Any]]] = lambda _: ()
         """The events by which services answer a command."""
         self.feed = Feed(lambda: self._is_over)
-        self.letters = Letters()
+        self.letters = Letters(self._letters_at)
+        self._refused: dict[tuple[int, int], Undecoded] = {}
         self._is_over = False
         self.lags: list[GroupLag] = []
         """What the broker tells of consumer groups."""
@@ -81,6 +82,16 @@ class Console:
                 self.completions.add([Kept(event.data, Position(event.data.type, 0, 0))], {})
             self.state.apply(event)
             self.feed.add(event)
+
+    def refuse(self, letter: Undecoded) -> None:
+        """Read a dead letter."""
+        self._refused[letter.position.partition, letter.position.offset] = letter
+        self.letters.add(letter)
+
+    async def _letters_at(
+        self, _: str, places: Collection[tuple[int, int]]
+    ) -> dict[tuple[int, int], Undecoded]:
+        return {at: self._refused[at] for at in places}
 
     def _applied(self, event: Envelope[Any]) -> None:
         """Fold a command that is on the log, and what ``answer`` says that services make of it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import re
 from collections import deque
+from collections.abc import Mapping
 from urllib.parse import urljoin, urlsplit
 
 import httpx
@@ -18,11 +19,11 @@ MOST = 8
 HEADERS = {"authorization": f"Bearer {KEY}"}
 
 
-async def some_pages(url: str) -> dict[str, int]:
+async def some_pages(url: str, headers: Mapping[str, str] = HEADERS) -> dict[str, int]:
     """Return the status of pages of the console at ``url``, by path and query: of each address at most
     ``MOST``, those that a link leads to first."""
     seen, todo = dict[str, int](), deque[str](BEGINS)
-    async with httpx.AsyncClient(base_url=url, headers=HEADERS, timeout=60) as client:
+    async with httpx.AsyncClient(base_url=url, headers=headers, timeout=60) as client:
         while todo:
             path = todo.popleft()
             shape = shape_of(path)

@@ -187,6 +187,8 @@ async def _turn(made: Helpdesk, console: Console, n: int, **why: Any) -> str:
     for generation, (one, other) in enumerate(pairwise(stages), 4 * n):
         if one in ("shadow", "canary") and n > 1:
             made.judged(n, one, "passed", generation)
+        if other == "production" and n > 1:
+            _retired(made, n - 1, 4 * n + 4)
         told = {"from_stage": one, "to_stage": other, "cause": passed.id, "generation": generation}
         made.of_model("model.promoted", n, **told, reason=f"met its criteria in {one}")
     route = {"role": "production", "percent": 100, "model_id": model_id, "adapter": made.adapter(n)}
@@ -194,6 +196,11 @@ async def _turn(made: Helpdesk, console: Console, n: int, **why: Any) -> str:
     made.say("serving.desired", generation=9 * n, base=SMOLLM2, system_prompt=made.spec().task.system_prompt,
              desired=desired)  # fmt: skip
     return turn_id_of(asked.id)
+
+
+def _retired(made: Helpdesk, n: int, generation: int) -> None:
+    made.of_model("model.promoted", n, from_stage="production", to_stage="retired", cause="c",
+                  generation=generation, reason="another model took its place")  # fmt: skip
 
 
 def _held_out(found: list[dict[str, Any]], n: int) -> list[dict[str, Any]]:
@@ -374,12 +381,13 @@ def _ended(made: Helpdesk, turn: str, alarm: str, began: datetime) -> None:
 
 def _commands(made: Helpdesk) -> None:
     """Tell of what people ordered, of a run that was refused, and of an erasure."""
-    made.commanded(2, "rollback", by="ann")
-    made.of_model("model.rolledback", 2, restored=made.model_id(1), cause="c", reason="because of refunds",
-                  from_stage="production", generation=20)  # fmt: skip
-    made.commanded(2, "promote", request="two", by="ann")
-    made.of_model("model.promoted", 2, from_stage="rolled_back", to_stage="production", cause="c",
+    asked = made.commanded(2, "rollback", by="ann")
+    made.of_model("model.rolledback", 2, restored=made.model_id(1), cause=asked.id, generation=20,
+                  reason="because of refunds", from_stage="production")  # fmt: skip
+    asked = made.commanded(2, "promote", request="two", by="ann")
+    made.of_model("model.promoted", 2, from_stage="rolled_back", to_stage="production", cause=asked.id,
                   generation=21, reason="refunds were right")  # fmt: skip
+    _retired(made, 1, 22)
     refused = made.names(3)
     made.say("train.started", **refused, base=SMOLLM2, method="lora", total_steps=99, attempt=1)
     made.say(
@@ -451,7 +459,7 @@ def _letter(console: Console, made: Helpdesk) -> None:
     raw = {name: text.encode() for name, text in headers.items()}
     at = Position("ticket.published.dlq", 0, 0)
     told = json.dumps({"ticket_id": "LM-0611", "answer": {"priority": "soon"}}).encode()
-    console.letters.add(Undecoded(at, b"LM-0611", told, raw, int(made.now.timestamp() * 1000)))
+    console.refuse(Undecoded(at, b"LM-0611", told, raw, int(made.now.timestamp() * 1000)))
     console.state.count_dead_letters({"ticket.published": 1})
 
 
@@ -470,12 +478,7 @@ def _registry(made: Helpdesk) -> httpx.AsyncClient:
     """Return a registry that tells the same lineage of every name."""
     names, model_id = made.names(2), made.model_id(2)
     records = list(dict.fromkeys(_row(one)["record_ids"][0] for one in tickets("second_wave.jsonl")[:6]))
-    chain = (
-        ("record", records[0]),
-        ("dataset", names["dataset_id"]),
-        ("run", names["run_id"]),
-        ("model", model_id),
-    )
+    chain = (("dataset", names["dataset_id"]), ("run", names["run_id"]), ("model", model_id))
     kinds = [*(("record", name) for name in records), *chain]
     edges = [(name, names["dataset_id"]) for name in records]
     edges += [(one, other) for (_, one), (_, other) in pairwise(chain)]

@@ -31,6 +31,8 @@ NOUNS = (
 """The lists of a project, in the order in which a turn passes them."""
 _HASH = re.compile(r"((?:[\w.-]*-)?[0-9a-f]{8})[0-9a-f]{4,}")
 EVENTS = " ".join(sorted(topic.name for topic in TOPICS if topic not in NOT_SHOWN))
+MOST_CHARACTERS = 4_000
+"""How much a page with several rows shows of one text. The page of a row shows the whole."""
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -67,8 +69,10 @@ def draw(template: str, request: Request, *, live: bool, **found: Any) -> str:
         kept = {name: value for name, value in query.items() if name != "after"} | changes
         return "?" + urlencode({name: value for name, value in kept.items() if value not in (None, "")})
 
+    section = request.url.path.partition(f"/projects/{project}/")[2].partition("/")[0]
     return _templates().get_template(f"{template}.html").render(
-        root=root, project=project, address=address, link=link, again=again, page=template, nouns=NOUNS,
+        root=root, project=project, section=section, address=address, link=link, again=again,
+        page=template, nouns=NOUNS,
         caller=caller, may=lambda role, of=project: caller.may(Role(role), of),
         sees_all=lambda role: caller.projects_of(Role(role)) is None, roles=[role.value for role in Role],
         csrf=session.csrf if session else None, query=query, params=request.path_params,
@@ -85,7 +89,7 @@ def _templates() -> Environment:
     made.filters.update(
         when=when, lasting=lasting, figure=figure, percent=percent, words=words, pretty=pretty,
         short=short, named=named, curve=curve, fields=fields, legible=legible, graph=graph_of,
-        highlighted=highlighted,
+        highlighted=highlighted, cut=cut,
     )  # fmt: skip
     made.globals["marked"] = marked
     return made
@@ -166,6 +170,12 @@ def highlighted(text: str, places: Iterable[tuple[int, int]]) -> Markup:
         parts += [escape(text[at:begin]), Markup("<mark>{}</mark>").format(text[begin:end])]
         at = end
     return Markup().join([*parts, escape(text[at:])])
+
+
+def cut(text: str) -> str:
+    """Return the beginning of a text in a list of rows, which say how much is left out."""
+    more = len(text) - MOST_CHARACTERS
+    return f"{text[:MOST_CHARACTERS]} … ({more:,} more characters)" if more > 0 else text
 
 
 def pretty(value: Any) -> Markup:

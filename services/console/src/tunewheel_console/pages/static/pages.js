@@ -23,15 +23,29 @@ function drawChart(element) {
   const axis = { stroke: ink, grid: { stroke: line, width: 1 }, ticks: { stroke: line } };
   new uPlot({
     width: element.clientWidth, height: 250, scales: { x: { time: false } },
-    axes: [{ ...axis, label: element.dataset.x, labelSize: 18 }, axis],
-    series: [{ label: element.dataset.x }, ...curves.map((one, n) => ({
-      label: one.name, stroke: strokes[n % strokes.length], width: 2, spanGaps: true, points: { show: one.points.length < 40 },
+    axes: [
+      { ...axis, label: element.dataset.x, labelSize: 18, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 50000, 1e5, 1e6] },
+      { ...axis, size: 60, values: (_, splits) => splits.map((one) => one.toLocaleString("en", { maximumSignificantDigits: 3 })) },
+    ],
+    series: [{ label: element.dataset.x, value: (_, one) => one ?? "" }, ...curves.map((one, n) => ({
+      label: one.name, value: (_, at) => at ?? "", stroke: strokes[n % strokes.length], width: 2, spanGaps: true, points: { show: one.points.length < 40 },
     }))],
   }, [places, ...columns], element);
 }
 
+// On a narrow page each row of a table with many columns is a block of its own, with the columns' names in it.
+const MANY = 5;
+
+function nameCells(table) {
+  const names = [...table.querySelectorAll("thead th")].map((one) => one.innerText);
+  if (names.length < MANY || table.matches(".confusion")) return;
+  table.classList.add("many");
+  for (const cell of table.querySelectorAll("tbody td")) cell.dataset.name = names[cell.cellIndex];
+}
+
 function drawPictures() {
   document.querySelectorAll(".chart").forEach(drawChart);
+  document.querySelectorAll(".scroll table").forEach(nameCells);
 }
 
 // What the fields say; those whose name ends with [] are lists.
@@ -101,6 +115,10 @@ async function send(event) {
   headers["idempotency-key"] = form.key;
   try {
     const answer = await fetch(form.dataset.order, { method, headers, body: method === "DELETE" ? undefined : body });
+    if (answer.headers.get("content-type")?.startsWith("text/html")) {  // a page with answers
+      const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
+      return document.querySelector("main").replaceWith(fresh.querySelector("main"));
+    }
     const told = answer.status === 204 ? {} : await answer.json();
     said.textContent = !answer.ok ? told.error.message : told.key ? `copy it now, it is not shown again: ${told.key}` : "sent";
     form.body = null;
