@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
-from playwright.async_api import Page
+from playwright.async_api import Browser, Page
 from tunewheel_testing.browser import chromium_here, opened
 
 from ..integration.bus import PATIENCE_SECONDS, Bus
@@ -30,11 +30,16 @@ def console(kafka: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Co
 
 
 @pytest.fixture
-async def tab(chromium: str) -> AsyncIterator[Page]:
-    async with opened(chromium) as browser:
-        page = await browser.new_page()
-        page.set_default_timeout(1000 * PATIENCE_SECONDS)
-        yield page
+async def browser(chromium: str) -> AsyncIterator[Browser]:
+    async with opened(chromium) as found:
+        yield found
+
+
+@pytest.fixture
+async def tab(browser: Browser) -> Page:
+    page = await browser.new_page()
+    page.set_default_timeout(1000 * PATIENCE_SECONDS)
+    return page
 
 
 @pytest.fixture

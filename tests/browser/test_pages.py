@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from urllib.parse import urlsplit
+from collections.abc import Iterator
 
 import httpx
 import pytest
-from axe_playwright_python.async_playwright import Axe
-from playwright.async_api import Browser, Page
+from playwright.async_api import Browser
 from tunewheel_console.pages.addresses import ADDRESSES
-from tunewheel_testing.browser import Seen, becomes, opened, until
+from tunewheel_testing.browser import Seen, until
 from tunewheel_testing.console import Console
 from tunewheel_testing.crawl import HEADERS, one_of_each, some_pages
 from tunewheel_testing.helpdesk import tell
 
+from .wholeness import faults_of
+
 pytestmark = [pytest.mark.nightly("browsers")]
 
-NODES = 1_500
-GRAVE = ("serious", "critical")
 PROJECT = "/projects/helpdesk"
 
 
@@ -29,12 +27,6 @@ def helpdesk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Console]:
     asyncio.run(tell(made))
     with made.serving():
         yield made
-
-
-@pytest.fixture
-async def browser(chromium: str) -> AsyncIterator[Browser]:
-    async with opened(chromium) as found:
-        yield found
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
@@ -48,41 +40,15 @@ async def test_every_page_is_whole(helpdesk: Console, browser: Browser, width: i
     pages = one_of_each(await some_pages(helpdesk.url))
     faults = [f"no link leads to {one.path}" for one in ADDRESSES if one.path not in pages]
     for path in [*pages.values(), f"{PROJECT}/runs/nothing"]:
-        faults += [f"{path}: {fault}" for fault in await _faults(page, seen, helpdesk.url + path)]
+        faults += [f"{path}: {fault}" for fault in await faults_of(page, seen, helpdesk.url + path)]
     assert not faults, "\n".join(faults)
 
 
 async def test_the_login_page_is_whole(helpdesk: Console, browser: Browser):
     page = await browser.new_page(viewport={"width": 400, "height": 800})
-    faults = await _faults(page, Seen(page), f"{helpdesk.url}/projects", expected=401)
+    faults = await faults_of(page, Seen(page), f"{helpdesk.url}/projects", expected=401)
     assert not faults, "\n".join(faults)
     await until(page, "API key or token")
-
-
-async def _faults(page: Page, seen: Seen, url: str, expected: int = 200) -> list[str]:
-    """Return what is wrong with the page at ``url``."""
-    expected = 404 if url.endswith("/nothing") else expected
-    seen.forget()
-    answer = await page.goto(url)
-    await becomes(page, "document.readyState === 'complete'")
-    status = answer.status if answer else None
-    counted = await page.evaluate("document.querySelectorAll('*').length")
-    wide, room = await page.evaluate(
-        "[document.documentElement.scrollWidth, document.documentElement.clientWidth]"
-    )
-    told = await Axe().run(page)
-    origin = "{0.scheme}://{0.netloc}".format(urlsplit(url))
-    found = [f"status {status}"] if status != expected else []
-    found += [f"asked {other}" for other in seen.elsewhere(origin)]
-    found += [f"complains: {error}" for error in seen.errors if f"status of {expected}" not in error]
-    found += [f"{counted} nodes"] if counted > NODES else []
-    found += [f"{wide} pixels of {room}"] if wide > room else []
-    found += [
-        f"{one['id']}: {one['nodes'][0]['html'][:120]} {one['nodes'][0]['failureSummary']}"
-        for one in told.response["violations"]
-        if one["impact"] in GRAVE
-    ]
-    return found
 
 
 async def test_an_event_leaves_focus_scrolling_and_typed_text(helpdesk: Console, browser: Browser):
