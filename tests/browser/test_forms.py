@@ -91,6 +91,7 @@ async def test_a_person_is_erased_once_the_id_is_typed_twice(helpdesk: Console, 
     await form.locator("[name=customer]").fill("c-017")
     await form.locator("[data-repeats]").fill("c-071")
     await form.locator("[name=requested_by]").fill("m.okafor")
+    await form.locator("[name=reason]").fill("a letter of 2 March")
     await form.locator("button").click()
     await until(page, "what is typed to confirm is not the same")
     await form.locator("[data-repeats]").fill("c-017")

@@ -478,6 +478,31 @@ async def test_rows_are_searched_and_versions_chosen_in_forms(look: Any, desk: A
     assert (await look(f"{path}?other=none-such")).status_code == 404
 
 
+@pytest.mark.parametrize("length", [4_000, 4_001, 30_000])
+async def test_a_list_of_rows_shows_the_beginning_of_a_long_text_and_the_row_the_whole(
+    look: Any, desk: Any, state: Any, store: Any, length: int
+):
+    said = {"role": "user", "content": "é" * length}
+    row = ROW | {"messages": [said, *ROW["messages"][1:]]}
+    version = await put_dataset(store, desk.spec(), dataset_id="ds-2", train=[row], holdout=[ROW])
+    told = desk.versioned().data.model_dump() | {"dataset_id": "ds-2", "manifest": version[1]}
+    state.apply(desk.say("dataset.versioned", **told))
+    page = (await look("/projects/desk/datasets/ds-2/rows")).text
+    assert page.count("é") == 4_000
+    assert ("more characters" in page) is (length > 4_000)
+    assert (f"… ({length - 4_000:,} more characters)" in page) is (length > 4_000)
+    (name,) = re.findall(r'<article class="row" id="([^"]+)"', page)
+    assert (await look(f"/projects/desk/datasets/ds-2/rows/{name}")).text.count("é") == length
+
+
+@pytest.mark.parametrize("path", ["turns", "datasets/ds-1", "datasets/ds-1/rows", "runs/run-1"])
+async def test_a_page_says_of_which_noun_it_is(look: Any, path: str):
+    page = (await look(f"/projects/desk/{path}")).text
+    nouns = page.partition('class="project"')[2].partition("</nav>")[0]
+    (noun,) = re.findall(r'aria-current="(?:page|true)">(\w+)</a>', nouns)
+    assert noun == path.partition("/")[0]
+
+
 @pytest.mark.parametrize("limit", ["1000", "3", "none"])
 async def test_a_page_has_no_more_rows_than_a_browser_bears(look: Any, state: Any, desk: Any, limit: str):
     for number in range(60):
