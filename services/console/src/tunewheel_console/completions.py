@@ -31,9 +31,9 @@ FILE = "completions-2.sqlite"
 """The number is that of the format."""
 BUSY_SECONDS = 10.0
 SEARCH_SECONDS = 5.0
-"""The longest search."""
+"""The longest search, in seconds of the processor: beside other work the clock says little."""
 STEPS = 10_000
-"""How many steps of SQLite's machine pass between two looks at the clock."""
+"""How many steps of SQLite's machine pass between two looks at the time."""
 DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 Place = tuple[datetime, str]
 _QUESTION = """(SELECT group_concat(json_extract(value, '$.content'), char(10))
@@ -327,12 +327,12 @@ class Completions:
     @contextlib.contextmanager
     def _reading(self) -> Generator[sqlite3.Connection]:
         _ = self._connected
-        address, until = f"file:{quote(str(self._path))}?mode=ro", time.monotonic() + SEARCH_SECONDS
+        address, until = f"file:{quote(str(self._path))}?mode=ro", time.thread_time() + SEARCH_SECONDS
         with (
             self._noticing(),
             contextlib.closing(sqlite3.connect(address, uri=True, timeout=BUSY_SECONDS)) as db,
         ):
-            db.set_progress_handler(lambda: time.monotonic() > until, STEPS)
+            db.set_progress_handler(lambda: time.thread_time() > until, STEPS)
             yield db
 
 

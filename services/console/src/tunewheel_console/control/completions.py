@@ -153,7 +153,8 @@ async def searched(work: Callable[P, T], *args: P.args, **options: P.kwargs) -> 
     except sqlite3.Error as error:
         reason = f"the completions cannot be searched at the moment: {error}; see /health/ready"
         if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT:
-            reason = f"the search takes more than {SEARCH_SECONDS:g} seconds; narrow it by since or words"
+            limit = f"{SEARCH_SECONDS:g} seconds of the processor"
+            reason = f"the search takes more than {limit}; narrow it by since or words"
         raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, None, reason) from error
 
 
