@@ -57,8 +57,12 @@ NOT_SERVED: dict[str, tuple[object, ...]] = {
     "top_logprobs": (0,),
 }
 """Parameters without a counterpart, and their values that have no effect."""
-NUMBERS = dict.fromkeys(("temperature", "top_p", "frequency_penalty", "repetition_penalty"), (int, float))
-WHOLE_NUMBERS = dict.fromkeys(("max_tokens", "max_completion_tokens", "seed", "top_k"), (int,))
+NUMBERS: dict[str, tuple[type, ...]] = dict.fromkeys(
+    ("temperature", "top_p", "frequency_penalty", "repetition_penalty"), (int, float)
+)
+WHOLE_NUMBERS: dict[str, tuple[type, ...]] = dict.fromkeys(
+    ("max_tokens", "max_completion_tokens", "seed", "top_k"), (int,)
+)
 
 
 class InvalidTemplate(TunewheelError):
