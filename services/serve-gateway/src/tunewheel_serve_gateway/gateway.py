@@ -118,7 +118,7 @@ class Gateway:
         self._ids = CompletionIds(secret.get_secret_value() if secret else None, folder)
         self._recall = Recall(self._recent, self._ids, search, self._forgetting.takes)
         self.log = CompletionLog(
-            Recorder(wrap, self.catalog.spec, lambda: self._ids.secret),
+            Recorder(self.catalog.spec, lambda: self._ids.secret),
             self._send,
             self.metrics,
             Spool(folder / "completions", limit_bytes=settings.completion_log_bytes),

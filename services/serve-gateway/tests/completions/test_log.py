@@ -20,7 +20,6 @@ from tunewheel_serve_gateway.completions.recall import RecentCompletions
 from tunewheel_serve_gateway.completions.recording import Recorder
 from tunewheel_serve_gateway.completions.spool import Spool
 from tunewheel_serve_gateway.metrics import Metrics
-from tunewheel_testing.log import wrap
 from tunewheel_testing.waiting import until
 
 SPEC = ProjectSpec.model_validate(
@@ -57,7 +56,7 @@ class Log:
         spool = {name: options.pop(name) for name in ("limit_bytes", "segment_bytes") if name in options}
         self.spool = Spool(directory, **spool)
         spec_of = options.pop("spec_of", lambda _: SPEC)
-        recorder = Recorder(wrap, spec_of, lambda: "")
+        recorder = Recorder(spec_of, lambda: "")
         self.log = CompletionLog(
             recorder,
             self._publish,
@@ -185,9 +184,7 @@ async def test_whatever_makes_a_completion_large_counts(
 
 
 def test_completions_in_memory_are_limited_in_number_and_bytes():
-    made = Recorder(wrap, lambda _: SPEC, lambda: "").record(
-        [exchange(n, text="y" * 2_000) for n in range(3)]
-    )
+    made = Recorder(lambda _: SPEC, lambda: "").record([exchange(n, text="y" * 2_000) for n in range(3)])
     by_bytes, by_number = (
         RecentCompletions(limit=100, limit_bytes=13_000),
         RecentCompletions(limit=1, limit_bytes=1 << 20),

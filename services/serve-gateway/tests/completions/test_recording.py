@@ -1,19 +1,23 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
+from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.events.production import InferenceCompleted
+from tunewheel_contracts.formats.index import RetrievalUse
 from tunewheel_contracts.formats.serving import RouteRole
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_redaction.redaction import Redactor
 from tunewheel_serve_gateway.chat_request import text_of_calls
 from tunewheel_serve_gateway.completions import recording
 from tunewheel_serve_gateway.completions.exchange import Exchange
+from tunewheel_serve_gateway.completions.kept import kept_as
 from tunewheel_serve_gateway.completions.recording import Recorder
-from tunewheel_testing.log import wrap
+from tunewheel_serve_gateway.retrieval.retrieved import WITHOUT_INDEX, Retrieved
 
 SCHEMA = {"type": "object", "properties": {"reply": {"type": "string"}}, "required": ["reply"]}
 RULES = [{"rule": "pattern", "pattern": "^Dear", "field": "reply"}]
@@ -46,7 +50,7 @@ def exchange(output: str = "Hello", *, asked: str = "hi", **values: Any) -> Exch
 def recorded(
     declared: ProjectSpec | None, *exchanges: Exchange, secret: str = "s"
 ) -> list[InferenceCompleted]:
-    recorder = Recorder(wrap, lambda _: declared, lambda: secret)
+    recorder = Recorder(lambda _: declared, lambda: secret)
     made = recorder.record(exchanges)
     assert all(one is not None for one in made)
     return [one.data() for one in made if one is not None]
@@ -95,7 +99,7 @@ def test_of_a_project_without_a_declaration_no_text_is_logged():
 
 def test_a_new_spec_counts_from_the_next_answer():
     declared = [spec()]
-    recorder = Recorder(wrap, lambda _: declared[-1], lambda: "")
+    recorder = Recorder(lambda _: declared[-1], lambda: "")
     before = recorder.record([exchange()])
     declared.append(spec(output_schema=SCHEMA))
     verdicts = [kept.data().format_valid for kept in (*before, *recorder.record([exchange()])) if kept]
@@ -228,5 +232,85 @@ def test_redaction_is_prepared_for_the_projects_that_redact_and_its_failure_stop
 
     monkeypatch.setattr(recording, "clean", clean)
     specs = {"a": spec("full"), "b": spec("redacted")}
-    Recorder(wrap, specs.get, lambda: "s").prepare_redaction(["a", "b", "undeclared"])
+    Recorder(specs.get, lambda: "s").prepare_redaction(["a", "b", "undeclared"])
     assert asked == ["desk"]
+
+
+def confident() -> Exchange:
+    made = exchange("Hello", scored=[("Hel", -0.1), ("lo", -0.2)])
+    made.overrides = ("temperature", "max_tokens")
+    return made
+
+
+def failed() -> Exchange:
+    made = exchange("", first_token_seconds=0.125, queue_seconds=1e-7, streamed=True, client="app-1")
+    made.fail("bôom\u2028", "model")
+    return made
+
+
+def left() -> Exchange:
+    made = exchange("Hel", asked="é🙂\0", shadow_of="c-0", pinned=True, role=RouteRole.SHADOW)
+    made.cancel()
+    return made
+
+
+def grounded() -> Exchange:
+    use = RetrievalUse(index_id="i-1", passage_ids=("p-1", "p-2"), scores=(0.5, 1e-7), milliseconds=2.5)
+    return exchange(retrieved=Retrieved("Passages.", "", [], use))
+
+
+def ungrounded() -> Exchange:
+    return exchange(retrieved=WITHOUT_INDEX)
+
+
+@pytest.mark.parametrize(
+    "make", [exchange, confident, failed, left, grounded, ungrounded], ids=lambda make: make.__name__
+)
+@pytest.mark.parametrize("policy", ["full", "hashed", "off"])
+def test_a_record_is_what_the_model_of_the_event_would_write(make: Any, policy: str):
+    (kept,) = Recorder(lambda _: spec(policy, output_schema=SCHEMA), lambda: "s").record([make()])
+    assert kept is not None
+    written = new_event(kept.data(), source="/tunewheel/serve-gateway")
+    expected = written.to_kafka()
+    assert json.loads(kept.record.value) == json.loads(expected.value)
+    ours, theirs = ({**one.headers, "ce_time": b""} for one in (kept.record, expected))
+    assert ours == theirs
+    assert (kept.record.topic, kept.record.key) == (expected.topic, expected.key)
+    assert kept_as(written).completed_at == pytest.approx(kept.completed_at, abs=1e-6)
+    assert replace(kept_as(written), record=kept.record, completed_at=kept.completed_at) == kept
+    read = Envelope.from_kafka(InferenceCompleted, kept.record.value, kept.record.headers)
+    assert read.data == kept.data()
+
+
+def test_every_field_of_the_event_is_written():
+    made = confident()
+    made.certainty, made.retrieved, made.finish_reason = 0.75, grounded().retrieved, "length"
+    (kept,) = Recorder(lambda _: spec(), lambda: "s").record([made])
+    assert kept is not None
+    assert set(json.loads(kept.record.value)) == set(InferenceCompleted.model_fields)
+    assert kept.data().certainty == 0.75
+
+
+@pytest.mark.parametrize(
+    "values", [{"output": "x" * 1_000_001}, {"output": "\ud800"}, {"client": "a\nb"}, {"client": ""}]
+)
+def test_what_would_be_no_event_is_refused(values: dict[str, Any]):
+    with capture_logs() as logs:
+        assert Recorder(lambda _: spec(), lambda: "s").record([exchange(**values)]) == [None]
+    assert [line["event"] for line in logs] == ["completion_refused"]
+
+
+@pytest.mark.parametrize(
+    ("counted", "prompt", "answer"),
+    [
+        ({"prompt_tokens": 5, "completion_tokens": 7.0}, 5, 7),
+        ({"prompt_tokens": -1, "completion_tokens": "7"}, 0, 0),
+        ({"prompt_tokens": [1], "completion_tokens": 1e300}, 0, 0),
+    ],
+)
+def test_no_completion_is_lost_for_what_its_engine_counts(counted: Any, prompt: int, answer: int):
+    made = exchange()
+    choice = {"message": {"content": "Hello"}, "finish_reason": {"a": 1}}
+    made.take({"choices": [choice], "usage": counted})
+    (data,) = recorded(spec(), made)
+    assert (data.prompt_tokens, data.completion_tokens, data.finish_reason) == (prompt, answer, "")

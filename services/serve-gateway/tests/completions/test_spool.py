@@ -349,7 +349,7 @@ async def client(log, names):
         print(one.completion_id, flush=True)
 
 async def main():
-    recorder = Recorder(lambda data: new_event(data, source="/test"), lambda _: None, lambda: "")
+    recorder = Recorder(lambda _: None, lambda: "")
     log = CompletionLog(recorder, publish, Metrics(NoOpMeter("test")), Spool(Path(sys.argv[1])))
     await log.recover()
     log.start()

@@ -107,7 +107,7 @@ class Exchange:
     def customer(self) -> str | None:
         """The user who asked; None where there is none, or where the client's id is no valid ``SourceId``."""
         try:
-            return _SOURCE_ID.validate_python(self.user)
+            return source_id(self.user)
         except ValidationError:
             return None
 
@@ -131,7 +131,7 @@ class Exchange:
         choices = answer.get("choices") or [{}]
         message = choices[0].get("message") or {}
         self.output = message.get("content") or text_of_calls(message.get("tool_calls"))
-        self.finish_reason = choices[0].get("finish_reason") or ""
+        self.finish_reason = _reason(choices[0])
         for choice in choices:
             self._take_logprobs(choice)
         self._take_usage(answer.get("usage"))
@@ -147,7 +147,7 @@ class Exchange:
             self._pieces += bool(text or calls)
             if choice.get("index"):
                 continue  # Of several answers only the first is logged.
-            self.finish_reason = choice.get("finish_reason") or self.finish_reason
+            self.finish_reason = _reason(choice) or self.finish_reason
             if text:
                 self._parts.append(text)
             for call in calls or ():
@@ -194,8 +194,23 @@ class Exchange:
 
     def _take_usage(self, usage: Any) -> None:
         if isinstance(usage, dict):
-            self.prompt_tokens = usage.get("prompt_tokens") or 0
-            self.completion_tokens = usage.get("completion_tokens") or 0
+            self.prompt_tokens = _count(usage.get("prompt_tokens"))
+            self.completion_tokens = _count(usage.get("completion_tokens"))
+
+
+def source_id(value: str | None) -> str | None:
+    """Return ``value``. Raises ValidationError: it is no valid ``SourceId``."""
+    return None if value is None else _SOURCE_ID.validate_python(value)
+
+
+def _count(value: Any) -> int:
+    """Return a number of tokens; 0 for what is none, which some engines write."""
+    return int(value) if isinstance(value, int | float) and 0 <= value < 1 << 53 else 0
+
+
+def _reason(choice: dict[str, Any]) -> str:
+    found = choice.get("finish_reason")
+    return found if isinstance(found, str) else ""
 
 
 def _scored(logprobs: Any) -> Iterator[tuple[Any, float]]:

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any
 
 import orjson
@@ -21,7 +20,6 @@ from tunewheel_contracts.events.production import InferenceCompleted
 
 FRAME = struct.Struct("<II")
 _HEAD = struct.Struct("<I")
-_UNTRACED: Mapping[str, bytes] = MappingProxyType({})
 OVERHEAD_BYTES = 1024
 """Estimated memory of a completion beside its value: its objects, key and headers."""
 
@@ -54,11 +52,9 @@ class Kept:
         return FRAME.pack(len(payload), zlib.crc32(payload)) + payload
 
 
-def kept_as(event: Envelope[InferenceCompleted], trace: Mapping[str, bytes] = _UNTRACED) -> Kept:
-    """Return the completion of ``event`` in the form that is kept. ``trace``: the request's trace headers,
-    which become headers of the record. Raises ValueError: a text cannot be encoded as UTF-8."""
+def kept_as(event: Envelope[InferenceCompleted]) -> Kept:
+    """Return the completion of ``event``, which was read from the log, in the form that is kept."""
     data, record = event.data, event.to_kafka()
-    record.headers.update(trace)
     return Kept(
         project=data.project,
         customer=data.customer,
