@@ -141,7 +141,7 @@ def test_the_events_that_people_cause_have_room_for_a_principal() -> None:
         ),
         *("train.control", "dataset.requested", "eval.passed", "eval.failed"),
         *("eval.requested", "review.answered", "model.commanded", "answers.compared"),
-        *("record.judged", "completions.chosen", "redelivery.requested"),
+        *("record.judged", "completions.chosen", "redelivery.requested", "sweep.requested"),
     }
 
 

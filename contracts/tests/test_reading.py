@@ -45,6 +45,7 @@ UNREADABLE = {
     "review-set items.messages.role", "review.requested adapter.method", "review.submitted verdict",
     "rollout.judged stage", "rollout.judged verdict", "run-manifest adapter.method",
     "serving.desired desired.routes.adapter.method", "serving.desired desired.routes.role",
+    "sweep.progressed state", "sweep.requested method",
     "ticket.published thread.role", "train.completed adapter.method", "train.control action",
     "train.planned plan.method", "train.started method",
 }  # fmt: skip

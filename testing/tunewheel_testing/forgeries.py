@@ -22,6 +22,9 @@ COMMANDS: dict[str, dict[str, Any]] = {
     "dataset.requested": {"reason": "command", "request": "r1"},
     "eval.requested": {"run_id": "run-1", "request": "r1"},
     "train.control": {"run_id": "run-1", "action": "pause", "request": "r1"},
+    "sweep.requested": {
+        "sweep_id": "sweep-1", "dataset_id": "ds-1", "recipes": [{"rank": 8}], "request": "r1"
+    },
     "model.commanded": {"model_id": "m-1", "action": "promote", "reason": "better", "request": "r1"},
     "review.submitted": {"run_id": "run-1", "reviewer": "ada", "verdict": "approved"},
     "review.answered": {

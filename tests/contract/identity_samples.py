@@ -218,6 +218,15 @@ SAMPLES: Mapping[str, Mapping[str, list[Sample]]] = {
         "GET /v1/projects": [Sample("/v1/projects", tells=True)],
         "GET /v1/projects/{project}": [Sample(f"/v1/projects/{PROJECT}", refused=403, tells=True)],
         **_read("runs", "run_id", RUN),
+        **_read("sweeps", "sweep_id", None),
+        "POST /v1/projects/{project}/sweeps": [
+            Sample(
+                f"/v1/projects/{PROJECT}/sweeps",
+                {"dataset_id": "none", "recipes": [{"rank": 8}]},
+                404,
+                403,
+            )
+        ],
         "GET /v1/projects/{project}/runs/comparison": [
             Sample(f"/v1/projects/{PROJECT}/runs/comparison?compare=none,{RUN}", None, 404, 403)
         ],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +58,51 @@ def read_criteria(path: Path) -> tuple[dict[str, Any], ...]:
     if not isinstance(listed, list) or not listed or not all(isinstance(one, dict) for one in listed):
         raise InvalidOption(f"--criteria: {path} holds no list of criteria")
     return tuple(listed)
+
+
+def write_recipe(path: Path, changes: Mapping[str, Any]) -> None:
+    """Write ``changes`` into ``train`` of a spec. All other lines stay as they are, with their comments.
+
+    Raises:
+        InvalidSpec: the file cannot be read, is no YAML mapping, or its ``train`` is not written in block
+            style; nothing is written then.
+    """
+    import yaml
+
+    text = _text(path)
+    spec = _mapping(path, text)
+    lines = text.splitlines(keepends=True)
+    for name, value in changes.items():
+        written = yaml.safe_dump(value, default_flow_style=True, width=10_000).removesuffix("...\n").strip()
+        _write_field(lines, name, written)
+    changed = "".join(lines)
+    try:
+        as_wanted = yaml.safe_load(changed) == {**spec, "train": {**(spec.get("train") or {}), **changes}}
+    except (yaml.YAMLError, TypeError):
+        as_wanted = False
+    # YAML takes the last of two sections of one name
+    if not as_wanted or sum(line.startswith("train:") for line in lines) > 1:
+        told = ", ".join(f"{name}: {value}" for name, value in changes.items())
+        raise InvalidSpec(field="train", reason=f"is not written one field a line; write yourself: {told}")
+    path.write_text(changed, "utf-8")
+
+
+def _write_field(lines: list[str], name: str, written: str) -> None:
+    """Replace the value of one field of ``train``, or add the field at the beginning of the section."""
+    at = next((place for place, line in enumerate(lines) if re.match(r"train:\s*(#.*)?$", line)), None)
+    if at is None:
+        lines += ["" if not lines or lines[-1].endswith("\n") else "\n", "\n", "train:\n"]
+        at = len(lines) - 1
+    inside = range(at + 1, len(lines))
+    end = next((place for place in inside if re.match(r"[^\s#]", lines[place])), len(lines))
+    first = next((found for line in lines[at + 1 : end] if (found := re.match(r"(\s+)\w+:", line))), None)
+    indent = first[1] if first else "  "
+    for place in range(at + 1, end):
+        found = re.match(rf"({indent}{name}:)\s*[^#\n]*?(\s*(?:\s#.*)?\n?)$", lines[place])
+        if found:
+            lines[place] = f"{found[1]} {written}{found[2]}"
+            return
+    lines.insert(at + 1, f"{indent}{name}: {written}\n")
 
 
 def _text(path: Path) -> str:

@@ -64,6 +64,10 @@ PANELS: dict[str, tuple[Entry, ...]] = {
         Entry("run evaluate", "Judge a run again.", "run:evaluate"),
         Entry("run scorecard", "Show how a run was judged.", "run:scorecard"),
         Entry("run export", "Write a run's model for other tools.", "run:export"),
+        Entry("train run", "Try a recipe on a dataset version.", "train:run"),
+        Entry("train sweep", "Try several recipes, and compare them.", "train:sweep"),
+        Entry("train list", "List the recipes that were tried.", "train:list_"),
+        Entry("train show", "Show what recipes reached that were tried.", "train:show"),
         Entry("model list", "Show every registered model.", "model:list_"),
         Entry("model show", "Show a model: stages, origin, figures.", "model:show"),
         Entry("model promote", "Put a model into production at once.", "model:promote"),
@@ -126,6 +130,7 @@ NOUNS = {
     "dataset": "Dataset versions",
     "quarantine": "Records that wait for a person before they train",
     "run": "Training runs",
+    "train": "Recipes that are tried before the wheel turns with them",
     "model": "Models",
     "turn": "Turns of the wheel",
     "alarm": "Alarms",
@@ -151,7 +156,9 @@ RENAMED = {
     "scorecard": "run scorecard",
     "topics": "admin topics",
     "topics acls": "admin acls",
-    "train": "run",
+    "train cancel": "run cancel",
+    "train pause": "run pause",
+    "train resume": "run resume",
 }
 """By a command's spelling of the release before, its spelling now."""
 RENAMED_ALONE = {"key": "key show"}

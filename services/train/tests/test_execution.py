@@ -26,9 +26,10 @@ from tunewheel_contracts.formats.run import RunManifest
 from tunewheel_runtime.store import ObjectStore
 from tunewheel_testing.adapters import OTHER_BASE
 from tunewheel_testing.waiting import until
-from tunewheel_train.execution import sweep
+from tunewheel_train.execution import Trainings, delete_finished
 from tunewheel_train.progress import Failed, Message, Stopped
 from tunewheel_train.runs import process, remote_checkpoints
+from tunewheel_train.runs.controls import Versions
 from tunewheel_train.runs.process import Patience
 from tunewheel_train.runs.runs import MAX_RECORD_IDS
 from tunewheel_train.trainers import checkpoints
@@ -391,12 +392,26 @@ async def test_a_run_sees_the_gpus_of_its_slot_alone(bench):
 
 async def test_what_another_worker_completed_is_deleted_and_nothing_else(tmp_path: Path):
     store, runs = ObjectStore("memory://"), tmp_path / "runs"
-    await sweep(store, runs)  # before the first run
+    await delete_finished(store, runs)  # before the first run
     for name in ("run-done", "run-busy", "run-interrupted", "lost+found"):
         (runs / name / "work").mkdir(parents=True)
         (runs / name / "train.log").write_text("")
     for complete in ("run-done", "run-busy"):
         await store.put(f"runs/{complete}/manifest.json", b"{}")
     await store.put("runs/run-interrupted/checkpoints/checkpoint-000002.0/checkpoint.json", b"{}")
-    await sweep(store, runs, busy={"run-busy"})
+    await delete_finished(store, runs, busy={"run-busy"})
     assert sorted(path.name for path in runs.iterdir()) == ["lost+found", "run-busy", "run-interrupted"]
+
+
+async def test_a_run_above_its_ceiling_is_trained_after_all_when_somebody_says_so(bench):
+    made = await bench(max_hours=1e-9)
+    versions = Versions()
+    trainings = Trainings(made.store, made.settings, made.controls, None, versions, worker=made.worker)
+    failed = await trainings.train(made.event, lease=made.lease, tell=made.tell)
+    assert isinstance(failed, TrainFailed)
+    assert failed.field == "train.max_hours"
+    versions.failed(new_event(failed, source="/t"))
+    made.controls.apply(command(failed.run_id, TrainAction.RESUME))
+    completed = await trainings.train(made.event, lease=made.lease, tell=made.tell)
+    assert isinstance(completed, TrainCompleted)
+    assert completed.run_id == failed.run_id

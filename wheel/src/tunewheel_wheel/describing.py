@@ -186,6 +186,11 @@ _WORDS: dict[type, Callable[[Any], str]] = {
         if e.superseded_by
         else f"{e.run_id}: {e.field} {e.reason}"
     ),
+    training.SweepRequested: lambda e: f"{len(e.recipes)} recipes are to be tried on {e.dataset_id}",
+    training.SweepProgressed: lambda e: (
+        f"{e.sweep_id}: {e.state}, {e.measured} measured{f', best {e.best}' if e.best else ''}"
+        f"{_because(f'{e.field} {e.reason}'.strip())}"
+    ),
     evaluation.EvalPassed: _verdict,
     evaluation.EvalFailed: _failed,
     evaluation.EvalRequested: lambda e: (

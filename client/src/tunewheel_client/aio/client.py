@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tunewheel_client.aio.operations import Audit, Commands, DeadLetters, Keys, ServicesOfWheel
     from tunewheel_client.aio.projects import Projects
     from tunewheel_client.aio.quarantine import Quarantine
-    from tunewheel_client.aio.runs import Evaluations, Runs
+    from tunewheel_client.aio.runs import Evaluations, Runs, Sweeps
     from tunewheel_client.aio.takebacks import Documents, Erasures
     from tunewheel_client.aio.turns import Alarms, Detectors, Turns
     from tunewheel_client.batches import Item, Kind
@@ -38,6 +38,7 @@ _MODULES = {
     "datasets": "datasets",
     "quarantine": "quarantine",
     "runs": "runs",
+    "sweeps": "runs",
     "evaluations": "runs",
     "models": "models",
     "rollouts": "models",
@@ -70,6 +71,7 @@ class AsyncClient:
     datasets: Datasets
     quarantine: Quarantine
     runs: Runs
+    sweeps: Sweeps
     evaluations: Evaluations
     models: Models
     rollouts: Rollouts

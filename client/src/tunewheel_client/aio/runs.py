@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Unpack
 
-from tunewheel_contracts.api.commands import EvaluationOrdered, RunOrdered
+from tunewheel_contracts.api.commands import EvaluationOrdered, RunOrdered, SweepOrdered
 from tunewheel_contracts.api.evaluations import EvaluationDetail, EvaluationLabels, EvaluationSummary
 from tunewheel_contracts.api.paging import Page
-from tunewheel_contracts.api.runs import RunComparison, RunDetail, RunSummary
+from tunewheel_contracts.api.runs import RunComparison, RunDetail, RunSummary, SweepDetail
 from tunewheel_contracts.formats.generations import Generation
 from tunewheel_contracts.formats.run import RunManifest
 
@@ -100,6 +100,44 @@ class Runs(Resource):
         """
         answer = await self._transport.send("GET", "projects", project, "runs", run_id, "scorecard")
         return answer.text
+
+
+class Sweeps(Resource):
+    """Recipes that are tried on a dataset version before the wheel turns with them."""
+
+    async def list(self, project: str, **paging: Unpack[Paging]) -> Page[SweepDetail]:
+        """Return a page of sweeps, newest first."""
+        return await self._read(Page[SweepDetail], project, "sweeps", **paging)
+
+    async def show(self, project: str, sweep_id: str) -> SweepDetail:
+        """Return how far each recipe was trained, and what it reached on the validation rows."""
+        return await self._read(SweepDetail, project, "sweeps", sweep_id)
+
+    async def order(
+        self,
+        project: str,
+        *,
+        dataset_id: str,
+        recipes: Sequence[Mapping[str, Any]],
+        method: Literal["grid", "halving"] = "grid",
+        max_hours: float = 1.0,
+        max_dollars: float | None = None,
+        request: str | None = None,
+    ) -> SweepOrdered:
+        """Try recipes on a dataset version. ``runs.cancel`` with the sweep's id ends all of them.
+
+        Args:
+            recipes: of each recipe the fields that differ from that of the version's spec.
+            max_hours, max_dollars: of all runs together; hours are those of training.
+
+        Raises:
+            Refused: a field of a recipe is unknown or has a wrong value.
+        """
+        told = {
+            "dataset_id": dataset_id, "recipes": list(recipes), "method": method, "max_hours": max_hours,
+            "max_dollars": max_dollars, "request": request,
+        }  # fmt: skip
+        return await self._order(SweepOrdered, project, "sweeps", order=told)
 
 
 class Evaluations(Resource):

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from tunewheel_contracts.fields import Frozen, RelativePath, Slug, SourceId, Strict, Text, Timestamp
 from tunewheel_contracts.formats.criteria import Criterion
+from tunewheel_contracts.formats.sweep import MOST_RECIPES, Changes, SweepMethod
 
 State = Literal["waiting", "done", "refused"]
 Request = Annotated[str | None, Field(min_length=1, max_length=256)]
@@ -37,6 +38,10 @@ class ModelOrdered(Accepted):
 
 class EvaluationOrdered(Accepted):
     run_id: str
+
+
+class SweepOrdered(Accepted):
+    sweep_id: str
 
 
 class DocumentsWithdrawn(Accepted):
@@ -114,6 +119,19 @@ class EvaluationOrder(Order):
     dataset_id: str | None = None
     """The version whose held-out rows are used, where the run did not train on them. None: the newest."""
     reason: Text = ""
+
+
+class SweepOrder(Order):
+    """The body of a request to try recipes on a dataset version. The ceilings are those of all runs
+    together."""
+
+    dataset_id: str
+    recipes: Annotated[tuple[Changes, ...], Field(min_length=1, max_length=MOST_RECIPES)]
+    """Of each recipe the fields that differ from the recipe of the version's spec."""
+    method: SweepMethod = SweepMethod.GRID
+    max_hours: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    """Hours of training."""
+    max_dollars: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
 
 
 class WithdrawalOrder(Order):

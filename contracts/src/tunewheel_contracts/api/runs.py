@@ -9,6 +9,7 @@ from pydantic import Field
 from tunewheel_contracts.fields import Frozen, Timestamp
 from tunewheel_contracts.formats.plan import TrainPlan
 from tunewheel_contracts.formats.run import Start, Usage
+from tunewheel_contracts.formats.sweep import TriedRun
 
 
 class RunSummary(Frozen):
@@ -109,6 +110,35 @@ class RunDetail(RunSummary):
     """How a run that continues from the champion began."""
     evaluations: tuple[str, ...] = ()
     """The ids of its evaluations, newest first."""
+
+
+class SweepDetail(Frozen):
+    """Recipes that are tried on a dataset version, each measured on validation rows."""
+
+    sweep_id: str
+    project: str
+    dataset_id: str
+    state: str
+    """``waiting``, ``training``, ``completed``, ``failed`` or ``cancelled``."""
+    method: str
+    runs: tuple[TriedRun, ...] = ()
+    """In the order of the request."""
+    best: str | None = None
+    """The run with the lowest validation loss among those that were trained furthest."""
+    validation_examples: int | None = None
+    hours: float = 0.0
+    """Hours of training so far, of all runs."""
+    dollars: float | None = None
+    max_hours: float
+    max_dollars: float | None = None
+    field: str = ""
+    """The field to correct, if it failed."""
+    reason: str = ""
+    created_at: Timestamp
+    """The time of the first event about it. Lists are in the order of this time."""
+    news_at: Timestamp
+    by: str | None = None
+    """Who asked for it."""
 
 
 class RunComparison(Frozen):

@@ -8,11 +8,13 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from tunewheel_contracts.event import Event
-from tunewheel_contracts.fields import ArtifactRef, FiniteFloat, Fraction, Sha256, Slug
+from tunewheel_contracts.fields import ArtifactRef, FiniteFloat, Fraction, NonNegative, Sha256, Slug
 from tunewheel_contracts.formats.methods import TrainMethod
 from tunewheel_contracts.formats.plan import TrainPlan
 from tunewheel_contracts.formats.run import AdapterRef, BaseModelRef, Start, Usage
+from tunewheel_contracts.formats.sweep import MOST_RECIPES, Changes, SweepMethod, SweepState, TriedRun
 from tunewheel_contracts.principal import OptionalPrincipal, OptionalSignature
+from tunewheel_contracts.reading import if_unknown
 from tunewheel_contracts.topic import DAY_MS, TopicSpec
 
 
@@ -23,7 +25,7 @@ class TrainAction(StrEnum):
 
 
 class TrainControl(Event):
-    """A command to one run."""
+    """A command to one run, or to a sweep: ``run_id`` is its id then."""
 
     type: ClassVar[str] = "train.control"
     subject_field: ClassVar[str] = "run_id"
@@ -161,6 +163,59 @@ class TrainFailed(Event):
     """The number of the attempt that failed, as in ``train.started``."""
 
 
+class SweepRequested(Event):
+    """A command: try one or more recipes on a dataset version. They are measured on validation rows, which
+    are taken from its training rows; held-out rows are not read. Nothing becomes a model."""
+
+    type: ClassVar[str] = "sweep.requested"
+    subject_field: ClassVar[str] = "sweep_id"
+
+    project: Slug
+    sweep_id: Slug
+    """Follows from the rest, so it identifies the event."""
+    dataset_id: Slug
+    recipes: Annotated[tuple[Changes, ...], Field(min_length=1, max_length=MOST_RECIPES)]
+    """Of each recipe the fields that differ from the recipe of the version's spec."""
+    method: Annotated[SweepMethod, if_unknown(None)] = SweepMethod.GRID
+    """``grid``: train every recipe to its end. ``halving``: train all for a part of their steps, go on with
+    the better half for twice as many, and so on (Jamieson & Talwalkar, arXiv:1502.07943)."""
+    max_hours: Annotated[FiniteFloat, Field(gt=0)] = 1.0
+    """The ceiling of all runs together: hours of training."""
+    max_dollars: Annotated[FiniteFloat, Field(gt=0)] | None = None
+    request: Annotated[str, Field(min_length=1, max_length=256)]
+    """Distinguishes repeated commands."""
+    principal: OptionalPrincipal = None
+    signature: OptionalSignature = None
+
+
+class SweepProgressed(Event):
+    """How far a sweep is. Every event holds the whole state, so the latest one suffices."""
+
+    type: ClassVar[str] = "sweep.progressed"
+    subject_field: ClassVar[str] = "sweep_id"
+    identity_fields: ClassVar[tuple[str, ...]] = ("state", "measured")
+
+    project: Slug
+    sweep_id: Slug
+    dataset_id: Slug
+    method: SweepMethod = SweepMethod.GRID
+    state: SweepState
+    measured: Annotated[int, Field(ge=0)]
+    """How many measurements were made; halving measures a run more than once."""
+    runs: tuple[TriedRun, ...]
+    best: Slug | None = None
+    """The run with the lowest validation loss among those that were trained furthest."""
+    validation_examples: Annotated[int | None, Field(ge=0)] = None
+    hours: NonNegative = 0.0
+    """Hours of training so far, of all runs."""
+    dollars: NonNegative | None = None
+    field: str = ""
+    """The field to correct, if the sweep failed."""
+    reason: str = ""
+    max_hours: Annotated[FiniteFloat, Field(gt=0)]
+    max_dollars: Annotated[FiniteFloat, Field(gt=0)] | None = None
+
+
 TRAIN_CONTROL = TopicSpec(TrainControl, ("console",), ("train",), 1)
 TRAIN_PLANNED = TopicSpec(TrainPlanned, ("train",), ("curate",), 1, replayed_by=("curate",))
 TRAIN_STARTED = TopicSpec(
@@ -185,3 +240,5 @@ TRAIN_FAILED = TopicSpec(
     1,
     replayed_by=("curate", "train", "registry", "monitor"),
 )
+SWEEP_REQUESTED = TopicSpec(SweepRequested, ("console",), ("train",), 4)
+SWEEP_PROGRESSED = TopicSpec(SweepProgressed, ("train",), (), 1)

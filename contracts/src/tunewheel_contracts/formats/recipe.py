@@ -11,7 +11,7 @@ from tunewheel_contracts.errors import inconsistent
 from tunewheel_contracts.fields import Fraction, NonNegative, PositiveInt, Slug, Strict
 from tunewheel_contracts.formats.methods import PreferenceMethod, TrainMethod
 
-OPERATIONAL = frozenset({"priority", "keep_checkpoints", "on_out_of_memory"})
+OPERATIONAL = frozenset({"priority", "keep_checkpoints", "on_out_of_memory", "max_hours", "max_dollars"})
 """Fields that affect how a run is carried out, but not its result. They are not part of the run's id."""
 
 
@@ -53,6 +53,9 @@ class PreferenceSpec(Strict):
         return self
 
 
+Ceiling = Annotated[
+    float | None, Field(gt=0, allow_inf_nan=False, exclude_if=lambda ceiling: ceiling is None)
+]
 _NAMES: TypeAdapter[tuple[str, ...]] = TypeAdapter(Annotated[tuple[str, ...], Field(min_length=1)])
 
 
@@ -116,6 +119,11 @@ class TrainSpec(Strict):
     these, retry as qlora. ``fail``: do not retry."""
     priority: Annotated[int, Field(ge=0, le=9)] = 5
     """Among runs that wait for the same machine, the one with the highest priority goes first."""
+    max_hours: Ceiling = None
+    """A run whose estimate is higher is refused before it starts, and a run that passes it is stopped.
+    `tunewheel run resume` trains such a run without a ceiling. null: no ceiling."""
+    max_dollars: Ceiling = None
+    """The same in dollars, where the device has a price."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 17
 
     @model_validator(mode="before")

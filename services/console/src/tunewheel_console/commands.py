@@ -41,8 +41,9 @@ from tunewheel_contracts.events.lifecycle import (
     ModelRolledback,
 )
 from tunewheel_contracts.events.monitoring import CompletionsChosen, LabelsRequested
-from tunewheel_contracts.events.training import TrainControl
+from tunewheel_contracts.events.training import SweepProgressed, SweepRequested, TrainControl
 from tunewheel_contracts.events.upstream import DocumentWithdrawn, ErasureRequested, ProjectDeclared
+from tunewheel_contracts.formats.sweep import SweepState
 from tunewheel_contracts.identity import content_sha256
 from tunewheel_contracts.principal import Principal
 from tunewheel_runtime.deadletter import HEADER_PREFIX, Undecoded
@@ -51,6 +52,7 @@ COMMANDS = (
     topics.DATASET_REQUESTED,
     topics.EVAL_REQUESTED,
     topics.TRAIN_CONTROL,
+    topics.SWEEP_REQUESTED,
     topics.MODEL_COMMANDED,
     topics.REVIEW_SUBMITTED,
     topics.REVIEW_ANSWERED,
@@ -79,11 +81,18 @@ _FOLDED = _NAMES | {
         EvalUndecided,
         ReviewRequested,
         LabelsRequested,
+        SweepProgressed,
     )
 }
 COPIED = (ErasureRequested, DocumentWithdrawn)
 """Commands that nobody signs: whoever may write to the topic can write another one under the same id."""
-ANSWERED = {ModelCommanded.type, DatasetRequested.type, EvalRequested.type, CompletionsChosen.type}
+ANSWERED = {
+    ModelCommanded.type,
+    DatasetRequested.type,
+    EvalRequested.type,
+    CompletionsChosen.type,
+    SweepRequested.type,
+}
 """The commands that a service answers by an event. The others are done when they are on the log, unless a
 service makes a dead letter of one."""
 
@@ -223,6 +232,8 @@ def _asked(envelope: Envelope[Any]) -> tuple[str, str] | None:
             return data.action, data.model_id
         case TrainControl() as data:
             return data.action.value, data.run_id
+        case SweepRequested() as data:
+            return "try recipes", data.sweep_id
         case DatasetRequested(reason=BuildReason.COMMAND, records_upto=None) if envelope.causation_id is None:
             return "build", envelope.project
         case EvalRequested() as data if door != "registry":
@@ -267,6 +278,9 @@ def _answers(envelope: Envelope[Any]) -> Iterator[tuple[str, Outcome]]:
             yield data.cause, Outcome("done", by, at, led_to=data.model_id, reason=data.reason)
         case LabelsRequested(asked_by=str()) if envelope.causation_id is not None:
             yield envelope.causation_id, Outcome("done", by, at, led_to=data.request_id)
+        case SweepProgressed() if envelope.causation_id and data.state is not SweepState.TRAINING:
+            reason = f"{data.field} {data.reason}".strip()
+            yield envelope.causation_id, Outcome("done", by, at, led_to=data.sweep_id, reason=reason)
         case DatasetVersioned() if envelope.causation_id is not None:
             yield envelope.causation_id, Outcome("done", by, at, led_to=data.dataset_id)
         case DatasetRejected() if envelope.causation_id is not None:

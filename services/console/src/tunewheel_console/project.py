@@ -20,6 +20,7 @@ from tunewheel_contracts.events.lifecycle import CommandRefused, ModelPinned, Se
 from tunewheel_contracts.events.monitoring import DriftResolved, WindowJudged
 from tunewheel_contracts.events.production import DriftDetected, InferenceCompleted, RolloutJudged
 from tunewheel_contracts.events.retrieval import IndexVersioned
+from tunewheel_contracts.events.training import SweepProgressed, SweepRequested, TrainControl
 from tunewheel_contracts.events.upstream import FeedbackReceived, ProjectDeclared
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.topics import PROJECT_DECLARED, SERVING_DESIRED, TopicSpec
@@ -28,6 +29,7 @@ from tunewheel_wheel.wheel import Wheel
 from tunewheel_console.commands import Commands
 from tunewheel_console.queues import LabelRequests, Reviews
 from tunewheel_console.run import RUN_EVENTS, Run
+from tunewheel_console.sweep import OF_SWEEPS, Sweep
 
 KEPT = 50
 """How many of the latest drifts and rejections are kept per project."""
@@ -69,6 +71,8 @@ class Project:
         default_factory=dict[str, Envelope[EvalRequested]]
     )
     """By the id of the event."""
+    sweeps: dict[str, Sweep] = field(default_factory=dict[str, Sweep])
+    """Recipes that were tried, by the id of the sweep."""
     erasures: dict[str, ErasureCompleted] = field(default_factory=dict[str, ErasureCompleted])
     """The proofs of erasures, by the id of the event."""
     version: int = 0
@@ -118,6 +122,12 @@ class Project:
                 self.datasets[data.dataset_id] = min(first, envelope, key=lambda one: (one.time, one.id))
             case DatasetRejected() as data:
                 self.rejections.append(data)
+            case SweepRequested() as data:
+                self.sweeps.setdefault(data.sweep_id, Sweep()).asked = envelope
+            case SweepProgressed() as data:
+                self.sweeps.setdefault(data.sweep_id, Sweep()).progress(envelope)
+            case TrainControl() as data if data.run_id.startswith(OF_SWEEPS):
+                pass  # what became of it is told by the sweep
             case EvalRequested():
                 self.evaluations_asked[envelope.id] = envelope
             case ErasureCompleted() as data:

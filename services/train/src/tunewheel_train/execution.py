@@ -13,8 +13,10 @@ from pathlib import Path
 import structlog
 from opentelemetry.metrics import NoOpMeter
 from tunewheel_contracts.errors import TransientError
+from tunewheel_contracts.event import Event
 from tunewheel_contracts.events.data import DatasetVersioned
 from tunewheel_contracts.events.training import TrainCompleted, TrainFailed
+from tunewheel_contracts.formats.dataset import DatasetManifest
 from tunewheel_planner.calibration import Calibration
 from tunewheel_runtime.jobs import Lease
 from tunewheel_runtime.store import ObjectStore
@@ -24,12 +26,21 @@ from tunewheel_train.job import Job
 from tunewheel_train.metrics import Metrics
 from tunewheel_train.runs import adapters, remote_checkpoints
 from tunewheel_train.runs.attempts import Attempt, Tell
-from tunewheel_train.runs.bases import Bases
+from tunewheel_train.runs.bases import Base, Bases
 from tunewheel_train.runs.controls import Controls, Versions
 from tunewheel_train.runs.following import Follower, ignore
 from tunewheel_train.runs.mlflow_store import MlflowStore
 from tunewheel_train.runs.process import WORKER, Last, train_once
-from tunewheel_train.runs.runs import Run, completed, failed, manifest_path, plan_run, unresolved_base
+from tunewheel_train.runs.runs import (
+    Result,
+    Run,
+    checkpoints_prefix,
+    completed,
+    failed,
+    manifest_path,
+    plan_run,
+    unresolved_base,
+)
 from tunewheel_train.runs.shortage import disk_full, is_disk_full
 from tunewheel_train.runs.slots import Slots
 from tunewheel_train.runs.starting import ChampionOf, decide_start, decided, fetch_dataset, prepare
@@ -39,6 +50,8 @@ from tunewheel_train.settings import Settings
 
 log = structlog.get_logger(__name__)
 
+RESUMABLE = ("(run)", "(device)", "train.max_hours", "train.max_dollars")
+"""Fields of failures after which a run can go on without another dataset version."""
 Outcome = TrainCompleted | TrainFailed
 
 
@@ -126,17 +139,12 @@ class Trainings:
         run_dir = self._settings.runs_dir / run.run_id
         found = await adapters.find(self._store, run)
         if found is not None:
-            await self._clean(run, run_dir)  # the worker that completed it may have died before it cleaned up
+            await self.forget(run.run_id)  # the worker that completed it may have died before it cleaned up
             return completed(*found)
         busy = {run_id for run_id, turn in self._turns.items() if turn.locked()}
-        await sweep(self._store, self._settings.runs_dir, busy=busy)
+        await delete_finished(self._store, self._settings.runs_dir, busy=busy)
         tracker = Tracker(run, self._tracking)
-        attempt = Attempt(
-            run, store=self._store, settings=self._settings, controls=self._controls, lease=lease, tell=tell,
-            corrections=self._calibration.corrections(run.recipe.method), slots=self._slots,
-            tracker=tracker, versions=self._versions, worker=self._worker, metrics=self._metrics,
-            tries=tries,
-        )  # fmt: skip
+        attempt = self._attempt(run, lease, tell, tracker, tries)
         try:
             with _full_disk_fails():
                 result = await attempt.finish()
@@ -145,15 +153,52 @@ class Trainings:
         except RunFailed as error:
             return await self._failed(run, error, attempt, tracker)
         await tracker.completed(manifest)
-        await self._clean(run, run_dir)
+        await self.forget(run.run_id)
         return completed(manifest, ref)
+
+    def _attempt(
+        self, run: Run, lease: Lease, tell: Tell, tracker: Tracker, tries: Tries | None = None
+    ) -> Attempt:
+        return Attempt(
+            run, store=self._store, settings=self._settings, controls=self._controls, lease=lease, tell=tell,
+            corrections=self._calibration.corrections(run.recipe.method), slots=self._slots,
+            tracker=tracker, versions=self._versions, worker=self._worker, metrics=self._metrics,
+            tries=tries,
+        )  # fmt: skip
+
+    async def base_of(self, manifest: DatasetManifest, lease: Lease) -> Base:
+        """Find the base model of a version. Raises RunFailed, TransientError, Lease.Lost."""
+        with _full_disk_fails():
+            return await self._bases.of(manifest, lease)
+
+    async def measure(self, run: Run, lease: Lease) -> Result:
+        """Train ``run``, which is of a sweep, from its last checkpoint to the part that is asked for. Nothing
+        is told of it, and nothing is published. Raises RunFailed, TransientError, Lease.Lost."""
+
+        async def tell(_: Event) -> None:
+            """Turns must not take a run of a sweep for one of theirs."""
+
+        tracker = Tracker(run, self._tracking)
+        try:
+            with _full_disk_fails():
+                result = await self._attempt(run, lease, tell, tracker).finish()
+        except RunFailed as error:
+            await tracker.failed(f"{error.field}: {error.reason}")
+            raise
+        await tracker.measured(result.outcome.metrics, result.outcome.steps)
+        return result
+
+    async def forget(self, run_id: str) -> None:
+        """Delete the checkpoints and the data of a run. Raises TransientError."""
+        await remote_checkpoints.remove(self._store, checkpoints_prefix(run_id))
+        await asyncio.to_thread(shutil.rmtree, self._settings.runs_dir / run_id, ignore_errors=True)
 
     async def _failed(self, run: Run, error: RunFailed, attempt: Attempt, tracker: Tracker) -> TrainFailed:
         await tracker.failed(f"{error.field}: {error.reason}")
         # Delete files only if the run can never go on. After a lost lease another worker owns it, maybe in
-        # this very directory. A run that was cancelled, kept dying or lost its GPU may be
-        # resumed.
-        never_again = error.field not in ("(run)", "(device)") or error.superseded_by is not None
+        # this very directory. A run that was cancelled, kept dying, lost its GPU or reached its ceiling may
+        # be resumed.
+        never_again = error.field not in RESUMABLE or error.superseded_by is not None
         if never_again and not attempt.lease_is_lost:
             await self._forget(run)
         return failed(run, error, attempt.teller.plan if error.out_of_memory else None)
@@ -161,8 +206,7 @@ class Trainings:
     async def _plan(self, event: DatasetVersioned, lease: Lease) -> Run | TrainFailed:
         manifest = await fetch_dataset(self._store, event)
         try:
-            with _full_disk_fails():
-                base, facts = await self._bases.of(manifest, lease)
+            base, facts = await self.base_of(manifest, lease)
         except RunFailed as error:
             unresolved = unresolved_base(manifest.spec.base_model)
             return failed(plan_run(manifest, event.manifest, unresolved), error)
@@ -176,10 +220,6 @@ class Trainings:
         except TransientError as error:  # raising would repeat the training
             log.warning("checkpoints_not_deleted", run_id=run.run_id, error=str(error))
         await asyncio.to_thread(_remove_all_but_logs, self._settings.runs_dir / run.run_id)
-
-    async def _clean(self, run: Run, run_dir: Path) -> None:
-        await remote_checkpoints.remove(self._store, run.checkpoints_prefix)
-        await asyncio.to_thread(shutil.rmtree, run_dir, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -202,7 +242,7 @@ def _remove_all_but_logs(run_dir: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-async def sweep(store: ObjectStore, runs_dir: Path, *, busy: Collection[str] = ()) -> None:
+async def delete_finished(store: ObjectStore, runs_dir: Path, *, busy: Collection[str] = ()) -> None:
     """Delete the directories of complete runs.
 
     These are left if another worker finished the run, or if this one was killed before it cleaned up. They

@@ -9,7 +9,14 @@ from dataclasses import dataclass
 from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope, Event
 from tunewheel_contracts.events.data import DatasetVersioned
-from tunewheel_contracts.events.training import TrainAction, TrainCompleted, TrainControl, TrainFailed
+from tunewheel_contracts.events.training import (
+    SweepProgressed,
+    SweepRequested,
+    TrainAction,
+    TrainCompleted,
+    TrainControl,
+    TrainFailed,
+)
 from tunewheel_contracts.formats.recipe import CHAMPION
 from tunewheel_planner.calibration import Calibration
 from tunewheel_runtime.identity.roles import Role
@@ -23,10 +30,11 @@ from tunewheel_train.launching.cluster import ClusterTrainings
 from tunewheel_train.launching.jobs import Jobs, read_template
 from tunewheel_train.metrics import Metrics
 from tunewheel_train.runs.attempts import Tell
-from tunewheel_train.runs.controls import Commands, Controls, Versions
+from tunewheel_train.runs.controls import Command, Commands, Controls, Versions
 from tunewheel_train.runs.process import WORKER
 from tunewheel_train.runs.starting import ChampionOf
 from tunewheel_train.settings import Settings
+from tunewheel_train.sweeping import Sweeps, refused
 
 
 @dataclass(frozen=True)
@@ -39,6 +47,8 @@ class Followed:
     controls: Controls
     calibration: Calibration
     versions: Versions
+    versioned: LogReader
+    """The reader of versions."""
     failures: LogReader
     """The reader of failed runs."""
     obeyed: LogReader
@@ -79,10 +89,10 @@ def follow(service: Service, settings: Settings) -> Followed:
 
     failures = service.replay((topics.TRAIN_FAILED,), versions.failed)
     obeyed = service.replay_at((topics.TRAIN_CONTROL,), follow_command)
+    versioned = service.replay((topics.DATASET_VERSIONED,), versions.versioned)
     known = Followed(
-        service, settings, commands, controls, Calibration(), versions, failures, obeyed, champion
+        service, settings, commands, controls, Calibration(), versions, versioned, failures, obeyed, champion
     )
-    service.replay((topics.DATASET_VERSIONED,), known.versions.versioned)
     service.replay((topics.TRAIN_STARTED,), known.versions.began)
     service.replay((topics.TRAIN_COMPLETED,), lambda e: known.calibration.learn(e.data.plan, e.data.usage))
     return known
@@ -116,8 +126,8 @@ def register(service: Service, settings: Settings, *, worker: Sequence[str] = WO
         _train_here(known, worker)
 
 
-def telling(service: Service, cause: Envelope[DatasetVersioned]) -> Tell:
-    """Return a function that publishes events about the run that ``cause`` asked for."""
+def telling(service: Service, cause: Envelope[DatasetVersioned] | Envelope[SweepRequested]) -> Tell:
+    """Return a function that publishes events about the run, or the sweep, that ``cause`` asked for."""
 
     async def tell(news: Event) -> None:
         await service.publish(service.new(news, cause=cause))
@@ -137,6 +147,16 @@ def _train_here(known: Followed, worker: Sequence[str]) -> None:
         await asyncio.gather(known.failures.refresh(), known.obeyed.refresh())
         return service.new(await trainings.train(event.data, lease=lease, tell=tell), cause=event)
 
+    sweeps = Sweeps(service.store, trainings, known.controls)
+
+    @service.job(topics.SWEEP_REQUESTED, concurrent=True)
+    async def on_sweep_requested(event: Envelope[SweepRequested], lease: Lease) -> Envelope[SweepProgressed]:
+        await known.commands.demand_accepted(event)
+        await asyncio.gather(known.versioned.refresh(), known.obeyed.refresh())
+        version = known.versions.version(event.project, event.data.dataset_id)
+        ended = await sweeps.train(event.data, version, lease=lease, tell=telling(service, event))
+        return service.new(ended, cause=event)
+
 
 def _train_in_a_cluster(known: Followed, jobs: Jobs) -> None:
     service = known.service
@@ -151,9 +171,15 @@ def _train_in_a_cluster(known: Followed, jobs: Jobs) -> None:
     async def on_dataset_versioned(event: Envelope[DatasetVersioned], lease: Lease) -> None:
         await trainings.train(event, lease, telling(service, event))
 
+    @service.job(topics.SWEEP_REQUESTED, concurrent=True)
+    async def on_sweep_requested(event: Envelope[SweepRequested], lease: Lease) -> Envelope[SweepProgressed]:
+        await known.commands.demand_accepted(event)
+        reason = "runs are Jobs of a cluster here, and sweeps are trained by the processes of a worker alone"
+        return service.new(refused(event.data, "(cluster)", reason), cause=event)
+
 
 def _commands(service: Service, settings: Settings) -> Commands:
-    async def may_control(command: TrainControl) -> None:
+    async def may_control(command: Command) -> None:
         await service.access.require(command.principal, Role.OPERATOR, command.project, field="principal")
 
     service.ask_who()

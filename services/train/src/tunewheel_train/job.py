@@ -11,6 +11,20 @@ from tunewheel_contracts.formats.recipe import TrainSpec
 from tunewheel_planner.calibration import Correction
 
 
+class Tried(BaseModel):
+    """What a run of a sweep adds to a job: it is measured on validation rows, and nothing is saved of it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sweep_id: str
+    part: float = 1.0
+    """The part of its steps after which it is measured."""
+    left: float = 1.0
+    """How many whole runs the sweep still has to train, this one included: the estimate is asked for all."""
+    spent_hours: float = 0.0
+    """Hours that this run was trained before, up to a smaller part."""
+
+
 class Job(BaseModel):
     """A recipe with its paths on this machine."""
 
@@ -55,5 +69,9 @@ class Job(BaseModel):
     corrections: dict[str, Correction] = {}
     """By device and size (``calibration.key``): corrections of estimates, from earlier runs of this
     method."""
+    tried: Tried | None = None
+    """None: a run of a turn."""
+    limit_hours: float | None = None
+    """After so many hours of training the run is stopped; the plan fills it in from the recipe's ceilings."""
     recipe: TrainSpec = TrainSpec()
     chat_template_kwargs: ChatTemplateKwargs = {}

@@ -16,7 +16,7 @@ from tunewheel_planner.devices import Device, catalogue, read_catalogue
 from tunewheel_planner.memory import Precision
 from tunewheel_planner.plan import DatasetStats, make_plan
 from tunewheel_planner.shapes import shape_of, text_config
-from tunewheel_planner.validation import count_steps, most_validated, plan_validation
+from tunewheel_planner.validation import FEWEST, MOST, count_steps, most_validated, plan_validation
 
 from tunewheel_train.data.datasets import (
     Encoded,
@@ -40,6 +40,7 @@ from tunewheel_train.data.preferences import (
 )
 from tunewheel_train.data.schedule import REHEARSAL, rehearse
 from tunewheel_train.data.validation import carve
+from tunewheel_train.errors import RunFailed
 from tunewheel_train.job import Job
 from tunewheel_train.model.machine import this_device
 from tunewheel_train.model.sharding import shards_of
@@ -69,14 +70,16 @@ def prepare(base: BaseModel, job: Job, report: Report) -> Prepared:
 
     from tunewheel_train.model.modeling import load_tokenizer
 
-    recipe, tokenizer = job.recipe, with_variables(load_tokenizer(base), job.chat_template_kwargs)
+    recipe, tried = job.recipe, job.tried is not None
+    tokenizer = with_variables(load_tokenizer(base), job.chat_template_kwargs)
     config: dict[str, Any] = json.loads((base.path / "config.json").read_text())
     limits = limits_of(config, tokenizer)
     rows = read_examples(job.train_path)
     examples, refused = encode_examples(rows, tokenizer, max_tokens=recipe.max_tokens, limits=limits)
     _warn(report, "examples", refused, len(rows))
     to_learn = _to_learn(examples, job)
-    training, validation, validating = _held_back(to_learn, recipe)
+    held_back = _to_measure if tried else _held_back
+    training, validation, validating = held_back(to_learn, recipe)
     everything = training if to_learn is examples else _held_back(examples, recipe)[0]
     spared = _steps_on(everything, recipe) - _steps_on(training, recipe)
     pairs = _told_apart(job, training, tokenizer, limits, report) if recipe.preference else []
@@ -111,6 +114,28 @@ def _held_back(
         steps=_steps_on(training, recipe), recipe=recipe,
     )  # fmt: skip
     return (training, validation, validating) if validating else (examples, [], None)
+
+
+def _to_measure(
+    examples: Sequence[Encoded], recipe: TrainSpec
+) -> tuple[Sequence[Encoded], Sequence[Encoded], ValidationPlan]:
+    """Return the same for a recipe that is tried: nothing else measures it, so the cost of validation does
+    not reduce the rows. Raises RunFailed if there are too few of them."""
+    training, validation = carve(
+        examples, fraction=recipe.validation_fraction, most=MOST, seed=recipe.seed
+    )  # fmt: skip
+    if len(validation) < FEWEST:
+        raise RunFailed(
+            field="train.validation_fraction",
+            reason=f"{recipe.validation_fraction} of {len(examples)} examples leaves {len(validation)} "
+            f"validation rows, and a recipe is measured on {FEWEST} or more; raise it by --set",
+        )
+    steps = _steps_on(training, recipe)
+    cost = sum(map(len, validation)) / (2 * recipe.epochs * sum(map(len, training)))
+    every = recipe.checkpoint_steps
+    return training, validation, ValidationPlan(
+        examples=len(validation), every_steps=every, times=-(-steps // every), share=-(-steps // every) * cost
+    )  # fmt: skip
 
 
 def _told_apart(
@@ -166,17 +191,63 @@ def _warn(report: Report, what: str, refused: Sequence[Refused], total: int) -> 
 def follow_plan(job: Job, prepared: Prepared, precision: Precision, report: Report) -> Job:
     """Plan ``job`` on this machine, report the plan, and return the job with the planned values. A model
     whose shape the formulas do not cover gets a warning instead of a plan."""
+    from tunewheel_train.trainers.handover import from_first
+
     device = this_device(precision, read_catalogue(job.devices) if job.devices else catalogue())
     try:
         plan = make(prepared, job, device, precision)
     except InvalidSpec as error:
         report(Warned(reason=f"is trained without a plan: {error}"))
+        job = job.model_copy(update={"limit_hours": job.recipe.max_hours})
         return job if job.gradient_checkpointing is not None else _with(job, checkpointing=False)
+    # all processes must decide the same, but each has measured its own processor
+    plan = TrainPlan.model_validate(from_first(plan.model_dump(mode="json")))
     report(Planned(plan=plan))
+    job = job.model_copy(update={"limit_hours": affordable_hours(job, plan)})
     if job.gradient_checkpointing is not None:
         return job
     recipe = job.recipe.model_copy(update={"micro_batch_size": plan.micro_batch_size})
     return _with(job.model_copy(update={"recipe": recipe}), checkpointing=plan.gradient_checkpointing)
+
+
+def affordable_hours(job: Job, plan: TrainPlan) -> float | None:
+    """Return the most hours that the run may be trained; None: it has no ceiling. Raises RunFailed if the
+    estimate is above a ceiling: of the run, or of all runs that its sweep still has to train."""
+    recipe, tried = job.recipe, job.tried
+    left, spent = (tried.left, tried.spent_hours) if tried else (1.0, 0.0)
+    limits: list[float] = []
+    for name, expected in (("max_hours", plan.hours), ("max_dollars", plan.dollars)):
+        ceiling: float | None = getattr(recipe, name)
+        if ceiling is None or expected is None:
+            continue
+        per_hour = expected.expected / plan.hours.expected
+        limits.append(ceiling / per_hour)
+        if expected.expected * left > ceiling - spent * per_hour:
+            unit = name.removeprefix("max_")
+            raise RunFailed(
+                field=f"train.{name}",
+                reason=f"is {ceiling - spent * per_hour:.3g}, but the estimate is "
+                f"{expected.expected * left:.3g} {unit}; {_RAISE[tried is not None]}",
+            )
+    return min(limits, default=None)
+
+
+_RAISE = {
+    False: "raise it, or let `tunewheel run resume` train the run without a ceiling",
+    True: "raise the ceiling of the sweep, or try fewer recipes",
+}
+"""What to do about a ceiling, by whether the run is of a sweep."""
+
+
+def over_limit(job: Job, step: int, total_steps: int) -> RunFailed:
+    """Return the failure of a run that has been trained for ``limit_hours``."""
+    assert job.limit_hours is not None
+    hours = job.recipe.max_hours
+    name = "max_hours" if hours is not None and hours <= job.limit_hours else "max_dollars"
+    return RunFailed(
+        field=f"train.{name}", step=step, total_steps=total_steps,
+        reason=f"was reached after {job.limit_hours:.3g} hours of training; {_RAISE[job.tried is not None]}",
+    )  # fmt: skip
 
 
 def _with(job: Job, *, checkpointing: bool) -> Job:

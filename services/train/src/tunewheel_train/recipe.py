@@ -61,7 +61,9 @@ def train(
     precision: Precision = handover.from_first(own)  # nodes may differ; all use the first one's precision
     prepared = preparation.prepare(base, job, report)
     job = preparation.follow_plan(job, prepared, precision, report)
-    said = handover.from_first(job.model_dump(mode="json", include={"recipe", "gradient_checkpointing"}))
+    said = handover.from_first(
+        job.model_dump(mode="json", include={"recipe", "gradient_checkpointing", "limit_hours"})
+    )
     job = Job.model_validate(job.model_dump() | said)
     _warn_of_idle(job, report)
     model, tokenizer = modeling.load(
@@ -73,9 +75,10 @@ def train(
     frame = Frame(job, model, tokenizer, precision, report, should_stop, kernels)
     trainer = stages.train(frame, prepared)
     # cleanup
-    saving.save(trainer, base, precision, job.output_dir)
-    if trainer.accelerator.is_main_process:
-        _describe(job, base, precision)
+    if job.tried is None:
+        saving.save(trainer, base, precision, job.output_dir)
+        if trainer.accelerator.is_main_process:
+            _describe(job, base, precision)
     alone = trainer.accelerator.num_processes == 1 or job.processes == 0
     comparable = job.recipe.preference is None and alone
     usage = _usage(trainer.course, comparable=comparable)

@@ -17,7 +17,7 @@ from tunewheel_train.errors import RunStopped
 from tunewheel_train.job import Job
 from tunewheel_train.model import modeling
 from tunewheel_train.model.machine import device_facts
-from tunewheel_train.preparation import Prepared
+from tunewheel_train.preparation import Prepared, over_limit
 from tunewheel_train.progress import Started
 from tunewheel_train.trainers import checkpoints, handover, trl_config
 from tunewheel_train.trainers.course import Course
@@ -65,7 +65,8 @@ def courses(job: Job, prepared: Prepared) -> tuple[Course, Course | None]:
     examples = Course(
         prepared.examples, first, recipe.micro_batch_size, total_steps=total, epochs=recipe.epochs,
         keep=recipe.keep_checkpoints, validation=prepared.validation, patience=Patience(recipe.patience),
-        method=recipe.method.value, parts=parts,
+        method=recipe.method.value, parts=parts, limit_hours=job.limit_hours,
+        until=max(1, round(len(first) * job.tried.part)) if job.tried else None,
         validate_every=prepared.validating.every_steps if prepared.validating else 0,
     )  # fmt: skip
     if preference is None:
@@ -73,7 +74,7 @@ def courses(job: Job, prepared: Prepared) -> tuple[Course, Course | None]:
     return examples, Course(
         prepared.pairs, then, recipe.micro_batch_size, stage="preferences", first_step=len(first),
         total_steps=total, epochs=preference.epochs, keep=recipe.keep_checkpoints, method=recipe.method.value,
-        parts=parts,
+        parts=parts, limit_hours=job.limit_hours,
     )  # fmt: skip
 
 
@@ -145,7 +146,9 @@ def _run(trainer: Any, frame: Frame) -> None:
     else:
         trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
     done = trainer.state.global_step
-    if done < len(course.steps) and not course.patience.over:
+    if done < course.end and not course.patience.over:
+        if course.is_over_limit:
+            raise over_limit(frame.job, course.first_step + done, course.total_steps)
         raise RunStopped(course.first_step + done)
     course.ended(done)
     best = course.patience.best_step
@@ -157,7 +160,7 @@ def _run(trainer: Any, frame: Frame) -> None:
 
 def _was_at_its_end(checkpoint: Path, course: Course) -> bool:
     course.patience.restore(checkpoints.read_state(checkpoint)["validation"])
-    last = course.first_step + len(course.steps)
+    last = course.first_step + course.end
     return checkpoints.step_of(checkpoint) >= last or course.patience.over
 
 

@@ -8,6 +8,7 @@ import structlog.testing
 from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.recipe import TrainSpec
 from tunewheel_testing.adapters import BASE
+from tunewheel_train.job import Tried
 from tunewheel_train.runs.runs import Run
 from tunewheel_train.runs.slots import Slots, devices_of
 from tunewheel_train.settings import Settings
@@ -164,3 +165,22 @@ async def test_who_has_to_wait_is_named_in_the_log(yard: Yard):
     ]
     for name in ("a", "b", "c"):
         await yard.end(name)
+
+
+async def test_a_run_of_a_sweep_gives_its_slot_to_a_run_of_a_turn_alone():
+    yard = Yard(Slots(1))
+    tried, other = (
+        replace(run(name, priority=9), tried=Tried(sweep_id="sweep-1")) for name in ("tried", "other")
+    )
+    await yard.arrive(tried)
+    await yard.arrive(other)
+    assert not yard.losses["tried"].is_set()
+    await yard.arrive(run("turn", priority=0))
+    assert yard.losses["tried"].is_set()
+    await yard.end("tried")  # once its checkpoint is written
+    assert yard.order == ["tried", "turn"]
+    await yard.arrive(run("next", priority=0))
+    assert not yard.losses["turn"].is_set()
+    for name in ("turn", "next", "other"):
+        await yard.end(name)
+    assert yard.order == ["tried", "turn", "next", "other"]

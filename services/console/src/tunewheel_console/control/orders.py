@@ -30,8 +30,10 @@ from tunewheel_console.control.log import Log
 from tunewheel_console.control.naming import Key, named
 from tunewheel_console.control.objections import model_objection
 from tunewheel_console.control.resolving import project_of, resolve, run_of
+from tunewheel_console.control.sweeps import sweep_of
 from tunewheel_console.project import Project
 from tunewheel_console.state import ConsoleState
+from tunewheel_console.sweep import OF_SWEEPS
 
 ACCEPTED = HTTPStatus.ACCEPTED
 BASE = "base"
@@ -109,16 +111,22 @@ def add_orders(api: FastAPI, state: ConsoleState, actions: Actions, log: Log) ->
         key: Key = None,
     ) -> RunOrdered:
         """Pause, resume or cancel a run. A run that failed or was cancelled can be resumed: it is trained
-        once more."""
-        run = run_of(project_of(state, project), run_id)
-        again = action is TrainAction.RESUME and run.state in ("failed", "cancelled")
-        if run.ended and not again:
-            raise Refused(HTTPStatus.CONFLICT, "action", f"{run.run_id} has ended ({run.ended})")
+        once more. The id of a sweep names all its runs; a sweep that has ended stays as it is."""
+        view = project_of(state, project)
+        if run_id.startswith(OF_SWEEPS):
+            name = sweep_of(view, run_id)
+            ended, again = view.sweeps[name].ended, False
+        else:
+            run = run_of(view, run_id)
+            name, ended = run.run_id, run.ended
+            again = action is TrainAction.RESUME and run.state in ("failed", "cancelled")
+        if ended and not again:
+            raise Refused(HTTPStatus.CONFLICT, "action", f"{name} has ended ({ended})")
         event = await actions.give(
-            TrainControl, project=project, run_id=run.run_id, action=action,
+            TrainControl, project=project, run_id=name, action=action,
             principal=caller_of(request).principal, request=named(order, key),
         )  # fmt: skip
-        return RunOrdered(project=project, command_id=event.id, run_id=run.run_id, action=action.value)
+        return RunOrdered(project=project, command_id=event.id, run_id=name, action=action.value)
 
     @api.post("/v1/projects/{project}/models/{model_id}/{action}", status_code=ACCEPTED)
     @needs(Role.OPERATOR)

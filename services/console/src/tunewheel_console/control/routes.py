@@ -37,6 +37,7 @@ from tunewheel_console.control.quarantine import add_quarantine
 from tunewheel_console.control.registry import add_registry
 from tunewheel_console.control.runs import add_runs
 from tunewheel_console.control.services import Lags, add_services
+from tunewheel_console.control.sweeps import add_sweep_orders, add_sweeps
 from tunewheel_console.control.turns import add_turns
 from tunewheel_console.control.withdrawals import add_withdrawals
 from tunewheel_console.feed import Feed
@@ -88,6 +89,7 @@ def add_control(web: FastAPI, state: ConsoleState, sources: Sources, identify: I
     add_projects(web, state)
     add_datasets(web, state, store)
     add_runs(web, state, store)
+    add_sweeps(web, state)
     add_files(web, state, store)
     add_evaluations(web, state, store)
     add_evaluation_rows(web, state, store)
@@ -108,6 +110,7 @@ def add_steering(
     """Add the routes that take commands, and the routes that tell the outcome of a command."""
     add_declarations(web, state, actions, log, allowed_sources(settings))
     add_orders(web, state, actions, log)
+    add_sweep_orders(web, state, actions, store)
     add_erasures(web, state, actions)
     add_withdrawals(web, state, actions, log)
     add_quarantine(web, state, actions, store)

@@ -157,9 +157,11 @@ ADDRESSES = (
     Address(
         "/projects/{project}/runs", "runs",
         {"found": f"{PROJECT}/runs",
-         "comparison": lambda _, query: f"{PROJECT}/runs/comparison" if query.get("compare") else None},
+         "comparison": lambda _, query: f"{PROJECT}/runs/comparison" if query.get("compare") else None,
+         "sweeps": f"{PROJECT}/sweeps{FEW}"},
     ),
     _one("runs", "run_id"),
+    _one("sweeps", "sweep_id"),
     _list("evaluations"),
     Address(
         "/projects/{project}/evaluations/{evaluation_id}", "evaluation",

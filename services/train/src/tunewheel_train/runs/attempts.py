@@ -79,6 +79,10 @@ class Attempt:
         self._pending: Path | None = None
 
     @property
+    def _is_resumed(self) -> bool:
+        return self._controls.is_resumed(self._run.project, self._run.run_id)
+
+    @property
     def lease_is_lost(self) -> bool:
         return self._lease.lost.is_set()
 
@@ -102,7 +106,7 @@ class Attempt:
                 continue
             if isinstance(last, Completed):
                 self._metrics.saw(last, run_id=self._run.run_id, project=self._run.project)
-                return Result(last, job.recipe, self.teller.plan, tuple(adjustments))
+                return Result(last, job.recipe, self.teller.plan, self.teller.total_steps, tuple(adjustments))
             if isinstance(last, Failed) and last.unreachable:
                 raise TransientError(last.reason)  # ``Bases.search`` limits how often this is retried
             if isinstance(last, Failed):
@@ -126,11 +130,15 @@ class Attempt:
         """Download the training data, the adapter to continue from and the newest checkpoint."""
         job = await prepare(self._run, self._store, self._settings, self._dir, self._corrections)
         await remote_checkpoints.download(self._store, self._run.checkpoints_prefix, job.work_dir)
-        return job
+        if self._run.attempt == 1 or not self._is_resumed:
+            return job
+        # the person knows how far it came, and wants it nevertheless
+        freed = self._run.recipe.model_copy(update={"max_hours": None, "max_dollars": None})
+        return job.model_copy(update={"recipe": freed})
 
     async def _may_go_on(self) -> None:
         """Wait while the run is paused. Raises RunFailed if it is cancelled or superseded."""
-        named = self._run.project, self._run.run_id
+        named = self._run.project, self._run.commanded_as
         going_on = self._controls.wait(*named, lambda a: a is not TrainAction.PAUSE)
         await first_of(going_on, self._lease.lost.wait(), self._versions.wait(self._is_superseded))
         self._lease.check()
@@ -142,9 +150,9 @@ class Attempt:
             )  # fmt: skip
 
     def _superseding(self) -> str | None:
-        """Return the newer version that supersedes this run; None: there is none, the run has begun, or a
-        person resumed it."""
-        if self._began or self._controls.is_resumed(self._run.project, self._run.run_id):
+        """Return the newer version that supersedes this run; None: there is none, the run has begun, a person
+        resumed it, or a sweep names its version."""
+        if self._began or self._run.tried or self._is_resumed:
             return None
         return self._versions.superseding(self._run)
 
@@ -189,7 +197,7 @@ class Attempt:
 
     async def _watch(self, stop: asyncio.Event) -> None:
         run = self._run
-        unwanted = self._controls.wait(run.project, run.run_id, lambda a: a is not TrainAction.RESUME)
+        unwanted = self._controls.wait(run.project, run.commanded_as, lambda a: a is not TrainAction.RESUME)
         await first_of(unwanted, self._lease.lost.wait(), self._versions.wait(self._is_superseded))
         self._stopped_at = time.monotonic()
         stop.set()

@@ -10,7 +10,13 @@ from collections.abc import Awaitable, Callable
 from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.data import DatasetVersioned
-from tunewheel_contracts.events.training import TrainAction, TrainControl, TrainFailed, TrainStarted
+from tunewheel_contracts.events.training import (
+    SweepRequested,
+    TrainAction,
+    TrainControl,
+    TrainFailed,
+    TrainStarted,
+)
 from tunewheel_runtime.retry import Backoff, retry
 from tunewheel_runtime.service import Position
 from tunewheel_runtime.store import ObjectStore
@@ -59,7 +65,8 @@ class Controls:
 FOLDER = "commands"
 ACCEPTED = b"accepted"
 
-Check = Callable[[TrainControl], Awaitable[None]]
+Command = TrainControl | SweepRequested
+Check = Callable[[Command], Awaitable[None]]
 """Raises ``InvalidEvent`` unless the sender of a command may send it now."""
 PredatesSignatures = Callable[[Position], bool]
 """Returns whether the command at this position is older than signatures."""
@@ -89,7 +96,7 @@ class Commands:
 
         return await retry(ask, self._backoff, what="deciding on a command")
 
-    async def demand_accepted(self, event: Envelope[TrainControl]) -> None:
+    async def demand_accepted(self, event: Envelope[TrainControl] | Envelope[SweepRequested]) -> None:
         """Raise an error for a command that is not accepted.
 
         Raises:
@@ -100,12 +107,12 @@ class Commands:
         if decided != ACCEPTED:
             raise InvalidEvent(**json.loads(decided))
 
-    async def _decided(self, command: TrainControl, position: Position | None = None) -> bytes:
+    async def _decided(self, command: Command, position: Position | None = None) -> bytes:
         path = f"{FOLDER}/{command.project}/{command.event_id()}"
         decided = await self._store.read(path)
         return decided or await self._store.first(path, await self._decide(command, position))
 
-    async def _decide(self, command: TrainControl, position: Position | None) -> bytes:
+    async def _decide(self, command: Command, position: Position | None) -> bytes:
         # A release that asked nobody for a role has obeyed it.
         if command.principal is None and position is not None and self._predates(position):
             return ACCEPTED
@@ -167,6 +174,11 @@ class Versions:
         if event is None or event.project != project:
             return None
         return None if self._started.get(dataset_id, 0) > self._failed[dataset_id] else event
+
+    def version(self, project: str, dataset_id: str) -> DatasetVersioned | None:
+        """Return the event of a version; None: the project has no such version."""
+        event = self._events.get(dataset_id)
+        return event.data if event is not None and event.project == project else None
 
     def run_of(self, dataset_id: str) -> str | None:
         """Return the run on ``dataset_id`` that began last; None: no run has begun."""

@@ -92,14 +92,16 @@ class MlflowStore:
 
     def completed(self, mlflow_id: str, manifest: RunManifest) -> None:
         """End the run with its manifest as artifact and the manifest's metrics as ``final.…``."""
+        self._client.log_text(mlflow_id, manifest.model_dump_json(indent=1), "manifest.json")
+        self.measured(mlflow_id, manifest.metrics, manifest.steps)
+
+    def measured(self, mlflow_id: str, metrics: Mapping[str, float], steps: int) -> None:
+        """End the run with ``metrics`` as ``final.…``. A run of a sweep may be opened again."""
         from mlflow.entities import Metric
 
         now = round(time.time() * 1000)
-        final = [
-            Metric(f"final.{name}", value, now, manifest.steps) for name, value in manifest.metrics.items()
-        ]
+        final = [Metric(f"final.{name}", value, now, steps) for name, value in metrics.items()]
         self._client.log_batch(mlflow_id, metrics=final)
-        self._client.log_text(mlflow_id, manifest.model_dump_json(indent=1), "manifest.json")
         self._client.set_terminated(mlflow_id, "FINISHED")
 
     def failed(self, mlflow_id: str, reason: str) -> None:
@@ -130,7 +132,7 @@ def _origin(run: Run) -> dict[str, str]:
         "tunewheel.criteria_sha256": run.criteria_sha256,
         "tunewheel.base_model": run.base.name,
         "tunewheel.base_revision": run.base.revision,
-    }
+    } | ({"tunewheel.sweep_id": run.tried.sweep_id} if run.tried else {})
 
 
 def flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

@@ -24,6 +24,7 @@ from tunewheel_contracts.formats.run import (
 from tunewheel_contracts.identity import content_id, content_sha256
 
 from tunewheel_train.errors import RunFailed
+from tunewheel_train.job import Tried
 from tunewheel_train.progress import Completed
 
 MAX_RECORD_IDS = 200
@@ -33,6 +34,11 @@ MAX_RECORD_IDS = 200
 def manifest_path(run_id: str) -> str:
     """Return the path of a run's manifest in the object store. A run with a manifest is complete."""
     return f"runs/{run_id}/manifest.json"
+
+
+def checkpoints_prefix(run_id: str) -> str:
+    """Return the path prefix of a run's checkpoints in the object store."""
+    return f"runs/{run_id}/checkpoints"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +62,13 @@ class Run:
     cautions: tuple[str, ...] = ()
     attempt: int = 1
     """The number of this attempt at the dataset version."""
+    tried: Tried | None = None
+    """For a run of a sweep, what is asked of it; None: a run of a turn."""
+
+    @property
+    def commanded_as(self) -> str:
+        """The id by which commands name it. A sweep is commanded as a whole."""
+        return self.tried.sweep_id if self.tried else self.run_id
 
     @property
     def manifest_path(self) -> str:
@@ -63,7 +76,7 @@ class Run:
 
     @property
     def checkpoints_prefix(self) -> str:
-        return f"runs/{self.run_id}/checkpoints"
+        return checkpoints_prefix(self.run_id)
 
     @property
     def adapter_path(self) -> str:
@@ -143,6 +156,7 @@ class Result:
     outcome: Completed
     recipe: TrainSpec
     plan: TrainPlan | None = None
+    total_steps: int = 0
     adjustments: tuple[Adjustment, ...] = ()
 
 

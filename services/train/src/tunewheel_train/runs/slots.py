@@ -1,5 +1,6 @@
-"""Decides which run trains next on a machine: the highest priority, then the project with the fewest runs so
-far, then the first to arrive. Knows the rank of a machine among those that train one run together."""
+"""Decides which run trains next on a machine: runs of turns before runs of sweeps, then the highest priority,
+then the project with the fewest runs so far, then the first to arrive. Knows the rank of a machine among
+those that train one run together."""
 
 from __future__ import annotations
 
@@ -56,6 +57,8 @@ class _Waiting:
     project: str
     priority: int
     arrival: int
+    is_tried: bool
+    stop: asyncio.Event
     turn: asyncio.Event = field(default_factory=asyncio.Event)
     slot: int | None = None
 
@@ -73,17 +76,22 @@ class Slots:
         self._free = list(range(count))
         self._arrivals = 0
         self._waiting: list[_Waiting] = []
+        self._held: list[_Waiting] = []
         self._served: Counter[str] = Counter()
 
     @contextlib.asynccontextmanager
     async def hold(self, run: Run, lost: asyncio.Event) -> AsyncIterator[int | None]:
-        """Wait for a slot, and hold it during the body. Yield its number; None: ``lost`` was set first."""
-        mine = _Waiting(run.project, run.recipe.priority, self._arrivals)
+        """Wait for a slot, and hold it during the body. Yield its number; None: ``lost`` was set first. For a
+        run of a sweep ``lost`` is set when a run of a turn needs its slot."""
+        mine = _Waiting(
+            run.project, run.recipe.priority, self._arrivals, is_tried=run.tried is not None, stop=lost
+        )
         self._arrivals += 1
         self._waiting.append(mine)
         self._admit()
         if mine.slot is None:  # log it: there is no event about a run that waits
             log.info("run_waits", run_id=run.run_id, project=run.project, ahead=len(self._waiting) - 1)
+            self._make_room()
         try:
             await first_of(mine.turn.wait(), lost.wait())
             yield mine.slot
@@ -92,6 +100,7 @@ class Slots:
                 self._waiting.remove(mine)
             else:
                 self._free.append(mine.slot)
+                self._held.remove(mine)
             self._admit()
 
     def _admit(self) -> None:
@@ -100,8 +109,15 @@ class Slots:
             self._waiting.remove(chosen)
             chosen.slot = min(self._free)
             self._free.remove(chosen.slot)
-            self._served[chosen.project] += 1
+            self._held.append(chosen)
+            self._served[chosen.project] += not chosen.is_tried
             chosen.turn.set()
 
-    def _rank(self, waiting: _Waiting) -> tuple[int, int, int]:
-        return -waiting.priority, self._served[waiting.project], waiting.arrival
+    def _make_room(self) -> None:
+        """Stop a run of a sweep for each run of a turn that waits. It goes on from its checkpoint later."""
+        wanted = sum(not waiting.is_tried for waiting in self._waiting)
+        for holder in [one for one in self._held if one.is_tried][:wanted]:
+            holder.stop.set()
+
+    def _rank(self, waiting: _Waiting) -> tuple[bool, int, int, int]:
+        return waiting.is_tried, -waiting.priority, self._served[waiting.project], waiting.arrival

@@ -10,7 +10,7 @@ import asyncio
 import re
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import structlog
 from tunewheel_contracts.formats.run import RunManifest
@@ -58,6 +58,10 @@ class Tracker:
     async def completed(self, manifest: RunManifest) -> None:
         """Send the remaining figures and the manifest."""
         await self._end(lambda store, mlflow_id: store.completed(mlflow_id, manifest))
+
+    async def measured(self, metrics: Mapping[str, float], steps: int) -> None:
+        """Send the remaining figures and what was measured of a run of a sweep."""
+        await self._end(lambda store, mlflow_id: store.measured(mlflow_id, metrics, steps))
 
     async def failed(self, reason: str) -> None:
         """Send the remaining figures and why the run failed."""

@@ -87,6 +87,10 @@ class Course:
     step_seconds: float = 0.0
     """Seconds spent in steps by this process, without loading, validating and saving."""
     step_tokens: int = 0
+    until: int | None = None
+    """The step of the stage after which a recipe that is tried is measured."""
+    limit_hours: float | None = None
+    """The most hours of training; None: no limit."""
     last_step: int = 0
     stopped_early_at: int | None = None
     _clock: float = field(default_factory=time.monotonic)
@@ -117,7 +121,18 @@ class Course:
         """Return whether to validate after the stage's step ``stage_step``. The last step is always
         validated."""
         at_all = bool(self.validation) and self.validate_every > 0
-        return at_all and (stage_step % self.validate_every == 0 or stage_step == len(self.steps))
+        return at_all and (
+            stage_step % self.validate_every == 0 or stage_step in (self.until, len(self.steps))
+        )
+
+    @property
+    def end(self) -> int:
+        """The step of the stage after which this process has done its part."""
+        return len(self.steps) if self.until is None else self.until
+
+    @property
+    def is_over_limit(self) -> bool:
+        return self.limit_hours is not None and self.seconds > self.limit_hours * 3600
 
     def record_ids(self, step: int) -> tuple[str, ...]:
         """Return the source records of the examples in the stage's optimizer step ``step``, counted from

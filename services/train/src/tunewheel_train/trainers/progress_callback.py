@@ -51,15 +51,17 @@ class ProgressCallback(TrainerCallback):
             self._validated = from_first(float(self._trainer.validate()))
             course.patience.saw(self._validated, course.first_step + state.global_step)
             control.should_training_stop |= course.patience.over
-        if self._all_should_stop() and state.global_step < state.max_steps:
+        ends = state.global_step == course.until or self._all_should_stop()
+        if ends and state.global_step < state.max_steps:
             control.should_save = True
             control.should_training_stop = True
         return control
 
     def _all_should_stop(self) -> bool:
-        """Return whether any process that trains together was asked to stop. Then all of them stop."""
+        """Return whether any process that trains together was asked to stop, or is over the limit of hours.
+        Then all of them stop."""
         accelerator = self._trainer.accelerator
-        wanted = self._should_stop()
+        wanted = self._should_stop() or self._trainer.course.is_over_limit
         if accelerator.num_processes == 1:
             return wanted
         import torch

@@ -1,0 +1,131 @@
+"""Recipes that are tried before the wheel turns with them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tunewheel_cli.spec_file import write_recipe
+from tunewheel_contracts.errors import InvalidSpec
+from tunewheel_contracts.event import Envelope, new_event
+from tunewheel_contracts.events.training import SweepProgressed
+from tunewheel_contracts.formats.sweep import SweepState, TriedRun, best_of
+from tunewheel_testing.console import Console
+from tunewheel_testing.datasets import put_dataset
+from tunewheel_testing.story import Story
+
+SPEC = """project: desk
+train:
+  method: lora
+  # Twenty times what suits larger models.
+  learning_rate: 0.002  # measured in May
+  rank: 16
+
+criteria:
+  - metric: perplexity
+    rank: 3
+"""
+
+
+@pytest.fixture
+def told(console: Console) -> Console:
+    """A console with a version, whose train service measures what it is asked for."""
+    story = Story("desk")
+    declared = story.say("project.declared")
+    spec = declared.data.spec
+    row = {
+        "example_id": "ex-1", "label": "bell", "group": "g", "trust": "expert", "record_ids": ["rec-1"],
+        "messages": [{"role": "user", "content": "Does it ring?"}, {"role": "assistant", "content": "bell"}],
+    }  # fmt: skip
+    _, ref = asyncio.run(put_dataset(console.store, spec, dataset_id="ds-1", train=[row], holdout=[row]))
+    story.say("dataset.versioned", dataset_id="ds-1", manifest=ref, criteria_sha256=spec.criteria_sha256)
+    console.read(*story.events)
+    console.answer = measured
+    return console
+
+
+def measured(event: Envelope[Any]) -> list[Envelope[Any]]:
+    data = event.data
+    if data.type != "sweep.requested":
+        return []
+    runs = tuple(
+        TriedRun(
+            run_id=f"{data.sweep_id}-{number}", changes=changes, part=1.0, steps=6, total_steps=6,
+            validation_loss=abs(changes["learning_rate"] - 1e-3), seconds=60.0,
+        )
+        for number, changes in enumerate(data.recipes, 1)
+    )  # fmt: skip
+    best = best_of(runs)
+    assert best is not None
+    ended = SweepProgressed(
+        project="desk", sweep_id=data.sweep_id, dataset_id="ds-1", state=SweepState.COMPLETED,
+        measured=len(runs), runs=runs, best=best.run_id, max_hours=data.max_hours,
+    )  # fmt: skip
+    return [new_event(ended, source="/train", cause=event)]
+
+
+def test_every_combination_is_tried_and_the_best_is_written(told: Console, run: Any, tmp_path: Path) -> None:
+    spec = tmp_path / "project.yaml"
+    spec.write_text(SPEC)
+    over = ("--over", "learning_rate=1e-3,1e-4", "--over", "rank=8,32", "--set", "epochs=2")
+    out = run("train", "sweep", "-p", "desk", *over, "--write", str(spec)).stdout
+    (asked,) = told.log.of("sweep.requested")
+    assert [dict(one) for one in asked.recipes] == [
+        {"epochs": 2, "learning_rate": rate, "rank": rank} for rate in (1e-3, 1e-4) for rank in (8, 32)
+    ]
+    assert asked.method == "halving"
+    first = out.splitlines()[1]
+    assert f"{asked.sweep_id}-1 *" in first
+    assert "epochs=2 learning_rate=0.001 rank=8" in first
+    assert spec.read_text() == SPEC.replace("0.002 ", "0.001 ").replace("rank: 16", "rank: 8").replace(
+        "train:\n", "train:\n  epochs: 2\n"
+    )
+    shown = json.loads(run("train", "show", "latest", "-p", "desk", "--json").stdout)
+    assert shown["best"] == f"{asked.sweep_id}-1"
+    assert asked.sweep_id in run("train", "list", "-p", "desk").stdout
+
+
+def test_one_recipe_is_tried(told: Console, run: Any) -> None:
+    found = json.loads(
+        run(
+            "train", "run", "-p", "desk", "--dataset", "ds-1", "--set", "learning_rate=0.003", "--json"
+        ).stdout
+    )
+    assert (found["state"], found["runs"][0]["changes"]) == ("completed", {"learning_rate": 0.003})
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "named"),
+    [
+        (("--set", "rnak=8"), 1, "train.rnak"),
+        (("--set", "rank=lots"), 1, "train.rank"),
+        (("--set", "rank"), 2, "--set"),
+        (("--set", "rank=8", "--set", "rank=9"), 2, "--set"),
+    ],
+)
+def test_a_wrong_field_is_named(
+    told: Console, run: Any, options: tuple[str, ...], code: int, named: str
+) -> None:
+    assert named in run("train", "run", "-p", "desk", *options, code=code).stderr
+    assert told.log.events == []
+
+
+def test_a_recipe_is_added_to_a_spec_without_one(tmp_path: Path) -> None:
+    spec = tmp_path / "project.yaml"
+    spec.write_text("project: desk")
+    write_recipe(spec, {"rank": 8, "target_modules": ["q_proj", "v_proj"]})
+    assert spec.read_text() == "project: desk\n\ntrain:\n  target_modules: [q_proj, v_proj]\n  rank: 8\n"
+
+
+@pytest.mark.parametrize(
+    "train", ["train: {rank: 16}\n", "train:\n  rank:\n    16\n", "train: &recipe\n  rank: 16\n"]
+)
+def test_a_spec_in_another_style_is_left_alone(tmp_path: Path, train: str) -> None:
+    spec = tmp_path / "project.yaml"
+    spec.write_text(f"project: desk\n{train}")
+    with pytest.raises(InvalidSpec, match="rank: 8"):
+        write_recipe(spec, {"rank": 8})
+    assert spec.read_text() == f"project: desk\n{train}"

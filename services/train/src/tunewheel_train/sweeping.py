@@ -1,0 +1,291 @@
+"""Tries recipes on a dataset version: trains each for a part of its steps, measures it on validation rows,
+and goes on with the better ones. Knows nothing of Kafka.
+
+- ``sweeps/<sweep_id>/<run_id>/<part>.json``: what was measured of a run after that part of its steps
+- ``sweeps/<sweep_id>/outcome.json``: how the sweep ended
+
+Each object is written once. After a kill the next worker reads what was measured, and goes on from the
+checkpoint of the run that was under way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+
+from tunewheel_contracts.errors import InvalidEvent, InvalidSpec
+from tunewheel_contracts.events.data import DatasetVersioned
+from tunewheel_contracts.events.training import SweepProgressed, SweepRequested, TrainAction
+from tunewheel_contracts.fields import Frozen
+from tunewheel_contracts.formats.dataset import DatasetManifest
+from tunewheel_contracts.formats.recipe import TrainSpec
+from tunewheel_contracts.formats.sweep import (
+    SweepMethod,
+    SweepState,
+    TriedRun,
+    best_of,
+    changed_recipe,
+    demand_comparable,
+)
+from tunewheel_planner.spending import measured_cost
+from tunewheel_runtime.jobs import Lease
+from tunewheel_runtime.store import ObjectStore
+
+from tunewheel_train.errors import RunFailed
+from tunewheel_train.execution import Trainings
+from tunewheel_train.job import Tried
+from tunewheel_train.runs.attempts import Tell
+from tunewheel_train.runs.bases import Base
+from tunewheel_train.runs.controls import Controls
+from tunewheel_train.runs.runs import Result, Run, plan_run
+from tunewheel_train.runs.starting import fetch_dataset
+
+CEILINGS = ("train.max_hours", "train.max_dollars")
+
+
+def rungs(method: SweepMethod, recipes: int) -> list[tuple[int, float]]:
+    """Return for each round how many recipes are trained, and up to which part of their steps.
+
+    Successive halving (Jamieson & Talwalkar, arXiv:1502.07943, algorithm 1): half of the recipes go on, for
+    twice as many steps. A recipe follows its own schedule, and is stopped on it.
+    """
+    if method is SweepMethod.GRID:
+        return [(recipes, 1.0)]
+    counts = [recipes]
+    while counts[-1] > 1:
+        counts.append((counts[-1] + 1) // 2)
+    return [(count, 0.5 ** (len(counts) - 1 - number)) for number, count in enumerate(counts)]
+
+
+class Measured(Frozen):
+    """What was measured of one run at one part of its steps."""
+
+    run: TriedRun
+    validation_examples: int | None = None
+
+
+class Sweeps:
+    """Trains sweeps, one run after the other. A sweep is trained once at a time."""
+
+    def __init__(self, store: ObjectStore, trainings: Trainings, controls: Controls) -> None:
+        self._store = store
+        self._trainings = trainings
+        self._controls = controls
+        self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+
+    async def train(
+        self, event: SweepRequested, version: DatasetVersioned | None, *, lease: Lease, tell: Tell
+    ) -> SweepProgressed:
+        """Train the sweep, unless it has ended, and return how it ended. ``tell`` publishes its progress.
+
+        Raises:
+            InvalidEvent: the project has no such version, or a recipe is wrong.
+            Lease.Lost: the partition moved; publish nothing more. TransientError: the store is away.
+        """
+        if version is None:
+            raise InvalidEvent(
+                field="dataset_id", reason=f"{event.project} has no version {event.dataset_id}"
+            )
+        manifest = await fetch_dataset(self._store, version)
+        try:
+            demand_comparable(event.recipes)
+            recipes = [changed_recipe(manifest.spec.train, changes) for changes in event.recipes]
+        except InvalidSpec as error:
+            raise InvalidEvent(field=error.field, reason=error.reason) from error
+        async with self._turns[event.sweep_id]:  # the same event may be delivered again meanwhile
+            path = f"sweeps/{event.sweep_id}/outcome.json"
+            ended = await self._store.document(path, SweepProgressed)
+            if ended is None:
+                sweep = _Sweep(event, lease, tell, self._store, self._trainings)
+                ended = await self._ended(sweep, event, manifest, version, recipes, lease)
+                ended = await self._store.first_document(path, ended)
+            for run in ended.runs:  # also after a kill
+                await self._trainings.forget(run.run_id)
+            return ended
+
+    async def _ended(
+        self,
+        sweep: _Sweep,
+        event: SweepRequested,
+        manifest: DatasetManifest,
+        version: DatasetVersioned,
+        recipes: Sequence[TrainSpec],
+        lease: Lease,
+    ) -> SweepProgressed:
+        try:
+            base = await self._trainings.base_of(manifest, lease)
+            return await sweep.train(
+                [
+                    sweep.run(manifest, version, base, number, recipe)
+                    for number, recipe in enumerate(recipes, 1)
+                ]
+            )
+        except RunFailed as error:
+            lease.check()
+            if self._controls.latest(event.project, event.sweep_id) is TrainAction.CANCEL:
+                return sweep.state(SweepState.CANCELLED, reason="was cancelled")
+            return sweep.state(SweepState.FAILED, error.field, error.reason)
+
+
+def refused(event: SweepRequested, field: str, reason: str) -> SweepProgressed:
+    """Return how a sweep ends that is not trained."""
+    runs = [TriedRun(run_id=_run_id(event, n), changes=one) for n, one in enumerate(event.recipes, 1)]
+    return _progress(event, SweepState.FAILED, runs, 0, field=field, reason=reason)
+
+
+class _Sweep:
+    """One sweep, while it is trained."""
+
+    def __init__(
+        self, event: SweepRequested, lease: Lease, tell: Tell, store: ObjectStore, trainings: Trainings
+    ) -> None:
+        self._event = event
+        self._lease = lease
+        self._tell = tell
+        self._store = store
+        self._trainings = trainings
+        self._known = {
+            run_id: TriedRun(run_id=run_id, changes=changes)
+            for number, changes in enumerate(event.recipes, 1)
+            for run_id in [_run_id(event, number)]
+        }
+        self._measured = 0
+        self._rows: int | None = None
+
+    def run(
+        self, manifest: DatasetManifest, version: DatasetVersioned, base: Base, number: int, recipe: TrainSpec
+    ) -> Run:
+        """Return the run of the recipe ``number``."""
+        spec = manifest.spec.model_copy(update={"train": recipe})
+        of_version = plan_run(manifest.model_copy(update={"spec": spec}), version.manifest, *base)
+        run_id = _run_id(self._event, number)
+        tried = Tried(sweep_id=self._event.sweep_id)
+        return replace(of_version, run_id=run_id, model_id=run_id, tried=tried)
+
+    async def train(self, runs: Sequence[Run]) -> SweepProgressed:
+        """Train the rounds. Raises RunFailed: a ceiling was reached, the sweep was cancelled, or every run
+        failed."""
+        await self._tell(self.state(SweepState.TRAINING))
+        alive, before = list(runs), 0.0
+        plan = rungs(self._event.method, len(runs))
+        for at, (count, part) in enumerate(plan):
+            alive = sorted(alive, key=self._loss)[:count]
+            after = _runs_in(plan[at + 1 :], part)
+            for number, run in enumerate(alive):
+                left = (len(alive) - number) * (part - before) + after
+                await self._measure(run, part, left)
+                await self._tell(self.state(SweepState.TRAINING))
+            alive = [run for run in alive if not self._known[run.run_id].reason]
+            if not alive:
+                failed = self._known[runs[0].run_id]
+                raise RunFailed(field=failed.field, reason=failed.reason)
+            before = part
+        return self.state(SweepState.COMPLETED)
+
+    def _loss(self, run: Run) -> float:
+        return self._known[run.run_id].validation_loss or 0.0
+
+    async def _measure(self, run: Run, part: float, left: float) -> None:
+        path = f"sweeps/{self._event.sweep_id}/{run.run_id}/{part:g}.json"
+        found = await self._store.document(path, Measured)
+        if found is None:
+            found = await self._store.first_document(path, await self._trained(run, part, left))
+        self._lease.check()
+        self._known[run.run_id] = found.run
+        self._rows = found.validation_examples or self._rows
+        self._measured += 1
+
+    async def _trained(self, run: Run, part: float, left: float) -> Measured:
+        known = self._known[run.run_id]
+        event = self._event
+        assert run.tried is not None
+        own = known.seconds / 3600
+        hours = sum(one.seconds for one in self._known.values()) / 3600 - own
+        dollars = sum(one.dollars or 0.0 for one in self._known.values()) - (known.dollars or 0.0)
+        # What other runs took is no longer there for this one.
+        ceilings = {"max_hours": event.max_hours - hours}
+        if event.max_dollars is not None:
+            ceilings["max_dollars"] = event.max_dollars - dollars
+        for name, rest in ceilings.items():
+            if rest <= 0:
+                raise RunFailed(field=f"train.{name}", reason="was reached; raise the ceiling of the sweep")
+        recipe = run.recipe.model_copy(update=ceilings)
+        tried = run.tried.model_copy(update={"part": part, "left": left, "spent_hours": own})
+        try:
+            result = await self._trainings.measure(replace(run, recipe=recipe, tried=tried), self._lease)
+        except RunFailed as error:
+            self._lease.check()
+            if error.field in (*CEILINGS, "(run)"):
+                raise
+            told = known.model_copy(update={"field": error.field, "reason": error.reason})
+            return Measured(run=told)
+        return _measured(known, part, result)
+
+    def state(self, state: SweepState, field: str = "", reason: str = "") -> SweepProgressed:
+        """Return what is known now."""
+        return _progress(
+            self._event, state, list(self._known.values()), self._measured, rows=self._rows, field=field,
+            reason=reason,
+        )  # fmt: skip
+
+
+def _run_id(event: SweepRequested, number: int) -> str:
+    return f"{event.sweep_id}-{number}"
+
+
+def _runs_in(rounds: Sequence[tuple[int, float]], before: float) -> float:
+    """Return how many whole runs are trained in ``rounds``, after the part ``before``."""
+    total = 0.0
+    for count, part in rounds:
+        total, before = total + count * (part - before), part
+    return total
+
+
+def _measured(known: TriedRun, part: float, result: Result) -> Measured:
+    outcome, plan = result.outcome, result.plan
+    seconds = outcome.wall_seconds
+    priced = plan is not None and plan.dollars is not None
+    run = known.model_copy(
+        update={
+            "part": part,
+            "steps": outcome.steps,
+            "total_steps": result.total_steps,
+            "validation_loss": outcome.metrics["validation_loss"],
+            "seconds": seconds,
+            "dollars": measured_cost(plan, wall_seconds=seconds).dollars if plan and priced else None,
+        }
+    )
+    return Measured(run=run, validation_examples=round(outcome.metrics["validation_examples"]))
+
+
+def _progress(
+    event: SweepRequested,
+    state: SweepState,
+    runs: Sequence[TriedRun],
+    measured: int,
+    *,
+    rows: int | None = None,
+    field: str = "",
+    reason: str = "",
+) -> SweepProgressed:
+    best = best_of(runs)
+    priced = [run.dollars for run in runs if run.dollars is not None]
+    return SweepProgressed(
+        project=event.project,
+        sweep_id=event.sweep_id,
+        dataset_id=event.dataset_id,
+        method=event.method,
+        state=state,
+        measured=measured,
+        runs=tuple(runs),
+        best=best.run_id if best else None,
+        validation_examples=rows,
+        hours=sum(run.seconds for run in runs) / 3600,
+        dollars=sum(priced) if priced else None,
+        field=field,
+        reason=reason,
+        max_hours=event.max_hours,
+        max_dollars=event.max_dollars,
+    )

@@ -1,0 +1,221 @@
+"""Sweeps with a real store. The first tests measure in this process, the last by ``light_worker.py``."""
+
+from __future__ import annotations
+
+import asyncio
+import runpy
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tunewheel_contracts.errors import InvalidEvent
+from tunewheel_contracts.event import new_event
+from tunewheel_contracts.events.training import SweepProgressed, SweepRequested, TrainAction, TrainControl
+from tunewheel_contracts.formats.sweep import SweepMethod, SweepState
+from tunewheel_testing.adapters import BASE
+from tunewheel_testing.waiting import until
+from tunewheel_train.errors import RunFailed
+from tunewheel_train.job import Job
+from tunewheel_train.preparation import affordable_hours
+from tunewheel_train.runs.runs import Result, Run
+from tunewheel_train.sweeping import Sweeps, rungs
+
+LIGHT = runpy.run_path(str(Path(__file__).with_name("light_worker.py")))
+DIVERGES, STEPS_PER_EPOCH, of_tried, plan_of = (
+    LIGHT[name] for name in ("DIVERGES", "STEPS_PER_EPOCH", "of_tried", "plan_of")
+)
+RATES = (1e-1, 1e-2, 1e-3, 1e-4)
+
+
+def asked(*rates: float, **fields: Any) -> SweepRequested:
+    recipes = tuple({"learning_rate": rate} for rate in rates)
+    told = {"recipes": recipes, "max_hours": 100.0, "request": "r1", **fields}
+    return SweepRequested(project="helpdesk", sweep_id="sweep-1", dataset_id="ds-tiny", **told)
+
+
+class Measuring:
+    """Measures runs in this process. A kill comes after ``most`` measurements."""
+
+    def __init__(self, most: int = 100) -> None:
+        self.most = most
+        self.trained: list[tuple[str, float]] = []
+        self.forgotten: list[str] = []
+
+    async def base_of(self, manifest: Any, lease: Any) -> Any:
+        return BASE, None
+
+    async def measure(self, run: Run, lease: Any) -> Result:
+        nowhere = Path("nowhere")
+        job = Job(
+            run_id=run.run_id, base_model="b", train_path=nowhere, output_dir=nowhere, work_dir=nowhere,
+            cache_dir=nowhere, recipe=run.recipe, tried=run.tried,
+        )  # fmt: skip
+        plan = plan_of(job)
+        affordable_hours(job, plan)
+        if run.recipe.learning_rate == DIVERGES:
+            raise RunFailed(field="train.learning_rate", reason="made the loss diverge")
+        if len(self.trained) == self.most:
+            lease.lost.set()
+            lease.check()
+        self.trained.append((run.run_id, run.tried.part))
+        until = round(STEPS_PER_EPOCH * run.tried.part)
+        return Result(of_tried(job, until, STEPS_PER_EPOCH, ()), run.recipe, plan, STEPS_PER_EPOCH)
+
+    async def forget(self, run_id: str) -> None:
+        self.forgotten.append(run_id)
+
+
+async def train(made, event: SweepRequested, trainings: Any = None) -> SweepProgressed:
+    sweeps = Sweeps(made.store, trainings or Measuring(), made.controls)
+    return await sweeps.train(event, made.event, lease=made.lease, tell=made.tell)
+
+
+def test_half_of_the_recipes_go_on_for_twice_as_many_steps():
+    assert rungs(SweepMethod.HALVING, 8) == [(8, 0.125), (4, 0.25), (2, 0.5), (1, 1.0)]
+    assert rungs(SweepMethod.HALVING, 5) == [(5, 0.125), (3, 0.25), (2, 0.5), (1, 1.0)]
+    assert rungs(SweepMethod.HALVING, 1) == rungs(SweepMethod.GRID, 1) == [(1, 1.0)]
+    assert rungs(SweepMethod.GRID, 3) == [(3, 1.0)]
+
+
+async def test_a_grid_trains_every_recipe_to_its_end_and_makes_no_model(bench):
+    made = await bench()
+    ended = await train(made, asked(*RATES))
+    assert (ended.state, ended.best, ended.validation_examples) == (SweepState.COMPLETED, "sweep-1-3", 20)
+    assert [(run.part, run.steps, run.total_steps) for run in ended.runs] == [(1.0, 6, 6)] * 4
+    assert ended.hours == pytest.approx(4 * 6 * 0.1)
+    assert [news.measured for news in made.told] == [0, 1, 2, 3, 4]
+    assert {type(news) for news in made.told} == {SweepProgressed}
+
+
+async def test_halving_goes_on_with_the_better_half(bench):
+    made = await bench()
+    ended = await train(made, asked(*RATES, method="halving"))
+    assert ended.best == "sweep-1-3"
+    assert {run.run_id: run.part for run in ended.runs} == {
+        "sweep-1-1": 0.25, "sweep-1-2": 0.5, "sweep-1-3": 1.0, "sweep-1-4": 0.25
+    }  # fmt: skip
+    # a run that goes on is not trained again from its beginning: each step counts once
+    assert [run.steps for run in ended.runs] == [2, 3, 6, 2]
+    assert ended.measured == 4 + 2 + 1
+
+
+async def test_a_sweep_that_is_asked_for_twice_is_trained_once(bench):
+    made = await bench()
+    first = await train(made, asked(*RATES))
+    made.told.clear()
+    again = await train(made, asked(*RATES), Measuring(most=0))
+    assert again == first
+    assert new_event(again, source="/t").id == new_event(first, source="/t").id
+    assert made.told == []
+
+
+@pytest.mark.parametrize("killed_after", range(7))
+async def test_after_a_kill_what_was_measured_is_not_measured_again(bench, killed_after: int):
+    made = await bench()
+    first, second = Measuring(killed_after), Measuring()
+    with pytest.raises(made.lease.Lost):
+        await train(made, asked(*RATES, method="halving"), first)
+    assert first.forgotten == []
+    made.lease.lost.clear()
+    ended = await train(made, asked(*RATES, method="halving"), second)
+    assert (ended.best, ended.measured) == ("sweep-1-3", 7)
+    assert len({*first.trained, *second.trained}) == len(first.trained) + len(second.trained) == 7
+    assert second.forgotten == [f"sweep-1-{number}" for number in range(1, 5)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"lerning_rate": 1e-3}, "train.lerning_rate"),
+        ({"rank": "many"}, "train.rank"),
+        ({"batch_size": 6}, "train.micro_batch_size"),
+        ({"preference": {"method": "dpo"}}, "train.preference"),
+        ({"max_hours": 3}, "train.max_hours"),
+    ],
+)
+async def test_a_wrong_recipe_is_refused_by_name(bench, changes: dict[str, Any], field: str):
+    made = await bench()
+    with pytest.raises(InvalidEvent) as refusal:
+        await train(made, asked(1e-3).model_copy(update={"recipes": (changes,)}))
+    assert refusal.value.field == field
+
+
+async def test_recipes_that_are_measured_on_other_rows_are_refused(bench):
+    made = await bench()
+    recipes = ({"seed": 1}, {"seed": 2})
+    with pytest.raises(InvalidEvent) as refusal:
+        await train(made, asked(1e-3).model_copy(update={"recipes": recipes}))
+    assert refusal.value.field == "train.seed"
+
+
+async def test_a_version_of_another_project_is_refused(bench):
+    made = await bench()
+    made.event = None
+    with pytest.raises(InvalidEvent) as refusal:
+        await train(made, asked(1e-3))
+    assert refusal.value.field == "dataset_id"
+
+
+async def test_a_sweep_whose_estimate_is_above_its_ceiling_is_not_trained(bench):
+    made = await bench()
+    ended = await train(made, asked(*RATES, max_hours=1e-6))
+    assert (ended.state, ended.field, ended.measured) == (SweepState.FAILED, "train.max_hours", 0)
+    assert "estimate" in ended.reason
+    assert ended.hours == 0
+
+
+async def test_a_sweep_ends_at_its_ceiling_and_keeps_what_it_measured(bench):
+    made = await bench()
+    ended = await train(made, asked(*RATES, max_hours=1.0))  # each run takes .6 hours
+    assert (ended.state, ended.field, ended.measured) == (SweepState.FAILED, "train.max_hours", 2)
+    assert ended.best == "sweep-1-2"
+
+
+async def test_a_recipe_that_diverges_leaves_the_others(bench):
+    made = await bench()
+    ended = await train(made, asked(0.5, 1e-3, method="halving"))
+    assert (ended.state, ended.best) == (SweepState.COMPLETED, "sweep-1-2")
+    assert (ended.runs[0].field, ended.runs[0].part) == ("train.learning_rate", 0.0)
+    assert ended.runs[1].part == 1.0
+
+
+async def test_a_sweep_all_of_whose_recipes_fail_fails(bench):
+    made = await bench()
+    ended = await train(made, asked(0.5))
+    assert (ended.state, ended.field, ended.best) == (SweepState.FAILED, "train.learning_rate", None)
+
+
+async def test_processes_go_on_from_checkpoints_and_leave_nothing(bench):
+    made = await bench()
+    ended = await train(made, asked(1e-2, 1e-3, method="halving"), made.trainings)
+    assert [(run.part, run.steps, run.total_steps) for run in ended.runs] == [(0.5, 3, 6), (1.0, 6, 6)]
+    assert ended.best == "sweep-1-2"
+    assert await made.store.list("adapters") == await made.store.list("runs") == []
+    assert list(made.settings.runs_dir.glob("*")) == []
+
+
+async def test_a_sweep_is_cancelled_by_its_id(bench, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("LIGHT_WAIT", "1")  # the first run stays in its middle
+    made = await bench()
+    task = asyncio.create_task(train(made, asked(*RATES), made.trainings))
+    await until(lambda: list(made.settings.runs_dir.glob("*/work/checkpoint-*")))
+    cancel = TrainControl(project="helpdesk", run_id="sweep-1", action=TrainAction.CANCEL, request="enough")
+    made.controls.apply(new_event(cancel, source="/test"))
+    ended = await task
+    assert (ended.state, ended.measured, ended.field) == (SweepState.CANCELLED, 0, "")
+    assert await made.store.list("runs") == []
+
+
+async def test_a_run_of_a_turn_goes_first_and_the_sweep_goes_on(bench, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("LIGHT_WAIT", "1")
+    made = await bench()
+    trainings = made.trainings
+    sweeps = Sweeps(made.store, trainings, made.controls)
+    tried = asyncio.create_task(sweeps.train(asked(1e-3), made.event, lease=made.lease, tell=made.tell))
+    await until(lambda: list(made.settings.runs_dir.glob("sweep-*/work/checkpoint-*")))
+    monkeypatch.delenv("LIGHT_WAIT")
+    completed = await trainings.train(made.event, lease=made.lease, tell=made.tell)
+    assert completed.type == "train.completed"
+    assert not tried.done()
+    ended = await tried
+    assert (ended.state, ended.runs[0].steps) == (SweepState.COMPLETED, 6)
