@@ -38,6 +38,19 @@ async def index(state: Any, desk: Any, store: Any) -> Any:
     return made
 
 
+async def test_a_sweep_tells_what_each_recipe_reached(look: Any):
+    page = (await look("/projects/desk/sweeps/sweep-1")).text
+    assert re.search(r"sweep-1-1 <span class=.badge.>best</span>", page)
+    assert "3 of 6" in page
+    assert "as in the spec" in page
+    assert "&lt;b&gt;q" in page
+    assert "runs/sweep-1/cancel" in page
+    assert (
+        "runs/sweep-1/cancel"
+        not in (await look("/projects/desk/sweeps/sweep-1", frozenset({Role.VIEWER}))).text
+    )
+
+
 async def test_every_link_of_every_page_leads_somewhere(look: Any, index: Any):
     seen, todo = dict[str, int](), ["/projects", "/dead-letters", "/services", "/audit"]
     while todo:

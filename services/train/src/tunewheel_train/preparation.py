@@ -242,8 +242,8 @@ _RAISE = {
 def over_limit(job: Job, step: int, total_steps: int) -> RunFailed:
     """Return the failure of a run that has been trained for ``limit_hours``."""
     assert job.limit_hours is not None
-    hours = job.recipe.max_hours
-    name = "max_hours" if hours is not None and hours <= job.limit_hours else "max_dollars"
+    hours, dollars = job.recipe.max_hours, job.recipe.max_dollars
+    name = "max_hours" if dollars is None or hours == job.limit_hours else "max_dollars"
     return RunFailed(
         field=f"train.{name}", step=step, total_steps=total_steps,
         reason=f"was reached after {job.limit_hours:.3g} hours of training; {_RAISE[job.tried is not None]}",
