@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.event import Envelope, Event, new_event
 from tunewheel_contracts.events.training import (
+    SweepRequested,
     TrainAction,
     TrainCompleted,
     TrainControl,
@@ -61,11 +64,10 @@ class Subscribed:
 
     def on_startup(self, hook: Any) -> None: ...
 
-    def on(self, topic: Any) -> Any:
+    def on(self, topic: Any, **_: Any) -> Any:
         return lambda handler: setattr(self, f"on_{topic.name.replace('.', '_')}", handler)
 
-    def job(self, topic: Any, **_: Any) -> Any:
-        return lambda handler: setattr(self, "on_dataset_versioned", handler)
+    job = on
 
     def new(self, data: Event, *, cause: Envelope[Any]) -> Envelope[Any]:
         return new_event(data, source="/test", cause=cause)
@@ -139,3 +141,28 @@ async def test_a_command_to_resume_a_failed_run_puts_its_version_on_the_log_once
 
     assert await command(TrainAction.PAUSE, "a") is None
     assert await command(TrainAction.RESUME, "b") is version
+
+
+async def test_a_sweep_is_trained_for_an_operator_alone(bench):
+    made = await bench()
+    service: Any = Subscribed(made.store)
+    service.access = Anybody()
+    register(service, made.settings, worker=made.worker)
+    event = new_event(made.event, source="/t")
+    service.replayed["dataset.versioned"](event)
+    wrong = SweepRequested(
+        project="helpdesk", sweep_id="sweep-1", dataset_id="ds-tiny", recipes=({"rnak": 8},), request="r"
+    )
+    with pytest.raises(InvalidEvent) as refusal:
+        await service.on_sweep_requested(new_event(wrong, source="/t"), made.lease)
+    assert refusal.value.field == "train.rnak"
+
+    async def refuse(*_: Any, field: str, **__: Any) -> None:
+        raise InvalidEvent(field=field, reason="is no operator")
+
+    service.access = SimpleNamespace(require=refuse)
+    asked = wrong.model_copy(update={"recipes": ({"rank": 8},), "sweep_id": "sweep-2"})
+    with pytest.raises(InvalidEvent) as refusal:
+        await service.on_sweep_requested(new_event(asked, source="/t"), made.lease)
+    assert refusal.value.field == "principal"
+    assert service.told == []

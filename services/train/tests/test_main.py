@@ -52,7 +52,7 @@ def test_an_app_is_made_without_a_broker(tmp_path: Path):
     service = make_app(Settings(store_url=f"file://{tmp_path}/store", cache_dir=tmp_path / "cache"))
     assert service.name == "train"
     subscribed = sorted(name for one in service.broker.subscribers for name in one.topic_names)
-    assert subscribed == ["dataset.versioned", "train.control", "train.started"]
+    assert subscribed == ["dataset.versioned", "sweep.requested", "train.control", "train.started"]
 
 
 def test_where_runs_are_jobs_the_service_starts_without_what_trains(template: Path):
@@ -60,7 +60,10 @@ def test_where_runs_are_jobs_the_service_starts_without_what_trains(template: Pa
     command = [sys.executable, "-c", START, str(template), ",".join(BANNED)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == ["['dataset.versioned', 'train.control', 'train.started']", "[]"]
+    assert done.stdout.splitlines() == [
+        "['dataset.versioned', 'sweep.requested', 'train.control', 'train.started']",
+        "[]",
+    ]
 
 
 def test_where_runs_are_trained_here_what_trains_is_demanded(template: Path, monkeypatch):
