@@ -75,6 +75,8 @@ class FakeEngine:
         """Which chats meet ``dies`` and ``fail_with``."""
         self.no_logprobs = 0
         """The status of answers to chats that ask for log-probabilities; 0: the chats are answered."""
+        self.likeliest: dict[str, float] | None = None
+        """What it lists as likely tokens with their log-probabilities, in answers that are not streamed."""
         self.stream_instead: list[bytes] | None = None
         self.break_off_after: int | None = None
         self.gate = asyncio.Event()
@@ -203,7 +205,11 @@ class FakeEngine:
                 return await self._stream(request, body)
             if self.gated in (None, body["model"]):
                 await self.gate.wait()
-            return web.json_response(engine_answers.completion(body))
+            answer = engine_answers.completion(body)
+            if self.likeliest is not None and body.get("top_logprobs"):
+                listed = [{"token": text, "logprob": value} for text, value in self.likeliest.items()]
+                answer["choices"][0]["logprobs"]["content"][0]["top_logprobs"] = listed
+            return web.json_response(answer)
         except (asyncio.CancelledError, ConnectionResetError):
             self.cancelled += 1
             raise

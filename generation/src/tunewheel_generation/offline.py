@@ -28,6 +28,8 @@ class Answer:
     complete: bool = False
     cut: bool = False
     likelihoods: list[float] = field(default_factory=list)
+    likeliest: tuple[tuple[int, float], ...] = ()
+    """The likeliest first tokens with their log-probabilities, as many as the request's ``top_logprobs``."""
     scored: list[tuple[str, float]] = field(default_factory=list)
     """For a request that wants log-probabilities: the text and log-probability of each of ``tokens``."""
 
@@ -93,6 +95,7 @@ class Writer:
         answer = self._answers[request]
         answer.text += progress.text
         answer.complete = progress.finish_reason == "stop"
+        answer.likeliest = answer.likeliest or progress.token.likeliest
         if progress.stopped_by != "eos":
             answer.tokens.append(progress.token.id)
             if progress.token.logprob is not None:

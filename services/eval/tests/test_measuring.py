@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tunewheel_basemodel import chat
+from tunewheel_basemodel.errors import InvalidChat
 from tunewheel_basemodel.locate import BaseModel
 from tunewheel_contracts.formats.dataset import ChatExample
+from tunewheel_contracts.formats.fingerprint import PROMPTS, RECORDED
 from tunewheel_contracts.formats.regression_items import read_items
 from tunewheel_contracts.formats.run import BaseModelRef
 from tunewheel_contracts.formats.scorecard import Role
@@ -18,6 +21,7 @@ from tunewheel_eval.contestants import LoadedGroup, groups
 from tunewheel_eval.errors import NoNumber, UnfitCandidate, UnusableContestant
 from tunewheel_eval.job import ContestantJob, Job, Progress
 from tunewheel_eval.measurement import (
+    FINGERPRINT,
     HoldoutRow,
     Measurement,
     RepeatRow,
@@ -90,9 +94,38 @@ def outputs(measurement: Measurement) -> list[str]:
 
 def test_each_contestant_speaks_with_its_own_weights(make_job: Any) -> None:
     found, said = run(make_job())
-    assert {len(one.rows) for one in found.values()} == {9}
+    rows = {Role.BASE: 9, Role.CHAMPION: 9, Role.CANDIDATE: 9 + len(FINGERPRINT)}
+    assert {role: len(one.rows) for role, one in found.items()} == rows
     assert len({tuple(outputs(one)) for one in found.values()}) == 3
-    assert {one.role: (one.done, one.total) for one in said} == dict.fromkeys(Role, (9, 9))
+    assert {one.role: (one.done, one.total) for one in said} == {role: (n, n) for role, n in rows.items()}
+
+
+def test_the_candidate_alone_has_a_fingerprint_and_it_is_its_own(make_job: Any) -> None:
+    found, _ = run(make_job())
+    prints = {role: one.fingerprint for role, one in found.items()}
+    assert [one.prompt for one in prints[Role.CANDIDATE]] == list(PROMPTS)
+    for one in prints[Role.CANDIDATE]:
+        values = [token.logprob for token in one.tokens]
+        assert len(values) == RECORDED
+        assert values == sorted(values, reverse=True)
+    assert (prints[Role.BASE], prints[Role.CHAMPION]) == ((), ())
+    anew, _ = run(make_job(Role.CANDIDATE, folder="anew"))
+    assert anew[Role.CANDIDATE].fingerprint == prints[Role.CANDIDATE]
+
+
+def test_a_template_that_refuses_a_prompt_of_the_fingerprint_costs_that_prompt_alone(
+    make_job: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refusing(tokenizer: Any, messages: Any, *more: Any) -> str:
+        if messages == PROMPTS["order"]:
+            raise InvalidChat("no system message, please")
+        return render(tokenizer, messages, *more)
+
+    render = chat.render
+    monkeypatch.setattr(chat, "render", refusing)
+    found, said = run(make_job(Role.CANDIDATE))
+    assert [one.prompt for one in found[Role.CANDIDATE].fingerprint] == ["question", "thread"]
+    assert said[-1].done == said[-1].total
 
 
 def test_only_the_candidate_says_how_sure_it_is_of_its_labels_and_that_changes_no_answer(
@@ -121,7 +154,7 @@ def test_the_candidate_answers_some_prompts_again_by_other_seeds(
     assert {row.key for row in again} == set(told["repeats"])
     assert len({row.output for row in again}) > 3
     assert not any(isinstance(row, RepeatRow) for row in found[Role.BASE].rows.values())
-    assert {one.role: one.total for one in said} == {Role.CANDIDATE: 15, Role.BASE: 9}
+    assert {one.role: one.total for one in said} == {Role.CANDIDATE: 15 + len(FINGERPRINT), Role.BASE: 9}
     anew, _ = run(make_job(Role.CANDIDATE, folder="anew", **told))
     assert anew[Role.CANDIDATE] == found[Role.CANDIDATE]
 
@@ -339,4 +372,4 @@ def test_two_processes_measure_what_one_measures(make_job: Any) -> None:
     assert {role: dict(one.rows) for role, one in beside.items()} == {
         role: dict(one.rows) for role, one in alone.items()
     }
-    assert {one.role: one.done for one in said} == dict.fromkeys(Role, 9)
+    assert {one.role: one.done for one in said} == {role: len(one.rows) for role, one in alone.items()}

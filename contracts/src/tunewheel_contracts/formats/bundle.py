@@ -4,12 +4,13 @@ unchanged."""
 from __future__ import annotations
 
 import operator
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, StringConstraints
 
 from tunewheel_contracts.fields import Frozen, PositiveInt, Sha256, Slug, Strict, Text
 from tunewheel_contracts.formats.confidence import Certainty
+from tunewheel_contracts.formats.fingerprint import NextTokens
 from tunewheel_contracts.formats.run import BaseModelRef
 from tunewheel_contracts.identity import content_sha256
 
@@ -82,7 +83,15 @@ class Bundle(Frozen):
     certainty: Annotated[Certainty | None, Field(exclude_if=operator.not_)] = None
     """How often its labels are right by its confidence in them, and how sure it must be for an answer to be
     sent. None: it has no labels, or was judged by too few rows."""
+    fingerprint: Annotated[tuple[NextTokens, ...], Field(exclude_if=operator.not_)] = ()
+    """What eval measured of the model so configured; empty: an earlier release judged it."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The configuration as JSON, without what was measured of it."""
+        return self.model_dump(mode="json", exclude={"fingerprint"})
 
     @property
     def sha256(self) -> str:
-        return content_sha256(self.model_dump(mode="json"))
+        """The hash of ``settings``."""
+        return content_sha256(self.settings)

@@ -102,6 +102,7 @@ def _answerer(runner: Runner, batches: Sequence[Batch]) -> Callable[[int], list[
                     answers=prompt.answers,
                     opening=prompt.opening,
                     want_logprobs=prompt.want_logprobs,
+                    top_logprobs=prompt.top_logprobs,
                 )
                 for prompt in prompts
             ]

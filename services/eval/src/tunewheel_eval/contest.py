@@ -20,7 +20,7 @@ from tunewheel_eval.artifacts import fetch_candidate, fetch_champion, known_rows
 from tunewheel_eval.job import ContestantJob, Job, WithPassages
 from tunewheel_eval.lm_eval_tasks import AskedTask, write_jobs
 from tunewheel_eval.looks import Fresh
-from tunewheel_eval.measurement import Header, Measurement, example_key, model_key
+from tunewheel_eval.measurement import FINGERPRINT, Header, Measurement, example_key, model_key
 from tunewheel_eval.metrics import about_passages, metric_of
 from tunewheel_eval.passages.looked_up import LookedUp
 from tunewheel_eval.passages.scores import cell_sample
@@ -131,14 +131,15 @@ class Contest:
 
     def keys_of(self, role: Role) -> tuple[str, ...]:
         """The keys of the items that one contestant is measured on. The candidate is also measured on
-        repeats, if tokens are sampled. Base and candidate are also measured on ``others``, and the base on
-        ``prompted``."""
+        repeats, if tokens are sampled, and for its fingerprint. Base and candidate are also measured on
+        ``others``, and the base on ``prompted``."""
         if role is Role.CHAMPION:
             return self.keys
         others = [self.key_of(one) for one in self.others]
         if role is Role.BASE:
             others += [self.key_of(one) for one in self.prompted]
-        return (*self.keys, *others, *(self.repeats if role is Role.CANDIDATE else ()))
+        own = (*self.repeats, *FINGERPRINT) if role is Role.CANDIDATE else ()
+        return (*self.keys, *others, *own)
 
     @property
     def repeats(self) -> dict[str, tuple[str, int]]:

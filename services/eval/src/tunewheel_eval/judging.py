@@ -112,6 +112,7 @@ class Judge:
             compared=compared.metrics,
             judge_report=compared.report,
             rivals=await self._rivals(rows),
+            fingerprint=measured[Role.CANDIDATE].fingerprint,
         )
 
     async def _judgement(self, contest: Contest, lines: bytes, rows: Clustered, check: Check) -> Judgement:

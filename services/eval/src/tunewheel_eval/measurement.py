@@ -16,6 +16,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from tunewheel_contracts.fields import FiniteFloat, Fraction, Frozen, Sha256
 from tunewheel_contracts.formats.bundle import ChatTemplateKwargs, Decoding
 from tunewheel_contracts.formats.dataset import ChatExample
+from tunewheel_contracts.formats.fingerprint import PROMPTS, NextTokens
 from tunewheel_contracts.formats.generations import Shown
 from tunewheel_contracts.formats.run import AdapterRef, BaseModelRef
 from tunewheel_contracts.identity import content_id, content_sha256
@@ -93,6 +94,18 @@ class RepeatRow(Frozen):
     shown: Shown = ()
 
 
+class FingerprintRow(Frozen):
+    """The likeliest first tokens of the answer to a prompt of the fingerprint."""
+
+    row: Literal["fingerprint"] = "fingerprint"
+    key: Sha256
+    next: NextTokens
+
+
+FINGERPRINT = {content_sha256({"fingerprint": name}): name for name in PROMPTS}
+"""The prompts of the fingerprint by the keys of their rows. The candidate alone is measured on them."""
+
+
 class SkipReason(StrEnum):
     """Why a contestant could not be measured on an item."""
 
@@ -100,6 +113,8 @@ class SkipReason(StrEnum):
     """Prompt and answer do not fit into the model's context."""
     NO_ANSWER = "no_answer"
     """The conversation does not end with a non-empty answer of the assistant."""
+    REFUSED = "refused"
+    """The model's chat template refuses the messages of the fingerprint's prompt."""
 
 
 class SkippedRow(Frozen):
@@ -112,7 +127,7 @@ class SkippedRow(Frozen):
     """The item's name, and what is wrong with the item."""
 
 
-Row = HoldoutRow | RegressionRow | RepeatRow | LmEvalRow | SkippedRow
+Row = HoldoutRow | RegressionRow | RepeatRow | LmEvalRow | FingerprintRow | SkippedRow
 _LINE: TypeAdapter[Header | Row] = TypeAdapter(Annotated[Header | Row, Field(discriminator="row")])
 
 
@@ -131,6 +146,12 @@ class Measurement(Frozen):
     def only(self, keys: Iterable[str]) -> Measurement:
         """Return the rows of ``keys`` that are there, in that order."""
         return Measurement(header=self.header, rows={k: self.rows[k] for k in keys if k in self.rows})
+
+    @property
+    def fingerprint(self) -> tuple[NextTokens, ...]:
+        """The fingerprint of the contestant; empty: it was not measured."""
+        rows = (self.rows.get(key) for key in FINGERPRINT)
+        return tuple(row.next for row in rows if isinstance(row, FingerprintRow))
 
     def to_lines(self) -> str:
         lines = [self.header.model_dump_json(), *(row.model_dump_json() for row in self.rows.values())]

@@ -8,9 +8,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
+from tunewheel_basemodel.detokenizing import TokenBytes
 from tunewheel_contracts.formats.dataset import ChatExample
+from tunewheel_contracts.formats.fingerprint import NextToken, NextTokens
 from tunewheel_contracts.formats.regression_items import RegressionItem
 from tunewheel_contracts.formats.scorecard import Role
 from tunewheel_outputs.confidence import confidence_of, label_probability
@@ -21,6 +24,8 @@ from tunewheel_eval.errors import NoNumber, UnfitCandidate
 from tunewheel_eval.harness import ask
 from tunewheel_eval.job import ContestantJob, Job, Progress
 from tunewheel_eval.measurement import (
+    FINGERPRINT,
+    FingerprintRow,
     Header,
     HoldoutRow,
     RegressionRow,
@@ -34,6 +39,7 @@ from tunewheel_eval.measurement import (
 from tunewheel_eval.prompts import (
     Prompt,
     example_prompt,
+    fingerprint_prompt,
     fitting_prompt,
     item_prompt,
     sampling_of,
@@ -104,8 +110,9 @@ class _Work:
         }
         self._items = {item.key: item for item in job.items}
         self._repeats = job.repeats if contestant.role is Role.CANDIDATE else {}
+        self._fingerprint = FINGERPRINT if contestant.role is Role.CANDIDATE else {}
         questions = [key for task in job.lm_eval for key in task.keys]
-        wanted = [*self._examples, *self._items, *self._repeats, *questions]
+        wanted = [*self._examples, *self._items, *self._repeats, *self._fingerprint, *questions]
         self._file = RowFile(contestant.rows, header)
         self._seed(header, wanted)
         self.pending = [key for key in wanted if key not in self._seeded and key not in self._file.rows]
@@ -198,6 +205,11 @@ class _Work:
             ]
             if items:
                 yield [item_prompt(runner.tokenizer, item) for item in items], self._regression_row
+        names = {key: name for key, name in self._fingerprint.items() if key not in self._seeded}
+        made = [fingerprint_prompt(runner.tokenizer, name, key=key) for key, name in names.items()]
+        self._skip([one for one in made if isinstance(one, SkippedRow)])
+        if asked := [one for one in made if isinstance(one, Prompt)]:
+            yield asked, partial(fingerprint_row, TokenBytes(runner.tokenizer))
 
     def _again(
         self, runner: Runner, again: Mapping[str, tuple[str, int]]
@@ -279,6 +291,16 @@ class _Work:
         seconds = round(time.monotonic() - self._started, 2)
         done = len(self._file.rows)
         self._report(Progress(role=self.contestant.role, done=done, total=self._total, seconds=seconds))
+
+
+def fingerprint_row(texts: TokenBytes, prompt: Prompt, answer: Answer) -> Row:
+    likeliest = ((texts.of(token).decode(errors="replace"), logprob) for token, logprob in answer.likeliest)
+    tokens = tuple(
+        NextToken(text=text, logprob=round(logprob, 4))
+        for text, logprob in likeliest
+        if math.isfinite(logprob)
+    )
+    return FingerprintRow(key=prompt.key, next=NextTokens(prompt=FINGERPRINT[prompt.key], tokens=tokens))
 
 
 def _shown(prompt: Prompt) -> tuple[str, ...]:

@@ -211,8 +211,8 @@ def _facts(scorecard: Scorecard) -> Iterator[tuple[str, object]]:
         )
     if scorecard.bundle is not None:
         yield "bundle (SHA-256)", scorecard.bundle.sha256
-        judged = scorecard.bundle.model_dump(mode="json")
-        yield from ((f"bundle: {name}", value) for name, value in judged.items())
+        judged = scorecard.bundle.settings.items()
+        yield from ((f"bundle: {name}", value) for name, value in judged)
 
 
 def _rows(rows: Sequence[Generation]) -> list[tuple[Generation, bool]]:

@@ -33,7 +33,7 @@ from tunewheel_runtime.store import ArtifactMissing, CorruptArtifact, ObjectStor
 
 from tunewheel_eval.measurement import METHOD
 
-SCORING = 4
+SCORING = 5
 """Increase this when metrics, statistics or the content of scorecards change. A run that is judged again then
 gets a new scorecard, from the rows that were measured before."""
 CELLS = 1

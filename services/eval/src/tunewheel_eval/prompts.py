@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from tunewheel_basemodel.sampling import Sampling
 from tunewheel_contracts.formats.bundle import Decoding
 from tunewheel_contracts.formats.dataset import ChatExample, ChatMessage
+from tunewheel_contracts.formats.fingerprint import PROMPTS, RECORDED
 from tunewheel_contracts.formats.regression_items import MAX_NEW_TOKENS, RegressionItem
 from tunewheel_contracts.formats.retrieval_spec import RetrievalSpec
 from tunewheel_retrieval.hits import Hit
@@ -41,6 +42,8 @@ class Prompt:
     """See ``ContestantJob.opening``."""
     want_logprobs: bool = False
     """Whether the log-probabilities of the answer are measured."""
+    top_logprobs: int = 0
+    """How many of the likeliest first tokens are measured."""
 
     @property
     def longest(self) -> int:
@@ -118,6 +121,18 @@ def item_prompt(tokenizer: PreTrainedTokenizerBase, item: RegressionItem) -> Pro
     context = _ids(tokenizer, render(tokenizer, [{"role": "user", "content": item.prompt}], True))
     answers = tuple(_ids(tokenizer, choice) for choice in item.choices or ())
     return Prompt(item.key, f"item {item.item_id}", context, answers, 0 if item.choices else MAX_NEW_TOKENS)
+
+
+def fingerprint_prompt(tokenizer: PreTrainedTokenizerBase, name: str, *, key: str) -> Prompt | SkippedRow:
+    """Return the prompt ``name`` of the fingerprint; or a row, if the model's chat template refuses it."""
+    from tunewheel_basemodel.chat import render
+    from tunewheel_basemodel.errors import InvalidChat
+
+    try:
+        context = _ids(tokenizer, render(tokenizer, PROMPTS[name], True))
+    except InvalidChat as error:
+        return SkippedRow(key=key, reason=SkipReason.REFUSED, detail=f"fingerprint {name}: {error}")
+    return Prompt(key, f"fingerprint {name}", context, (), 1, want_logprobs=True, top_logprobs=RECORDED)
 
 
 def unanswered(example: ChatExample, *, key: str) -> SkippedRow | None:

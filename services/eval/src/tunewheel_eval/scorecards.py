@@ -17,6 +17,7 @@ from tunewheel_contracts.events.evaluation import (
 )
 from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.evaluation_plan import EvaluationPlan
+from tunewheel_contracts.formats.fingerprint import NextTokens
 from tunewheel_contracts.formats.judge import JUDGED, JudgeReport
 from tunewheel_contracts.formats.retrieval_scores import RetrievalScores
 from tunewheel_contracts.formats.scorecard import UNDECIDED, Contestant, Rival, Role, Scorecard, Slice
@@ -72,16 +73,18 @@ def build_scorecard(
     compared: Mapping[str, Measured] = MappingProxyType({}),
     judge_report: JudgeReport | None = None,
     rivals: Sequence[Rival] = (),
+    fingerprint: tuple[NextTokens, ...] = (),
 ) -> Scorecard:
     """Compare the candidate with every other contestant, and judge it by the plan's own criteria, or else by
     those of the spec. ``not_yet``: see ``judge``. ``compared``: metrics that
-    compare two answers instead of scoring one."""
+    compare two answers instead of scoring one. ``fingerprint``: that of the candidate."""
     seed = seed_of(plan)
     bundles = {role: bundle_for(plan, role, spec, precision=precision) for role in outcomes}
     abstains = abstention_of(outcomes[Role.CANDIDATE], rows.holdout, spec.serving.abstain)
     bundles[Role.CANDIDATE] = with_certainty(
         bundles[Role.CANDIDATE], outcomes[Role.CANDIDATE].calibration, abstains
     )
+    bundles[Role.CANDIDATE] = bundles[Role.CANDIDATE].model_copy(update={"fingerprint": fingerprint})
     contestants = tuple(
         Contestant(
             role=role,

@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from tunewheel_serve_gateway.reconcile import Reconciler
 
 log = structlog.get_logger(__name__)
+FOUND_SECONDS = 1.0
+"""Longest wait for the comparison of models that an engine has loaded already. The gateway's first look at
+the engines is not much longer."""
 AWAY_SECONDS = 1.0
 """An engine that cannot be reached is looked for this often: its adapters are to be back soon."""
 FULL = re.compile(r"no (free|available) .*slot|slots? .*(full|in use|taken)|max_(cpu_)?loras", re.IGNORECASE)
@@ -81,6 +84,7 @@ class EngineAdapters:
         self.endpoint = endpoint
         self.failures: dict[str, Failure] = {}
         self.loads: dict[str, asyncio.Task[None]] = {}
+        self._comparing: dict[str, asyncio.Task[None]] = {}
         self.loaded_here: set[str] = set()
         self.changed = asyncio.Event()
         self.looked = asyncio.Event()
@@ -105,7 +109,7 @@ class EngineAdapters:
     async def close(self) -> None:
         """Give up what is being loaded. The engine is asked nothing more."""
         self._is_closed = True
-        await end_all(*self.loads.values())
+        await end_all(*self.loads.values(), *self._comparing.values())
 
     async def load_again(self, model_id: str) -> None:
         """Return once ``model_id`` is loaded, or the attempt failed, or none is due."""
@@ -124,11 +128,14 @@ class EngineAdapters:
             try:
                 listed = await self.endpoint.client.list_models()
             except UpstreamError as error:
+                if isinstance(error, UpstreamAway):
+                    self.endpoint.comparisons.clear()
                 self._pool.note_listing(self.endpoint, error)
                 self.looked.set()
                 if not isinstance(error, UpstreamAway):
                     self._load_missing()  # it may fail to answer this question alone
                 return
+            await self._compare_found(listed or set())
             self._take(listed, before)
             self.looked.set()
             self._load_missing()
@@ -154,13 +161,31 @@ class EngineAdapters:
         with."""
         for name in self.endpoint.ready & adapters.keys():
             try:
-                self._check(adapters[name], bundles.get(name))
+                self.endpoint.check(adapters[name], bundles.get(name))
             except UnfitEngine:
                 self.endpoint.ready.discard(name)
 
-    def _check(self, adapter: AdapterRef, bundle: Bundle | None) -> None:
-        is_whole = self.endpoint.name_of_whole(adapter) is not None
-        self.endpoint.identity.check(adapter, bundle, is_whole=is_whole)
+    async def _compare_found(self, listed: set[str]) -> None:
+        """Begin to compare the answers of models that are loaded, where that is due. Wait a moment for those
+        that this gateway meets loaded, so that they are compared before they answer."""
+        endpoint, bundles, new = self.endpoint, self._wishes.bundles(), list[asyncio.Task[None]]()
+        for name, adapter in self._wishes.adapters().items():
+            bundle = bundles.get(name)
+            last = endpoint.compared(name, bundle)
+            is_busy = name in self.loads or name in self._comparing
+            is_there = name in listed or endpoint.name_of_whole(adapter) is not None
+            if bundle is not None and last.is_due and is_there and not is_busy:
+                task = self._comparing[name] = asyncio.create_task(self._compare(adapter, bundle))
+                task.add_done_callback(lambda _, name=name: self._comparing.pop(name))
+                new += [task] if not last.again_at else []
+        if new:
+            await asyncio.wait(new, timeout=FOUND_SECONDS)
+
+    async def _compare(self, adapter: AdapterRef, bundle: Bundle) -> None:
+        await self.endpoint.compare(adapter, bundle)
+        if self.endpoint.compared(adapter.model_id, bundle).difference is not None:
+            self._wishes.rebuild()
+            self.changed.set()  # the next pass loads it anew, and notes why if it differs again
 
     def _load_missing(self) -> None:
         for name, adapter in self._wishes.wanted(self.endpoint).items():
@@ -182,12 +207,18 @@ class EngineAdapters:
         try:
             if adapter.model_id != model_id:
                 raise InvalidAdapter(f"the route to {model_id} names the adapter of {adapter.model_id}")
-            self._check(adapter, self._wishes.bundles().get(model_id))
+            bundle = self._wishes.bundles().get(model_id)
+            if self.endpoint.name_of_whole(adapter) is not None:
+                self.endpoint.check(adapter, bundle)
+            else:
+                self.endpoint.identity.check(adapter, bundle)
             self.endpoint.identity.check_takes(adapter)
             if adapter.is_whole:
                 await self._make_slot(adapter)
             folder = await self._files.materialise(adapter)
             await self._load_into_engine(model_id, folder)
+            if bundle is not None and bundle.fingerprint:
+                await self._prove(adapter, bundle)
         except Exception as error:  # whatever it is, it must not take down those who can answer
             self._note_failure(model_id, error)
             return
@@ -228,6 +259,19 @@ class EngineAdapters:
                     raise
             else:
                 return
+
+    async def _prove(self, adapter: AdapterRef, bundle: Bundle) -> None:
+        """Compare the answers of a model that was just loaded. If they differ, unload the model: the engine
+        may have had another one of its name, and the next attempt loads the files anew. Raises
+        UnfitEngine."""
+        await self.endpoint.compare(adapter, bundle)
+        try:
+            self.endpoint.check(adapter, bundle)
+        except UnfitEngine:
+            if adapter.model_id not in self.endpoint.in_use:
+                with contextlib.suppress(UpstreamError):
+                    await self._unload(adapter.model_id)
+            raise
 
     async def _make_slot(self, adapter: AdapterRef) -> None:
         """Have a slot for a whole model before its files are brought: they are gigabytes. Raises NoSlot: the
@@ -285,6 +329,8 @@ class EngineAdapters:
         self.endpoint.listed -= {name}
         self.endpoint.last_used.pop(name, None)
         self.endpoint.loaded_at.pop(name, None)
+        if (last := self.endpoint.comparisons.get(name)) is not None and last.difference is None:
+            del self.endpoint.comparisons[name]  # a difference stands until the engine answers as judged
         self.loaded_here.discard(name)
         self._seen_wanted.discard(name)
         self._metrics.add("adapters.unloaded")

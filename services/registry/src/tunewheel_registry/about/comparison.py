@@ -68,7 +68,7 @@ async def compare(store: ObjectStore, first: ModelFacts, second: ModelFacts) -> 
     """Compare two models. Raises TransientError: the store is unavailable."""
     missing = {f"{f.model.model_id} {n}": why for f in (first, second) for n, why in f.missing.items()}
     one, other = first.dataset, second.dataset
-    bundles = [bundle.model_dump(mode="json") if (bundle := bundle_of(f)) else {} for f in (first, second)]
+    bundles = [bundle.settings if (bundle := bundle_of(f)) else {} for f in (first, second)]
     recipes = [f.run.recipe.model_dump(mode="json") if f.run else {} for f in (first, second)]
     return Comparison(
         first=first.model.model_id,

@@ -7,14 +7,17 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
+from tunewheel_contracts.formats.bundle import Bundle
 from tunewheel_contracts.formats.run import AdapterRef
 
-from tunewheel_serve_gateway.judged import EngineIdentity, whole_model_name
+from tunewheel_serve_gateway.judged import EngineIdentity, UnfitEngine, whole_model_name
 from tunewheel_serve_gateway.routing import Target
 from tunewheel_serve_gateway.upstream.breaker import Breaker
+from tunewheel_serve_gateway.upstream.fingerprints import NOTHING_RECORDED, Compared, compare
 from tunewheel_serve_gateway.upstream.protocol import Upstream, UpstreamError
 
 NOT_ASKED = "not asked yet"
@@ -54,6 +57,8 @@ class Endpoint:
         """By model: monotonic time of its last request, in seconds."""
         self.loaded_at: dict[str, float] = {}
         """By model: monotonic time at which this gateway last loaded it, in seconds."""
+        self.comparisons: dict[str, Compared] = {}
+        """By model: the last comparison of its fingerprint."""
 
     @contextmanager
     def answering(self, model_id: str) -> Iterator[None]:
@@ -72,9 +77,49 @@ class Endpoint:
             self.outstanding -= 1
             if not self.outstanding:
                 self.idle.set()
-            self.in_use[model_id] -= 1
-            if not self.in_use[model_id]:
-                del self.in_use[model_id]
+            self._let_go(model_id)
+
+    def _let_go(self, model_id: str) -> None:
+        self.in_use[model_id] -= 1
+        if not self.in_use[model_id]:
+            del self.in_use[model_id]
+
+    def compared(self, model_id: str, bundle: Bundle | None) -> Compared:
+        """Return the last comparison of the model's answers with those that ``bundle`` records."""
+        if bundle is None or not bundle.fingerprint:
+            return NOTHING_RECORDED
+        last = self.comparisons.get(model_id)
+        return last if last is not None and last.recorded == bundle.fingerprint else Compared()
+
+    async def compare(self, adapter: AdapterRef, bundle: Bundle) -> None:
+        """Compare what the engine answers for ``adapter`` with what ``bundle`` records. What an earlier
+        comparison showed stands if the engine does not answer now."""
+        name = self.name_of_whole(adapter) or adapter.model_id
+        base = self.identity.base(adapter.base.name)
+        is_exact = bundle.precision == "float32" == (base and base.precision)
+        self.in_use[adapter.model_id] += 1  # the model is not unloaded meanwhile
+        try:
+            found = await compare(self.client, name, bundle, is_exact=is_exact)
+        finally:
+            self._let_go(adapter.model_id)
+        last = self.compared(adapter.model_id, bundle)
+        stands = last.is_known and not found.is_known
+        self.comparisons[adapter.model_id] = replace(last, again_at=found.again_at) if stands else found
+
+    def check(self, adapter: AdapterRef, bundle: Bundle | None) -> None:
+        """Refuse to serve ``adapter`` by this engine if the engine reports, or its answers showed, that it
+        differs from what was judged. Raises UnfitEngine."""
+        is_whole = self.name_of_whole(adapter) is not None
+        self.identity.check(adapter, bundle, is_whole=is_whole)
+        if (difference := self.compared(adapter.model_id, bundle).difference) is not None:
+            raise UnfitEngine(difference)
+
+    def unknown(self, target: Target) -> list[str]:
+        """Return which judged properties of ``target`` the engine does not report."""
+        if target.bundle is None:
+            return []
+        is_known = self.compared(target.model_id, target.bundle).is_known
+        return [*self.identity.unknown(target.bundle), *([] if is_known else ["fingerprint"])]
 
     def take_listing(self, listed: set[str] | None, before: set[str]) -> None:
         """Take over the engine's list of models; None: the engine cannot list them. ``before``: the models

@@ -110,10 +110,8 @@ class Pool:
 
     def unknown_of(self, target: Target) -> list[str]:
         """Name what the engines that have ``target`` do not say of what was judged."""
-        if target.bundle is None:
-            return []
         engines = self.having(target) or self.endpoints
-        return sorted({part for e in engines for part in e.identity.unknown(target.bundle)}, reverse=True)
+        return sorted({part for e in engines for part in e.unknown(target)}, reverse=True)
 
     def choose(self, target: Target, tried: Collection[Endpoint]) -> Endpoint | None:
         """Return the engine to ask next: that with the fewest requests under way, in turn where equal. Where
