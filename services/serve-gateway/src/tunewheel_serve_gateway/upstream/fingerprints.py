@@ -63,7 +63,8 @@ async def compare(client: Upstream, name: str, bundle: Bundle, *, is_exact: bool
             for one in recorded:
                 pairs.append((one, likeliest(await client.complete(_body(name, one.prompt, bundle)))))
     except (TimeoutError, UpstreamError) as error:
-        seconds = AGAIN_SECONDS if isinstance(error, UpstreamRefused) else SOON_SECONDS
+        is_refused = isinstance(error, UpstreamRefused) and error.status != 429
+        seconds = AGAIN_SECONDS if is_refused else SOON_SECONDS
         log.warning("fingerprint_unknown", model=name, reason=str(error) or "no answer in time")
     is_known = bool(recorded) and len(pairs) == len(recorded) and all(listed for _, listed in pairs)
     difference = _difference(pairs, IN_FLOAT32 if is_exact else IN_OTHERS) if is_known else None
