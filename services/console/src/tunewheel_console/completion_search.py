@@ -62,10 +62,8 @@ def conditions(project: str, wanted: Wanted, task: TaskSpec | None) -> tuple[str
             )
             values.append(broken)
     if wanted.label is not None:
-        from tunewheel_outputs.labels import has_labels
-
         found = "c.n IN (SELECT n FROM labels WHERE mark = ?)"
-        terms.append(found if task is not None and has_labels(task) else "? = 'no answer has a label'")
+        terms.append(found if task is not None and task.has_labels else "? = 'no answer has a label'")
         values.append(_mark(project, task and task.label_field, wanted.label))
     words = _phrases(wanted.words)
     if not words:
