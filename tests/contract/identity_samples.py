@@ -47,7 +47,6 @@ SPEC = ProjectSpec(
 )
 COMPLETION_SECRET = "shared by gateways"
 LINES = "application/x-ndjson"
-FORM = "application/x-www-form-urlencoded"
 
 
 @dataclass(frozen=True)
@@ -134,7 +133,7 @@ def _pages() -> dict[str, list[Sample]]:
         "GET /projects/{rest:path}": [Sample("/projects/desk/none/none", None, 404)],
         "GET /static": [Sample("/static/pages.css")],
         "POST /projects/{project}/playground": [
-            Sample("/projects/desk/playground", b"prompt=hello", 503, 403, kind=FORM)
+            Sample("/projects/desk/playground", {"prompt": "hello"}, 503, 403)
         ],
     }
     for one in ADDRESSES:

@@ -50,9 +50,10 @@ class Places:
         self._keyed.discard(connection)
 
 
-def connection_of(scope: Scope) -> PatientHttp:
-    """Return the connection of a request that this module's server received."""
-    return scope[_CONNECTION]
+def connection_of(scope: Scope) -> PatientHttp | None:
+    """Return the connection of a request; None: another server than the runtime's received it, so nobody
+    tells when the client leaves."""
+    return scope.get(_CONNECTION)
 
 
 class PatientHttp(HttpToolsProtocol):

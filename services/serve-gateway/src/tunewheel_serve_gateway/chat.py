@@ -162,7 +162,8 @@ class _Watch:
         self._worker = worker
         self.is_gone = False
         self._connection = connection_of(scope)
-        self._connection.watch(self._on_gone)
+        if self._connection is not None:
+            self._connection.watch(self._on_gone)
 
     def _on_gone(self) -> None:
         self.is_gone = True
@@ -173,4 +174,5 @@ class _Watch:
         self._worker.uncancel()
 
     def end(self) -> None:
-        self._connection.watch(None)
+        if self._connection is not None:
+            self._connection.watch(None)
