@@ -367,3 +367,25 @@ async def test_closing_ends_requests_in_flight():
         client.close()
         with pytest.raises(UpstreamError):
             await asking
+
+
+@pytest.mark.parametrize("is_ending", [False, True])
+async def test_a_kept_connection_reads_again_though_nobody_read_its_last_answer(is_ending: bool):
+    """The last bytes of an answer may be too many to wait for its reader, who then leaves."""
+    size = MOST_UNREAD + 1
+    begun: list[asyncio.StreamWriter] = []
+
+    def begin(_: Server, writer: asyncio.StreamWriter) -> None:
+        writer.write(OK + f"Content-Length: {size}\r\n\r\n".encode() + b"x" * (size - 10))
+        begun.append(writer)
+
+    async with engine(begin, CHUNKED + b"5\r\nhello\r\n0\r\n\r\n", WHOLE, WHOLE) as (server, client):
+        connection = await client.ask("POST", "/chat", b"{}", headers={}, patience=30.0, streams=True)
+        await until(lambda: connection._unread == size - 10, "most of the answer")
+        begun[0].write(b"x" * 10)
+        await until(lambda: connection._is_over, "the end of the answer")
+        client.release(connection, is_ending=is_ending)
+        async with asyncio.timeout(5):
+            assert await streamed(client, patience=0.5) == b"hello"
+            assert await whole(client, patience=0.5) == (200, b"hello")
+        assert server.connections == 1

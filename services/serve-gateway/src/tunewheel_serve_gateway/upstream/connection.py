@@ -123,6 +123,8 @@ class Connection(asyncio.Protocol):
 
     def rest(self) -> bool:
         """Wait for the next request; return False where the connection cannot carry another."""
+        self._parts.clear()
+        self._resume()  # The last bytes of an answer that nobody read may have been too many.
         self.released = self._loop.time()
         return self.is_reusable and not self._is_last and not self._transport.get_write_buffer_size()
 
