@@ -9,7 +9,7 @@ import pytest
 from tunewheel_contracts.errors import InvalidSpec
 from tunewheel_contracts.formats.allowed_sources import AllowedSources
 from tunewheel_contracts.formats.spec import ProjectSpec
-from tunewheel_outputs.specs import check_spec, untold_change
+from tunewheel_outputs.specs import check_spec, untold_change, vacuous_form
 
 
 def spec(*, temperature: float = 0.0, description: str = "", **task: Any) -> ProjectSpec:
@@ -37,6 +37,20 @@ def test_a_changed_prompt_is_said_to_wait_for_a_version() -> None:
 def test_what_changes_no_answer_is_not_mentioned() -> None:
     assert untold_change(None, spec()) is None
     assert untold_change(spec(), spec(description="A desk.")) is None
+
+
+def test_a_criterion_that_constrained_answers_always_meet_is_told() -> None:
+    def told(metric: str, **task: Any) -> str | None:
+        made = spec(**task).model_dump(mode="json") | {"criteria": [{"metric": metric, "minimum": 0.5}]}
+        return vacuous_form(ProjectSpec.model_validate(made))
+
+    schema = {"output_schema": {"type": "object"}}
+    rules = {"output_rules": [{"rule": "allowed_values", "values": ["bell"], "field": "category"}]}
+    assert str(told("valid_output", **schema)).startswith("criteria.0: answers are constrained")
+    assert told("valid_output", **schema, constrained=False) is None
+    assert told("valid_output", **schema, **rules) is None
+    assert told("valid_output", **rules) is None
+    assert told("rouge_l", **schema) is None
 
 
 def test_a_spec_that_trains_with_passages_and_serves_without_is_refused() -> None:

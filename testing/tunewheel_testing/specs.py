@@ -26,6 +26,7 @@ def small_spec(project: str, **overrides: Any) -> ProjectSpec:
             },
             "label_field": "category",
             "max_output_tokens": 24,
+            "constrained": False,  # The fake engine answers what a test looks for, whatever the schema.
         },
         "criteria": [{"metric": "valid_output", "minimum": 0.5}],
     }

@@ -1,5 +1,6 @@
 """What keeping to a schema costs SmolLM2 in tokens per second, and whether it is kept: 10,000 answers of a
-tiny random model at temperature 1, which by itself never writes JSON.
+tiny random model at temperature 1, which by itself never writes JSON, and 1,000 of SmolLM2 with the schema of
+the bundled example. Answers are judged by the check that evaluation and the gateway use.
 
 Free and constrained answers take turns within each round; both are cut at the same length. Beside them: the
 processor time of one mask over SmolLM2's vocabulary, and of one compilation.
@@ -19,17 +20,19 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import jsonschema_rs
 import psutil
 from engine import CACHE, MODEL, ROUNDS, compare, engine, messages
 from report import write_report
 from tunewheel_basemodel.loading import load_base
 from tunewheel_basemodel.locate import locate_base_model
-from tunewheel_engine.structured_output import json_source
-from tunewheel_generation.constraint import Grammars
+from tunewheel_contracts.formats.spec import parse_spec
+from tunewheel_generation.constraint import Grammars, json_grammar
+from tunewheel_outputs.schema import SchemaCheck
 from tunewheel_testing.tiny import write_tiny_model
 
 ANSWERS = int(os.environ.get("ANSWERS", "10000"))
+SMOLLM2_ANSWERS = int(os.environ.get("SMOLLM2_ANSWERS", "1000"))
+HELPDESK = parse_spec((Path(__file__).parents[2] / "examples/helpdesk/project.yaml").read_text("utf-8")).task
 AT_ONCE = 16
 TOKENS = 48
 TINY_TOKENS = 160
@@ -59,6 +62,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         "additionalProperties": False,
     },
     "any object": {"type": "object"},
+    "helpdesk": HELPDESK.output_schema or {},
 }
 
 
@@ -67,8 +71,10 @@ def main() -> None:
         directory = Path(scratch)
         tiny = write_tiny_model(directory / "tiny")
         with engine(directory, "--base-model", str(tiny), "--max-context", "512") as (url, _):
-            kept = {name: keep(url, str(tiny), schema) for name, schema in SCHEMAS.items()}
+            share = ANSWERS // len(SCHEMAS) + 1
+            kept = {name: keep(url, str(tiny), schema, share) for name, schema in SCHEMAS.items()}
         with engine(directory) as (url, child):
+            kept["SmolLM2, helpdesk"] = keep(url, MODEL, SCHEMAS["helpdesk"], SMOLLM2_ANSWERS)
             figures = compare(
                 {
                     f"{kind} x{rows}": lambda rows=rows, schema=schema: speed(url, child, rows, schema)
@@ -100,15 +106,17 @@ def body(model: str, schema: dict[str, Any] | None, **more: Any) -> dict[str, An
     return {"model": model, **({"response_format": format} if schema else {}), **more}
 
 
-def keep(url: str, model: str, schema: dict[str, Any]) -> dict[str, int]:
-    """How many answers were valid, cut by length, or invalid."""
-    valid = jsonschema_rs.validator_for(schema)
+def keep(url: str, model: str, schema: dict[str, Any], wanted: int) -> dict[str, int]:
+    """How many of ``wanted`` answers were valid, cut by length, or invalid."""
+    check = SchemaCheck(schema)
     counts: Counter[str] = Counter()
-    wanted = ANSWERS // len(SCHEMAS) + 1
 
     async def ask(client: httpx.AsyncClient, numbers: list[int]) -> None:
         for number in numbers:
-            said = [{"role": "user", "content": f"Answer {number}"}]
+            said = [
+                {"role": "system", "content": HELPDESK.system_prompt},
+                {"role": "user", "content": f"My battery died on tour {number}, what now?"},
+            ]
             asked = body(
                 model, schema, messages=said, temperature=1, seed=number, n=8, max_tokens=TINY_TOKENS
             )
@@ -120,10 +128,7 @@ def keep(url: str, model: str, schema: dict[str, Any]) -> dict[str, int]:
     def verdict(choice: dict[str, Any]) -> str:
         if choice["finish_reason"] == "length":
             return "cut"
-        try:
-            return "valid" if valid.is_valid(json.loads(choice["message"]["content"])) else "invalid"
-        except ValueError:
-            return "invalid"
+        return "valid" if check.fits(choice["message"]["content"]) else "invalid"
 
     async def ask_all() -> None:
         async with httpx.AsyncClient(timeout=600) as client:
@@ -162,10 +167,10 @@ def masks() -> dict[str, Any]:
     _, tokenizer = load_base(locate_base_model(MODEL, cache_dir=CACHE), dtype="float32", device="cpu")
     grammars = Grammars(tokenizer, frozenset({tokenizer.eos_token_id}))
     began = time.process_time()
-    grammars.compile(json_source({"type": "object"}, param="schema"))
+    grammars.compile(json_grammar({"type": "object"}))
     first = time.process_time() - began
     began = time.process_time()
-    grammar = grammars.compile(json_source(REPLY, param="schema"))
+    grammar = grammars.compile(json_grammar(REPLY))
     compiling = time.process_time() - began
     said = {"category": "battery", "priority": "high", "reply": "Please charge it overnight. " * 20}
     tokens, spent = tokenizer(json.dumps(said)).input_ids, []

@@ -186,7 +186,7 @@ def test_the_adapter_beats_the_base_and_is_promoted(turned: Turned) -> None:
     assert verdict.adapter.model_id == turned.model_id
     assert figures[Role.CANDIDATE]["perplexity"] < figures[Role.BASE]["perplexity"]
     if any(criterion.metric == "valid_output" for criterion in turned.spec.criteria):
-        assert figures[Role.CANDIDATE]["valid_output"] > figures[Role.BASE]["valid_output"]
+        assert figures[Role.CANDIDATE]["valid_output"] >= figures[Role.BASE]["valid_output"]
     assert [e.data.to_stage.value for e in turned.of(topics.MODEL_PROMOTED)] == ["evaluated", "production"]
 
 

@@ -3,12 +3,17 @@
 The allowed tokens depend only on the row's own tokens, so a constrained answer does not depend on its
 neighbours in the batch. They are computed between two steps of the batch. This takes microseconds; to wake a
 separate thread would take longer.
+
+Properties must appear in the order of the schema. Between two parts of a JSON text only one space, or a line
+break with up to sixteen spaces, is allowed. Otherwise a model could fill its token limit with white space.
 """
 
 from __future__ import annotations
 
+import json
 import threading
 from collections import OrderedDict
+from collections.abc import Mapping
 from copy import copy
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
@@ -23,6 +28,10 @@ KEPT_GRAMMARS = 64
 _LIMITS = {"max_grammar_size": 100_000, "max_lexer_states": 50_000, "verbose_errors": False}
 """llguidance's own limits are five times higher; a state of the lexer takes 1 to 2 kB."""
 _LONGEST_REASON = 300
+LARGEST_SCHEMA = 64 << 10
+"""Most bytes of a schema, counted without white space."""
+_OPTIONS = {"whitespace_pattern": r"(\x20|\x0A\x20{0,16})", "coerce_one_of": False, "lenient": False}
+"""https://github.com/guidance-ai/llguidance/blob/main/docs/json_schema.md, "whitespace handling"."""
 
 
 class InvalidGrammar(Exception):
@@ -39,6 +48,33 @@ class GrammarBroken(Exception):
     def __init__(self, reason: str) -> None:
         self.reason = reason
         super().__init__(reason)
+
+
+def guided(schema: Mapping[str, Any]) -> str:
+    """Return ``schema`` as JSON, with these settings of llguidance in place of the schema's own."""
+    return json.dumps({**schema, "x-guidance": _OPTIONS})
+
+
+def json_grammar(schema: Mapping[str, Any]) -> str:
+    """Return the source of a grammar for JSON texts that fit ``schema``."""
+    from llguidance import LLMatcher
+
+    return LLMatcher.grammar_from_json_schema(guided(schema))
+
+
+def schema_bytes(schema: Mapping[str, Any]) -> int:
+    """Return the bytes of ``schema`` as JSON without white space. Raises RecursionError."""
+    return len(json.dumps(schema, separators=(",", ":")))
+
+
+def unenforceable(schema: Mapping[str, Any]) -> str | None:
+    """Return why no grammar can hold answers to ``schema``; None: one can."""
+    from llguidance import LLMatcher, LLParserLimits
+
+    if (size := schema_bytes(schema)) > LARGEST_SCHEMA:
+        return f"it has {size} bytes, and {LARGEST_SCHEMA} can be enforced"
+    reason = LLMatcher.validate_grammar(json_grammar(schema), limits=LLParserLimits(**_LIMITS))
+    return InvalidGrammar(reason).reason or None
 
 
 class Grammars:

@@ -98,8 +98,8 @@ class Generation:
     top_logprobs: int = 0
     grammar: Grammar | None = None
     cancelled: bool = False
-    opening: str = ""
-    """The beginning that the answer's text must have, after white space. ``Writer`` ends any other answer."""
+    cut_at: str = ""
+    """A regular expression. ``Writer`` ends an answer as soon as the beginning of its text matches it."""
     answers: Sequence[Sequence[int]] = ()
     """Token ids of given answers whose likelihoods are to be computed."""
     likelihoods: list[float] = field(default_factory=list)

@@ -3,6 +3,7 @@ step."""
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 @dataclass
 class Answer:
     """One generated answer. ``tokens``: without the end token. ``complete``: whether it ended by itself.
-    ``cut``: whether it was ended because it does not begin with the request's ``opening``.
+    ``cut``: whether it was ended because its beginning matches the request's ``cut_at``.
     ``likelihoods``: log-likelihoods in nats of the request's given answers."""
 
     tokens: list[int] = field(default_factory=list)
@@ -58,10 +59,8 @@ class Writer:
         return len(self._shared)
 
     def answer(self, requests: Sequence[Generation]) -> list[Answer]:
-        """Answer ``requests`` as one batch. They must use this writer's adapter.
-
-        Raises GrammarBroken if a request's answer cannot be continued under its grammar.
-        """
+        """Answer ``requests`` as one batch. They must use this writer's adapter. An answer that cannot be
+        continued under its grammar stays incomplete."""
         self._make_room(requests)
         self._answers = {request: Answer() for request in requests}
         waiting = iter(requests)
@@ -91,16 +90,15 @@ class Writer:
 
     def _note(self, request: Generation, progress: Progress | GrammarBroken) -> None:
         if isinstance(progress, GrammarBroken):
-            raise progress
+            return
         answer = self._answers[request]
         answer.text += progress.text
         answer.complete = progress.finish_reason == "stop"
         answer.likeliest = answer.likeliest or progress.token.likeliest
-        if progress.stopped_by != "eos":
+        if progress.stopped_by != "eos" or progress.token.text:  # A grammar may end with a token of text.
             answer.tokens.append(progress.token.id)
             if progress.token.logprob is not None:
                 answer.scored.append((progress.token.text, progress.token.logprob))
-        begun = answer.text.lstrip()
-        if begun and progress.finish_reason is None and not begun.startswith(request.opening):
+        if request.cut_at and progress.finish_reason is None and re.match(request.cut_at, answer.text):
             answer.cut = True
             request.cancel()

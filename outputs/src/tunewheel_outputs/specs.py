@@ -44,6 +44,8 @@ def untold_change(before: ProjectSpec | None, after: ProjectSpec) -> str | None:
         return None
     pairs = {
         "task.system_prompt": (before.task.system_prompt, after.task.system_prompt),
+        "task.output_schema": (before.task.output_schema, after.task.output_schema),
+        "task.constrained": (before.task.constrained, after.task.constrained),
         "task.max_output_tokens": (before.task.max_output_tokens, after.task.max_output_tokens),
         "task.chat_template_kwargs": (before.task.chat_template_kwargs, after.task.chat_template_kwargs),
         "evaluation.decoding": (before.evaluation.decoding, after.evaluation.decoding),
@@ -54,4 +56,20 @@ def untold_change(before: ProjectSpec | None, after: ProjectSpec) -> str | None:
     return (
         f"{' and '.join(changed)} changed: models that were judged serve as they were judged until a version "
         "that is built from now on is promoted; `tunewheel dataset build` asks for one"
+    )
+
+
+def vacuous_form(spec: ProjectSpec) -> str | None:
+    """Return a sentence about a criterion on the form of answers that constrained answers always meet; None
+    if there is none. Output rules are not enforced, so with rules the criterion still says something."""
+    task = spec.task
+    if task.output_schema is None or not task.constrained or task.output_rules:
+        return None
+    places = [f"criteria.{n}" for n, one in enumerate(spec.criteria) if one.metric == "valid_output"]
+    if not places:
+        return None
+    return (
+        f"{' and '.join(places)}: answers are constrained by task.output_schema, so valid_output is below 1 "
+        "only where answers are cut off at task.max_output_tokens; drop the criterion unless it is meant for "
+        "those"
     )

@@ -112,11 +112,13 @@ def make_spec(**changes: Any) -> ProjectSpec:
             "output_schema": SCHEMA,
             "label_field": "category",
             "max_output_tokens": 12,
+            "constrained": False,  # Constrained answers of models that differ may be equal.
         },
         # Nothing that a random model could miss: these tests are about the machinery.
         "criteria": [{"metric": "perplexity", "minimum": 1.0}],
     }
-    return ProjectSpec.model_validate({**plain, **changes})
+    evaluation = {"other_mode": 0, **changes.pop("evaluation", {})}
+    return ProjectSpec.model_validate({**plain, **changes, "evaluation": evaluation})
 
 
 async def put_directory(

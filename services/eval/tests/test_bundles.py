@@ -6,9 +6,12 @@ from typing import Any
 
 import pytest
 from tunewheel_contracts.fields import ArtifactRef
+from tunewheel_contracts.formats.evaluation_plan import Champion, EvaluationPlan
 from tunewheel_contracts.formats.run import AdapterRef, BaseModelFacts
+from tunewheel_contracts.formats.scorecard import Role
 from tunewheel_contracts.formats.spec import ProjectSpec
-from tunewheel_eval.bundles import bundle_of
+from tunewheel_contracts.identity import content_sha256
+from tunewheel_eval.bundles import bundle_for, bundle_of
 from tunewheel_eval.measurement import model_key
 from tunewheel_testing.adapters import BASE, SHA, adapter_of
 from tunewheel_testing.specs import spec_of
@@ -29,6 +32,41 @@ def test_a_bundle_names_everything_that_decides_an_answer() -> None:
     assert (bundle.system_prompt, bundle.max_output_tokens, bundle.quantization) == ("Answer.", 9, "nf4")
     assert bundle.constraint_sha256 is None
     assert bundle_of(None, one, spec(), precision="float32").model_id is None
+
+
+def plan_of(candidate: AdapterRef, champion: Champion) -> EvaluationPlan:
+    ref = ArtifactRef(path="a", sha256=SHA, size_bytes=1)
+    named = dict.fromkeys(("project", "run_id", "dataset_id", "scorecard_id"), "x")
+    return EvaluationPlan(
+        **named, dataset=ref, criteria_sha256=SHA, adapter=candidate, champion=champion, review_required=False
+    )
+
+
+def test_each_contestant_is_constrained_as_it_serves() -> None:
+    declared, old = {"type": "object"}, {"type": "array"}
+    plan = plan_of(adapter(), Champion(adapter=adapter(), constraint=old))
+
+    def constraints(one: EvaluationPlan, **task: Any) -> list[Any]:
+        asked = spec(output_schema=declared, label_field=None, **task)
+        made = [bundle_for(one, role, asked, precision="float32") for role in Role]
+        for bundle in made:
+            kept = bundle.constraint
+            assert bundle.constraint_sha256 == (None if kept is None else content_sha256(kept))
+            assert (kept is None) is ("constraint" not in bundle.model_dump(mode="json"))
+        return [bundle.constraint for bundle in made]
+
+    roles = [*Role]
+    assert constraints(plan) == [old if role is Role.CHAMPION else declared for role in roles]
+    assert constraints(plan, constrained=False) == [old if role is Role.CHAMPION else None for role in roles]
+    earlier = plan_of(adapter(), Champion(adapter=adapter()))
+    assert constraints(earlier) == [None if role is Role.CHAMPION else declared for role in roles]
+
+
+@pytest.mark.parametrize("schema", [{"not": {}}, {"type": "array", "uniqueItems": True}])
+def test_a_schema_that_no_grammar_enforces_constrains_nothing(schema: dict[str, Any]) -> None:
+    asked = spec(output_schema=schema, label_field=None)
+    plan = plan_of(adapter(), Champion(adapter=adapter()))
+    assert bundle_for(plan, Role.BASE, asked, precision="float32").constraint is None
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ from tunewheel_eval.measurement import read_measurement
 from tunewheel_eval.plan import make_plan, pin, read_manifest
 from tunewheel_eval.requests import Asked
 from tunewheel_eval.reviews import settle
-from tunewheel_eval.rivals import BEST_PROMPT
+from tunewheel_eval.rivals import BEST_PROMPT, CONSTRAINED, UNCONSTRAINED
 from tunewheel_eval.scorecards import refusal
 from tunewheel_eval.settings import Settings
 from tunewheel_runtime.jobs import LeaseLost
@@ -302,6 +302,46 @@ async def test_answers_of_the_base_that_cannot_be_valid_end_early_and_change_no_
         assert (await judged(number, spec))[1:] == (whole, 0), (
             "a shortened answer is not taken for a whole one"
         )
+
+
+FORM = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["category", "note"],
+    "properties": {"category": {"enum": ["billing", "delivery"]}, "note": {"maxLength": 4, "type": "string"}},
+}
+
+
+async def test_answers_are_judged_in_the_form_in_which_they_serve_and_a_few_in_the_other(
+    real_run: MakeRun, store: ObjectStore, evaluator: Evaluator
+) -> None:
+    async def judged(number: int, *, champion: Champion | None = None, **changes: Any) -> Scorecard:
+        task = {"system_prompt": "s", "output_schema": FORM, "label_field": "category"}
+        task |= {"max_output_tokens": 90, **changes.pop("task", {})}
+        criteria = [{"metric": "label_accuracy", "over_base": -0.9}]
+        spec = make_spec(task=task, criteria=criteria, **changes)
+        run = await real_run(spec, run_id=f"run-{number}", dataset_id=f"ds-{number}")
+        return await read_scorecard(store, await evaluator.evaluate(run, champion, lease()))
+
+    card = await judged(1, evaluation={"other_mode": 4})
+    assert card.bundle is not None
+    assert card.bundle.constraint == FORM
+    assert {one.metrics["valid_output"] for one in card.contestants} == {1.0}
+    (free,) = card.rivals
+    assert (free.name, free.rows, free.metrics["valid_output"]) == (UNCONSTRAINED, 4, 0.0)
+
+    off = await judged(2, evaluation={"other_mode": 3}, task={"constrained": False})
+    assert off.bundle is not None
+    assert off.bundle.constraint is None
+    assert {one.metrics["valid_output"] for one in off.contestants} == {0.0}
+    (held,) = off.rivals
+    assert (held.name, held.rows, held.metrics["valid_output"]) == (CONSTRAINED, 3, 1.0)
+
+    early = await judged(3, evaluation={"stop_early": True})
+    bases = [next(one for one in c.contestants if one.role is Role.BASE) for c in (card, early)]
+    assert [one.cut for one in bases] == [0, 6]
+    assert bases[0].metrics["label_accuracy"] == bases[1].metrics["label_accuracy"]
+    assert [one.outcome for one in card.checks] == [one.outcome for one in early.checks]
 
 
 async def test_where_tokens_are_drawn_the_scorecard_says_how_far_repeats_differ(

@@ -100,6 +100,7 @@ def test_model_key_follows_the_weights_not_the_names() -> None:
         model_key(base, adapter("m1", "a", method="full"), quantization=None),
         model_key(base, None, quantization=None),
         model_key(base, None, quantization="nf4"),
+        model_key(base, adapter("m1", "a"), quantization=None, constraint={"type": "object"}),
     }
-    assert len(others) == 6
+    assert len(others) == 7
     assert key not in others

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from tunewheel_eval.measurement import (
     FINGERPRINT,
     HoldoutRow,
     Measurement,
+    RegressionRow,
     RepeatRow,
     SkippedRow,
     example_key,
@@ -31,7 +33,8 @@ from tunewheel_eval.measurement import (
 )
 from tunewheel_eval.measuring import measure
 from tunewheel_eval.prompts import Prompt
-from tunewheel_eval.repeats import repeat_key, repeats_of
+from tunewheel_eval.repeats import other_mode_key, repeat_key, repeats_of
+from tunewheel_outputs.schema import SchemaCheck
 from tunewheel_testing.tiny import write_random_adapter
 
 
@@ -47,7 +50,11 @@ def make_job(
     directories = {Role.CANDIDATE: adapters[0], Role.BASE: None, Role.CHAMPION: adapters[1]}
 
     def make(*roles: Role, folder: str = "rows", **changes: Any) -> Job:
-        shared = {name: changes.pop(name) for name in ("seeds", "directory", "base") if name in changes}
+        shared = {
+            name: changes.pop(name)
+            for name in ("seeds", "directory", "base", "constraint", "cut_at")
+            if name in changes
+        }
         contestants = [
             ContestantJob.model_validate(
                 {
@@ -157,6 +164,36 @@ def test_the_candidate_answers_some_prompts_again_by_other_seeds(
     assert {one.role: one.total for one in said} == {Role.CANDIDATE: 15 + len(FINGERPRINT), Role.BASE: 9}
     anew, _ = run(make_job(Role.CANDIDATE, folder="anew", **told))
     assert anew[Role.CANDIDATE] == found[Role.CANDIDATE]
+
+
+def test_answers_to_held_out_prompts_are_constrained_and_general_ones_are_not(make_job: Any) -> None:
+    schema = {
+        "type": "object", "additionalProperties": False, "required": ["category", "note"],
+        "properties": {"category": {"enum": ["billing", "delivery"]}, "note": {"type": "string"}},
+    }  # fmt: skip
+    plain, _ = run(make_job(folder="plain", max_output_tokens=90))
+    keys = [row.key for row in holdout_rows(plain[Role.CANDIDATE])]
+    again = {other_mode_key(key): (key, 0) for key in keys[:2]}
+    found, _ = run(make_job(max_output_tokens=90, constraint=schema, other_mode=again))
+    for role, measured in found.items():
+        rows = holdout_rows(measured)
+        assert {row.key for row in rows} == set(keys)
+        assert all(SchemaCheck(schema).fits(row.output) is row.complete for row in rows)
+        assert all(row.output.startswith("{") for row in rows)
+        general = [row for row in measured.rows.values() if isinstance(row, RegressionRow)]
+        assert general == [row for row in plain[role].rows.values() if isinstance(row, RegressionRow)]
+    free = {row.key: row.output for row in found[Role.CANDIDATE].rows.values() if isinstance(row, RepeatRow)}
+    unconstrained = {row.key: row.output for row in holdout_rows(plain[Role.CANDIDATE])}
+    assert free == {key: unconstrained[of] for key, (of, _) in again.items()}
+    assert not any(isinstance(row, RepeatRow) for row in found[Role.BASE].rows.values())
+
+    label = r'\s*\{\s*"category"\s*:\s*"[^"]*"'
+    cut, _ = run(make_job(Role.BASE, folder="cut", max_output_tokens=90, constraint=schema, cut_at=label))
+    whole = {row.key: row.output for row in holdout_rows(found[Role.BASE])}
+    for row in holdout_rows(cut[Role.BASE]):
+        assert (row.cut, row.complete) == (True, False)
+        assert whole[row.key].startswith(row.output[:-1])
+        assert json.loads(row.output).keys() == {"category"}
 
 
 def test_a_seed_of_the_project_is_followed_by_those_of_the_repeats(

@@ -30,11 +30,9 @@ class Choice:
         return min(self.first, self.better) >= ENOUGH
 
 
-def choose_criteria(metric: str, *, structured: bool, rows: int) -> Choice:
-    """Return the strictest criteria of ``metric`` that ``rows`` held-out rows can decide, else the mildest.
-
-    ``structured``: answers have a schema, and must keep it.
-    """
+def choose_criteria(metric: str, *, rows: int) -> Choice:
+    """Return the strictest criteria of ``metric`` that ``rows`` held-out rows can decide, else the
+    mildest."""
     from tunewheel_contracts.formats.criteria import Criterion
     from tunewheel_verdicts.power import chances, sizes_of
 
@@ -43,15 +41,14 @@ def choose_criteria(metric: str, *, structured: bool, rows: int) -> Choice:
         told = chances(asked, sizes_of(max(1, rows)), resolution=RESOLUTION, draws=DRAWS)
         return Choice(tuple(criteria), rows, told[0].met, told[-1].met)
 
-    *stricter, mildest = _ladder(metric, structured=structured)
+    *stricter, mildest = _ladder(metric)
     last = tried(mildest)
     if not last.is_decidable:
         return last
     return next((one for one in map(tried, stricter) if one.is_decidable), last)
 
 
-def _ladder(metric: str, *, structured: bool) -> Iterator[Sequence[dict[str, Any]]]:
-    form = [{"metric": "valid_output", "minimum": 0.8, "significance": ASKED}] if structured else []
+def _ladder(metric: str) -> Iterator[Sequence[dict[str, Any]]]:
     for base, champion in _BOUNDS:
         if metric == "chrf":  # a text may be right in many words: that the answers are likelier is the proof
             better: list[dict[str, Any]] = [
@@ -60,4 +57,4 @@ def _ladder(metric: str, *, structured: bool) -> Iterator[Sequence[dict[str, Any
             ]
         else:
             better = [{"metric": metric, "over_base": base, "over_champion": champion, "significance": ASKED}]
-        yield [*form, *better]
+        yield better

@@ -40,7 +40,6 @@ class Task:
 
     fields: dict[str, Any]
     metric: str
-    structured: bool
     comments: tuple[str, ...] = ()
 
 
@@ -84,7 +83,6 @@ def task_of(survey: Survey, prompts: Sequence[tuple[str, int]]) -> Task:
     return Task(
         {"system_prompt": found or prompt, **fields, "max_output_tokens": _output_tokens(survey)},
         metric,
-        survey.is_structured,
         tuple(comments),
     )
 
@@ -181,10 +179,10 @@ def _judged(task: Task, least: int) -> tuple[float, Task, Choice]:
     whole = max(LEAST_FRACTION, min(FRACTIONS[0], round(MOST_HELD_OUT / least, 2)))
     fractions = (whole,) if whole < FRACTIONS[0] else FRACTIONS
     tried: list[tuple[float, Task, Choice]] = []
-    for metric, form in dict.fromkeys(((task.metric, task.structured), ("chrf", False))):
+    for metric in dict.fromkeys((task.metric, "chrf")):
         for fraction in fractions:
             rows = max(1, int(least * fraction))
-            choice = choose_criteria(metric, structured=form, rows=rows)
+            choice = choose_criteria(metric, rows=rows)
             tried.append((fraction, task, choice))
             if choice.is_decidable:
                 return tried[-1]

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, StringConstraints
 
-from tunewheel_contracts.fields import Frozen, PositiveInt, Sha256, Slug, Strict, Text
+from tunewheel_contracts.fields import Frozen, JsonObject, PositiveInt, Sha256, Slug, Strict, Text
 from tunewheel_contracts.formats.confidence import Certainty
 from tunewheel_contracts.formats.fingerprint import NextTokens
 from tunewheel_contracts.formats.run import BaseModelRef
@@ -71,7 +71,10 @@ class Bundle(Frozen):
     decoding: Decoding
     max_output_tokens: PositiveInt
     constraint_sha256: Sha256 | None = None
-    """Hash of the JSON Schema by which decoding was constrained; None: it was not constrained."""
+    """Hash of ``constraint``; None: decoding was not constrained."""
+    constraint: Annotated[JsonObject | None, Field(exclude_if=lambda schema: schema is None)] = None
+    """The JSON Schema by which decoding was constrained. A model is served with the schema that it was judged
+    with, whatever the project declares later."""
     precision: str
     """Precision of the computation: ``bfloat16``, ``float16`` or ``float32``."""
     quantization: str | None = None

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from tunewheel_contracts.fields import ArtifactRef, Fraction, Frozen, Sha256, Slug
+from tunewheel_contracts.fields import ArtifactRef, Fraction, Frozen, JsonObject, Sha256, Slug
 from tunewheel_contracts.formats.criteria import Criterion
 from tunewheel_contracts.formats.run import AdapterRef
 from tunewheel_contracts.formats.scorecard import Role
@@ -21,6 +21,8 @@ class Champion(Frozen):
 
     adapter: AdapterRef
     dataset_id: Slug | None = None
+    constraint: Annotated[JsonObject | None, Field(exclude_if=lambda schema: schema is None)] = None
+    """The JSON Schema by which its answers are constrained where it serves."""
 
 
 class EvaluationPlan(Frozen):

@@ -16,6 +16,7 @@ from tunewheel_contracts.formats.lm_eval import LmEvalTask
 
 REPEATS, MOST_REPEATS, REPEAT_ROWS = 3, 20, 20
 CELL_ROWS = 40
+OTHER_MODE_ROWS = 40
 
 
 class EvaluationSpec(Strict):
@@ -39,6 +40,12 @@ class EvaluationSpec(Strict):
     cells: Annotated[int, Field(ge=0, le=2000, exclude_if=lambda count: count == CELL_ROWS)] = CELL_ROWS
     """Where there is `retrieval`: how many held-out prompts base and candidate are asked a second time, with
     passages where `retrieval.default` is off, without where it is on. 0: they are not compared."""
+    other_mode: Annotated[int, Field(ge=0, le=2000, exclude_if=lambda count: count == OTHER_MODE_ROWS)] = (
+        OTHER_MODE_ROWS
+    )
+    """Where the task has an `output_schema`: how many held-out prompts the candidate is asked a second time,
+    without the constraint where answers are constrained by the schema, with it where they are not. The
+    scorecard shows the figures; they count in no criterion. 0: nobody asks."""
     best_prompt: Annotated[Text | None, Field(exclude_if=operator.not_)] = None
     """The best system prompt that you know for the base without tuning, such as one with rules and examples:
     the base answers the held-out prompts with it as well, and the scorecard says how far it gets. It counts
@@ -47,10 +54,11 @@ class EvaluationSpec(Strict):
     """Tasks of lm-evaluation-harness that every contestant is asked as well. Their questions are kept out of
     what is trained on, as ``dataset.benchmarks`` are."""
     stop_early: Annotated[bool, Field(exclude_if=operator.not_)] = False
-    """True: where answers are JSON objects, an answer of the base ends as soon as it does not begin with one.
-    The verdict stays the same. The base's figures that read such texts, such as ``rouge_l``, are
-    computed on what was written; the scorecard says of how many answers. Nothing is cut where a criterion
-    names such a figure, or people review answers."""
+    """True: where answers are JSON objects, an answer of the base ends early. Where answers are constrained
+    by the schema, it ends after its label, if that is the schema's first property; elsewhere as soon as it
+    does not begin with an object. The verdict stays the same. The base's figures that read such texts, such
+    as ``rouge_l``, are computed on what was written; the scorecard says of how many answers. Nothing is cut
+    where a criterion names such a figure, or people review answers."""
     judge: Annotated[JudgeSpec | None, Field(exclude_if=operator.not_)] = None
     """A model that compares the candidate's answers with the champion's, for the metric ``judged``."""
 

@@ -150,8 +150,8 @@ class Gain(Frozen):
 
 
 class Rival(Frozen):
-    """A cheaper answer to the same held-out questions, which shows whether tuning was needed. It counts in no
-    criterion."""
+    """Other answers to the same held-out questions: a cheaper model's, which show whether tuning was needed,
+    or the candidate's own without the constraint of the output schema. They count in no criterion."""
 
     name: str
     """What it is, in words."""
@@ -240,7 +240,8 @@ class Scorecard(Frozen):
     requested: Annotated[tuple[RequestedRows, ...], Field(exclude_if=operator.not_)] = ()
     """Results on the rows that answer requests for labels, by request."""
     rivals: Annotated[tuple[Rival, ...], Field(exclude_if=operator.not_)] = ()
-    """What cheaper answers reach on these rows: TF-IDF with a linear model, the base with the best prompt."""
+    """What other answers reach on these rows: TF-IDF with a linear model, the base with the best prompt, the
+    candidate in the other mode (``evaluation.other_mode``)."""
     retrieval: Annotated[RetrievalScores | None, Field(exclude_if=operator.not_)] = None
     """Results about retrieval. None: the project has no retrieval, or there was no index."""
     judge: Annotated[JudgeReport | None, Field(exclude_if=operator.not_)] = None

@@ -28,6 +28,9 @@ class TaskSpec(Strict):
     system_prompt: Annotated[Text, Field(min_length=1)]
     output_schema: OutputSchema | None = None
     """JSON Schema (2020-12) of the answer; without it the answer is free text."""
+    constrained: Annotated[bool, Field(exclude_if=operator.truth)] = True
+    """Where there is an ``output_schema``: whether the engine is held to it at every token, in evaluation and
+    where the model serves. False: answers are asked for in the prompt alone."""
     label_field: str | None = None
     """The answer's property that is the label, for accuracy."""
     output_rules: Annotated[tuple[OutputRule, ...], Field(max_length=50)] = ()

@@ -1,25 +1,26 @@
 """Turns the output format that a client asks for into the source of a grammar.
 
-A schema that the grammar cannot enforce is refused, and the error names the keyword. Properties must appear
-in the order of the schema. Between two parts of a JSON text only one space, or a line break with up to
-sixteen spaces, is allowed. Otherwise a model could fill its token limit with white space.
+A schema that the grammar cannot enforce is refused, and the error names the keyword.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from typing import Any
 
-from tunewheel_generation.constraint import Grammar, Grammars, InvalidGrammar
+from tunewheel_generation.constraint import (
+    LARGEST_SCHEMA,
+    Grammar,
+    Grammars,
+    InvalidGrammar,
+    guided,
+    json_grammar,
+    schema_bytes,
+)
 
 from tunewheel_engine.errors import Refused
 
-LARGEST_SCHEMA = 64 << 10
-"""Most bytes of a schema, counted without white space."""
-_OPTIONS = {"whitespace_pattern": r"(\x20|\x0A\x20{0,16})", "coerce_one_of": False, "lenient": False}
-"""https://github.com/guidance-ai/llguidance/blob/main/docs/json_schema.md, "whitespace handling"."""
 _ANY_OBJECT = {"type": "object"}
 _REASONS = {
     "Resource '": "$ref",
@@ -42,14 +43,14 @@ def json_object() -> dict[str, Any]:
 
 def json_source(schema: Mapping[str, Any], *, param: str) -> str:
     """Return the source of a grammar for ``schema``. Raises Refused for a schema that is too large."""
-    from llguidance import LLMatcher
-
-    return LLMatcher.grammar_from_json_schema(_with_options(schema, param=param))
+    _check_size(schema, param=param)
+    return json_grammar(schema)
 
 
 def inline_json(schema: Mapping[str, Any], *, param: str) -> str:
     """Return ``schema`` as a part of a Lark grammar. Raises Refused."""
-    return "%json " + _with_options(schema, param=param)
+    _check_size(schema, param=param)
+    return "%json " + guided(schema)
 
 
 def regex_source(pattern: str) -> str:
@@ -59,16 +60,13 @@ def regex_source(pattern: str) -> str:
     return LLMatcher.grammar_from_regex(pattern)
 
 
-def _with_options(schema: Mapping[str, Any], *, param: str) -> str:
-    """Return ``schema`` as JSON, with this engine's settings of llguidance in place of the client's. Raises
-    Refused."""
+def _check_size(schema: Mapping[str, Any], *, param: str) -> None:
     try:
-        size = len(json.dumps(schema, separators=(",", ":")))
+        size = schema_bytes(schema)
     except RecursionError as error:
         raise Refused(f"{param} is nested too deeply; flatten it", param=param) from error
     if size > LARGEST_SCHEMA:
         raise Refused(f"{param} has {size} bytes; send at most {LARGEST_SCHEMA}", param=param)
-    return json.dumps({**schema, "x-guidance": _OPTIONS})
 
 
 def compile_or_refuse(grammars: Grammars, source: str, *, schema: Mapping[str, Any], param: str) -> Grammar:

@@ -100,7 +100,8 @@ def _answerer(runner: Runner, batches: Sequence[Batch]) -> Callable[[int], list[
                     sampling=prompt.sampling,
                     adapter=part.adapter,
                     answers=prompt.answers,
-                    opening=prompt.opening,
+                    cut_at=prompt.cut_at,
+                    grammar=prompt.grammar,
                     want_logprobs=prompt.want_logprobs,
                     top_logprobs=prompt.top_logprobs,
                 )

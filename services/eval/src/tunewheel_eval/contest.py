@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from tunewheel_contracts.fields import JsonObject
 from tunewheel_contracts.formats.dataset import ChatExample, DatasetManifest
 from tunewheel_contracts.formats.evaluation_plan import EvaluationPlan
 from tunewheel_contracts.formats.regression_items import RegressionItem
@@ -17,20 +20,25 @@ from tunewheel_outputs.metrics import find_metric
 from tunewheel_runtime.store import ObjectStore
 
 from tunewheel_eval.artifacts import fetch_candidate, fetch_champion, known_rows
+from tunewheel_eval.bundles import constraint_of, enforced
 from tunewheel_eval.job import ContestantJob, Job, WithPassages
 from tunewheel_eval.lm_eval_tasks import AskedTask, write_jobs
 from tunewheel_eval.looks import Fresh
 from tunewheel_eval.measurement import FINGERPRINT, Header, Measurement, example_key, model_key
-from tunewheel_eval.metrics import about_passages, metric_of
+from tunewheel_eval.metrics import LABELS, about_passages, metric_of
 from tunewheel_eval.passages.looked_up import LookedUp
 from tunewheel_eval.passages.scores import cell_sample
-from tunewheel_eval.repeats import repeats_of
+from tunewheel_eval.repeats import other_mode_key, repeats_of
 from tunewheel_eval.rivals import with_prompt
 from tunewheel_eval.settings import Settings
 
 NO_INDEX = (
     "the project's documents have no index yet; once `index.versioned` names one, have the run judged again"
 )
+NO_OBJECT = r"\s*[^\s{]"
+"""The beginning of an answer that is no JSON object."""
+LABEL = r'\s*\{{\s*{field}\s*:\s*("(\\.|[^"\\])*"|[^\s",{{}}\[\]]+(?=[\s,}}]))'
+"""The beginning of a JSON object, up to the value of ``field``, which is no list or object."""
 NOTHING_FOUND = "the index has no document that is known to answer one of the held-out questions"
 
 
@@ -101,9 +109,13 @@ class Contest:
         """The metrics that the criteria name."""
         return asked_for(self.plan, self.manifest)
 
-    def opening_of(self, role: Role) -> str:
-        """Return how an answer of the contestant must begin; any other answer ends early. See
-        ``EvaluationSpec.stop_early``."""
+    def constraint_of(self, role: Role) -> JsonObject | None:
+        """Return the schema that constrains the contestant's answers to held-out prompts."""
+        return constraint_of(self.plan, role, self.manifest.spec)
+
+    def cut_of(self, role: Role) -> str:
+        """Return the beginnings, as a regular expression, at which an answer of the contestant ends early;
+        "" for none. See ``EvaluationSpec.stop_early``."""
         spec = self.manifest.spec
         metrics = [find_metric(name) for name in self.asked_for]
         cuts = (
@@ -113,7 +125,16 @@ class Contest:
             and not (spec.review.required or spec.review.override)
             and all(one is not None and (one.ignores_text or one.on != "holdout") for one in metrics)
         )
-        return "{" if cuts else ""
+        if not cuts or self.constraint_of(role) is None:
+            return NO_OBJECT if cuts else ""
+        over_base = {one.metric for one in self.plan.criteria or spec.criteria if one.over_base is not None}
+        reads_more = (one for name in over_base - {LABELS} if (one := metric_of(name)).test != "ratio")
+        properties = (spec.task.output_schema or {}).get("properties", {})
+        if next(iter(properties), "") != spec.task.label_field or any(
+            one.on == "holdout" for one in reads_more
+        ):
+            return ""
+        return LABEL.format(field=re.escape(json.dumps(spec.task.label_field, ensure_ascii=False)))
 
     def key_of(self, example: ChatExample) -> str:
         return example_key(example, max_output_tokens=self.manifest.spec.task.max_output_tokens)
@@ -131,20 +152,29 @@ class Contest:
 
     def keys_of(self, role: Role) -> tuple[str, ...]:
         """The keys of the items that one contestant is measured on. The candidate is also measured on
-        repeats, if tokens are sampled, and for its fingerprint. Base and candidate are also measured on
-        ``others``, and the base on ``prompted``."""
+        repeats, if tokens are sampled, on some prompts in the other mode, and for its fingerprint. Base and
+        candidate are also measured on ``others``, and the base on ``prompted``."""
         if role is Role.CHAMPION:
             return self.keys
         others = [self.key_of(one) for one in self.others]
         if role is Role.BASE:
             others += [self.key_of(one) for one in self.prompted]
-        own = (*self.repeats, *FINGERPRINT) if role is Role.CANDIDATE else ()
+        own = (*self.repeats, *self.other_mode, *FINGERPRINT) if role is Role.CANDIDATE else ()
         return (*self.keys, *others, *own)
 
     @property
     def repeats(self) -> dict[str, tuple[str, int]]:
         """The prompts that the candidate answers again; see ``repeats_of``."""
         return repeats_of(self._example_keys, self.manifest.spec.evaluation)
+
+    @cached_property
+    def other_mode(self) -> dict[str, tuple[str, int]]:
+        """The prompts that the candidate answers again in the other mode, in the form of ``repeats``; see
+        ``EvaluationSpec.other_mode``. Keys are hashes, so the first ones are a random sample."""
+        if enforced(self.manifest.spec) is None:
+            return {}
+        sample = sorted(set(self._example_keys))[: self.manifest.spec.evaluation.other_mode]
+        return {other_mode_key(key): (key, 0) for key in sample}
 
     @property
     def _example_keys(self) -> tuple[str, ...]:
@@ -171,9 +201,9 @@ async def known_of(contest: Contest, store: ObjectStore, settings: Settings) -> 
     found: dict[Role, Measurement] = {}
     for role, adapter in contest.plan.contestants.items():
         header = Header(
-            model_key=_key(contest, adapter),
+            model_key=_key(contest, role, adapter),
             dtype=contest.plan.precision or settings.eval_dtype,
-            cut=bool(contest.opening_of(role)),
+            cut=bool(contest.cut_of(role)),
         )
         found[role] = await known_rows(store, header, contest.keys_of(role), dataset_ids=likely)
     return found
@@ -202,6 +232,10 @@ async def prepare_job(
         dtype=contest.plan.precision or settings.eval_dtype,
         decoding=contest.manifest.spec.evaluation.decoding,
         repeats=contest.repeats,
+        other_mode=contest.other_mode,
+        other_constraint=(
+            enforced(contest.manifest.spec) if contest.constraint_of(Role.CANDIDATE) is None else None
+        ),
         others=contest.others,
         prompted=contest.prompted,
         retrieval=contest.manifest.spec.retrieval,
@@ -215,7 +249,7 @@ async def prepare_job(
 async def _contestant(
     contest: Contest, store: ObjectStore, role: Role, adapter: AdapterRef | None, measured: Measurement
 ) -> ContestantJob:
-    form, key = _form(contest, adapter), _key(contest, adapter)
+    form, key = _form(contest, adapter), _key(contest, role, adapter)
     directory = None
     if adapter is not None:
         fetch = fetch_candidate if role is Role.CANDIDATE else fetch_champion
@@ -230,7 +264,8 @@ async def _contestant(
         directory=directory,
         whole_model=adapter is not None and adapter.is_whole,
         rows=contest.rows(role),
-        opening=contest.opening_of(role),
+        constraint=contest.constraint_of(role),
+        cut_at=contest.cut_of(role),
         seeds=(seed,),
     )
 
@@ -241,7 +276,7 @@ def _form(contest: Contest, adapter: AdapterRef | None) -> AdapterRef:
     return adapter or contest.plan.adapter
 
 
-def _key(contest: Contest, adapter: AdapterRef | None) -> str:
+def _key(contest: Contest, role: Role, adapter: AdapterRef | None) -> str:
     form = _form(contest, adapter)
     spec = contest.manifest.spec
     return model_key(
@@ -250,4 +285,5 @@ def _key(contest: Contest, adapter: AdapterRef | None) -> str:
         quantization=form.quantization,
         decoding=spec.evaluation.decoding,
         template=spec.task.chat_template_kwargs,
+        constraint=contest.constraint_of(role),
     )

@@ -34,8 +34,10 @@ class ContestantJob(Frozen):
     whole_model: bool = False
     rows: Path
     """The file for its rows. Rows that are in the file are not measured again."""
-    opening: str = ""
-    """An answer to a held-out prompt ends once it does not begin with this."""
+    constraint: JsonObject | None = None
+    """The JSON Schema that constrains its answers to held-out prompts."""
+    cut_at: str = ""
+    """A regular expression. An answer to a held-out prompt ends once its beginning matches."""
     seeds: tuple[Path, ...] = ()
     """Measurements of the same contestant on other datasets. Rows of the same items are copied from them."""
 
@@ -80,6 +82,10 @@ class Job(Frozen):
     repeats: dict[str, tuple[str, int]] = {}
     """The prompts that the candidate answers again: key of the new row → (key of the example, repeat
     number)."""
+    other_mode: dict[str, tuple[str, int]] = {}
+    """The prompts that the candidate answers again in the other mode, in the form of ``repeats``."""
+    other_constraint: JsonObject | None = None
+    """The JSON Schema that constrains these answers."""
     others: tuple[ChatExample, ...] = ()
     """Further prompts for base and candidate: with passages if ``examples`` have none, otherwise without."""
     prompted: tuple[ChatExample, ...] = ()

@@ -30,11 +30,11 @@ from tunewheel_eval.generations import generation_lines
 from tunewheel_eval.judges.asking import Check, Judges
 from tunewheel_eval.judges.judged import Judgement, ReviewedPairs, judgement
 from tunewheel_eval.looks import SPENT, Fresh, Looks
-from tunewheel_eval.measurement import HoldoutRow, Measurement, SkippedRow, SkipReason, example_key
+from tunewheel_eval.measurement import HoldoutRow, Measurement, RepeatRow, SkippedRow, SkipReason, example_key
 from tunewheel_eval.metrics import Outcomes, outcomes, row_scorers
 from tunewheel_eval.passages.scores import Answers, retrieval_scores
-from tunewheel_eval.repeats import repeat_spreads
-from tunewheel_eval.rivals import BEST_PROMPT, linear_on, with_prompt
+from tunewheel_eval.repeats import other_mode_key, repeat_spreads
+from tunewheel_eval.rivals import BEST_PROMPT, CONSTRAINED, UNCONSTRAINED, linear_on, with_prompt
 from tunewheel_eval.scorecards import Clustered, build_scorecard, seed_of, worn_out
 from tunewheel_eval.slices import slices_by
 from tunewheel_eval.unseen import TRAINED_ON
@@ -137,10 +137,11 @@ class Judge:
             return Judgement(None, {}, {JUDGED: str(error)})
 
     async def _rivals(self, rows: Judged) -> tuple[Rival, ...]:
-        """Return what cheaper answers to the same questions reach."""
+        """Return what other answers to the same questions reach."""
         found = await asyncio.to_thread(rows.prompted)
         linear = await linear_on(self.store, rows.contest.manifest.train, rows.plain)
-        return tuple(one for one in (linear, found) if one is not None)
+        other = await asyncio.to_thread(rows.other_mode)
+        return tuple(one for one in (linear, found, other) if one is not None)
 
     async def _look(self, contest: Contest) -> Fresh:
         """Return the rows to judge by. Count a look unless the scorecard only informs: then no model is
@@ -199,6 +200,29 @@ class Judged:
         found = outcomes(base, answered, (), spec.task, passages=self._passages())
         kept = {name: value for name, value in found.figures().items() if name in found.by_metric}
         return Rival(name=BEST_PROMPT, metrics=kept, rows=len(answered))
+
+    def other_mode(self) -> Rival | None:
+        """Return the figures of the candidate in the other mode, over the rows that it was asked; None: it
+        was not asked."""
+        contest, rows = self.contest, self.measured[Role.CANDIDATE].rows
+        pairs = [
+            (one, first.model_copy(update={"output": again.output, "complete": again.complete}))
+            for one in self.kept.examples
+            if isinstance(first := rows.get(key := contest.key_of(one)), HoldoutRow)
+            and isinstance(again := rows.get(other_mode_key(key)), RepeatRow)
+            and other_mode_key(key) in contest.other_mode
+        ]
+        if not pairs:
+            return None
+        is_free = contest.constraint_of(Role.CANDIDATE) is not None
+        scorers = row_scorers(contest.manifest.spec.task, passages=self._passages())
+        scored = {name: [score(*pair) for pair in pairs] for name, score in scorers.items()}
+        kept = {name: [value for value in values if value is not None] for name, values in scored.items()}
+        return Rival(
+            name=UNCONSTRAINED if is_free else CONSTRAINED,
+            metrics={name: sum(values) / len(values) for name, values in kept.items() if values},
+            rows=len(pairs),
+        )
 
     def written(self, judged: Mapping[Role, Outcomes]) -> bytes:
         """Return the outputs of all contestants as JSON Lines, with what the metrics say about them."""

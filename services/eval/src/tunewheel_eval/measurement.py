@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
-from tunewheel_contracts.fields import FiniteFloat, Fraction, Frozen, Sha256
+from tunewheel_contracts.fields import FiniteFloat, Fraction, Frozen, JsonObject, Sha256
 from tunewheel_contracts.formats.bundle import ChatTemplateKwargs, Decoding
 from tunewheel_contracts.formats.dataset import ChatExample
 from tunewheel_contracts.formats.fingerprint import PROMPTS, NextTokens
@@ -39,7 +39,7 @@ class Header(Frozen):
     """The precision of the computation. Rows in another precision are measured again, not mixed."""
     method: int = METHOD
     cut: Annotated[bool, Field(exclude_if=operator.not_)] = False
-    """Whether answers ended early (``ContestantJob.opening``)."""
+    """Whether answers ended early (``ContestantJob.cut_at``)."""
 
 
 class HoldoutRow(Frozen):
@@ -49,7 +49,7 @@ class HoldoutRow(Frozen):
     complete: bool
     """False: cut off at the project's max_output_tokens, or ``cut``."""
     cut: Annotated[bool, Field(exclude_if=operator.not_)] = False
-    """True: it ended because it does not begin with the job's ``opening``."""
+    """True: it ended early, because its beginning matches the job's ``cut_at``."""
     nll: FiniteFloat
     """Negative log-likelihood of the expert's answer, in nats, summed over ``tokens``."""
     tokens: Annotated[int, Field(gt=0)]
@@ -188,9 +188,11 @@ def model_key(
     quantization: str | None,
     decoding: Decoding = GREEDY,
     template: ChatTemplateKwargs | None = None,
+    constraint: JsonObject | None = None,
 ) -> str:
     """Return a contestant's key. It follows from the weights (base revision, quantisation, the adapter's
-    files), from the decoding and from the chat template's variables, ``template``."""
+    files), from the decoding, from the chat template's variables, ``template``, and from the schema that
+    constrains answers."""
     files: Mapping[str, str] = files_of(adapter) if adapter is not None else {}
     method = adapter.method.value if adapter else None
     return content_id(
@@ -202,7 +204,8 @@ def model_key(
             "files": dict(files),
         }
         | ({} if decoding == GREEDY else {"decoding": decoding.model_dump(mode="json")})
-        | ({"template": template} if template else {}),
+        | ({"template": template} if template else {})
+        | ({} if constraint is None else {"constraint": constraint}),
     )
 
 

@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from tunewheel_basemodel.detokenizing import TokenBytes
+from tunewheel_contracts.fields import JsonObject
 from tunewheel_contracts.formats.dataset import ChatExample
 from tunewheel_contracts.formats.fingerprint import NextToken, NextTokens
 from tunewheel_contracts.formats.regression_items import RegressionItem
@@ -48,6 +49,7 @@ from tunewheel_eval.prompts import (
 )
 
 if TYPE_CHECKING:
+    from tunewheel_generation.constraint import Grammar, Grammars
     from tunewheel_generation.generation import Adapter
     from tunewheel_generation.offline import Answer
     from tunewheel_generation.runner import Runner
@@ -101,7 +103,7 @@ class _Work:
     def __init__(self, job: Job, contestant: ContestantJob, dtype: str, report: Report) -> None:
         self.contestant = contestant
         self._job, self._report, self._started = job, report, time.monotonic()
-        header = Header(model_key=contestant.model_key, dtype=dtype, cut=bool(contestant.opening))
+        header = Header(model_key=contestant.model_key, dtype=dtype, cut=bool(contestant.cut_at))
         others = () if contestant.role is Role.CHAMPION else job.others
         if contestant.role is Role.BASE:
             others = (*others, *job.prompted)
@@ -109,8 +111,10 @@ class _Work:
             example_key(one, max_output_tokens=job.max_output_tokens): one for one in (*job.examples, *others)
         }
         self._items = {item.key: item for item in job.items}
-        self._repeats = job.repeats if contestant.role is Role.CANDIDATE else {}
-        self._fingerprint = FINGERPRINT if contestant.role is Role.CANDIDATE else {}
+        is_candidate = contestant.role is Role.CANDIDATE
+        self._other_mode = job.other_mode if is_candidate else {}
+        self._repeats = {**job.repeats, **self._other_mode} if is_candidate else {}
+        self._fingerprint = FINGERPRINT if is_candidate else {}
         questions = [key for task in job.lm_eval for key in task.keys]
         wanted = [*self._examples, *self._items, *self._repeats, *self._fingerprint, *questions]
         self._file = RowFile(contestant.rows, header)
@@ -129,7 +133,9 @@ class _Work:
     def batches(self, runner: Runner, adapter: Adapter | None) -> Iterator[tuple[Finish, Batch]]:
         """Yield the batches that are not measured yet, and what makes rows of their answers. Record prompts
         that are too long as skipped."""
-        for every, finish in self._parts(runner):
+        from tunewheel_generation.constraint import Grammars
+
+        for every, finish in self._parts(runner, Grammars(runner.tokenizer, runner.end_tokens)):
             skipped = {
                 one.key: one for prompt in every if (one := too_long(prompt, runner.longest)) is not None
             }
@@ -175,20 +181,22 @@ class _Work:
             reason = f"{error}: its weights diverged; train again with a lower learning rate"
             raise UnfitCandidate(field="adapter.files", reason=reason) from error
 
-    def _parts(self, runner: Runner) -> Iterator[tuple[list[Prompt], Finish]]:
-        """Yield the prompts of holdout, choices and short answers, without rows that were copied."""
+    def _parts(self, runner: Runner, grammars: Grammars) -> Iterator[tuple[list[Prompt], Finish]]:
+        """Yield the prompts of holdout, choices and short answers, without rows that were copied. Only
+        answers to held-out prompts are constrained."""
         examples = {key: one for key, one in self._examples.items() if key not in self._seeded}
         silent = {key: row for key, one in examples.items() if (row := unanswered(one, key=key)) is not None}
         self._skip([*silent.values()])
         examples = {key: one for key, one in examples.items() if key not in silent}
         if examples:
             decoding = self._job.decoding
-            opening = self.contestant.opening
+            grammar = _grammar(grammars, self.contestant.constraint)
             prompts = [
                 replace(
                     self._prompt(runner, key, one),
                     sampling=sampling_of(decoding, key=key),
-                    opening=opening,
+                    cut_at=self.contestant.cut_at,
+                    grammar=grammar,
                     want_logprobs=self._weighs_labels,
                 )
                 for key, one in examples.items()
@@ -196,7 +204,7 @@ class _Work:
             yield prompts, self._holdout_row
         again = {key: keys for key, keys in self._repeats.items() if key not in self._seeded}
         if again:
-            yield from self._again(runner, again)
+            yield from self._again(runner, again, grammars)
         for chosen in (True, False):
             items = [
                 item
@@ -212,9 +220,11 @@ class _Work:
             yield asked, partial(fingerprint_row, TokenBytes(runner.tokenizer))
 
     def _again(
-        self, runner: Runner, again: Mapping[str, tuple[str, int]]
+        self, runner: Runner, again: Mapping[str, tuple[str, int]], grammars: Grammars
     ) -> Iterator[tuple[list[Prompt], Finish]]:
         """Yield the prompts that are answered again, each with a seed of its own."""
+        usual = _grammar(grammars, self.contestant.constraint)
+        other = _grammar(grammars, self._job.other_constraint)
         prompts: list[Prompt] = []
         for key, (of, number) in again.items():
             if (silent := unanswered(self._examples[of], key=key)) is not None:
@@ -222,7 +232,8 @@ class _Work:
                 continue
             prompt = self._prompt(runner, of, self._examples[of])
             sampling = sampling_of(self._job.decoding, key=key, repeat=number)
-            prompts.append(replace(prompt, key=key, answers=(), sampling=sampling))
+            grammar = other if key in self._other_mode else usual
+            prompts.append(replace(prompt, key=key, answers=(), sampling=sampling, grammar=grammar))
         yield prompts, self._repeat_row
 
     def _prompt(self, runner: Runner, key: str, example: ChatExample) -> Prompt:
@@ -251,9 +262,11 @@ class _Work:
     def _holdout_row(self, prompt: Prompt, answer: Answer) -> Row:
         if not math.isfinite(answer.likelihoods[0]):
             raise NoNumber(f"{prompt.name} has an answer whose log-likelihood is {answer.likelihoods[0]}")
+        # An answer that was cut after its label is closed, so that the label can be read.
+        closed = "}" if answer.cut and prompt.grammar is not None else ""
         return HoldoutRow(
             key=prompt.key,
-            output=answer.text,
+            output=answer.text + closed,
             complete=answer.complete,
             cut=answer.cut,
             nll=-answer.likelihoods[0],
@@ -301,6 +314,18 @@ def fingerprint_row(texts: TokenBytes, prompt: Prompt, answer: Answer) -> Row:
         if math.isfinite(logprob)
     )
     return FingerprintRow(key=prompt.key, next=NextTokens(prompt=FINGERPRINT[prompt.key], tokens=tokens))
+
+
+def _grammar(grammars: Grammars, schema: JsonObject | None) -> Grammar | None:
+    """Return the grammar of answers that fit ``schema``. Raises UnfitCandidate: the model's tokenizer cannot
+    be constrained."""
+    from tunewheel_generation.constraint import InvalidGrammar, json_grammar
+
+    try:
+        return grammars.compile(json_grammar(schema)) if schema is not None else None
+    except InvalidGrammar as error:
+        reason = f"cannot be kept: {error.reason}; set it to false, build another version and train on it"
+        raise UnfitCandidate(field="spec.task.constrained", reason=reason) from error
 
 
 def _shown(prompt: Prompt) -> tuple[str, ...]:

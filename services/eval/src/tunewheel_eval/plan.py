@@ -52,7 +52,8 @@ def champion_of(desired: ServingDesired | None, *, candidate_id: str) -> Champio
     itself."""
     for route in _production(desired):
         if route.adapter and route.model_id != candidate_id:
-            return Champion(adapter=route.adapter, dataset_id=route.dataset_id)
+            constraint = route.bundle.constraint if route.bundle else None
+            return Champion(adapter=route.adapter, dataset_id=route.dataset_id, constraint=constraint)
     return None
 
 
@@ -116,6 +117,8 @@ def make_plan(
         cause["index"] = [index.index_id, CELLS]
     if completes is not None:
         cause["completes"] = completes
+    if champion and champion.constraint is not None:
+        cause["champion_constraint"] = champion.constraint
     if spent := spent if champion else 0.0:
         cause["spent"] = spent
     if rows is not None:

@@ -20,6 +20,7 @@ from tunewheel_eval.measurement import SkippedRow, SkipReason
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+    from tunewheel_generation.constraint import Grammar
 
 Messages = Sequence[dict[str, str]]
 
@@ -38,8 +39,10 @@ class Prompt:
     """How the answer is decoded; greedy by default."""
     hits: tuple[Hit, ...] = ()
     """The hits whose passages it holds."""
-    opening: str = ""
-    """See ``ContestantJob.opening``."""
+    cut_at: str = ""
+    """See ``ContestantJob.cut_at``."""
+    grammar: Grammar | None = None
+    """The grammar that constrains the answer."""
     want_logprobs: bool = False
     """Whether the log-probabilities of the answer are measured."""
     top_logprobs: int = 0

@@ -31,9 +31,16 @@ def repeat_key(key: str, number: int) -> str:
     return content_sha256({"of": key, "repeat": number})
 
 
+def other_mode_key(key: str) -> str:
+    """Return the key of the answer to the prompt of ``key`` in the other mode
+    (``EvaluationSpec.other_mode``)."""
+    return content_sha256({"of": key, "mode": "other"})
+
+
 def all_keys(key: str) -> set[str]:
     """Return all keys that answers to the prompt of ``key`` may have, including ``key``."""
-    return {key, *(repeat_key(key, number) for number in range(1, MOST_REPEATS + 1))}
+    repeated = (repeat_key(key, number) for number in range(1, MOST_REPEATS + 1))
+    return {key, other_mode_key(key), *repeated}
 
 
 def repeats_of(keys: Iterable[str], spec: EvaluationSpec) -> dict[str, tuple[str, int]]:

@@ -2,7 +2,8 @@
 
 They are a linear model on TF-IDF (Joachims, "Text categorization with Support Vector Machines", ECML 1998),
 fitted to the version's training rows where the answer is a label, and the base with the best prompt that the
-project names. They count in no criterion.
+project names. The candidate itself in the other mode stands beside them: without the constraint of the output
+schema, or with it. They count in no criterion.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from tunewheel_eval.metrics import LABELS
 log = structlog.get_logger(__name__)
 LINEAR = "TF-IDF and a linear model"
 BEST_PROMPT = "the base with the best prompt"
+UNCONSTRAINED = "the candidate without the output schema's constraint"
+CONSTRAINED = "the candidate constrained by the output schema"
 MOST_ROWS = 20_000
 """The linear model is fitted to so many training rows, evenly spread: they take a few seconds."""
 

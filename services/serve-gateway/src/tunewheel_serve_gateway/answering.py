@@ -22,8 +22,9 @@ from tunewheel_serve_gateway.completions.exchange import Exchange
 from tunewheel_serve_gateway.completions.ids import CompletionIds
 from tunewheel_serve_gateway.completions.overrides import overrides_of
 from tunewheel_serve_gateway.errors import BadRequest, Headers, Unavailable, UnknownModel
-from tunewheel_serve_gateway.logprobs import LogprobSample
+from tunewheel_serve_gateway.logprobs import Ask, LogprobSample
 from tunewheel_serve_gateway.outcomes import Outcomes
+from tunewheel_serve_gateway.output_schema import OutputSchemas, StreamCheck, held_to
 from tunewheel_serve_gateway.reconcile import Reconciler
 from tunewheel_serve_gateway.retrieval.retrieved import cite
 from tunewheel_serve_gateway.retrieval.retriever import Retriever
@@ -56,6 +57,8 @@ class Opened:
     started: float
     told: Headers = field(default_factory=list[tuple[bytes, bytes]])
     """Headers that tell how sure the model is of a held answer."""
+    check: StreamCheck | None = None
+    """Checks the answer against the output schema; None: it is held to none."""
     begun: bool = False
     """Whether ``Answering.events`` was called for this answer."""
 
@@ -75,6 +78,7 @@ class Answering:
     settings: Settings
     logprobs: LogprobSample
     abstaining: Abstaining
+    schemas: OutputSchemas = field(default_factory=OutputSchemas)
 
     def most_tokens(self, request: ChatRequest, caller: Caller) -> int:
         """Return an upper bound of the tokens of the answer and of the passages in its prompt. The bound
@@ -132,8 +136,11 @@ class Answering:
             started = time.perf_counter()
             exchange, body = self._begin(request, caller, target, started - asked.arrived)
             try:
-                whole = partial(asking.complete, self.pool, target, asked=asked)
-                answer = await asked.in_time(self.logprobs.ask(exchange, body, whole))
+                whole: Ask[dict[str, Any]] = partial(
+                    held_to, target, partial(asking.complete, self.pool, target, asked=asked)
+                )
+                ask_sampled = partial(self.logprobs.ask, exchange, ask=whole)
+                answer = await asked.in_time(self.schemas.complete(request, target, body, ask_sampled))
                 exchange.take(answer)
                 headers = _headers(target, request) + await self.abstaining.judge(exchange, target)
             except (UpstreamError, asyncio.CancelledError) as error:
@@ -142,7 +149,7 @@ class Answering:
             if exchange.abstained:
                 answer = refused(answer)
             else:
-                cite(answer, request.citation)
+                cite(answer, request.citation_for(target))
             said = orjson.dumps(request.form.whole(_signed(answer, exchange)))
             del answer  # Log-probabilities take ten times the memory of their JSON; do not wait with them.
             await self.outcomes.answered(target, request, exchange, started)
@@ -167,18 +174,28 @@ class Answering:
             expect(request.headers if _is_on_trial(target) else _headers(target, request))
             exchange, body = self._begin(request, caller, target, started - asked.arrived)
             try:
+                check = await self.schemas.check(request, target)
                 opened = partial(self._opened, target, asked)
                 chunks, first = await asked.in_time(self.logprobs.ask(exchange, body, opened))
+                held = None
                 if exchange.is_held:
-                    return await self._held(target, request, exchange, chunks, first, started)
+                    held = await self._held(target, request, exchange, chunks, first, started)
             except (UpstreamError, asyncio.CancelledError) as error:
                 await self._note_failure(target, request, exchange, error, started, asked)
                 raise
-            return Opened(target, request, exchange, chunks, first, started)
+            checked = StreamCheck(check, request.parameters.get("n") or 1) if check is not None else None
+            if held is not None:
+                return replace(held, check=checked)
+            return Opened(target, request, exchange, chunks, first, started, check=checked)
 
         return await self._with_loaded_model(request, caller, sticky, asked, ask)
 
     async def _opened(
+        self, target: Target, asked: Asked, body: dict[str, Any], *, sampled: bool = False
+    ) -> tuple[AsyncGenerator[Chunk, None], Chunk | None]:
+        return await held_to(target, partial(self._begun, target, asked), body, sampled=sampled)
+
+    async def _begun(
         self, target: Target, asked: Asked, body: dict[str, Any], *, sampled: bool = False
     ) -> tuple[AsyncGenerator[Chunk, None], Chunk | None]:
         chunks = asking.stream(self.pool, target, body, asked, sampled=sampled)
@@ -220,7 +237,9 @@ class Answering:
                 if is_new and exchange.first_token_seconds is None:
                     exchange.first_token_seconds = time.perf_counter() - started
                 if not exchange.abstained:
-                    cite(chunk, request.citation)
+                    if opened.check is not None:
+                        opened.check.mark(chunk)
+                    cite(chunk, request.citation_for(opened.target))
                 usage = chunk.pop("usage", None)
                 if request.include_usage:
                     chunk["usage"] = usage
@@ -410,6 +429,7 @@ class Answering:
             user=request.user,
             streamed=request.stream,
             overrides=overrides,
+            schema=target.schema if request.is_held_to(target) else None,
             retrieved=request.retrieved,
             trace=inject(),
             queue_seconds=queued,

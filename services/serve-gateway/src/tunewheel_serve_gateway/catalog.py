@@ -163,6 +163,7 @@ class Catalog:
             max_output_tokens=spec.task.max_output_tokens if spec else None,
             chat_template_kwargs=spec.task.chat_template_kwargs if spec else {},
             retrieves=spec is not None and spec.retrieval is not None and spec.retrieval.default == "on",
+            constraint=spec.task.output_schema if spec and spec.task.constrained else None,
             created=int(newest.time.timestamp()),
         )
         if desired is None:

@@ -25,6 +25,8 @@ Messages = tuple[tuple[str, str], ...]
 
 LIMITS = ("max_tokens", "max_completion_tokens")
 """OpenAI's old and new name of the limit of output tokens."""
+NAMES_FORM = frozenset({"response_format", "tools"})
+"""Parameters by which a client names the form of the answer."""
 LONGEST_NAME = 100
 """Most characters of an unknown parameter's name that an error message repeats."""
 LONGEST_VALUE = 40
@@ -73,10 +75,10 @@ class ChatRequest:
         fewer = self.retrieved.fewer if self.retrieved is not None else None
         return replace(self, retrieved=fewer()) if fewer is not None else None
 
-    @property
-    def citation(self) -> str:
-        """The text that is appended to the answer; "" where the client asks for JSON."""
+    def citation_for(self, target: Target) -> str:
+        """Return the text that is appended to the answer of ``target``; "" where the answer is JSON."""
         is_text = self.parameters.get("response_format", {}).get("type", "text") == "text"
+        is_text = is_text and not self.is_held_to(target)
         return self.retrieved.citation if self.retrieved is not None and is_text else ""
 
     def messages_with(self, system_prompt: str | None) -> Messages:
@@ -93,12 +95,17 @@ class ChatRequest:
             and all(one["role"] != "system" for one in self.conversation)
         )
 
+    def is_held_to(self, target: Target) -> bool:
+        """Return whether the answer is held to the output schema of ``target``: it has one, and the client
+        named no form of its own."""
+        return target.response_format is not None and not self.parameters.keys() & NAMES_FORM
+
     def upstream_body(self, target: Target) -> dict[str, Any]:
         """Return the body for the engine.
 
         The system prompt, the token limit and the decoding parameters of ``target`` are used where the client
-        set none. Retrieved passages are appended to the system message. Usage is always requested, because
-        the completion log needs it.
+        set none, and its response format where the client named no form. Retrieved passages are appended to
+        the system message. Usage is always requested, because the completion log needs it.
         """
         defaults = decoding_parameters(target.bundle) if target.bundle else {}
         body = {**defaults, **self.parameters} | {
@@ -114,6 +121,8 @@ class ChatRequest:
             body["max_tokens"] = target.max_output_tokens
         if target.chat_template_kwargs:
             body["chat_template_kwargs"] = target.chat_template_kwargs
+        if self.is_held_to(target):
+            body["response_format"] = target.response_format
         if self.stream:
             body["stream_options"] = {"include_usage": True}
         return body

@@ -7,6 +7,7 @@ import asyncio
 import random
 import time
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from tunewheel_contracts.formats.serving import RouteRole
 from tunewheel_runtime.waiting import end_all
@@ -17,6 +18,7 @@ from tunewheel_serve_gateway.completions.ids import CompletionIds
 from tunewheel_serve_gateway.completions.log import CompletionLog
 from tunewheel_serve_gateway.completions.overrides import overrides_of
 from tunewheel_serve_gateway.metrics import Metrics
+from tunewheel_serve_gateway.output_schema import held_to
 from tunewheel_serve_gateway.reconcile import Reconciler
 from tunewheel_serve_gateway.routing import Target
 from tunewheel_serve_gateway.settings import Settings
@@ -159,6 +161,7 @@ class Outcomes:
     async def _copy(self, shadow: Target, request: ChatRequest, answered: Exchange) -> None:
         exchange = self._exchange_beside(answered, shadow, request.messages_with(shadow.system_prompt))
         exchange.overrides, exchange.retrieved = overrides_of(request, shadow), request.retrieved
+        exchange.schema = shadow.schema if request.is_held_to(shadow) else None
         body = replace(request, stream=False).upstream_body(shadow)
         async with self._slots:
             if self._shadow_of(shadow.project) != shadow:
@@ -167,7 +170,8 @@ class Outcomes:
                 return
             started = time.perf_counter()
             try:
-                exchange.take(await asking.complete(self.pool, shadow, body))
+                ask = partial(asking.complete, self.pool, shadow)
+                exchange.take(await held_to(shadow, ask, body))
             except UpstreamError as error:
                 if error.fault in (None, "client"):
                     self.metrics.add("shadow.dropped")

@@ -13,6 +13,7 @@ from tunewheel_serve_gateway.chat_body import (
     CLOSED,
     MOST_CHOICES,
     Biases,
+    ResponseFormat,
     Stop,
     StreamOptions,
     WithoutEffect,
@@ -57,6 +58,8 @@ class PromptBody(WithoutEffect, _NotServed, total=False):
     n: Annotated[int, Field(ge=1, le=MOST_CHOICES)] | None
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None
     repetition_penalty: Annotated[float, Field(gt=0, le=2)] | None
+    response_format: ResponseFormat | None
+    """Default: the project's output schema. ``{"type": "text"}`` leaves the answer free."""
     retrieval: Literal["on", "off"] | None
     """Whether passages of the project's documents are put into the prompt. Default: ``off``."""
     seed: Annotated[int, Field(ge=-(1 << 63), lt=1 << 63)] | None

@@ -29,6 +29,8 @@ from typing import Any
 
 import orjson
 
+from tunewheel_serve_gateway.output_schema import VERDICT
+
 REASONS = {"length": "max_output_tokens", "content_filter": "content_filter"}
 """Why an answer is incomplete, by the engine's ``finish_reason``."""
 ECHOED: Mapping[str, Any] = {
@@ -59,6 +61,7 @@ class ResponsesForm:
         self._call: int | None = None
         """The index of the call that is being streamed; None: it is a message, or nothing."""
         self._reason: str | None = None
+        self._verdict: dict[str, Any] = {}
         self._usage: Any = None
         self._events = b""
         self._number = 0
@@ -92,6 +95,7 @@ class ResponsesForm:
             for name in ("created", "in_progress"):
                 self._tell(name, response=self._response(done=False))
         self._usage = chunk.get("usage") or self._usage
+        self._verdict = {VERDICT: chunk[VERDICT]} if VERDICT in chunk else self._verdict
         for choice in chunk.get("choices") or ():
             delta = choice.get("delta") or {}
             for kind in KINDS:
@@ -202,6 +206,7 @@ class ResponsesForm:
             "truncation": "disabled",
             "usage": _usage_of(self._usage) if done else None,
             **self._echo,
+            **(self._verdict if done else {}),
         }
 
     def _tell(self, kind: str, **fields: Any) -> None:

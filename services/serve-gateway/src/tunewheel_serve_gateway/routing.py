@@ -6,7 +6,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from types import MappingProxyType
+from typing import Any
 
+from tunewheel_contracts.fields import JsonObject
 from tunewheel_contracts.formats.bundle import Bundle, ChatTemplateKwargs
 from tunewheel_contracts.formats.run import AdapterRef
 from tunewheel_contracts.formats.serving import ALIASES, Route, RouteRole
@@ -31,6 +33,8 @@ class DesiredProject:
     empty."""
     retrieves: bool = False
     """Whether requests get passages from the project's index unless they say otherwise."""
+    constraint: JsonObject | None = None
+    """The JSON Schema by which the answers of the bare base are constrained."""
     created: int = 0
     """Time of the event, in Unix seconds."""
 
@@ -55,6 +59,14 @@ class Target:
     pinned: bool = False
     retrieves: bool = False
     """Whether the project's passages are put into the prompt unless a request says otherwise."""
+    response_format: dict[str, Any] | None = None
+    """The form to which answers are constrained where the client names none, as a parameter of OpenAI's
+    API."""
+
+    @property
+    def schema(self) -> JsonObject | None:
+        """The JSON Schema of ``response_format``."""
+        return self.response_format["json_schema"]["schema"] if self.response_format else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,6 +243,7 @@ def _project_table(
         desired.max_output_tokens,
         desired.chat_template_kwargs,
         retrieves=desired.retrieves,
+        response_format=_response_format(desired.constraint),
     )
     wanted = {route.role: _target(desired, route) for route in desired.routes}
     found = {role: target for role, target in wanted.items() if _is_loaded(target, ready)}
@@ -315,9 +328,11 @@ def _is_loaded(target: Target, ready: Collection[str]) -> bool:
 
 
 def _target(desired: DesiredProject, route: Route) -> Target:
-    """Return the target of a route. A judged model is served with the prompt and the limit of its verdict,
-    even if the project's spec has changed since."""
+    """Return the target of a route. A judged model is served with the prompt, the limit and the constraint of
+    its verdict, even if the project's spec has changed since. An adapter without a bundle was judged by an
+    earlier release, without a constraint."""
     bundle = route.bundle
+    declared = desired.constraint if route.adapter is None else None
     return Target(
         project=desired.project,
         model_id=route.model_id,
@@ -330,7 +345,17 @@ def _target(desired: DesiredProject, route: Route) -> Target:
         percent=route.percent,
         adapter=route.adapter,
         retrieves=desired.retrieves,
+        response_format=_response_format(bundle.constraint if bundle else declared),
     )
+
+
+def _response_format(schema: JsonObject | None) -> dict[str, Any] | None:
+    if schema is None:
+        return None
+    return {
+        "type": "json_schema",
+        "json_schema": {"name": "output_schema", "schema": schema, "strict": True},
+    }
 
 
 def pinned_version(desired: DesiredProject, adapter: AdapterRef, bundle: Bundle | None) -> Target:

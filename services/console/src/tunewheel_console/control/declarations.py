@@ -14,7 +14,7 @@ from tunewheel_contracts.changes import changes
 from tunewheel_contracts.errors import InvalidSpec
 from tunewheel_contracts.fields import Slug
 from tunewheel_contracts.formats.allowed_sources import AllowedSources
-from tunewheel_outputs.specs import MAX_SPEC_BYTES, check_spec, untold_change
+from tunewheel_outputs.specs import MAX_SPEC_BYTES, check_spec, untold_change, vacuous_form
 from tunewheel_runtime.identity.guard import caller_of, needs
 from tunewheel_runtime.identity.roles import Role
 from tunewheel_runtime.refusals import Refused
@@ -70,7 +70,6 @@ def add_declarations(
         if replaces not in (None, in_force):
             reason = "another spec has been put in force meanwhile; look at what yours changes now"
             raise Refused(HTTPStatus.CONFLICT, "replaces", reason)
-        note = untold_change(before, spec)
         command_id = ""
         if check:
             response.status_code = HTTPStatus.OK
@@ -89,7 +88,7 @@ def add_declarations(
             criteria=len(spec.criteria),
             changes=changes(before.model_dump(mode="json") if before else {}, spec.model_dump(mode="json")),
             cautions=(*spec.cautions, *(cautions_of(found) if found else ())),
-            notes=(note,) if note else (),
+            notes=tuple(note for note in (untold_change(before, spec), vacuous_form(spec)) if note),
             power=found,
             power_left_out=None if found else why if power else "it was not asked for",
         )

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 from tunewheel_contracts.events.production import ABSTAINED
-from tunewheel_contracts.fields import SourceId
+from tunewheel_contracts.fields import JsonObject, SourceId
 from tunewheel_contracts.formats.confidence import Confidence
 from tunewheel_contracts.formats.serving import Fault, RouteRole
 
@@ -42,6 +42,8 @@ class Exchange:
     streamed: bool = False
     overrides: tuple[str, ...] = ()
     """Names of the project's settings that the client replaced; see ``overrides``."""
+    schema: JsonObject | None = None
+    """The output schema that the answer is held to; None: the project's present one, if it has one."""
     retrieved: Retrieved | None = None
     """The passages that were put into the prompt."""
     is_sampled: bool = False

@@ -47,7 +47,8 @@ def overrides_of(request: ChatRequest, target: Target) -> tuple[str, ...]:
     asked = request.parameters
     if not asked:
         return tuple(found)
-    if asked.get("response_format", {}).get("type", "text") != "text":
+    named = asked.get("response_format", {}).get("type", "text")
+    if named != "text" or ("response_format" in asked and target.response_format is not None):
         found.append("response_format")
     if "tools" in asked:
         found.append("tools")

@@ -19,6 +19,7 @@ from tunewheel_contracts.binding import to_headers
 from tunewheel_contracts.errors import TunewheelError
 from tunewheel_contracts.event import OUR_SOURCES, KafkaRecord
 from tunewheel_contracts.events.production import InferenceCompleted
+from tunewheel_contracts.fields import JsonObject
 from tunewheel_contracts.formats.confidence import Confidence
 from tunewheel_contracts.formats.serving import LogPolicy
 from tunewheel_contracts.formats.spec import ProjectSpec, TaskSpec
@@ -60,7 +61,7 @@ class Recorder:
     def __init__(self, spec_of: SpecOf, secret: Callable[[], str]) -> None:
         self._spec_of = spec_of
         self._secret = secret
-        self._forms: dict[str, tuple[ProjectSpec, AnswerForm]] = {}
+        self._forms: dict[tuple[str, str], tuple[ProjectSpec, JsonObject | None, AnswerForm]] = {}
 
     def is_slow(self, exchange: Exchange) -> bool:
         """Return whether recording ``exchange`` takes milliseconds, because its texts are redacted."""
@@ -111,7 +112,7 @@ class Recorder:
         if spec is None or exchange.error is not None or exchange.cancelled or exchange.abstained:
             return None, ()
         try:
-            form = self._form(spec)
+            form = self._form(spec, exchange)
             if form is None:
                 violations = () if exchange.output.strip() else ("empty",)
             else:
@@ -130,16 +131,21 @@ class Recorder:
         spec = self._spec_of(exchange.project)
         return exchange.confidence or measured(exchange, spec.task if spec else None)
 
-    def _form(self, spec: ProjectSpec) -> AnswerForm | None:
-        """Return the project's output check; None where the task has neither schema nor rules."""
-        if spec.task.output_schema is None and not spec.task.output_rules:
+    def _form(self, spec: ProjectSpec, exchange: Exchange | None = None) -> AnswerForm | None:
+        """Return the project's output check, with the schema that the answer of ``exchange`` was held to;
+        None where there is neither schema nor rules."""
+        held = exchange.schema if exchange is not None else None
+        schema = spec.task.output_schema if held is None else held
+        if schema is None and not spec.task.output_rules:
             return None
-        known = self._forms.get(spec.project)
-        if known is None or known[0] is not spec:
+        name = (spec.project, exchange.model_id if exchange is not None and held is not None else "")
+        known = self._forms.get(name)
+        if known is None or known[0] is not spec or known[1] is not schema:
             from tunewheel_outputs.form import AnswerForm
 
-            self._forms[spec.project] = known = (spec, AnswerForm(spec.task))
-        return known[1]
+            form = AnswerForm(spec.task.model_copy(update={"output_schema": schema}))
+            self._forms[name] = known = (spec, schema, form)
+        return known[2]
 
     def _texts(self, exchanges: Sequence[Exchange]) -> list[Texts]:
         found = {n: self._quick(one) for n, one in enumerate(exchanges) if not self.is_slow(one)}

@@ -52,6 +52,8 @@ class Endpoint:
         """Monotonic time, in seconds, of its last answer, or of the first text of a streamed answer."""
         self.scores_from = 0.0
         """Monotonic time, in seconds, from which it is asked for log-probabilities of the sample."""
+        self.constrains_from: dict[str, float] = {}
+        """By model: monotonic time, in seconds, from which it is asked for the output schema again."""
         self.in_use: Counter[str] = Counter()
         self.last_used: dict[str, float] = {}
         """By model: monotonic time of its last request, in seconds."""
@@ -149,10 +151,21 @@ class Endpoint:
         return whole_model_name(adapter, self.listed, self.identity)
 
     def body_for(self, target: Target, body: dict[str, Any], *, sampled: bool = False) -> dict[str, Any]:
-        """Return ``body`` with the model's name at this engine. ``sampled``: with the wish for
-        log-probabilities, if the engine did not refuse them."""
+        """Return ``body`` with the model's name at this engine, and without the output schema if the engine
+        refused it. ``sampled``: with the wish for log-probabilities, if the engine did not refuse them."""
+        if is_constrained(target, body) and not self.constrains(target):
+            body = {name: value for name, value in body.items() if name != "response_format"}
         if sampled and time.monotonic() >= self.scores_from:
             body = {**body, "logprobs": True}
         adapter = target.adapter
         name = self.name_of_whole(adapter) if adapter else self.identity.name_of(target.upstream_model)
         return body if name in (None, target.upstream_model) else {**body, "model": name}
+
+    def constrains(self, target: Target) -> bool:
+        """Return whether the engine is asked for the output schema of ``target``."""
+        return time.monotonic() >= self.constrains_from.get(target.model_id, 0.0)
+
+
+def is_constrained(target: Target, body: dict[str, Any]) -> bool:
+    """Return whether ``body`` asks for the output schema of ``target``, and not for a form of the client."""
+    return target.response_format is not None and body.get("response_format") is target.response_format
