@@ -341,6 +341,8 @@ async def test_answers_are_judged_in_the_form_in_which_they_serve_and_a_few_in_t
     bases = [next(one for one in c.contestants if one.role is Role.BASE) for c in (card, early)]
     assert [one.cut for one in bases] == [0, 6]
     assert bases[0].metrics["label_accuracy"] == bases[1].metrics["label_accuracy"]
+    assert "valid_output" in bases[0].metrics
+    assert not {"valid_output", "rouge_l", "answer_length"} & bases[1].metrics.keys()
     assert [one.outcome for one in card.checks] == [one.outcome for one in early.checks]
 
 

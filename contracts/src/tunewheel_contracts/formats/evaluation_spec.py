@@ -54,11 +54,12 @@ class EvaluationSpec(Strict):
     """Tasks of lm-evaluation-harness that every contestant is asked as well. Their questions are kept out of
     what is trained on, as ``dataset.benchmarks`` are."""
     stop_early: Annotated[bool, Field(exclude_if=operator.not_)] = False
-    """True: where answers are JSON objects, an answer of the base ends early. Where answers are constrained
-    by the schema, it ends after its label, if that is the schema's first property; elsewhere as soon as it
-    does not begin with an object. The verdict stays the same. The base's figures that read such texts, such
-    as ``rouge_l``, are computed on what was written; the scorecard says of how many answers. Nothing is cut
-    where a criterion names such a figure, or people review answers."""
+    """True: where answers are JSON objects, an answer of the base ends early. Without the constraint of the
+    schema it ends as soon as it does not begin with an object; the base's figures that read such texts, such
+    as ``rouge_l``, are computed on what was written. With the constraint it ends after its label, if that is
+    the schema's first property and no criterion compares another figure of answers with the base's; such
+    figures are left out for the base. The verdict stays the same, and the scorecard says how many answers
+    ended early. Nothing is cut where a criterion reads texts, or people review answers."""
     judge: Annotated[JudgeSpec | None, Field(exclude_if=operator.not_)] = None
     """A model that compares the candidate's answers with the champion's, for the metric ``judged``."""
 

@@ -93,7 +93,10 @@ def outcomes(
     figures = {name for one in tasks for row in answered[one.rows] for name in row.scores}
     metrics = {**metrics_for(task, asked_for), **{name: metric_of(name) for name in sorted(figures)}}
     found: dict[str, Scores] = {}
+    has_labels_alone = any(row.cut and row.output.lstrip().startswith("{") for row in rows)
     for name, metric in metrics.items():
+        if has_labels_alone and metric.on == "holdout" and metric.test != "ratio" and name != LABELS:
+            continue  # An answer that was cut after its label says nothing about other figures.
         scores = _scores(metric.scorer(task, corpus), answered[metric.on], weighed=metric.test == "ratio")
         if scores.scored.any():
             found[name] = scores
