@@ -4,6 +4,7 @@ the regression set."""
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -262,11 +263,12 @@ class _Work:
     def _holdout_row(self, prompt: Prompt, answer: Answer) -> Row:
         if not math.isfinite(answer.likelihoods[0]):
             raise NoNumber(f"{prompt.name} has an answer whose log-likelihood is {answer.likelihoods[0]}")
-        # An answer that was cut after its label is closed, so that the label can be read.
-        closed = "}" if answer.cut and prompt.grammar is not None else ""
+        output = answer.text
+        if answer.cut and prompt.grammar is not None and (label := re.match(prompt.cut_at, output)):
+            output = label[0] + "}"  # Closed, so that the label can be read. A comma may have come with it.
         return HoldoutRow(
             key=prompt.key,
-            output=answer.text + closed,
+            output=output,
             complete=answer.complete,
             cut=answer.cut,
             nll=-answer.likelihoods[0],
