@@ -89,7 +89,11 @@ def criteria(*entries: dict[str, Any]) -> ProjectSpec:
 
     schema = {"type": "object", "properties": {"category": {"type": "string"}}}
     task = TaskSpec(
-        system_prompt="s", output_schema=schema, label_field="category", max_output_tokens=12
+        system_prompt="s",
+        output_schema=schema,
+        label_field="category",
+        max_output_tokens=12,
+        constrained=False,
     ).model_dump(mode="json")
     return ProjectSpec.model_validate(
         {"project": "desk", "base_model": "tiny", "task": task, "criteria": entries}
