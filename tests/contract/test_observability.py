@@ -26,7 +26,11 @@ DASHBOARDS = sorted((FOLDER / "dashboards").glob("*.json"))
 NAME = re.compile(r"(?<![\w:])(?:tunewheel|vllm)[_:][\w:]*|(?<![\w:])(?:target_info|up)\b(?!\()")
 OF_PROMETHEUS = {"up", "target_info"}
 OF_INSTALLATIONS = {"tunewheel:service_expected"}
-SUFFIXES = {"_Counter": ("_total",), "_Histogram": ("_bucket", "_sum", "_count")}
+SUFFIXES = {
+    "_Counter": ("_total",),
+    "_ObservableCounter": ("_total",),
+    "_Histogram": ("_bucket", "_sum", "_count"),
+}
 
 
 def rules() -> list[dict[str, Any]]:

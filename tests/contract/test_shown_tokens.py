@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from tunewheel_basemodel.digest import sha256_directory
@@ -52,7 +52,10 @@ async def test_the_tokens_that_are_shown_are_those_that_are_trained(
 
 
 class Spec:
-    """A spec of which only the longest example is asked for."""
+    """A spec of which the longest example and the variables of its template are asked for."""
+
+    class task:
+        chat_template_kwargs: ClassVar[dict[str, str]] = {}
 
     class train:
         max_tokens = 512
