@@ -100,7 +100,5 @@ def _detail(project: str, name: str, sweep: Sweep) -> SweepDetail:
     fields = first.data.model_dump(exclude={"principal", "signature"}) | known
     wanted = {name: value for name, value in fields.items() if name in SweepDetail.model_fields}
     by = asked.data.principal if asked else None
-    return SweepDetail(
-        **wanted, created_at=_place((name, sweep))[0], news_at=(latest or first).time,
-        by=by.name if by else None,
-    )  # fmt: skip
+    times = {"created_at": _place((name, sweep))[0], "news_at": (latest or first).time}
+    return SweepDetail.model_validate({**wanted, **times, "by": by.name if by else None})
