@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 from opentelemetry.metrics import NoOpMeter
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 from structlog.testing import capture_logs
 from tunewheel_runtime.store import ObjectStore
 from tunewheel_serve_gateway.judged import EngineIdentity
@@ -500,3 +500,21 @@ def test_an_engines_address_bears_no_password():
     with pytest.raises(ValidationError, match="TUNEWHEEL_ENGINE_API_KEY") as caught:
         Settings(engine_url="http://10.0.0.1:8110,https://user:s3cret@h:1")
     assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "key", ["s3cret\n", "s3cret\r\nx-role: admin", " s3cret", "s3cret\0", "s3crét", "“s3cret”"]
+)
+def test_an_engines_key_that_fits_no_header_is_refused(key: str, monkeypatch: pytest.MonkeyPatch):
+    """A file's line break would end the head of every request."""
+    with pytest.raises(ValidationError, match="engine_api_key") as caught:
+        Settings(engine_api_key=SecretStr(key))
+    monkeypatch.setenv("TUNEWHEEL_ENGINE_API_KEY", key.replace("\0", "\n"))
+    with pytest.raises(ValidationError, match="engine_api_key") as told:
+        Settings()
+    assert "s3cr" not in f"{caught.value}{told.value}"
+
+
+@pytest.mark.parametrize("key", ["", "sk-aZ09_~!+/=."])
+def test_an_engines_key_that_fits_a_header_is_taken(key: str):
+    assert Settings(engine_api_key=SecretStr(key)).engine_api_key == SecretStr(key)

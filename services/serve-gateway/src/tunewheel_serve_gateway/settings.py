@@ -133,6 +133,13 @@ class Settings(ServiceSettings):
             raise ValueError("must begin with redis:// or rediss://")
         return url
 
+    @field_validator("engine_api_key")
+    @classmethod
+    def _fits_a_header(cls, key: SecretStr | None) -> SecretStr | None:
+        if key is not None and not re.fullmatch(r"[!-~]*", key.get_secret_value()):
+            raise ValueError("must be visible ASCII characters, without spaces or a line break at its end")
+        return key
+
     @field_validator("engine_url")
     @classmethod
     def _are_engines(cls, text: str) -> str:
