@@ -187,9 +187,15 @@ def test_smollm2_mask_equals_that_of_a_template_with_markers(smollm2) -> None:
 QWEN3 = files("trl").joinpath("chat_templates/qwen3.jinja").read_text()
 EVERY_VALUE = "\n{{ a }}|{{ b }}|{{ c }}|{{ d is defined }}|{% if e %}yes{% else %}no{% endif %}"
 
+AT_LINE_START = [
+    "{% macro m() %}{{ a }}{% endmacro %}{{ m() }}",
+    "  {% if a %}\n{{ a }}{% endif %}",
+    "\n\n {{ c }}",
+]
+
 
 @pytest.mark.parametrize("prompted", [True, False])
-@pytest.mark.parametrize("template", [QWEN3, EVERY_VALUE, "{% macro m() %}{{ a }}{% endmacro %}{{ m() }}"])
+@pytest.mark.parametrize("template", [QWEN3, EVERY_VALUE, *AT_LINE_START])
 @pytest.mark.parametrize(
     "variables",
     [

@@ -61,8 +61,8 @@ def with_variables(
         f"{{% set {name} = {json.dumps(value, ensure_ascii=False)} %}}"
         for name, value in sorted(variables.items())
     )
-    # Jinja drops a line break behind a block, but not behind an expression.
-    head += "{{ '' }}"
+    # Jinja drops one line break behind a block, so the template itself begins on a line of its own, as before.
+    head += "\n"
     own, same = tokenizer.chat_template, copy.copy(tokenizer)
     same.chat_template = (
         {name: head + text for name, text in own.items()} if isinstance(own, dict) else head + own

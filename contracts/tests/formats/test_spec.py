@@ -345,6 +345,11 @@ def test_a_wrong_abstention_is_refused_by_its_field(abstain: dict[str, Any], fie
         {"messages": "x"},
         {"bos_token": "x"},
         {"chat_template": "x"},
+        {"true": False},
+        {"none": 1},
+        {"self": "x"},
+        {"namespace": 1},
+        {"raise_exception": False},
         {f"a{n}": n for n in range(17)},
     ],
 )

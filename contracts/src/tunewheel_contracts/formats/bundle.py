@@ -17,15 +17,21 @@ from tunewheel_contracts.identity import content_sha256
 _TAKEN = frozenset(
     {"messages", "tools", "documents", "add_generation_prompt", "continue_final_message", "conversation",
      "chat_template", "tokenize", "padding", "truncation", "max_length", "return_tensors", "return_dict",
-     "return_assistant_tokens_mask", "tokenizer_kwargs"}
+     "return_assistant_tokens_mask", "tokenizer_kwargs", "strftime_now", "raise_exception", "self"}
 )  # fmt: skip
 """What a chat template is given with each conversation, and other arguments of the functions that render it,
 in transformers and in vLLM. With ``*_token`` the tokenizer names its tokens."""
+_OF_JINJA = frozenset(
+    {"true", "false", "none", "range", "dict", "lipsum", "cycler", "joiner", "namespace"}
+)  # fmt: skip
+"""Names that Jinja lets no template set, and the functions that it gives to each template."""
 
 
 def _is_free(name: str) -> str:
     if name in _TAKEN or name.endswith("_token"):
         raise ValueError("is set by Tunewheel for each conversation; leave it out")
+    if name in _OF_JINJA:
+        raise ValueError("is a word of Jinja, in which chat templates are written; leave it out")
     return name
 
 
