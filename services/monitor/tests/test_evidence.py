@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -186,6 +187,27 @@ async def test_a_question_whose_answer_was_withheld_becomes_a_request_for_a_labe
 async def test_other_questions_ask_nobody(desk: Any, to: str, fields: dict[str, Any]) -> None:
     assert await doubted(desk, to, **fields) == []
     assert not desk.files()
+
+
+async def test_people_are_asked_once_a_day_for_the_label_of_a_question_and_for_few_in_all(desk: Any) -> None:
+    (first,) = await doubted(desk, "label")
+    desk.watch.doubts.most = 2
+    told: Any = {"overrides": ("abstained",), "certainty": 0.4, "output": ""}
+    later = first[1].data.completed_at + timedelta(days=1)
+    asked = []
+    for text, fields in [
+        ("write to  ANN@example.com about my bike\n", {}),  # the same in other spelling, by somebody else
+        ("Where is my lock?", {}),
+        ("Is the saddle loose?", {}),  # one too many
+        ("Is the saddle loose?", {"completed_at": later}),
+        (MAIL, {"completed_at": later}),
+    ]:
+        delivery = desk.traffic.completion(text, **told | fields)
+        chosen(desk, delivery)  # it is on the log
+        requests = [await desk.watch.doubted([delivery]) for _ in range(2)]
+        assert [one.id for one in requests[0]] == [one.id for one in requests[1]]
+        asked.append(len(requests[0]))
+    assert asked == [0, 1, 0, 1, 1]
 
 
 @pytest.mark.parametrize("name", ["Kowalski", "Zoë"])

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date
 from typing import Any
 
 import numpy as np
 from tunewheel_contracts.events.monitoring import CompletionsChosen, LabelCluster, LabelsRequested
-from tunewheel_contracts.events.production import DriftCluster, DriftDetected
+from tunewheel_contracts.events.production import DriftCluster, DriftDetected, InferenceCompleted
 from tunewheel_contracts.formats.label_prompts import request_of
+from tunewheel_contracts.identity import content_sha256
 
 from tunewheel_monitor.detectors import Finding, picking
 from tunewheel_monitor.state import ERASED, Alarm, ProjectState
@@ -27,6 +31,36 @@ FEWEST_FIRST = 10
 FEWEST_MORE = 10
 """How many prompts an open alarm adds to its request for labels at once, since people are notified each
 time."""
+
+MOST_DOUBTS = 200
+"""For the labels of so many withheld questions of a project people are asked in a day, by each process."""
+MOST_DAYS = 256
+"""The days of projects that are remembered."""
+
+
+@dataclass
+class Doubts:
+    """Chooses the withheld questions that become requests for labels: not the same question twice a day, and
+    not more than people can answer. A restart forgets what was asked. Then people may be asked again."""
+
+    most: int = MOST_DOUBTS
+    _asked: OrderedDict[tuple[str, date], dict[str, str]] = field(
+        default_factory=OrderedDict[tuple[str, date], dict[str, str]]
+    )
+    """By project and day, the completion that asks, by the hash of its question."""
+
+    def take(self, data: InferenceCompleted) -> bool:
+        """Return whether people are asked about ``data``. A repetition gives the same."""
+        day = (data.project, data.completed_at.astimezone(UTC).date())
+        asked = self._asked.setdefault(day, {})
+        self._asked.move_to_end(day)
+        while len(self._asked) > MOST_DAYS:
+            self._asked.popitem(last=False)
+        said = [one.content for one in data.messages if one.role != "system"]
+        question = content_sha256([" ".join(text.casefold().split()) for text in said])
+        if len(asked) < self.most:
+            asked.setdefault(question, data.completion_id)
+        return asked.get(question) == data.completion_id
 
 
 def evidence_path(project: str, alarm_id: str, revision: int = 1) -> str:

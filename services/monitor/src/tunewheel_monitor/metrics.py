@@ -17,6 +17,7 @@ COUNTERS: Mapping[str, str] = {
     "references.fitted": "References that were fitted: more than datasets in production if memory is short",
     "references.encoded": "References that the sentence encoder may judge by",
     "windows.judged": "Windows of answers, and of ratings, that were full",
+    "doubts.not_asked": "Withheld questions for whose label nobody was asked: again, or too many a day",
     "looks": "Windows in which a detector had something to measure",
 }
 LABELS: Mapping[str, str] = {"scores.made": "of", "windows.judged": "of", "looks": "detector"}

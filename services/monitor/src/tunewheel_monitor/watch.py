@@ -37,7 +37,7 @@ from tunewheel_contracts.topics import TopicSpec
 from tunewheel_runtime.service import Delivery
 
 from tunewheel_monitor.alarms import Said
-from tunewheel_monitor.asking import alarm_of, chosen, without_erased
+from tunewheel_monitor.asking import Doubts, alarm_of, chosen, without_erased
 from tunewheel_monitor.checkpoints import Checkpoint, Checkpoints
 from tunewheel_monitor.detectors.novelty import Novelty, caution, lacks_encoder
 from tunewheel_monitor.evidence import Evidence, Exhibits
@@ -85,6 +85,7 @@ class Watch:
     exhibits: Exhibits
     pseudonyms: PseudonymKeys
     metrics: Metrics
+    doubts: Doubts = field(default_factory=Doubts)
     _held: OrderedDict[str, Checkpoint] = field(default_factory=OrderedDict[str, Checkpoint])
     _next: dict[int, int] = field(default_factory=dict[int, int])
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -165,12 +166,16 @@ class Watch:
     async def doubted(self, deliveries: Sequence[Delivery[InferenceCompleted]]) -> list[Envelope[Any]]:
         """Return a request for a label of each question whose answer was withheld, where the project's spec
         says so. An answer whose confidence no engine gave is withheld for the engine's fault: nobody is
-        asked. Nor is anybody where the log holds no text. Raises TransientError: see ``choose``."""
+        asked. Nor is anybody where the log holds no text, nor about what ``Doubts`` leaves out. Raises TransientError:
+        see ``choose``."""
         requests: list[Envelope[Any]] = []
         for event, at in ((one.event, one.position) for one in deliveries if one.event.data.abstained):
             data, spec = event.data, await self.knowledge.spec(event.project)
             abstain = spec.serving.abstain if spec is not None else None
             if abstain is None or abstain.to != "label" or data.certainty is None:
+                continue
+            if not self.doubts.take(data):
+                self.metrics.add("doubts.not_asked")
                 continue
             place = ChosenCompletion(
                 completion_id=data.completion_id, partition=at.partition, offset=at.offset
