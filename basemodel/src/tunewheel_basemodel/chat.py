@@ -61,7 +61,7 @@ def with_variables(
         f"{{% set {name} = {json.dumps(value, ensure_ascii=False)} %}}"
         for name, value in sorted(variables.items())
     )
-    # Jinja drops one line break behind a block, so the template itself begins on a line of its own, as before.
+    # Jinja drops one line break behind a block. So the template itself still begins a line.
     head += "\n"
     own, same = tokenizer.chat_template, copy.copy(tokenizer)
     same.chat_template = (

@@ -166,8 +166,8 @@ class Watch:
     async def doubted(self, deliveries: Sequence[Delivery[InferenceCompleted]]) -> list[Envelope[Any]]:
         """Return a request for a label of each question whose answer was withheld, where the project's spec
         says so. An answer whose confidence no engine gave is withheld for the engine's fault: nobody is
-        asked. Nor is anybody where the log holds no text, nor about what ``Doubts`` leaves out. Raises TransientError:
-        see ``choose``."""
+        asked. Nor is anybody where the log holds no text, nor about what ``Doubts`` leaves out.
+        Raises TransientError: see ``choose``."""
         requests: list[Envelope[Any]] = []
         for event, at in ((one.event, one.position) for one in deliveries if one.event.data.abstained):
             data, spec = event.data, await self.knowledge.spec(event.project)
