@@ -73,7 +73,7 @@ async def test_the_newest_index_that_opens_is_in_the_answers(kafka: str, tmp_pat
             await answered_from(client, project, second.index_id)
 
 
-async def test_a_person_searches_and_tries_models_on_the_console_without_a_script(
+async def test_a_person_searches_and_tries_models_on_the_console(
     kafka: str, tmp_path: Path, project: str
 ):
     store, spec = ObjectStore((tmp_path / "store").as_uri()), small_spec(project, retrieval={"top_k": 1})
@@ -106,13 +106,13 @@ async def test_a_person_searches_and_tries_models_on_the_console_without_a_scrip
                 assert with_["completion_tokens"] > 0
                 assert with_["format_valid"] is False, "the engine of this test writes no JSON"
                 form = {"prompt": "A refund?", "models": "base", "candidate": "", "max_tokens": ""}
-                answered = await http.post(f"/projects/{project}/playground", data=form)
+                answered = await http.post(f"/projects/{project}/playground", json=form)
                 assert answered.status_code == 200
                 assert without["text"] in html.unescape(answered.text)
-                refused = await http.post(f"/projects/{project}/playground", data=form | {"max_tokens": "0"})
+                refused = await http.post(f"/projects/{project}/playground", json=form | {"max_tokens": "0"})
                 assert (refused.status_code, "max_tokens" in refused.text) == (422, True)
                 elsewhere = {"origin": "https://elsewhere.example"}
-                forged = await http.post(f"/projects/{project}/playground", data=form, headers=elsewhere)
+                forged = await http.post(f"/projects/{project}/playground", json=form, headers=elsewhere)
                 assert forged.status_code == 403
         tried = await bus.collect(INFERENCE_COMPLETED, 3, where=lambda one: is_trial(one, project))
         assert all(one.data.pinned and one.data.customer is None for one in tried), "so nobody counts it"
