@@ -101,6 +101,28 @@ def test_what_a_plan_reckons_with_is_said_first_and_read_from_a_file(tmp_path: P
     assert "does not exist" in err
 
 
+@pytest.mark.parametrize(("variables", "more"), [({}, 0), ({"times": 1}, 1), ({"times": 3}, 3)])
+def test_examples_of_a_file_are_counted_with_the_variables_of_the_template(
+    tmp_path: Path, monkeypatch: Any, variables: dict[str, Any], more: int
+) -> None:
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = "{{ 'x' * (times or 0) }}" + str(tokenizer.chat_template)
+    monkeypatch.setattr("tunewheel_cli.surveying.tokens.local_tokenizer", lambda _: tokenizer)
+    file = tmp_path / "qa.csv"
+    file.write_text("question,answer\n" + "".join(f"question {n},answer {n}\n" for n in range(50)))
+    spec = yaml.safe_load(SPEC.read_text())
+
+    def longest(of: dict[str, Any]) -> int:
+        spec["task"]["chat_template_kwargs"] = of
+        (tmp_path / "p.yaml").write_text(yaml.safe_dump(spec))
+        told = json.loads(run(str(tmp_path / "p.yaml"), "--device", "cpu", "--data", str(file), "--json")[1])
+        return told["reckoned_with"]["longest"]
+
+    assert longest(variables) - longest({}) == len(tokenizer("x" * more).input_ids) - len(
+        tokenizer("").input_ids
+    )
+
+
 def test_pairs_of_a_file_are_learnt_from_where_the_recipe_does(tmp_path: Path) -> None:
     file = tmp_path / "pairs.jsonl"
     pair = {"prompt": "what now", "chosen": "this", "rejected": "that"}

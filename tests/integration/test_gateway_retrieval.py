@@ -73,9 +73,7 @@ async def test_the_newest_index_that_opens_is_in_the_answers(kafka: str, tmp_pat
             await answered_from(client, project, second.index_id)
 
 
-async def test_a_person_searches_and_tries_models_on_the_console(
-    kafka: str, tmp_path: Path, project: str
-):
+async def test_a_person_searches_and_tries_models_on_the_console(kafka: str, tmp_path: Path, project: str):
     store, spec = ObjectStore((tmp_path / "store").as_uri()), small_spec(project, retrieval={"top_k": 1})
     assert spec.retrieval is not None
     index = await put_index(store, project, SOPS, spec.retrieval)

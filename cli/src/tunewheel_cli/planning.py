@@ -109,8 +109,7 @@ def of_files(
     survey = read_all(paths, maps=maps).survey
     if not survey.examples:
         raise InvalidOption("--data: holds no examples; give a file of answered questions")
-    prompt = spec.task.system_prompt if spec is not None else ""
-    found = measure(survey, base_model, system_prompt=prompt)
+    found = measure(survey, base_model, task=spec.task if spec is not None else None)
     held = spec.dataset.holdout_fraction if spec is not None else 0.0
     share = max(1, round(found.stats.examples * (1 - held))) / found.stats.examples
     stats = replace(

@@ -20,13 +20,19 @@ JSON = {"type": "json_object"}
 
 
 async def abstaining(
-    make_world: Any, *, least: float | None, abstain: dict[str, Any] | None = None, **settings: Any
+    make_world: Any,
+    *,
+    least: float | None,
+    abstain: dict[str, Any] | None = None,
+    declared: str = "said",
+    **settings: Any,
 ) -> Any:
-    """Return a world whose production is judged to need a confidence of ``least``."""
+    """Return a world whose production is judged to need a confidence of ``least`` in the label ``said``."""
     world = await make_world(**settings)
     serving = {} if abstain is None else {"serving": {"abstain": abstain}}
-    world.declare(task={"label_field": "said"}, **serving)
-    bundle = bundle_of(certainty=Certainty(intercept=0.0, slope=1.0, least=least))
+    world.declare(task={"label_field": declared}, **serving)
+    sure = Certainty(intercept=0.0, slope=1.0, least=least, label_field="said")
+    bundle = bundle_of(certainty=sure)
     await world.desire(production=("desk-1", 100), judged={"desk-1": bundle})
     await world.serving(production="desk-1")
     return world
@@ -67,6 +73,15 @@ async def test_an_answer_is_sent_if_the_model_is_sure_enough(
     assert (event.confidence.label, event.finish_reason, event.error) == (-0.5, "stop", None)
     assert event.certainty == pytest.approx(SURE)
     assert event.violations == ()
+
+
+@SHAPES
+async def test_a_label_that_is_declared_later_does_not_withhold_every_answer(
+    make_world: Any, shape: dict[str, Any]
+):
+    world = await abstaining(make_world, least=SURE - 0.01, abstain={"risk": 0.05}, declared="other")
+    _, content, refusal, _ = await asked(world, **shape)
+    assert (content, refusal) == ('{"said": "hi"}', None)
 
 
 @SHAPES

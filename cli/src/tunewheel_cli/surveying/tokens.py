@@ -17,23 +17,32 @@ from tunewheel_cli.datasets.statistics import (
 )
 
 if TYPE_CHECKING:
+    from tunewheel_contracts.formats.spec import TaskSpec
+
     from tunewheel_cli.surveying.survey import Survey
 
 
-def measure(survey: Survey, base_model: str | None, *, system_prompt: str = "") -> Measured:
+def measure(
+    survey: Survey, base_model: str | None, *, task: TaskSpec | None = None, system_prompt: str = ""
+) -> Measured:
     """Return the token counts of all examples of ``survey``, from its sample. ``base_model`` None: about.
+    ``task``: of the spec; without a spec ``system_prompt`` is that of the task.
 
     Raises ValueError: there are no examples.
     """
     if not survey.examples:
         raise ValueError("a survey without examples has no tokens")
+    system_prompt = task.system_prompt if task is not None else system_prompt
     first = [{"role": "system", "content": system_prompt}] if system_prompt else []
     sample = [[*first, *messages] for messages in survey.conversations]
     longest = [[*first, *messages] for *_, messages in survey.longest]
     reason = f"{CHARACTERS_PER_TOKEN} characters are taken for a token"
     if base_model is not None:
+        from tunewheel_basemodel.chat import with_variables
+
         try:
-            tokenizer = local_tokenizer(base_model)
+            variables = task.chat_template_kwargs if task is not None else {}
+            tokenizer = with_variables(local_tokenizer(base_model), variables)
             rows: list[dict[str, Any]] = [{"messages": messages} for messages in [*sample, *longest]]
             counted = count_tokens(rows[: len(sample)], tokenizer)
             most = count_tokens(rows[-len(longest) :], tokenizer).longest

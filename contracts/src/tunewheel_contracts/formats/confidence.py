@@ -94,3 +94,5 @@ class Certainty(Frozen):
     slope: FiniteFloat
     least: Annotated[Fraction | None, Field(exclude_if=lambda least: least is None)] = None
     """Answers of less confidence are not sent. None: all are sent."""
+    label_field: Annotated[str | None, Field(exclude_if=lambda name: name is None)] = None
+    """The field whose probability was judged; None: the whole answer is the label."""

@@ -74,13 +74,15 @@ def enforced(spec: ProjectSpec) -> JsonObject | None:
     return schema if schema is not None and unenforceable(schema) is None else None
 
 
-def with_certainty(bundle: Bundle, known: Calibration | None, abstains: Abstention | None) -> Bundle:
-    """Return ``bundle`` with what makes the model's confidence known, and the confidence below which answers
-    are not sent, if any."""
+def with_certainty(
+    bundle: Bundle, known: Calibration | None, abstains: Abstention | None, *, label_field: str | None
+) -> Bundle:
+    """Return ``bundle`` with what makes the model's confidence in its label known, and the confidence below
+    which answers are not sent, if any."""
     if known is None:
         return bundle
     least = abstains.chosen.least if abstains else None
-    certainty = Certainty(intercept=known.intercept, slope=known.slope, least=least)
+    certainty = Certainty(intercept=known.intercept, slope=known.slope, least=least, label_field=label_field)
     return bundle.model_copy(update={"certainty": certainty})
 
 

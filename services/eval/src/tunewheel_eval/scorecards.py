@@ -82,8 +82,9 @@ def build_scorecard(
     bundles = {role: bundle_for(plan, role, spec, precision=precision) for role in outcomes}
     abstains = abstention_of(outcomes[Role.CANDIDATE], rows.holdout, spec.serving.abstain)
     bundles[Role.CANDIDATE] = with_certainty(
-        bundles[Role.CANDIDATE], outcomes[Role.CANDIDATE].calibration, abstains
-    )
+        bundles[Role.CANDIDATE], outcomes[Role.CANDIDATE].calibration, abstains,
+        label_field=spec.task.label_field,
+    )  # fmt: skip
     bundles[Role.CANDIDATE] = bundles[Role.CANDIDATE].model_copy(update={"fingerprint": fingerprint})
     contestants = tuple(
         Contestant(

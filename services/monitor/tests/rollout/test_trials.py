@@ -229,6 +229,14 @@ def test_answers_that_nobody_judged_are_waited_for_to_the_deadline():
     assert "invalid outputs were not compared; at most 10.0% more is tolerated" in found.reasons
 
 
+def test_a_candidate_that_withholds_every_answer_does_not_pass():
+    story = Story()
+    assert story.both(120, new=lambda: {"overrides": ("abstained",), "format_valid": None}) is None
+    found = story.judged(7 * DAY)
+    assert found is not None
+    assert (found.verdict, found.decided_by) == ("failed", "deadline")
+
+
 @pytest.mark.parametrize("stage", ["shadow", "canary"])
 def test_a_candidate_that_never_answers_is_gone_by_the_deadline(stage: str):
     policy = {"deadline_seconds": 60}

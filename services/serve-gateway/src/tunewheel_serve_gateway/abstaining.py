@@ -29,10 +29,7 @@ IN_CHUNK = "tunewheel_confidence"
 """The field of a held stream's last chunk with a choice. A heartbeat may have sent the headers before."""
 NOT_THE_TASK = frozenset({"system_prompt", "tools"})
 """A request that replaces one of these asks for something else than the model was judged on."""
-REFUSAL = (
-    "The model is not sure enough of its answer to this question, so none is given. A person will look at "
-    "the question."
-)
+REFUSAL = "The model is not sure enough of its answer to this question, so none is given. Ask a person."
 
 
 @dataclass(frozen=True)
@@ -72,6 +69,8 @@ def _judged(exchange: Exchange, task: TaskSpec, target: Target) -> tuple[Confide
 
     assert target.bundle is not None
     assert target.bundle.certainty is not None
+    if (judged := target.bundle.certainty.label_field) is not None:  # the present spec may name another
+        task = task.model_copy(update={"label_field": judged})
     found = measured(exchange, task)
     return found, certainty_of(found, target.bundle.certainty)
 

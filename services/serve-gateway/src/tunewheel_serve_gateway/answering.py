@@ -218,7 +218,8 @@ class Answering:
         read: list[Chunk] = []
         try:
             async for chunk in _all(first, chunks):
-                exchange.take_chunk(chunk)
+                if exchange.take_chunk(chunk) and exchange.first_token_seconds is None:
+                    exchange.first_token_seconds = time.perf_counter() - started
                 read.append(chunk)
         finally:
             await chunks.aclose()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from tunewheel_contracts.events.monitoring import InferenceScored
+from tunewheel_contracts.events.production import ABSTAINED
 from tunewheel_contracts.formats.rollout_spec import StagePolicy
 from tunewheel_contracts.formats.serving import RouteRole
 
@@ -132,7 +133,8 @@ def _counts(item: InferenceScored) -> bool:
 def _tally(tally: dict[str, int], item: InferenceScored) -> None:
     tally["requests"] += item.fault != "engine"
     tally["answers"] += item.outcome == "answered"
-    tally["overridden"] += item.outcome == "answered" and bool(item.overrides)
+    theirs = set(item.overrides) - {ABSTAINED}
+    tally["overridden"] += item.outcome == "answered" and bool(theirs)
 
 
 def _is_another(trial: Trial, whose: str, item: InferenceScored, policy: StagePolicy) -> bool:
