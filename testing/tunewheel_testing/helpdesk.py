@@ -379,6 +379,25 @@ def _ended(made: Helpdesk, turn: str, alarm: str, began: datetime) -> None:
     )  # fmt: skip
 
 
+def _tried(made: Helpdesk) -> None:
+    """Tell of two recipes that somebody tried on the second version."""
+    sweep: dict[str, Any] = {"sweep_id": "sweep-0f3c5a7e9b12", "method": "grid", "max_hours": 0.5}
+    sweep["dataset_id"] = made.names(2)["dataset_id"]
+    recipes = [{"learning_rate": rate} for rate in (1e-3, 2e-3)]
+    asked = made.say("sweep.requested", **sweep, recipes=recipes, request="rates", principal={"name": "ann"})
+    runs = [
+        {
+            "run_id": f"sweep-0f3c5a7e9b12-{number}", "changes": changes, "part": 1.0, "steps": 99,
+            "total_steps": 99, "validation_loss": loss, "seconds": 134.0,
+        }
+        for number, changes, loss in zip((1, 2), recipes, (0.41, 0.33), strict=True)
+    ]  # fmt: skip
+    made.say(
+        "sweep.progressed", asked, **sweep, state="completed", measured=2, runs=runs,
+        best=runs[1]["run_id"], validation_examples=24, hours=0.0744,
+    )  # fmt: skip
+
+
 def _commands(made: Helpdesk) -> None:
     """Tell of what people ordered, of a run that was refused, and of an erasure."""
     asked = made.commanded(2, "rollback", by="ann")
@@ -388,6 +407,7 @@ def _commands(made: Helpdesk) -> None:
     made.of_model("model.promoted", 2, from_stage="rolled_back", to_stage="production", cause=asked.id,
                   generation=21, reason="refunds were right")  # fmt: skip
     _retired(made, 1, 22)
+    _tried(made)
     refused = made.names(3)
     made.say("train.started", **refused, base=SMOLLM2, method="lora", total_steps=99, attempt=1)
     made.say(

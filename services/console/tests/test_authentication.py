@@ -23,7 +23,7 @@ from tunewheel_console.control.routes import add_steering
 from tunewheel_console.logins import FAILURE_SECONDS, FAILURES, LINK_SECONDS, LINKS_EACH, Attempts, LoginLinks
 from tunewheel_console.sessions import Sessions, session_of
 from tunewheel_console.settings import Settings
-from tunewheel_contracts.events.training import TrainAction
+from tunewheel_contracts.events.training import TrainControl
 from tunewheel_contracts.principal import Principal
 from tunewheel_runtime.identity.access import LOOK_SECONDS, Access, Credential
 from tunewheel_runtime.identity.guard import caller_of, guard, needs
@@ -65,10 +65,8 @@ class Console:
         self.file.write_text(yaml.safe_dump({"keys": entries}))
         self.clock.now += LOOK_SECONDS
 
-    async def control(
-        self, project: str, run_id: str, action: TrainAction, *, principal: Principal, request: None
-    ) -> Any:
-        self.sent.append((project, run_id, principal.name))
+    async def give(self, command: type[TrainControl], **fields: Any) -> Any:
+        self.sent.append((fields["project"], fields["run_id"], fields["principal"].name))
         return SimpleNamespace(id="command-1")
 
     def _web(self, state: Any) -> FastAPI:

@@ -255,6 +255,7 @@ def test_a_run_whose_processes_hold_parts_is_planned_for_its_part(case, tiny_bas
     monkeypatch.setattr("tunewheel_train.preparation.this_device", lambda *_: card)
     told = []
     monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setattr("tunewheel_train.trainers.handover.from_first", lambda plan: plan)  # no others run
     sharded = follow_plan(run.job, prepared, "float32", told.append)
     whole = follow_plan(run.job.model_copy(update={"sharding": "none"}), prepared, "float32", told.append)
     assert [message.plan.fits for message in told] == [True, False]
