@@ -103,7 +103,7 @@ async def test_a_person_searches_and_tries_models_on_the_console(kafka: str, tmp
                 assert [one["document_id"] for one in told["found"]] == ["returns.md"]
                 assert with_["completion_tokens"] > 0
                 assert with_["format_valid"] is False, "the engine of this test writes no JSON"
-                form = {"prompt": "A refund?", "models": "base", "candidate": "", "max_tokens": ""}
+                form = {"prompt": "A refund?", "models": ["base"], "candidate": "", "max_tokens": ""}
                 answered = await http.post(f"/projects/{project}/playground", json=form)
                 assert answered.status_code == 200
                 assert without["text"] in html.unescape(answered.text)

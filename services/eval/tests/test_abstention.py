@@ -93,14 +93,15 @@ def test_what_was_judged_is_in_the_bundle_that_serves(abstains: bool):
     right[::50] = np.nan  # the expert gave no label
     found = Outcomes({LABELS: Scores(right)}, 600, (), calibration=CURVE, sure=(*sure.tolist(),))
     one = abstention_of(found, np.arange(600), SPEC if abstains else None)
-    bundle = with_certainty(bundle_of(), CURVE, one)
+    bundle = with_certainty(bundle_of(), CURVE, one, label_field="category")
     assert bundle.certainty is not None
     assert (bundle.certainty.intercept, bundle.certainty.slope) == (0.0, 1.0)
+    assert bundle.certainty.label_field == "category"
     if one is not None:
         assert one.rows == 588
         assert bundle.certainty.least == one.chosen.least
     assert (bundle.certainty.least is not None) == abstains
-    assert with_certainty(bundle_of(), None, one).certainty is None
+    assert with_certainty(bundle_of(), None, one, label_field="category").certainty is None
 
 
 def test_a_contestant_whose_confidence_is_not_known_has_no_threshold():
