@@ -50,6 +50,7 @@ async def test_every_page_is_whole_on_the_log_of_a_real_turn(tmp_path: Path, bro
         pages = one_of_each(await some_pages(console.url, console.headers))
         async with httpx.AsyncClient(base_url=console.url, headers=console.headers, timeout=60) as client:
             await approve(client)
+            await try_a_recipe(client)
         model_id = (await small_desk.promoted(feed)).data.model_id
         url = f"{wheel.url_of('gateway')}/v1"
         async with openai.AsyncOpenAI(
@@ -64,6 +65,10 @@ async def test_every_page_is_whole_on_the_log_of_a_real_turn(tmp_path: Path, bro
         await feed.first(
             topics.DATASET_VERSIONED, lambda e: e.causation_id == request.id, patience=PATIENCE_SECONDS
         )
+        ended = await feed.first(
+            topics.SWEEP_PROGRESSED, lambda e: e.data.state != "training", patience=PATIENCE_SECONDS
+        )
+        assert (ended.data.state, ended.data.measured, ended.data.reason) == ("completed", 1, "")
         pages = one_of_each(await some_pages(console.url, console.headers)) | {
             shape: path for shape, path in pages.items() if "reviews" in shape
         }
@@ -71,6 +76,12 @@ async def test_every_page_is_whole_on_the_log_of_a_real_turn(tmp_path: Path, bro
         for path in pages.values():
             faults += await faults_at(path, browser, console)
         assert not faults, "\n".join(faults)
+
+
+async def try_a_recipe(client: httpx.AsyncClient) -> None:
+    """Ask for a sweep of one recipe on the only version."""
+    order = {"dataset_id": "latest", "recipes": [{"rank": 4}]}
+    (await client.post(f"/v1/projects/{PROJECT}/sweeps", json=order)).raise_for_status()
 
 
 async def faults_at(path: str, browser: Browser, console: Endpoint) -> list[str]:
