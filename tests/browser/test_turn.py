@@ -80,7 +80,7 @@ async def test_every_page_is_whole_on_the_log_of_a_real_turn(tmp_path: Path, bro
 
 async def try_a_recipe(client: httpx.AsyncClient) -> None:
     """Ask for a sweep of one recipe on the only version."""
-    order = {"dataset_id": "latest", "recipes": [{"rank": 4}]}
+    order = {"dataset_id": "latest", "recipes": [{"rank": 4, "validation_fraction": 0.4}]}
     (await client.post(f"/v1/projects/{PROJECT}/sweeps", json=order)).raise_for_status()
 
 
