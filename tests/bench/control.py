@@ -184,9 +184,10 @@ async def answers(state: ConsoleState, reader: Reader, projects: int, times: int
     ``…_after_news``: right after that.
     """
     web, store = make_api(state.projects), ObjectStore("memory://")
-    for add in (add_projects, add_runs, add_models, add_turns, add_alarms):
+    for add in (add_projects, add_models, add_turns, add_alarms):
         add(web, state)
-    add_evaluations(web, state, store)
+    for add in (add_runs, add_evaluations):
+        add(web, state, store)
     own = [route for route in web.routes if str(getattr(route, "path", "")).startswith("/v1")]
     guard(own, Access(HttpSettings(identity="open"), warn=print))
     slowest: dict[str, float] = {}
