@@ -69,7 +69,7 @@ def constraint_of(plan: EvaluationPlan, role: Role, spec: ProjectSpec) -> JsonOb
 
 
 def enforced(spec: ProjectSpec) -> JsonObject | None:
-    """Return the task's schema; None: it has none, or none that a grammar can enforce."""
+    """Return the task's schema; None: the task has no schema, or no grammar can enforce the schema."""
     schema = spec.task.output_schema
     return schema if schema is not None and unenforceable(schema) is None else None
 

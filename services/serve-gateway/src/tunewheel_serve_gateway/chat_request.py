@@ -140,7 +140,7 @@ class ChatRequest:
 
 
 def dropped_header(dropped: Collection[str]) -> Headers:
-    """Return the header that names the fields which were left out; none if there are none."""
+    """Return the header that names the fields that were left out; no header if no field was."""
     return [(b"x-tunewheel-dropped", ", ".join(dropped).encode())] if dropped else []
 
 

@@ -166,8 +166,8 @@ class EngineAdapters:
                 self.endpoint.ready.discard(name)
 
     async def _compare_found(self, listed: set[str]) -> None:
-        """Begin to compare the answers of models that are loaded, where that is due. Wait a moment for those
-        that this gateway meets loaded, so that they are compared before they answer."""
+        """Begin to compare the answers of models that are loaded, where that is due. Wait a moment for
+        models that were loaded before this gateway came, so that their comparison precedes their answers."""
         endpoint, bundles, new = self.endpoint, self._wishes.bundles(), list[asyncio.Task[None]]()
         for name, adapter in self._wishes.adapters().items():
             bundle = bundles.get(name)

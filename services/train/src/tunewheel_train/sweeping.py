@@ -60,7 +60,7 @@ def rungs(method: SweepMethod, recipes: int) -> list[tuple[int, float]]:
 
 
 class Measured(Frozen):
-    """What was measured of one run at one part of its steps."""
+    """The measurement of one run after one part of the run's steps."""
 
     run: TriedRun
     validation_examples: int | None = None
