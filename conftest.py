@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import structlog
 from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
@@ -26,6 +27,9 @@ os.environ.setdefault("MKL_NUM_THREADS", "1")
 
 # Where identity is not what a test is about, whoever reaches a service may do everything.
 os.environ.setdefault("TUNEWHEEL_IDENTITY", "open")
+
+# Rich, where it is installed, shows the local variables of every frame: ten seconds for one error in the log.
+structlog.get_config()["processors"][-1].exception_formatter = structlog.dev.plain_traceback
 
 # The synchronous client is generated from the asynchronous one. Other conftest files import it.
 runpy.run_path(str(Path(__file__).parent / "client/hatch_build.py"))["write"]()
@@ -73,6 +77,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
+    """Let the garbage collector never look again at what a file leaves: the libraries that it imported.
+
+    A worker runs hundreds of files, and in the end one look at all of that took it seconds.
+    """
+    try:
+        return (yield)
+    finally:
+        if nextitem is None or nextitem.path != item.path:
+            gc.collect()
+            gc.freeze()
+
+
+@pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Iterator[None]:
     """Let the garbage collector never look at what collecting makes: tests and imported modules, millions of
     objects that stay. It looked through all of them again and again, for half the time that collecting took.
@@ -82,6 +100,7 @@ def pytest_collection() -> Iterator[None]:
         return (yield)
     finally:
         gc.freeze()
+        gc.set_threshold(700, 10, 100)  # after each file all is looked through anyway
         gc.enable()
 
 

@@ -17,13 +17,15 @@ async def until(
     """Return what ``condition``, a function or a coroutine function, returns once that is truthy."""
     try:
         async with asyncio.timeout(patience):
+            seconds = 0.005
             while True:
                 found = condition()
                 if inspect.isawaitable(found):
                     found = await found
                 if found:
                     return found
-                await asyncio.sleep(0.005)
+                await asyncio.sleep(seconds)
+                seconds = min(1.5 * seconds, 0.02)  # a look may cost a request
     except TimeoutError:
         raise AssertionError(f"{what} did not come true in {patience} s") from None
 
