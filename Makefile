@@ -70,7 +70,7 @@ test-unit: install node-packages ## unit and contract tests: no broker, no big m
 test-integration: install ## services on a real Kafka broker, and what loads the small model
 	$(PYTEST) -q -m "(integration or model) and not e2e and not chaos" $(TESTS)
 
-test-e2e: install ## the loop and the engine on the real model, and kill -9 at every boundary
+test-e2e: install ## the loop and the engine on a tiny model, and kill -9
 	$(PYTEST) -q -m "e2e or chaos" $(TESTS)
 
 # A part's figures, such as the seconds of each test, are in var/nightly/<part>.xml.

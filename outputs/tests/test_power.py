@@ -35,6 +35,7 @@ from tunewheel_verdicts.proportions import paired_p_value, paired_rejected
 from tunewheel_verdicts.significance import Scores
 from tunewheel_verdicts.verdict import judge
 
+NIGHTLY = pytest.mark.nightly("matrices")
 LABEL = {"metric": "label_accuracy", "over_champion": -0.1, "significance": 0.5}
 
 
@@ -68,13 +69,14 @@ def simulated(gain: float, rows: int, draws: int) -> float:
     return met / draws
 
 
-@pytest.mark.parametrize(("place", "gain"), [(1, 0.0), (2, 0.05)])
+@pytest.mark.parametrize(("place", "gain"), [pytest.param(1, 0.0, marks=NIGHTLY), (2, 0.05)])
 def test_what_is_told_is_what_verdicts_do(place: int, gain: float) -> None:
     found = told(LABEL, sizes=(1,) * 60)[place]
     assert found.gain == gain
     assert found.met == pytest.approx(simulated(gain, 60, 300), abs=0.08)  # .05, and the error of 300
 
 
+@NIGHTLY
 def test_a_better_model_and_more_customers_pass_more_often() -> None:
     close = LABEL | {"over_champion": -0.05}
     few, many = told(close, sizes=sizes_of(60)), told(close, sizes=sizes_of(160))
@@ -84,6 +86,7 @@ def test_a_better_model_and_more_customers_pass_more_often() -> None:
     assert large[2].met < few[2].met - 0.1  # three customers tell less than forty
 
 
+@NIGHTLY
 def test_all_criteria_have_to_be_met_together() -> None:
     kept = {"metric": "regression_accuracy", "over_base": -0.15}
     alone, both = told(LABEL, sizes=sizes_of(90)), told(LABEL, kept, sizes=sizes_of(90))
@@ -143,7 +146,8 @@ def test_too_few_rows_are_told_with_lines_to_copy() -> None:
     assert power_of(spec(LABEL), sizes_of(200)).remedies == ()
 
 
-def test_a_bound_that_no_rows_reach_is_told_with_a_looser_one() -> None:
+def test_a_bound_that_no_rows_reach_is_told_with_a_looser_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tunewheel_verdicts.power._MOST_ROWS", 240)
     asked = {"metric": "label_accuracy", "minimum": 0.85, "over_base": 0.1, "significance": 0.5}
     power = power_of(spec(asked), sizes_of(60))
     looser = [one for one in power.remedies if "label_accuracy" in one.change]

@@ -18,6 +18,7 @@ from tunewheel_verdicts.measured import Measured
 from tunewheel_verdicts.significance import Scores, Test, compare, figure_interval
 from tunewheel_verdicts.verdict import judge, outcome_of
 
+NIGHTLY = pytest.mark.nightly("matrices")
 Floats = NDArray[np.float64]
 Draw = Callable[[np.random.Generator, int], tuple[Floats, Floats, NDArray[np.int64]]]
 
@@ -44,7 +45,7 @@ def groups(rng: np.random.Generator, rows: int) -> tuple[Floats, Floats, NDArray
     return candidate[clusters], other[clusters], clusters
 
 
-@pytest.mark.parametrize("rows", [5, 20, 60])
+@pytest.mark.parametrize("rows", [5, 20, pytest.param(60, marks=NIGHTLY)])
 @pytest.mark.parametrize("draw", [hits, skewed, groups])
 def test_equal_models_are_seldom_called_better(draw: Draw, rows: int) -> None:
     rng = np.random.default_rng(14)
@@ -69,7 +70,7 @@ def test_five_points_more_are_seen_in_five_hundred_rows() -> None:
 
 @pytest.mark.parametrize(
     ("true", "least", "most"),
-    [(-0.15, 0.0, 0.05), (0.0, 0.8, 1.0)],
+    [(-0.15, 0.0, 0.05), pytest.param(0.0, 0.8, 1.0, marks=NIGHTLY)],
 )
 def test_forgetting_is_told_from_keeping(true: float, least: float, most: float) -> None:
     rng = np.random.default_rng(7)
@@ -105,7 +106,6 @@ SIZES = {
     "5 customers": [40] * 5,
     "8 customers": [25] * 8,
 }
-CORRELATIONS = (0.0, 0.2, 1.0)
 
 
 def paired_customers(
@@ -149,7 +149,7 @@ def test_ten_points_more_meet_the_margin_whatever_the_customers_sizes(
     assert outcomes(SIZES[sizes], 0.0, 0.1, draws).count("met") >= least * draws
 
 
-@pytest.mark.parametrize("correlation", CORRELATIONS)
+@pytest.mark.parametrize("correlation", [0.2, *(pytest.param(one, marks=NIGHTLY) for one in (0.0, 1.0))])
 @pytest.mark.parametrize("sizes", [name for name in SIZES if name != "each row its own"])
 def test_customers_of_any_size_neither_reject_a_better_model_nor_pass_a_worse_one(
     sizes: str, correlation: float
@@ -206,7 +206,12 @@ def equal_models(rng: np.random.Generator, sizes: list[int], **facts: Any) -> di
 
 @pytest.mark.parametrize(
     ("rows", "significance", "facts"),
-    [(75, 0.5, {}), (75, None, {}), (200, 0.5, {}), (75, 0.5, {"repeat_spread": 0.02})],
+    [
+        (75, 0.5, {}),
+        pytest.param(75, None, {}, marks=NIGHTLY),
+        pytest.param(200, 0.5, {}, marks=NIGHTLY),
+        pytest.param(75, 0.5, {"repeat_spread": 0.02}, marks=NIGHTLY),
+    ],
 )
 def test_an_equal_model_is_refused_at_most_once_in_twenty_by_all_criteria_together(
     rows: int, significance: float | None, facts: dict[str, float]

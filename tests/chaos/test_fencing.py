@@ -9,10 +9,10 @@ import pytest
 from .fencing import Lane, Trial, main
 from .stalls import Kind
 
-pytestmark = pytest.mark.chaos
+pytestmark = [pytest.mark.chaos, pytest.mark.nightly("fencing")]
 
 
-@pytest.mark.parametrize("kind", ["stop", pytest.param("cut", marks=pytest.mark.nightly("fencing"))])
+@pytest.mark.parametrize("kind", ["stop", "cut"])
 async def test_a_decision_that_was_on_its_way_while_another_registry_took_over_is_never_seen(
     fresh_kafka: str, tmp_path: Path, kind: Kind
 ):
@@ -23,7 +23,6 @@ async def test_a_decision_that_was_on_its_way_while_another_registry_took_over_i
     assert (outcome.stale, outcome.is_identical, outcome.decided) == (0, True, "after")
 
 
-@pytest.mark.nightly("fencing")
 def test_200_stalls_and_cuts_on_three_brokers_leave_no_stale_decision():
     """The figures are in var/nightly/fencing.json."""
     found = main([])

@@ -27,7 +27,7 @@ from tunewheel_testing.fingerprints import (
 from tunewheel_testing.tiny import CHATML, write_random_adapter, write_tiny_model
 
 Recorded = dict[Precision, dict[str, tuple[NextTokens, ...]]]
-ROUNDS = 13
+ROUNDS = 5
 COMPANY = 5
 BASES: dict[str, Callable[[Path, Path], Path]] = {
     "another base of the same shapes": lambda _, made: write_tiny_model(made, seed=1),

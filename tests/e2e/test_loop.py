@@ -1,7 +1,8 @@
 """The loop, once: from tickets to an adapter that answers, and a correction back in.
 
-Every day a tiny random model turns, every night SmolLM2 does. What SmolLM2 adds is held every day where it is
-loaded alone: by the engine's tests, and by those of training and evaluation.
+Every day a tiny random model turns, every night SmolLM2 does, until it drifts and has a second version. What
+SmolLM2 adds is held every day where it is loaded alone: by the tests of training and evaluation. Drift by
+itself is held by ``tests/month``, and on the log by ``integration/test_monitor``.
 """
 
 from __future__ import annotations
@@ -56,8 +57,6 @@ CORRECTION = {
 class Drifted:
     """What followed from questions about something new: an alarm, labels, a version."""
 
-    completed: TurnCompleted
-    """The first turn's end."""
     alarms: list[DriftDetected]
     wanted: LabelsRequested
     labels: int
@@ -78,7 +77,10 @@ class Turned:
     lineage: dict[str, Any]
     train: pl.DataFrame
     holdout: pl.DataFrame
-    drifted: Drifted
+    completed: TurnCompleted
+    """The turn's end."""
+    drifted: Drifted | None
+    """None where the tiny model turns."""
     told: Collector
     """What the services told of themselves."""
 
@@ -99,10 +101,10 @@ def turned(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     # Its context holds a ticket, byte by byte.
     base = str(write_tiny_model(root / "base", context=2048)) if request.param == TINY else None
     with Collector() as collector:  # processes tell the last when they end
-        return asyncio.run(_turn(root, small_desk.spec(base), collector))
+        return asyncio.run(_turn(root, small_desk.spec(base), collector, drifts=base is None))
 
 
-async def _turn(root: Path, spec: ProjectSpec, collector: Collector) -> Turned:
+async def _turn(root: Path, spec: ProjectSpec, collector: Collector, *, drifts: bool) -> Turned:
     share_converted_models(root)
     base_model = spec.base_model
     environment = {
@@ -132,8 +134,11 @@ async def _turn(root: Path, spec: ProjectSpec, collector: Collector) -> Turned:
         ):
             lineage = await told.json()
         events = dict(feed.events)
-        async with openai.AsyncOpenAI(base_url=url, api_key=key, timeout=120, max_retries=0) as client:
-            drifted = await _drift(wheel, feed, client)
+        completed = await feed.first(topics.TURN_COMPLETED_V2)
+        drifted = None
+        if drifts:
+            async with openai.AsyncOpenAI(base_url=url, api_key=key, timeout=120, max_retries=0) as client:
+                drifted = await _drift(wheel, feed, client)
         return Turned(
             spec=spec,
             events=events,
@@ -144,6 +149,7 @@ async def _turn(root: Path, spec: ProjectSpec, collector: Collector) -> Turned:
             lineage=lineage,
             train=pl.read_parquet(dataset / "train.parquet"),
             holdout=pl.read_parquet(dataset / "holdout.parquet"),
+            completed=completed.data,
             drifted=drifted,
             told=collector,
         )
@@ -151,14 +157,12 @@ async def _turn(root: Path, spec: ProjectSpec, collector: Collector) -> Turned:
 
 async def _drift(wheel: Wheel, feed: EventFeed, client: openai.AsyncOpenAI) -> Drifted:
     """Ask about something new, answer what is wanted, and wait for the version; it is not trained here."""
-    completed = await feed.first(topics.TURN_COMPLETED_V2)
     asked = await small_desk.ask_until_alarmed(client, feed)
     wanted = (await feed.first(topics.LABELS_REQUESTED)).data
     labels = await small_desk.answer(wheel, wanted, asked)
     request = await feed.first(topics.DATASET_REQUESTED, lambda e: e.data.reason is BuildReason.DRIFT)
     version = await feed.first(topics.DATASET_VERSIONED, lambda e: e.causation_id == request.id)
     return Drifted(
-        completed=completed.data,
         alarms=[event.data for event in feed.by_topic[topics.DRIFT_DETECTED.name]],
         wanted=wanted,
         labels=labels,
@@ -316,7 +320,7 @@ def test_what_is_served_belongs_to_the_turn(turned: Turned) -> None:
 
 
 def test_the_turn_is_completed_by_its_promotion(turned: Turned) -> None:
-    completed = turned.drifted.completed
+    completed = turned.completed
     assert completed.outcome == "promoted"
     assert completed.model_id == turned.model_id
     assert completed.dataset_id == turned.only(topics.DATASET_VERSIONED).data.dataset_id
@@ -324,8 +328,12 @@ def test_the_turn_is_completed_by_its_promotion(turned: Turned) -> None:
     assert completed.cost["hours"] > 0
 
 
+@pytest.mark.parametrize(
+    "turned", [pytest.param(SMOLLM2, marks=pytest.mark.nightly("models"))], indirect=True
+)
 def test_questions_about_something_new_lead_to_labels_and_these_to_a_version(turned: Turned) -> None:
     drifted = turned.drifted
+    assert drifted is not None
     names = {alarm.alarm_id for alarm in drifted.alarms}
     assert {alarm.model_id for alarm in drifted.alarms} == {turned.model_id}
     assert drifted.wanted.alarm_id in names

@@ -12,7 +12,7 @@ import openai
 import pytest
 from openai import AsyncOpenAI
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.nightly("models")]
 
 OPEN = [{"role": "user", "content": "Describe a bicycle to a child."}]
 SHORT = 8
@@ -44,7 +44,6 @@ async def test_load_use_unload(client: AsyncOpenAI, http, engine, expected) -> N
         await ask(client, "visitor")
 
 
-@pytest.mark.nightly("models")
 async def test_adapters_in_one_batch_answer_as_they_do_alone(client, engine, tuned, expected) -> None:
     alone = {name: expected[name] for name in tuned} | {engine.model: expected["base"]}
     mixed = [*alone] * 2

@@ -10,7 +10,7 @@ import pytest
 from openai import AsyncOpenAI
 from pydantic import BaseModel
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.nightly("models")]
 
 TICKET = [{"role": "user", "content": "My charger is dead. Answer with JSON: category, urgent."}]
 
@@ -61,7 +61,6 @@ async def test_a_function_that_must_be_called_is_called(client: AsyncOpenAI, eng
     assert after.usage.prompt_tokens > answer.usage.prompt_tokens
 
 
-@pytest.mark.nightly("models")
 @pytest.mark.usefixtures("only_ours")
 async def test_nothing_of_it_depends_on_neighbours(client: AsyncOpenAI, engine) -> None:
     schema = {"name": "ticket", "schema": Ticket.model_json_schema()}

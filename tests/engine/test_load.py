@@ -12,7 +12,7 @@ import pytest
 from openai import AsyncOpenAI
 from tunewheel_testing.waiting import until
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.nightly("models")]
 
 STORY = [{"role": "user", "content": "Tell me a long story about a bicycle."}]
 ENDLESS = {"max_tokens": 1500, "temperature": 0, "extra_body": {"ignore_eos": True}}

@@ -7,7 +7,7 @@ import pytest
 from huggingface_hub import AsyncInferenceClient
 from huggingface_hub.errors import ValidationError
 
-pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("only_ours")]
+pytestmark = [pytest.mark.e2e, pytest.mark.nightly("models"), pytest.mark.usefixtures("only_ours")]
 
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
 OPEN = [{"role": "user", "content": "Describe a bicycle to a child."}]
@@ -43,7 +43,6 @@ async def test_the_greedy_answer_is_that_of_transformers(tgi, prompt: str, expec
     assert all(token.logprob <= 0 for token in answer.details.tokens)
 
 
-@pytest.mark.nightly("models")
 async def test_an_adapter_is_named_by_its_id(tgi, open_prompt: str, tuned, expected) -> None:
     for name in tuned:
         assert await tgi.text_generation(open_prompt, max_new_tokens=24, adapter_id=name) == expected[name]

@@ -78,6 +78,7 @@ class Console:
         return any(text.encode() in path.read_bytes() for path in files)
 
 
+@pytest.mark.nightly("kills")
 async def test_completions_outlive_kills_and_a_lost_file_and_erased_ones_do_not_come_back(
     kafka: str, tmp_path: Path, project: str
 ):

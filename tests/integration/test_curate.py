@@ -155,6 +155,7 @@ async def test_enough_records_become_a_version(kafka: str, tmp_path: Path, proje
     assert pairs.height == event.data.counts.preferences >= 3
 
 
+@pytest.mark.nightly("matrices")
 async def test_a_correction_waits_until_a_person_releases_it(
     kafka: str, tmp_path: Path, project: str
 ) -> None:
@@ -304,6 +305,7 @@ async def test_silence_builds_what_there_is(kafka: str, tmp_path: Path, project:
     assert event.data.counts.examples == 30
 
 
+@pytest.mark.nightly("matrices")
 async def test_too_few_examples_are_refused_with_the_fix(kafka: str, tmp_path: Path, project: str) -> None:
     async with Bus(kafka) as bus, running(curate(kafka, tmp_path / "store")):
         await bus.publish(spec_of(project, min_new_records=5), *records(project)[:5])
@@ -385,6 +387,7 @@ async def _table_holds(service: Service, project: str, count: int) -> None:
     await until(lambda: table.arrivals().filter(pl.col("project") == project).height >= count)
 
 
+@pytest.mark.nightly("matrices")
 async def test_records_that_were_removed_from_the_log_are_missed_loudly(
     fresh_kafka: str, tmp_path: Path, project: str
 ) -> None:

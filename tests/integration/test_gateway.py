@@ -199,6 +199,7 @@ async def test_a_stop_changes_the_route_though_the_engine_stands_still(
         stub.wait(30)
 
 
+@pytest.mark.nightly("kills")
 async def test_a_gateway_that_starts_while_kafka_is_away_answers_and_takes_up_what_comes_later(
     broker_factory: Any, tmp_path: Path, project: str
 ):

@@ -60,6 +60,7 @@ class World:
         return [step.stage.value for step in steps]
 
 
+@pytest.mark.nightly("matrices")
 async def test_who_is_judged_and_reviewed_is_promoted_refused_or_stopped(
     kafka: str, tmp_path: Path, project: str
 ) -> None:

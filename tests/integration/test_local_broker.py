@@ -99,6 +99,7 @@ def test_two_brokers_do_not_share_a_data_directory(kafka_broker: LocalKafka) -> 
     assert not (kafka_broker.root / "second.log").exists(), "it must not even be tried"
 
 
+@pytest.mark.nightly("kills")
 def test_a_corrupt_data_directory_says_so(tmp_path: Path) -> None:
     broker = LocalKafka(tmp_path, port=None).start()
     broker.stop()
@@ -130,6 +131,7 @@ async def test_a_changed_spec_is_reported_and_applied_only_when_asked(kafka: str
     assert [str(d) for d in fewer.differences] == [f"{project}: partitions is 3, the spec says 1"]
 
 
+@pytest.mark.nightly("kills")
 def test_the_broker_dies_with_its_parent(tmp_path: Path) -> None:
     program = (
         "import sys; from pathlib import Path; from tunewheel_local.kafka.broker import LocalKafka;"

@@ -103,6 +103,7 @@ def held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "training").touch()
 
 
+@pytest.mark.nightly("matrices")
 async def test_what_cannot_be_trained_on_is_told_and_the_next_run_still_flows(ground: Ground) -> None:
     missing = Ground(ground.kafka, ground.folder, str(ground.folder / "nowhere"))
     small = Ground(ground.kafka, ground.folder, without_embeddings(Path(ground.base_model)))

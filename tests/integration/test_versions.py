@@ -194,6 +194,7 @@ def words_of(project: str, table: Path) -> str:
     return "\n".join(rows + log)
 
 
+@pytest.mark.nightly("matrices")
 async def test_a_withdrawn_document_is_in_no_later_version_until_it_is_published_again(
     kafka: str, tmp_path: Path, project: str
 ) -> None:

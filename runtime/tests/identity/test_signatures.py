@@ -33,7 +33,6 @@ from tunewheel_testing.forgeries import (
     FORGED_DATA,
     FORGERIES,
     UPSTREAM,
-    Forge,
     by_an_unknown_key,
     command,
     door_of,
@@ -79,15 +78,16 @@ def test_a_command_counts_by_the_signature_of_each_service_that_publishes_it(
         assert (got.id, got.data.principal) == (sent.id, ADA)
 
 
-@pytest.mark.parametrize("forge", FORGERIES, ids=lambda forge: forge.__name__)
 @pytest.mark.parametrize("topic", COMMANDS)
-def test_a_forged_command_is_refused(topic: str, forge: Forge, keys: CommandKeys) -> None:
+def test_a_forged_command_is_refused(topic: str, keys: CommandKeys) -> None:
     record = keys.sign(command(topic, "desk")).to_kafka()
-    read(keys.of("train"), record)
-    with pytest.raises(InvalidEvent) as refused:
-        read(keys.of("train"), forge(record, keys))
-    assert refused.value.field == "signature"
-    read(keys.of("train", identity="open"), forge(record, keys))  # nothing is asked
+    train, open_ = keys.of("train"), keys.of("train", identity="open")
+    read(train, record)
+    for forge in FORGERIES:
+        with pytest.raises(InvalidEvent) as refused:
+            read(train, forge(record, keys))
+        assert refused.value.field == "signature", forge.__name__
+        read(open_, forge(record, keys))  # nothing is asked
 
 
 @pytest.mark.parametrize("topic", UPSTREAM)
@@ -99,15 +99,15 @@ def test_upstream_data_counts_as_its_door_signed_it(topic: str, keys: CommandKey
         assert (got.data.authority, got.data.principal) == (Trust.EXPERT, ADA)
 
 
-@pytest.mark.parametrize("forge", FORGED_DATA, ids=lambda forge: forge.__name__)
 @pytest.mark.parametrize("topic", UPSTREAM)
-def test_forged_upstream_data_is_refused(topic: str, forge: Forge, keys: CommandKeys) -> None:
+def test_forged_upstream_data_is_refused(topic: str, keys: CommandKeys) -> None:
     record = keys.sealed(upstream(topic, "desk", authority="unverified"), by=door_of(topic))
     ingest = keys.of("ingest")
     read(ingest, record)  # A signature that was valid once makes no other event valid.
-    with pytest.raises(InvalidEvent) as refused:
-        read(ingest, forge(record, keys))
-    assert refused.value.field == "signature"
+    for forge in FORGED_DATA:
+        with pytest.raises(InvalidEvent) as refused:
+            read(ingest, forge(record, keys))
+        assert refused.value.field == "signature", forge.__name__
 
 
 @pytest.mark.parametrize("topic", UPSTREAM)

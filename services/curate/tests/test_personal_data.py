@@ -22,6 +22,13 @@ SPELLINGS = {
     "card with hyphens that do not break": "4111\u20111111\u20111111\u20111111",
     "zero width": "ja\u200bne@acme.com",
 }
+NIGHTLY = pytest.mark.nightly("matrices")
+DAILY = ("entity that markup keeps", "card with hyphens that do not break")
+"""The spellings that each path is tried with every day; ``redaction`` finds all of them every day."""
+EACH = pytest.mark.parametrize(
+    "spelling",
+    [pytest.param(text, id=name, marks=() if name in DAILY else NIGHTLY) for name, text in SPELLINGS.items()],
+)
 SECRETS = ("jane", "acme.com", "4111", "1111")
 
 
@@ -50,7 +57,7 @@ def rated_down(text: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("spelling", SPELLINGS.values(), ids=SPELLINGS)
+@EACH
 @pytest.mark.parametrize("schema", [True, False], ids=["schema", "free text"])
 def test_no_spelling_passes_on_any_path(records, spec, varied_rows, spelling: str, schema: bool) -> None:
     told = f"Write to {spelling} about it."
@@ -80,7 +87,7 @@ def test_no_spelling_passes_on_any_path(records, spec, varied_rows, spelling: st
     assert made.lineage["cut"].str.contains("Best regards").any()
 
 
-@pytest.mark.parametrize("spelling", SPELLINGS.values(), ids=SPELLINGS)
+@EACH
 def test_no_spelling_passes_out_of_a_document(records, spec, varied_rows, spelling: str) -> None:
     told = f"Whoever loses a locker key writes to {spelling} within two weeks."
     code = f'def ring(times):\n    """{told}"""\n    for _ in range(times):\n        push({spelling!r})'
@@ -103,7 +110,7 @@ def test_no_spelling_passes_out_of_a_document(records, spec, varied_rows, spelli
     assert found_in(made) == []
 
 
-@pytest.mark.parametrize("spelling", SPELLINGS.values(), ids=SPELLINGS)
+@EACH
 def test_what_a_teacher_spells_out_is_redacted(records, spec, varied_rows, spelling: str) -> None:
     text = "The front desk counts all the locker keys before noon, and it says so on Tuesdays."
     document = {"kind": "document", "output": None, "title": "Lockers",

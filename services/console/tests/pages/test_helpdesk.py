@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import httpx
+import pytest
 from tunewheel_console.pages.addresses import ADDRESSES
 from tunewheel_testing.console import Console
 from tunewheel_testing.crawl import HEADERS, one_of_each, some_pages
@@ -14,6 +15,7 @@ from tunewheel_testing.helpdesk import tell
 NODES = 1_500
 
 
+@pytest.mark.nightly("matrices")
 async def test_links_lead_to_a_page_of_each_kind_and_none_is_large(tmp_path: Path):
     console = Console(tmp_path)
     await tell(console)

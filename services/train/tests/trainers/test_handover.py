@@ -14,6 +14,7 @@ def messages(job_file: Path, rank: int) -> list:
     return [parse(line) for line in Path(f"{job_file}.{rank}.out").read_bytes().splitlines()]
 
 
+@pytest.mark.nightly("kills")
 def test_nodes_with_disks_of_their_own_resume_alike_after_a_kill(trained, case, forge, tmp_path: Path):
     """The second node dies behind the checkpoint of step 4, which lies on the first one's disk alone, and
     then has one of another step."""

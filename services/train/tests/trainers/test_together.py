@@ -194,7 +194,8 @@ def test_two_processes_end_where_one_does(trained, case, forge, tmp_path: Path, 
 FREE = {"processes": 0, "base_parameters": 100_000}
 
 
-@pytest.mark.parametrize("dropout", [pytest.param(0.0, marks=NIGHTLY), 0.2])
+@NIGHTLY
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
 def test_a_run_that_divides_itself_ends_with_the_weights_of_one_process(
     case, forge, tmp_path: Path, dropout: float
 ):
@@ -226,6 +227,7 @@ def test_one_process_goes_on_to_the_bit_where_two_stopped(trained, case, forge, 
     assert all(torch.equal(value, resumed.weights()[name]) for name, value in expected.items())
 
 
+@NIGHTLY
 def test_a_step_with_fewer_examples_than_processes_is_still_one_step(case, forge, tmp_path: Path):
     # 24 examples in steps of 23 and 1: the second process has nothing of the last
     options = {"batch_size": 23, "micro_batch_size": 23}
@@ -238,7 +240,8 @@ def test_a_step_with_fewer_examples_than_processes_is_still_one_step(case, forge
         torch.testing.assert_close(together_.weights()[name], value, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("method", ["orpo", pytest.param("kto", marks=NIGHTLY)])
+@NIGHTLY
+@pytest.mark.parametrize("method", ["orpo", "kto"])
 def test_two_processes_learn_the_preferences_that_one_does(case, pairs_path, forge, tmp_path: Path, method):
     preference = {"method": method, "learning_rate": 5e-3, "epochs": 1.0, "alone": True}
     # steps of five pairs and of three, one by one: the second process has a piece less than the first
@@ -256,6 +259,7 @@ def test_two_processes_learn_the_preferences_that_one_does(case, pairs_path, for
         torch.testing.assert_close(together_.weights()[name], value, rtol=1e-3, atol=1e-4)
 
 
+@NIGHTLY
 def test_both_stop_together_and_go_on_alone(trained, case, forge, tmp_path: Path):
     run = case()
     job_file = tmp_path / "job.json"
