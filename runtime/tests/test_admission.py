@@ -123,6 +123,27 @@ def test_a_page_of_ones_own_is_let_in(base_url: str, origin: str) -> None:
         assert talking.receive_text() == "hello"
 
 
+def test_the_browser_of_an_allowed_page_is_told_what_it_may_send_and_read() -> None:
+    ours = client(http_allowed_origins="https://apps.example, https://b.example")
+    asks = {"access-control-request-method": "POST", "access-control-request-headers": "authorization,x-a"}
+    for origin in ("https://apps.example", "https://b.example"):
+        told = ours.options("/take", headers={"origin": origin, **asks})
+        assert told.status_code == 200
+        assert told.headers["access-control-allow-origin"] == origin
+        assert "POST" in told.headers["access-control-allow-methods"]
+        assert told.headers["access-control-allow-headers"] == "authorization,x-a"
+        answer = ours.post("/take", content=b"{}", headers={"origin": origin, **JSON})
+        assert answer.headers["access-control-allow-origin"] == origin
+        assert "Origin" in answer.headers["vary"]
+        assert "access-control-allow-credentials" not in {*told.headers, *answer.headers}, "no cookie comes"
+    for other in (EVIL, "https://apps.example:8443", "http://apps.example"):
+        assert refusal(ours.options("/take", headers={"origin": other, **asks})) == (403, "Origin")
+    own = ours.get("/take", headers={"origin": HERE})
+    assert "access-control-allow-origin" not in own.headers, "its browser asks for no permission"
+    here = client().options("/take", headers={"origin": HERE, **asks})
+    assert (here.status_code, "access-control-allow-origin" in here.headers) == (405, False)
+
+
 def test_no_other_website_shows_a_page_within_its_own() -> None:
     """There its user would click on what lies below something else."""
     policy = "content-security-policy"

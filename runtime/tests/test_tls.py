@@ -116,6 +116,13 @@ async def test_one_connection_answers_many_requests(authority: Any) -> None:
         assert spoken.selected_alpn_protocol() in (None, "http/1.1")
 
 
+async def test_a_program_on_this_machine_cannot_say_that_its_client_is_another_one() -> None:
+    forged = {"x-forwarded-proto": "https", "x-forwarded-for": "203.0.113.7:9"}
+    async with serving(App(), None) as port, httpx.AsyncClient(trust_env=False) as http:
+        scheme, _, client_port = (await http.get(f"http://127.0.0.1:{port}/scheme", headers=forged)).json()
+    assert (scheme, client_port == 9) == ("http", False)
+
+
 class Keys:
     """Lets those in who send any ``Authorization``, as the guard does."""
 

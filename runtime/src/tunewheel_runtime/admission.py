@@ -10,6 +10,10 @@ requests. A website cannot forge them:
 - ``Content-Type``. A form cannot send JSON, and a script of another website needs permission first (CORS
   preflight).
 
+A page of an allowed website has no permission by that alone: its browser asks first which methods and headers
+it may send (CORS preflight, Fetch §4.8), and keeps an answer from it that does not name its website. Such a
+page calls with a key. A browser never adds the console's cookie to its requests.
+
 The headers do not help if another website shows a page of this service in a frame and misleads the user to
 click in it. So answers tell browsers not to show pages in frames (CSP ``frame-ancestors``).
 """
@@ -24,6 +28,7 @@ from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 import structlog
+from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tunewheel_runtime.middleware import Middleware
@@ -74,13 +79,19 @@ class Admission(Middleware):
         self._origins = frozenset(settings.allowed_origins)
         self._any_host = not self._hosts and not is_loopback(settings.http_host)
         self._any_content = tuple(any_content)
+        self._allowing = app
+        if self._origins:
+            # Without credentials, so any header may come: a key is sent by whoever holds it.
+            self._allowing = CORSMiddleware(
+                app, self._origins, allow_methods=["*"], allow_headers=["*"], expose_headers=["*"]
+            )
         self._frames = " ".join(["frame-ancestors 'self'", *settings.allowed_origins]).encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         refusal = self._judge(scope) if scope["type"] in ("http", "websocket") else None
         if refusal is None:
             shown = scope["type"] == "http" and scope["method"] == "GET"
-            await self._app(scope, receive, self._unframed(send) if shown else send)
+            await self._allowing(scope, receive, self._unframed(send) if shown else send)
             return
         log.warning("request_refused", path=scope["path"][:200], field=refusal.field, reason=refusal.reason)
         if scope["type"] == "websocket":

@@ -57,6 +57,7 @@ class Door:
         self._config = uvicorn.Config(
             app, host=host, port=port, log_config=None, access_log=False, lifespan="off",
             timeout_graceful_shutdown=int(patience), timeout_keep_alive=IDLE_SECONDS, http=cast(Any, connect),
+            proxy_headers=False,  # uvicorn would believe every program on this machine who its client is.
         )  # fmt: skip
         self._listener = self._config.bind_socket()
         # asyncio sets TCP_NODELAY only on sockets that name their protocol, which this one does not. Without

@@ -15,10 +15,11 @@ import pytest
 import yaml
 from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse
+from pydantic import ValidationError
 from starlette.requests import HTTPConnection
 from tunewheel_client import AsyncClient
 from tunewheel_console.api import add_login_links
-from tunewheel_console.authentication import FORM_BYTES, Authentication
+from tunewheel_console.authentication import FORM_BYTES, add_authentication
 from tunewheel_console.control.routes import add_steering
 from tunewheel_console.logins import FAILURE_SECONDS, FAILURES, LINK_SECONDS, LINKS_EACH, Attempts, LoginLinks
 from tunewheel_console.sessions import Sessions, session_of
@@ -40,7 +41,7 @@ SESSION_SECONDS = 100.0
 class Console:
     """The console's routes behind what lets people in, and a page that says who they are."""
 
-    def __init__(self, folder: Path, state: Any, **settings: Any) -> None:
+    def __init__(self, folder: Path, state: Any, *, proxies: str = "", **settings: Any) -> None:
         self.file = folder / "keys.yaml"
         self.clock, self.sent = Clock(1_000_000.0), list[tuple[str, str, str]]()
         self.keys: dict[str, dict[str, Any]] = {
@@ -53,7 +54,7 @@ class Console:
         self.access = Access(said, warn=lambda *_: None, clock=self.clock)
         self.sessions = Sessions(self.access, secret="s" * 32, seconds=SESSION_SECONDS, clock=self.clock)
         self.links = LoginLinks(clock=self.clock)
-        self.web = self._web(state)
+        self.web = self._web(state, proxies)
 
     def write_keys(self) -> None:
         entries = {
@@ -69,7 +70,7 @@ class Console:
         self.sent.append((fields["project"], fields["run_id"], fields["principal"].name))
         return SimpleNamespace(id="command-1")
 
-    def _web(self, state: Any) -> FastAPI:
+    def _web(self, state: Any, proxies: str) -> FastAPI:
         web = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
         add_steering(web, state, self, ObjectStore("memory://"), None, Settings())  # type: ignore[arg-type]
         add_login_links(web, self.links, self.access)
@@ -82,11 +83,13 @@ class Console:
             return HTMLResponse(f"{caller_of(request).name} {session.csrf if session else ''}")
 
         guard(web.routes, self.access)
-        web.add_middleware(Authentication, access=self.access, sessions=self.sessions, links=self.links)
+        add_authentication(web, self.access, self.sessions, self.links, proxies=proxies)
         return web
 
-    def browser(self, base_url: str = "http://127.0.0.1:8080") -> httpx.AsyncClient:
-        transport = httpx.ASGITransport(self.web)
+    def browser(
+        self, base_url: str = "http://127.0.0.1:8080", *, peer: str = "127.0.0.1"
+    ) -> httpx.AsyncClient:
+        transport = httpx.ASGITransport(self.web, client=(peer, 123))
         return httpx.AsyncClient(transport=transport, base_url=base_url, headers=HTML)
 
     async def link(self, key: str = "k-ann") -> str:
@@ -330,6 +333,48 @@ async def test_an_address_that_fails_too_often_waits(console: Console, browser: 
         assert (await browser.post("/login", data={"key": "nope"})).status_code == 401
     assert (await browser.post("/login", data={"key": "k-ann"})).status_code == 429
     assert (await browser.get(await console.link())).status_code == 429
+
+
+@pytest.mark.parametrize(
+    ("proxies", "peer", "sent", "status"),
+    [
+        ("10.0.0.0/8", "10.1.2.3", "203.0.113.7", 303),
+        ("192.0.2.1, 10.1.2.3", "10.1.2.3", "203.0.113.7", 303),
+        ("fd00::/8", "fd00::1", "2001:db8::7", 303),
+        ("10.0.0.0/8", "10.1.2.3", "203.0.113.7, 198.51.100.9", 429),  # the proxy's own word comes last
+        ("10.0.0.0/8", "192.0.2.5", "203.0.113.7", 429),
+        ("", "10.1.2.3", "203.0.113.7", 429),
+        ("", "127.0.0.1", "203.0.113.7", 429),
+    ],
+    ids=[
+        "network",
+        "address",
+        "IPv6",
+        "what the browser wrote",
+        "a stranger",
+        "nobody is trusted",
+        "loopback",
+    ],
+)
+async def test_behind_a_proxy_each_browser_has_its_own_count_and_none_chooses_it(
+    proxies: str, peer: str, sent: str, status: int, tmp_path: Path, state: Any, desk: Any
+) -> None:
+    state.apply(desk.started())
+    async with Console(tmp_path, state, proxies=proxies).browser(peer=peer) as browser:
+        failing = {"x-forwarded-for": "198.51.100.9"}
+        for _ in range(FAILURES):
+            answer = await browser.post("/login", data={"key": "nope"}, headers=failing)
+            assert answer.status_code == 401
+        answer = await browser.post("/login", data={"key": "k-ann"}, headers=failing)
+        assert answer.status_code == 429
+        answer = await browser.post("/login", data={"key": "k-ann"}, headers={"x-forwarded-for": sent})
+        assert answer.status_code == status
+
+
+@pytest.mark.parametrize("wrong", ["*", "ingress", "10.0.0.1/8", "10.0.0.0/8 10.1.0.0/16"])
+def test_proxies_that_could_never_match_are_refused(wrong: str) -> None:
+    with pytest.raises(ValidationError, match="addresses or networks, separated by commas"):
+        Settings(trusted_proxies=wrong)
 
 
 def test_failures_are_forgotten_with_time_and_successes_are_none() -> None:

@@ -9,6 +9,7 @@ from http import HTTPStatus
 from urllib.parse import parse_qs
 
 import structlog
+from starlette.applications import Starlette
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -16,6 +17,7 @@ from tunewheel_runtime.admission import SAFE_METHODS
 from tunewheel_runtime.identity.access import Access, Credential, bearer_secret
 from tunewheel_runtime.identity.guard import caller_of, set_caller
 from tunewheel_runtime.identity.roles import IssuerAway, NotAuthenticated, Role
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from tunewheel_console.login_page import login_page, root_of
 from tunewheel_console.logins import FAILURE_SECONDS, Attempts, LoginLinks
@@ -25,6 +27,16 @@ log = structlog.get_logger(__name__)
 
 FORM_BYTES = 32_768
 """The most bytes of a login form. A token takes some kilobytes."""
+
+
+def add_authentication(
+    web: Starlette, access: Access, sessions: Sessions, links: LoginLinks, *, proxies: str = ""
+) -> None:
+    """Put ``Authentication`` around ``web``. ``proxies``: addresses and networks, separated by commas, whose
+    ``X-Forwarded-For`` names the browser's address. Others may write there what they like."""
+    web.add_middleware(Authentication, access=access, sessions=sessions, links=links)
+    if proxies:
+        web.add_middleware(ProxyHeadersMiddleware, trusted_hosts=proxies)  # type: ignore[arg-type]
 
 
 class Authentication:

@@ -21,7 +21,7 @@ from tunewheel_runtime.service import Service
 from tunewheel_console.actions import Actions
 from tunewheel_console.api import add_login_links, add_scorecard_page
 from tunewheel_console.archive import Archive
-from tunewheel_console.authentication import Authentication
+from tunewheel_console.authentication import add_authentication
 from tunewheel_console.checkpoint import Checkpoint
 from tunewheel_console.completion_copy import CompletionCopy
 from tunewheel_console.completions import Completions
@@ -168,7 +168,7 @@ def make_web(
     sort_by_noun(web)
     add_pages(web)
 
-    web.add_middleware(Authentication, access=access, sessions=sessions, links=links)
+    add_authentication(web, access, sessions, links, proxies=settings.trusted_proxies)
     return web
 
 

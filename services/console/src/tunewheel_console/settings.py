@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -16,6 +17,15 @@ def _public(url: str) -> str:
     if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
         raise ValueError("is no address for clients; write https://host, without a name or password")
     return url.rstrip("/")
+
+
+def _networks(value: str) -> str:
+    for part in filter(None, (part.strip() for part in value.split(","))):
+        try:
+            ip_network(part)
+        except ValueError as error:
+            raise ValueError(f"must be addresses or networks, separated by commas: {error}") from error
+    return value
 
 
 PublicUrl = Annotated[str, AfterValidator(_public)]
@@ -39,6 +49,11 @@ class Settings(ServiceSettings):
     ends with the process, and is not valid in other replicas."""
     session_seconds: float = Field(default=28_800.0, gt=0)
     """How long a login lasts. It ends earlier if its token expires."""
+
+    trusted_proxies: Annotated[str, AfterValidator(_networks)] = ""
+    """Addresses and networks, such as ``10.0.0.0/8``, separated by commas, of proxies whose
+    ``X-Forwarded-For`` is believed. Without them everybody behind a proxy shares its count of failed
+    logins."""
 
     public_gateway_url: PublicUrl | None = None
     """The gateway's address for clients. ``GET /v1/me`` tells it, like those of ingest and of the console."""
