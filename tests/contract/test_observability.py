@@ -159,6 +159,16 @@ def test_every_runbook_is_an_alerts_and_every_alert_is_fired_by_a_test() -> None
     assert {one["alertname"] for one in tried if not one.get("exp_alerts")} == names, "none fires for nothing"
 
 
+def test_the_example_for_alertmanager_names_alerts_that_exist() -> None:
+    text = (FOLDER / "alertmanager.yaml").read_text("utf-8")
+    routes = yaml.safe_load(text)["route"]
+    receivers = {one["name"] for one in yaml.safe_load(text)["receivers"]}
+    assert receivers == {routes["receiver"], *(one["receiver"] for one in routes["routes"])}
+    named = set(re.findall(r"Tunewheel\w+", text))
+    assert len(named) >= 5
+    assert named <= {alert["alert"] for alert in ALERTS}
+
+
 @pytest.mark.parametrize(
     "command",
     [

@@ -8,12 +8,16 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from tunewheel_console.control.projects import rest_of
 from tunewheel_console.control.runs import run_summary
 from tunewheel_console.run import LOSS_POINTS
+from tunewheel_console.state import MOST_WAITS, ConsoleState
 from tunewheel_contracts.api.runs import RunSummary
 from tunewheel_contracts.events.lifecycle import Stage
 from tunewheel_contracts.events.training import TrainAction
 from tunewheel_contracts.topics import PROJECT_DECLARED, SERVING_DESIRED
+from tunewheel_testing.specs import declared
+from tunewheel_testing.story import Story
 
 
 def told_of(state: Any) -> RunSummary:
@@ -191,3 +195,33 @@ def test_events_share_the_names_of_their_fields_and_stay_what_they_are(state: An
     names = {*one.model_fields_set}
     changed = one.model_copy(update={"awaits_index": True})
     assert (one.model_fields_set, changed.model_fields_set) == (names, names | {"awaits_index"})
+
+
+def asked(project: str) -> Story:
+    """A declared project whose request for a version has no answer."""
+    story = Story(project)
+    story.add(declared(project).data)
+    story.request()
+    return story
+
+
+def test_waits_are_told_of_projects_in_memory_and_at_rest_but_not_of_those_that_are_over() -> None:
+    state, desk, bell, over = ConsoleState(), asked("desk"), asked("bell"), asked("over")
+    for event in (*desk.events, *bell.events, *over.events):
+        state.apply(event)
+    state.projects.resting["bell"] = rest_of(state.projects.pop("bell"))
+    state.forget(PROJECT_DECLARED, "over")
+    told = state.waits(desk.events[-1].time + timedelta(hours=3))
+    assert told == {("desk", "building"): 10_800.0, ("bell", "building"): 10_800.0}
+
+
+def test_of_very_many_projects_the_longest_waits_are_told() -> None:
+    state = ConsoleState()
+    for number in range(MOST_WAITS + 2):
+        story = asked(f"desk-{number}")
+        first = story.events[-1]
+        state.apply(story.events[0])
+        state.apply(replace(first, time=first.time - timedelta(hours=number)))
+    told = state.waits(first.time + timedelta(hours=1))
+    assert len(told) == MOST_WAITS
+    assert {("desk-0", "building"), ("desk-1", "building")}.isdisjoint(told)

@@ -15,6 +15,7 @@ from tunewheel_runtime.deadletter import Undecoded
 from tunewheel_runtime.identity.access import Access
 from tunewheel_runtime.kafka import client_options
 from tunewheel_runtime.log import records_at
+from tunewheel_runtime.metrics import gauge
 from tunewheel_runtime.process import run_service
 from tunewheel_runtime.service import Service
 
@@ -113,6 +114,9 @@ def make_app(settings: Settings) -> Service:
 
     reviewing = Reviewing(state, actions, service.store, refresh)
     labelling = Labelling(state, actions, service.store, refresh)
+    told_waits = "Seconds for which a project has stood at a step of its turn; of a trial, since its deadline"
+    labels = ("project", "step")
+    gauge(service.telemetry.meter, "tunewheel.console.waits_seconds", told_waits, state.waits, labels)
     lags = partial(lag.read_lag, client_options(settings))
     registry, gateway = neighbours(service, settings)
     sources = Sources(service.store, feed, letters, lags, registry, gateway, completions)

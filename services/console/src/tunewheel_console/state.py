@@ -6,6 +6,8 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from heapq import nlargest
 from typing import Any
 
 from pydantic import BaseModel
@@ -25,6 +27,7 @@ from tunewheel_contracts.events.training import (
 from tunewheel_contracts.events.upstream import ProjectDeclared
 from tunewheel_contracts.topics import TopicSpec
 from tunewheel_runtime.deadletter import Undecoded
+from tunewheel_wheel.waits import waits_of
 
 from tunewheel_console.commands import Commands, Outcome, refusal_in, refused_as
 from tunewheel_console.project import TRAFFIC, Project
@@ -48,6 +51,10 @@ are asked for twice, documents are as they were before, a run is trained again, 
 _NAMES: dict[object, set[str]] = {}
 
 
+MOST_WAITS = 500
+"""The most series of ``waits``, of a project and a step each. The longest waits are told."""
+
+
 class Rest(BaseModel):
     """What lists say of a project at rest, whose events are not in memory as such."""
 
@@ -56,6 +63,8 @@ class Rest(BaseModel):
     audit: tuple[AuditEntry, ...] = ()
     is_asked: bool = False
     """Whether people are asked for something: a review or labels."""
+    waits: dict[str, datetime] = {}
+    """Where it stands still, and since when (``waits_of``)."""
     is_behind: bool = True
     """Whether events came after ``summary``."""
 
@@ -169,6 +178,22 @@ class ConsoleState:
             else one.model_copy(update={"state": "off"})
             for one in found
         ]
+
+    def waits(self, now: datetime | None = None) -> dict[tuple[str, str], float]:
+        """Return by project and step for how many seconds projects have stood there. A project that is not
+        declared any more waits for nothing."""
+        now = now or datetime.now(UTC)
+        found = {name: rest.waits for name, rest in self.projects.resting.items()}
+        found |= {
+            one.name: waits_of(one.wheel, now) for one in self.projects.values() if one.spec is not None
+        }
+        seconds = {
+            (name, step): (now - since).total_seconds()
+            for name, waits in found.items()
+            for step, since in waits.items()
+            if since <= now
+        }
+        return dict(nlargest(MOST_WAITS, seconds.items(), key=lambda one: one[1]))
 
     def forget(self, topic: TopicSpec, project: str) -> None:
         """Apply a tombstone: ``project`` is not declared, or not served, any more."""

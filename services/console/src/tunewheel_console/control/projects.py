@@ -13,6 +13,7 @@ from tunewheel_runtime.identity.roles import Role
 from tunewheel_wheel.describing import routes_in_words
 from tunewheel_wheel.report import next_steps, report
 from tunewheel_wheel.summary import counts_of, last_in_words, latest_of, place_in_words
+from tunewheel_wheel.waits import waits_of
 
 from tunewheel_console.control.alarms import alarm_summary
 from tunewheel_console.control.audit import audit_of
@@ -114,5 +115,6 @@ def is_asked(project: Project) -> bool:
 def rest_of(project: Project) -> Rest:
     return Rest(
         summary=summary_of(project), audit=audit_of(project.commands), is_asked=is_asked(project),
+        waits=waits_of(project.wheel, datetime.now(UTC)) if project.spec is not None else {},
         is_behind=False,
     )  # fmt: skip
