@@ -230,6 +230,45 @@ def test_who_asked_for_no_advice_is_told_how_to_get_it() -> None:
     assert "Whether to fine-tune at all: --knowledge-changes and --consistency decide together." in said
 
 
+def test_one_row_is_recommended_with_its_reason() -> None:
+    best = json.loads(run("--json")[1])["recommended"]
+    assert (best["model"], best["method"]) == ("Qwen/Qwen3-4B-Instruct-2507", "qlora")
+    assert best["reason"].startswith("the smallest base of 4B or more; the cheapest of ")
+    said = " ".join(run("--device", "h100-80", "--model", "meta-llama/Llama-3.1-8B-Instruct")[1].split())
+    assert "Recommended: meta-llama/Llama-3.1-8B-Instruct, lora on h100-80: the cheapest of 2 ways" in said
+    large = ("--device", "t4", "--model", "meta-llama/Llama-3.3-70B-Instruct")
+    assert json.loads(run(*large, "--json")[1])["recommended"] is None
+    assert "Recommended" not in run(*large)[1]
+
+
+def test_several_gpus_divide_a_base_that_fits_none_of_them() -> None:
+    large = ("--device", "h100-80", "--model", "meta-llama/Llama-3.3-70B-Instruct", "--method", "lora")
+    (one,), (eight,) = plans(*large), plans(*large, "--gpus", "8")
+    (two_nodes,) = plans(*large, "--gpus", "8", "--nodes", "2")
+    assert [one["fits"], eight["fits"], two_nodes["fits"]] == [False, True, True]
+    assert [one["processes"], eight["processes"], two_nodes["processes"]] == [1, 8, 16]
+    assert eight["memory"]["weights"] < one["memory"]["weights"] / 4
+    (quantized,) = plans(*large[:-1], "qlora", "--gpus", "8")
+    assert quantized["memory"]["weights"] > 30e9, "a 4-bit base is not divided"
+    (cpu,) = plans(str(SPEC), "--device", "cpu", "--gpus", "8")
+    assert cpu["processes"] == 1
+
+
+def test_few_examples_are_no_reason_to_train() -> None:
+    asked = (
+        "--device",
+        "t4",
+        "--model",
+        ELSEWHERE,
+        "--knowledge-changes",
+        "no-facts",
+        "--consistency",
+        "high",
+    )
+    assert run(*asked, "--examples", "50")[1].startswith("prompt: 50 are too few examples for fine-tuning")
+    assert run(*asked)[1].startswith("fine-tuning: "), "an assumed number decides nothing"
+
+
 def test_short_examples_need_no_second_option() -> None:
     short = ("--device", "t4", "--model", "meta-llama/Llama-3.1-8B-Instruct", "--tokens-per-example", "60")
     assert plans(*short) == plans(*short, "--answer-tokens", "15")

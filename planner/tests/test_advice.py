@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from tunewheel_contracts.formats.retrieval_scores import Cell
 from tunewheel_contracts.formats.spec import ProjectSpec
-from tunewheel_planner.advice import Approach, Change, Consistency, advise, approach_of, held_against
+from tunewheel_planner.advice import FEW, Approach, Change, Consistency, advise, approach_of, held_against
 
 
 @pytest.mark.parametrize(
@@ -12,13 +12,31 @@ from tunewheel_planner.advice import Approach, Change, Consistency, advise, appr
         (Change.DAILY, Consistency.LOW, Approach.RAG),
         (Change.DAILY, Consistency.HIGH, Approach.HYBRID),
         (Change.WEEKLY, Consistency.MEDIUM, Approach.HYBRID),
-        (Change.MONTHLY, Consistency.HIGH, Approach.FINE_TUNING),
-        (Change.RARELY, Consistency.HIGH, Approach.FINE_TUNING),
+        (Change.MONTHLY, Consistency.HIGH, Approach.HYBRID),
+        (Change.RARELY, Consistency.MEDIUM, Approach.HYBRID),
         (Change.RARELY, Consistency.LOW, Approach.RAG),
+        (Change.NO_FACTS, Consistency.HIGH, Approach.FINE_TUNING),
+        (Change.NO_FACTS, Consistency.LOW, Approach.PROMPT),
     ],
 )
 def test_the_two_questions_decide(changes: Change, consistency: Consistency, approach: Approach) -> None:
     assert advise(changes, consistency).approach is approach
+
+
+@pytest.mark.parametrize(
+    ("changes", "consistency", "approach", "said"),
+    [
+        (Change.NO_FACTS, Consistency.HIGH, Approach.PROMPT, "199 are too few examples for fine-tuning"),
+        (Change.DAILY, Consistency.MEDIUM, Approach.RAG, "199 are too few examples for hybrid"),
+        (Change.DAILY, Consistency.LOW, Approach.RAG, "facts are looked up"),
+    ],
+)
+def test_few_examples_are_prompted_with_instead_of_trained_on(
+    changes: Change, consistency: Consistency, approach: Approach, said: str
+) -> None:
+    found = advise(changes, consistency, FEW - 1)
+    assert (found.approach, found.reason[: len(said)]) == (approach, said)
+    assert advise(changes, consistency, FEW) == advise(changes, consistency)
 
 
 def test_every_pair_of_answers_has_a_reason() -> None:

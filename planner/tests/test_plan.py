@@ -10,6 +10,7 @@ from tunewheel_planner.calibration import Calibration, Correction, Outcome, key
 from tunewheel_planner.devices import Device, catalogue, processor
 from tunewheel_planner.plan import DatasetStats, hold_back, make_plan, processes_of
 from tunewheel_planner.shapes import KNOWN, LINEARS, ModelShape
+from tunewheel_planner.speed import Work, seconds
 
 STATS = DatasetStats(examples=1000, tokens=400_000, longest=800, learnt=100_000, prefix=100)
 PAIRS = DatasetStats(examples=500, tokens=300_000, longest=700, learnt=80_000, sequences=1000)
@@ -51,7 +52,8 @@ MISTRAL = KNOWN["mistralai/Mistral-7B-Instruct-v0.3"]
         # recomputing instead costs a third of the speed
         (SHAPE_8B, LONG, "h100-80", "lora", (2, False)),
         (MISTRAL, SHORT, "rtx-4090", "lora", (1, False)),
-        (SHAPE_8B, STATS, "l4", "qlora", (2, False)),
+        # larger micro-batches expand the 4-bit weights less often: that saves more than recomputing costs
+        (SHAPE_8B, STATS, "l4", "qlora", (8, True)),
         # nothing smaller fits without recomputing; then the largest micro-batch that fits is as fast as any
         (SHAPE_8B, STATS, "t4", "qlora", (4, True)),
         # a shared beginning is computed once per micro-batch, so that small ones cost more than recomputing
@@ -72,7 +74,12 @@ def test_smaller_micro_batches_make_the_plan_half_as_fast_again() -> None:
         make_plan(shape, stats, TrainSpec(), device(on)).tokens_per_second.expected
         for shape, stats, on in ((SHAPE_8B, LONG, "h100-80"), (MISTRAL, SHORT, "rtx-4090"))
     ]
-    assert speeds == pytest.approx([9_855, 1_996], rel=0.01)  # recomputed: 6,723 and 1,338
+    recomputed = []
+    for shape, stats, on in ((SHAPE_8B, LONG, "h100-80"), (MISTRAL, SHORT, "rtx-4090")):
+        work = Work(shape, TrainMethod.LORA, stats.tokens / stats.examples * 8, round(stats.mean), 0.25,
+                    gradient_checkpointing=True)  # fmt: skip
+        recomputed.append(work.tokens / seconds(device(on), work))
+    assert [a / b for a, b in zip(speeds, recomputed, strict=True)] == pytest.approx([1.5, 1.5], rel=0.1)
 
 
 def test_full_is_cut_smaller_before_it_is_recomputed() -> None:
@@ -106,7 +113,13 @@ def test_a_card_without_bf16_is_planned_in_fp32_as_it_is_trained() -> None:
 def test_hours_and_dollars_follow_from_speed_and_price() -> None:
     found = plan()
     assert found.hours.low < found.hours.expected < found.hours.high
-    assert found.hours.expected * 3600 == pytest.approx(800_000 / found.tokens_per_second.expected + 20)
+    adapter = SHAPE_8B.adapter_parameters(16)
+    beside = (
+        20 + 2 * SHAPE_8B.parameters / 1e9 + 13 * 12 * adapter / 200e6
+    )  # a checkpoint every 20 of 250 steps
+    assert found.hours.expected * 3600 == pytest.approx(800_000 / found.tokens_per_second.expected + beside)
+    fetched = make_plan(SHAPE_8B, STATS, TrainSpec(), device("h100-80"), download=True).hours.expected
+    assert (fetched - found.hours.expected) * 3600 == pytest.approx(2 * SHAPE_8B.parameters / 100e6)
     low, high = device("h100-80").dollars_per_hour or (0, 0)
     assert found.dollars == Interval(
         low=found.hours.low * low,
@@ -119,22 +132,32 @@ def test_hours_and_dollars_follow_from_speed_and_price() -> None:
     assert on_cpu.dollars is None
 
 
-def test_recomputing_costs_time_and_a_shared_beginning_saves_it() -> None:
-    assert (
-        plan(on="l4", method="qlora").tokens_per_second.expected
-        < plan(on="l4", method="qlora", micro_batch_size=1, batch_size=8).tokens_per_second.expected * 1.5
-    )
+def test_a_shared_beginning_saves_time() -> None:
     alone = DatasetStats(examples=1000, tokens=400_000, longest=800, learnt=100_000)
     apart = make_plan(SHAPE_8B, alone, TrainSpec(), device("h100-80"))
     assert plan().tokens_per_second.expected > apart.tokens_per_second.expected * 1.1
 
 
-def test_full_is_slower_than_an_adapter() -> None:
-    speeds = [
-        plan(KNOWN["meta-llama/Llama-3.2-1B-Instruct"], method=m).tokens_per_second.expected
-        for m in TrainMethod
-    ]
-    assert dict(zip(TrainMethod, speeds, strict=True))[TrainMethod.FULL] == min(speeds)
+def test_full_and_qlora_are_slower_than_lora() -> None:
+    small = KNOWN["meta-llama/Llama-3.2-1B-Instruct"]
+    speed = {m: plan(small, method=m).tokens_per_second.expected for m in TrainMethod}
+    assert speed[TrainMethod.LORA] > max(speed[TrainMethod.FULL], speed[TrainMethod.QLORA])
+    # the base is expanded from 4 bits in each pass, so that few tokens pay most
+    on = device("a100-80")
+    qlora, lora = (
+        [seconds(on, Work(MISTRAL, method, tokens, 256)) for tokens in (1024, 8192)]
+        for method in (TrainMethod.QLORA, TrainMethod.LORA)
+    )
+    assert qlora[0] / lora[0] > 1.5 > 1.1 > qlora[1] / lora[1] > 1
+
+
+def test_short_rows_wait_for_the_host_and_long_ones_for_the_card() -> None:
+    on = device("h100-80")
+    short, twice, long, longer = (
+        seconds(on, Work(MISTRAL, TrainMethod.LORA, tokens, 128)) for tokens in (128, 256, 8192, 16384)
+    )
+    assert short == twice
+    assert longer == pytest.approx(2 * long, rel=0.01)
 
 
 def test_earlier_runs_correct_speed_and_memory_and_narrow_the_interval() -> None:
@@ -178,8 +201,8 @@ def test_training_on_preferences_is_planned_with_what_comes_before() -> None:
 
     examples, alone, both = planned(None), planned(PAIRS, alone=True), planned(PAIRS)
     assert (examples.tokens, alone.tokens, both.tokens) == (800_000, 300_000, 1_100_000)
-    start = 20 / 3600
-    assert both.hours.expected == pytest.approx(examples.hours.expected + alone.hours.expected - start)
+    longest = max(examples.hours.expected, alone.hours.expected)
+    assert longest < both.hours.expected < examples.hours.expected + alone.hours.expected
     slow, fast = sorted(p.tokens_per_second.expected for p in (examples, alone))
     assert slow < both.tokens_per_second.expected < fast
     assert both.peak_bytes == max(examples.peak_bytes, alone.peak_bytes) == alone.peak_bytes
@@ -193,8 +216,9 @@ def test_each_preference_method_is_as_slow_as_its_further_passes() -> None:
         recipe = TrainSpec.model_validate({"micro_batch_size": 2, "preference": preference})
         plan = make_plan(SHAPE_8B, STATS, recipe, device("h100-80"), pairs=PAIRS)
         speeds[method] = plan.tokens_per_second.expected
-    assert speeds["orpo"] / speeds["dpo"] == pytest.approx(3 / 2, rel=0.05)
-    assert speeds["orpo"] / speeds["kto"] == pytest.approx(5 / 2, rel=0.05)
+    # a further pass is a third of a step by memory traffic and a half by arithmetic
+    assert 4 / 3 - 0.01 < speeds["orpo"] / speeds["dpo"] < 3 / 2
+    assert 2 - 0.01 < speeds["orpo"] / speeds["kto"] < 5 / 2
 
 
 def test_a_pair_is_two_sequences_of_a_micro_batch() -> None:
@@ -240,7 +264,15 @@ def test_processes_share_a_step_its_time_and_a_processors_memory() -> None:
         for count in (1, 4)
     )
     assert four.memory.activations < one.memory.activations / 3  # two of a step's eight examples each
-    assert four.tokens_per_second.expected > 3 * one.tokens_per_second.expected
+    # two examples are too few to keep such a card busy
+    assert (
+        one.tokens_per_second.expected < four.tokens_per_second.expected < 2 * one.tokens_per_second.expected
+    )
+    wide = [
+        make_plan(SHAPE_8B, STATS, TrainSpec(batch_size=64), device("h100-80"), processes=count)
+        for count in (1, 4)
+    ]
+    assert wide[1].tokens_per_second.expected > 3.5 * wide[0].tokens_per_second.expected
     assert four.available_bytes == one.available_bytes
     assert four.dollars is not None
     assert one.dollars is not None
@@ -256,8 +288,9 @@ def test_validating_lengthens_a_run_by_its_share() -> None:
     found = make_plan(SHAPE_8B, held, TrainSpec(), device("h100-80"))
     assert found.validation == held.validation is not None
     without = make_plan(SHAPE_8B, replace(held, validation=None), TrainSpec(), device("h100-80"))
-    trained, both = without.hours.expected - 20 / 3600, found.hours.expected - 20 / 3600
-    assert both / trained == pytest.approx(1 + found.validation.share)
+    trained = found.tokens / found.tokens_per_second.expected / 3600
+    more = found.hours.expected - without.hours.expected
+    assert more / trained == pytest.approx(found.validation.share)
 
 
 @pytest.mark.parametrize(
@@ -299,3 +332,33 @@ def test_known_names_state_the_size_of_their_shape() -> None:
     for name, shape in KNOWN.items():
         if (stated := parameters_named(name)) is not None:
             assert shape.parameters == pytest.approx(stated, rel=0.35), name
+
+
+@pytest.mark.parametrize(
+    ("name", "billions", "active"),
+    [
+        ("Qwen/Qwen3-30B-A3B-Instruct-2507", 30.5, 3.3), ("Qwen/Qwen3-235B-A22B", 235, 22),
+        ("openai/gpt-oss-20b", 20.9, 3.6), ("openai/gpt-oss-120b", 116.8, 5.1),
+        ("mistralai/Mixtral-8x7B-Instruct-v0.1", 46.7, 12.9),
+    ],
+)  # fmt: skip
+def test_a_mixture_takes_the_memory_of_all_experts_and_the_time_of_some(
+    name: str, billions: float, active: float
+) -> None:
+    shape = KNOWN[name]
+    assert shape.parameters == pytest.approx(billions * 1e9, rel=0.02)
+    # makers count the embeddings of a token once or twice
+    head = shape.vocabulary * shape.hidden
+    assert shape.active_parameters < active * 1e9 * 1.02
+    assert shape.active_parameters + 2 * head > active * 1e9 * 0.98
+    work = Work(shape, TrainMethod.LORA, 4096)
+    assert (
+        work.operations
+        < 0.4 * replace(work, shape=shape.model_copy(update={"active": shape.experts})).operations
+    )
+
+
+def test_forty_bases_of_2025_and_later_are_known() -> None:
+    recent = ("Qwen3", "gemma-3", "SmolLM3", "Phi-4-", "2501", "gpt-oss", "R1-Distill", "QwQ", "-1M", "2512",
+              "R1-0528", "Nemotron")  # fmt: skip
+    assert sum(any(part in name for part in recent) for name in KNOWN) >= 40

@@ -48,8 +48,12 @@ def test_a_config_is_read_and_its_gaps_are_filled_as_transformers_does() -> None
         (LLAMA | {"vocab_size": 0}, "vocab_size is too small; give more than 0"),
         (LLAMA | {"num_attention_heads": 0}, "num_attention_heads is too small; give more than 0"),
         ({"text_config": [1]}, "it has no hidden_size"),
-        # a dense model's formulas see an eighth of its weights
-        (LLAMA | {"num_local_experts": 8}, "num_local_experts is 8, and it counts no mixtures of experts"),
+        (LLAMA | {"num_local_experts": 8}, "it has no num_experts_per_tok"),
+        (LLAMA | {"kv_lora_rank": 512}, "kv_lora_rank is set, and it counts no compressed keys"),
+        (
+            LLAMA | {"layer_types": ["linear_attention", "full_attention"]},
+            "layer_types has linear_attention, ",
+        ),
     ],
 )
 def test_a_config_of_another_kind_names_the_base_model(config: dict[str, Any], words: str) -> None:
@@ -81,3 +85,13 @@ def test_the_layers_that_get_an_adapter_are_found_by_the_ends_of_their_names(tar
     assert shape.adapted(targets) == blocks
     sizes = zip(blocks, shape.linears, strict=True)
     assert shape.adapter_parameters(8, targets) == sum(n * 8 * (a + b) for n, (a, b) in sizes)
+
+
+def test_a_mixture_is_read_with_its_shared_expert() -> None:
+    told = LLAMA | {"num_experts": 64, "num_experts_per_tok": 4, "moe_intermediate_size": 512}
+    shape = shape_of(told | {"shared_expert_intermediate_size": 1024})
+    assert (shape.experts, shape.active, shape.intermediate, shape.shared) == (64, 4, 512, 1024)
+    more = shape.parameters - shape_of(told).parameters
+    assert more == shape.layers * 3 * shape.hidden * 1024
+    again = shape_of(told | {"n_shared_experts": 2})
+    assert again.shared == 2 * 512

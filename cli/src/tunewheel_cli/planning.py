@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_local.connection import InvalidOption
 from tunewheel_planner.calibration import REMEMBERED, Calibration, Correction, key
 from tunewheel_planner.devices import GIB, Catalogue, Device
-from tunewheel_planner.plan import DatasetStats, hold_back, make_plan
+from tunewheel_planner.plan import DatasetStats, can_shard, hold_back, make_plan
 from tunewheel_planner.shapes import KNOWN, USUAL, ModelShape, shape_of
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
     from tunewheel_cli.datasets.statistics import Measured
 
+ENOUGH = 3_500_000_000
+"""Parameters from which a base is called 4B."""
 FROM_1B = {name: KNOWN[name] for name in USUAL}
 """The models of a plan that names none: 1B to 70B."""
 
@@ -163,18 +166,52 @@ def plan_all(
     stats: DatasetStats,
     calibration: Calibration = Calibration(),
     pairs: DatasetStats | None = None,
+    *,
+    gpus: int = 1,
+    nodes: int = 1,
 ) -> Iterator[Planned]:
     """Yield a plan for every model, method and device, corrected by earlier runs. ``stats``: of all examples.
-    ``pairs``: of the answers for preference training."""
+    ``pairs``: of the answers for preference training. ``gpus``: of each of ``nodes``. They divide the base if
+    it does not fit one of them."""
     corrections = {recipe.method: calibration.corrections(recipe.method) for recipe in recipes}
     for name, shape in models.items():
         for recipe in recipes:
             for device in devices:
                 correction = corrections[recipe.method].get(key(device.name, shape.parameters), Correction())
-                plan = make_plan(
-                    shape, hold_back(stats, recipe), recipe, device, pairs=pairs, correction=correction
-                )
+                together = gpus * nodes if device.kind == "cuda" else 1
+                planned = partial(
+                    make_plan, shape, hold_back(stats, recipe), recipe, device, pairs=pairs, download=True,
+                    correction=correction, processes=together, nodes=nodes if together > 1 else 1,
+                )  # fmt: skip
+                plan = planned()
+                if not plan.fits and together > 1 and can_shard(recipe):
+                    plan = planned(shards=together)
                 yield Planned(name, shape.parameters, plan)
+
+
+def recommended(rows: Sequence[Planned]) -> tuple[Planned, str] | None:
+    """Return the row to begin with, and the reason; None: none fits.
+
+    A base of 4B or more is preferred, because smaller ones need higher rates and more examples
+    (docs/training.md). ``full`` is left out where an adapter fits. Of the others, the cheapest is taken.
+    """
+    fitting = [row for row in rows if row.plan.fits and row.plan.dollars is not None]
+    if not fitting:
+        return None
+    adapters = [row for row in fitting if row.plan.method.traits.adapter] or fitting
+    large = [row for row in adapters if row.parameters >= ENOUGH] or adapters
+    smallest = min(row.parameters for row in large)
+    candidates = [row for row in large if row.parameters == smallest]
+    best = min(candidates, key=lambda row: (row.plan.dollars or row.plan.hours).expected)
+    bases = len({row.model for row in rows})
+    base = "" if bases == 1 else "the smallest base of 4B or more; "
+    others = (
+        f"the cheapest of {len(candidates)} ways that fit"
+        if len(candidates) > 1
+        else "the only way that fits"
+    )
+    slower = "" if best.plan.method.traits.adapter else "; no adapter is among the methods asked for"
+    return best, f"{base}{others}{slower}"
 
 
 def read_runs(client: Client, project: str) -> list[RunManifest]:

@@ -1,8 +1,9 @@
-"""Advises whether to fine-tune at all, from the answers to two questions.
+"""Advises whether to fine-tune at all, from the answers to two questions and the number of examples.
 
-Facts that change belong into documents for retrieval, where they can be exchanged. Form, tone and judgement
-that must always be the same belong into weights. (Ovadia et al., arXiv:2312.05934, compare both ways of
-giving a model facts.)
+Facts belong into documents for retrieval, however seldom they change: retrieval is consistently the better
+way to give a model facts, those it has seen included (Ovadia et al., arXiv:2312.05934). Form, tone and labels
+that must always be the same belong into weights. A prompt is the cheapest way to either, so that the base
+with a good prompt, and with passages, is the bar for whatever is trained.
 
 Each evaluation of a project with retrieval can check the advice: see ``held_against``.
 """
@@ -19,12 +20,14 @@ from tunewheel_contracts.formats.spec import ProjectSpec
 
 
 class Change(StrEnum):
-    """How often the knowledge behind the answers changes."""
+    """How often the facts behind the answers change."""
 
     DAILY = "daily"
     WEEKLY = "weekly"
     MONTHLY = "monthly"
     RARELY = "rarely"
+    NO_FACTS = "no-facts"
+    """The answers need no facts of the business: all is in the question."""
 
 
 class Consistency(StrEnum):
@@ -36,6 +39,7 @@ class Consistency(StrEnum):
 
 
 class Approach(StrEnum):
+    PROMPT = "prompt"
     RAG = "rag"
     FINE_TUNING = "fine-tuning"
     HYBRID = "hybrid"
@@ -46,29 +50,40 @@ class Advice(Frozen):
     reason: str
 
 
+FEW = 200
+"""With fewer examples nothing is trained: the tenth that is held out is too small to show a gain."""
 _REASONS = {
-    Approach.RAG: "the facts change faster than a model can follow, or nobody minds how an answer is put: "
-    "publish the documents and write `retrieval:` into the spec, so that the gateway looks the facts up",
-    Approach.FINE_TUNING: "the knowledge holds longer than a turn of the wheel and answers must be alike: "
-    "train them in, and retrain when drift is detected",
-    Approach.HYBRID: "form and judgement must hold while facts change: train the form, and write "
-    "`retrieval:` into the spec, so that the gateway looks the facts up in the documents",
+    Approach.PROMPT: "answers need no facts and may differ in form, so prompt the base first: nothing "
+    "is to be learnt that an instruction and some examples in the prompt cannot say",
+    Approach.RAG: "facts are looked up, not learnt, and nobody minds how an answer is put: publish the "
+    "documents and write `retrieval:` into the spec",
+    Approach.FINE_TUNING: "form, tone or labels must be alike, and no facts are needed: train them in. "
+    "The base with a good prompt is the bar to beat",
+    Approach.HYBRID: "form, tone or labels must be alike, and answers need facts: train the form, and write "
+    "`retrieval:` into the spec, so that the facts are looked up. The base "
+    "with passages is the bar to beat",
 }
-_TABLE = {
-    (Change.MONTHLY, Consistency.HIGH): Approach.FINE_TUNING,
-    (Change.RARELY, Consistency.MEDIUM): Approach.FINE_TUNING,
-    (Change.RARELY, Consistency.HIGH): Approach.FINE_TUNING,
-}
+_WITHOUT_TRAINING = {Approach.FINE_TUNING: Approach.PROMPT, Approach.HYBRID: Approach.RAG}
 
 
-def advise(changes: Change, consistency: Consistency) -> Advice:
-    """Return the approach for the two answers, and the reason."""
-    default = Approach.RAG if consistency is Consistency.LOW else Approach.HYBRID
-    approach = _TABLE.get((changes, consistency), default)
-    return Advice(approach=approach, reason=_REASONS[approach])
+def advise(changes: Change, consistency: Consistency, examples: int | None = None) -> Advice:
+    """Return the approach for the two answers, and the reason. ``examples``: how many there are, if known."""
+    alike, facts = consistency is not Consistency.LOW, changes is not Change.NO_FACTS
+    if facts:
+        approach = Approach.HYBRID if alike else Approach.RAG
+    else:
+        approach = Approach.FINE_TUNING if alike else Approach.PROMPT
+    if examples is None or examples >= FEW or approach not in _WITHOUT_TRAINING:
+        return Advice(approach=approach, reason=_REASONS[approach])
+    return Advice(
+        approach=_WITHOUT_TRAINING[approach],
+        reason=f"{examples} are too few examples for {approach.value}: the tenth of them that is held out "
+        f"cannot show a gain. Prompt the base with some of them until there are {FEW}",
+    )
 
 
 _CELLS = {
+    Approach.PROMPT: Cell.BASE,
     Approach.RAG: Cell.BASE_WITH_PASSAGES,
     Approach.FINE_TUNING: Cell.TUNED,
     Approach.HYBRID: Cell.TUNED_WITH_PASSAGES,

@@ -17,9 +17,11 @@ from tunewheel_contracts.formats.plan import Interval, Positive
 from tunewheel_planner.memory import Precision
 
 GIB = 1 << 30
-ON_GPU = Interval(low=0.2, expected=0.35, high=0.5)
-"""The share of a GPU's peak that LoRA reaches on models from 1B. The published model-flops utilisation of
-dense training is between 0.3 and 0.55 (PaLM, arXiv:2204.02311 §4.1). Short rows reach less."""
+ON_GPU = Interval(low=0.486, expected=0.68, high=0.952)
+"""The share of a GPU's peak that matrix products reach, fitted with ``speed.Costs`` to published runs. The
+bounds are so wide that they hold four of five published runs of a source that was not fitted to."""
+LINKS = (25e9, 450e9)
+"""Bytes per second between two GPUs of one machine: over PCIe 4.0, and over NVLink of an H100."""
 ON_CPU = Interval(low=0.35, expected=0.56, high=0.75)
 """The share of a large matrix product's speed on the same cores, measured by the bench ``planner``."""
 
@@ -35,6 +37,10 @@ class Device(Frozen):
     """Peak speed in bf16, or in fp32 if the device lacks bf16."""
     teraflops_float32: Positive | None = None
     """Peak speed in fp32. None: the same as ``teraflops``."""
+    gigabytes_per_second: Positive | None = None
+    """The bandwidth of the memory. None: a two-hundredth of ``teraflops``, as usual for GPUs."""
+    nvlink: bool = False
+    """Whether GPUs of one machine are connected by NVLink, not by PCIe."""
     dollars_per_hour: tuple[NonNegative, NonNegative] | None = None
     """The lowest and the highest usual price."""
     bfloat16: bool = True
@@ -52,6 +58,16 @@ class Device(Frozen):
 
     def teraflops_in(self, precision: Precision) -> float:
         return (precision == "float32" and self.teraflops_float32) or self.teraflops
+
+    @property
+    def bandwidth(self) -> float:
+        """Bytes per second between the device and its memory."""
+        return self.gigabytes_per_second * 1e9 if self.gigabytes_per_second else self.teraflops * 1e12 / 200
+
+    @property
+    def link(self) -> float:
+        """Bytes per second between two devices of one machine."""
+        return LINKS[self.nvlink]
 
     @property
     def memory_bytes(self) -> int:

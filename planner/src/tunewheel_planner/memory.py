@@ -64,7 +64,7 @@ def estimate_memory(
     adapter = shape.adapter_parameters(rank, targets) if method.traits.adapter else 0
     trained = adapter or math.ceil(shape.parameters / shards)
     moments = 2 if eight_bit_optimizer else 2 * FP32
-    kept = _per_token(shape, method, rank, targets, precision)
+    kept = kept_per_token(shape, method, rank, targets, precision)
     return MemoryParts(
         weights=_weights_in_process(shape, method, precision, shards),
         adapters=adapter * FP32 * (2 if reference else 1),
@@ -118,11 +118,12 @@ def _activations(
     return shape.layers * rows.tokens * shape.hidden * SIZE[precision] + layer + ends
 
 
-def _per_token(
+def kept_per_token(
     shape: ModelShape, method: TrainMethod, rank: int, targets: str | Sequence[str], precision: Precision
 ) -> int:
     """Return the bytes that one token keeps in one block on average, without the attention scores."""
-    h, q, k, i = shape.hidden, shape.query, shape.key, shape.intermediate
+    h, q, k = shape.hidden, shape.query, shape.key
+    i = shape.intermediate * shape.active + shape.shared
     trained = targets if method.traits.adapter else ALL_LINEAR
     shares = [blocks / shape.layers for blocks in shape.adapted(trained)]
     # the inputs of qkv, o, gate/up and down; a frozen layer keeps none

@@ -15,7 +15,7 @@ from tunewheel_planner.calibration import Correction
 from tunewheel_planner.devices import Device
 from tunewheel_planner.memory import FRAMEWORK, SIZE, Precision, Rows, estimate_memory
 from tunewheel_planner.shapes import ModelShape
-from tunewheel_planner.speed import operations_per_token, tokens_per_second
+from tunewheel_planner.speed import Work, exchanging, seconds, tokens_per_second, updating
 from tunewheel_planner.validation import count_steps, most_validated, plan_validation
 
 PARTS = 2
@@ -26,7 +26,13 @@ HEADROOM = 0.93
 EQUALLY_FAST = 0.01
 """A difference in speed for which no smaller micro-batch is taken."""
 START_SECONDS = 20.0
-"""Time for imports, loading and the last save."""
+"""Time for imports and the last save."""
+LOADING = 1e9
+"""Bytes per second when a base is read from the disk into memory."""
+DOWNLOADING = 100e6
+"""Bytes per second from the hub."""
+SAVING = 200e6
+"""Bytes per second when a checkpoint is written, read again and hashed (SHA-256) twice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,22 +99,24 @@ def make_plan(
     correction: Correction = Correction(),
     precision: Precision | None = None,
     processes: int = 1,
+    nodes: int = 1,
     shards: int = 1,
+    download: bool = False,
 ) -> TrainPlan:
     """Plan ``recipe`` as written, or with changes if it would not fit the memory.
 
     ``stats``: the examples. ``pairs``: the pairs of answers for ``preference``. ``correction``: from earlier
     runs of the method on ``device``.
 
-    ``processes`` train together and hold the base in ``shards``. Each has a GPU of its own, or its part of
-    the processor's memory. The plan's bytes are those of one process. The speed is assumed to grow in
-    proportion to the number of processes.
+    ``processes`` on ``nodes`` train together and hold the base in ``shards``. Each has a GPU of its own, or
+    its part of the processor's memory. The plan's bytes are those of one process. ``download``: the base is
+    fetched from the hub first.
 
     Of the ``rungs`` that fit, the plan takes the one with the highest expected speed. If none fits, the plan
     is for the last rung and holds advice.
     """
     number = precision or ("bfloat16" if device.bfloat16 else "float32")
-    frame = _Frame(shape, recipe, device, correction, number, processes, shards)
+    frame = _Frame(shape, recipe, device, correction, number, processes, nodes, shards, download)
     stages = _stages(stats, pairs, recipe)
     plans = [_plan(frame, stages, micro, checkpointing) for micro, checkpointing in rungs(recipe)]
     if fitting := [plan for plan in plans if plan.fits]:
@@ -153,6 +161,11 @@ def processes_of(
     return parts if 2 * copies <= memory_bytes else 1
 
 
+def can_shard(recipe: TrainSpec) -> bool:
+    """Return whether processes can divide the base of ``recipe``: no 4-bit base, and no DoRA."""
+    return recipe.method.traits.quantization is None and not recipe.dora
+
+
 @dataclass(frozen=True, slots=True)
 class _Frame:
     """The inputs that are the same for all stages of a run and all forms that are tried."""
@@ -163,7 +176,9 @@ class _Frame:
     correction: Correction
     precision: Precision
     processes: int
+    nodes: int
     shards: int
+    download: bool
 
     @property
     def available_bytes(self) -> int:
@@ -207,7 +222,7 @@ def _plan(frame: _Frame, stages: Sequence[_Stage], micro: int, checkpointing: bo
     memory = max((_memory(frame, stage, micro, checkpointing) for stage in stages), key=lambda m: m.total)
     peak = round(memory.total * correction.memory)
     speeds = [_speed(frame, stage, micro, checkpointing) for stage in stages]
-    hours = _hours(stages, speeds)
+    hours = _hours(frame, stages, speeds)
     return TrainPlan(
         method=recipe.method, device=device.name, teraflops=device.teraflops_in(frame.precision),
         parameters=frame.shape.parameters, micro_batch_size=micro,
@@ -233,17 +248,21 @@ def _memory(frame: _Frame, stage: _Stage, micro: int, checkpointing: bool) -> Me
 
 def _speed(frame: _Frame, stage: _Stage, micro: int, checkpointing: bool) -> Interval:
     """Return the tokens per second of all processes."""
-    stats, recipe = stage.stats, frame.recipe
+    stats, recipe, device = stage.stats, frame.recipe, frame.device
     mean, sequences = stats.mean, stats.sequences_of(frame.in_process(micro))
-    operations = operations_per_token(
-        frame.shape, method=recipe.method, rank=recipe.rank, targets=recipe.target_modules,
-        longest=round(mean), learnt_share=stats.learnt / stats.tokens, row_tokens=round(mean * sequences),
-        gradient_checkpointing=checkpointing, further_passes=stage.further_passes,
+    work = Work(
+        frame.shape, recipe.method, rank=recipe.rank, targets=recipe.target_modules, longest=round(mean),
+        # A shared prefix is computed once, but the tokens count it in every example.
+        tokens=stats.prefix + sequences * (mean - stats.prefix),
+        learnt_share=stats.learnt / stats.tokens, precision=frame.precision,
+        gradient_checkpointing=checkpointing, further_passes=stage.further_passes, shards=frame.shards,
     )  # fmt: skip
-    # A shared prefix is computed once, but the tokens count it in every example.
-    operations *= (stats.prefix + sequences * (mean - stats.prefix)) / (sequences * mean)
-    one = frame.correction.around(tokens_per_second(frame.device, operations, precision=frame.precision))
-    return one.scaled(frame.processes)
+    gathering, reducing = exchanging(device, work, processes=frame.processes, nodes=frame.nodes)
+    micros = max(1.0, recipe.batch_size / frame.processes / frame.in_process(micro))
+    expected = max(seconds(device, work), gathering) + (reducing + updating(device, work)) / micros
+    return frame.correction.around(tokens_per_second(device, sequences * mean, expected)).scaled(
+        frame.processes
+    )
 
 
 def _mean_speed(stages: Sequence[_Stage], speeds: Sequence[Interval]) -> Interval:
@@ -258,13 +277,30 @@ def _mean_speed(stages: Sequence[_Stage], speeds: Sequence[Interval]) -> Interva
     return Interval(low=low, expected=expected, high=high)
 
 
-def _hours(stages: Sequence[_Stage], speeds: Sequence[Interval]) -> Interval:
+def _hours(frame: _Frame, stages: Sequence[_Stage], speeds: Sequence[Interval]) -> Interval:
     work = [stage.tokens * (1 + stage.share_validating) for stage in stages]
+    beside = _seconds_beside(frame, stages)
     slowest, expected, fastest = (
-        (sum(tokens / rate for tokens, rate in zip(work, rates, strict=True)) + START_SECONDS) / 3600
+        (sum(tokens / rate for tokens, rate in zip(work, rates, strict=True)) + beside) / 3600
         for rates in _by_bound(speeds)
     )
     return Interval(low=fastest, expected=expected, high=slowest)
+
+
+def _seconds_beside(frame: _Frame, stages: Sequence[_Stage]) -> float:
+    """Return the time in which nothing is trained: start, base, and checkpoints."""
+    recipe, shape = frame.recipe, frame.shape
+    base = shape.parameters * SIZE["bfloat16"]
+    adapter = shape.adapter_parameters(recipe.rank, recipe.target_modules)
+    # weights and Adam's moments in fp32
+    checkpoint = 3 * SIZE["float32"] * (adapter if recipe.method.traits.adapter else shape.parameters)
+    steps = sum(
+        count_steps(stage.stats.examples, batch_size=recipe.batch_size, epochs=stage.epochs)
+        for stage in stages
+    )
+    saved = math.ceil(steps / recipe.checkpoint_steps)
+    fetched = base / DOWNLOADING if frame.download else 0.0
+    return START_SECONDS + base / LOADING + fetched + saved * checkpoint / SAVING
 
 
 def _by_bound(speeds: Sequence[Interval]) -> tuple[list[float], list[float], list[float]]:

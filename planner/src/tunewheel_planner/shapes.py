@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from importlib import resources
 from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
@@ -34,6 +36,12 @@ class ModelShape(Frozen):
     """The longest sequence that the model supports, in tokens."""
     tied: bool = False
     """Whether the output layer uses the embedding matrix."""
+    experts: Count = 1
+    """The number of gated MLPs of each block. ``intermediate`` is the width of one."""
+    active: Count = 1
+    """The number of experts that compute a token."""
+    shared: Annotated[int, Field(ge=0)] = 0
+    """The width of the MLP that computes every token beside the experts."""
 
     @property
     def query(self) -> int:
@@ -52,7 +60,22 @@ class ModelShape(Frozen):
 
     @property
     def linear_parameters(self) -> int:
-        return self.layers * sum(a * b for a, b in self.linears)
+        return self.layers * self._block(self.experts)
+
+    @property
+    def active_parameters(self) -> int:
+        """The weights of linear layers that compute a token."""
+        return self.layers * self._block(self.active)
+
+    @property
+    def active_share(self) -> float:
+        return self.active_parameters / self.linear_parameters
+
+    def _block(self, experts: int) -> int:
+        attention, mlp = self.linears[:4], self.linears[4:]
+        router = self.hidden * self.experts if self.experts > 1 else 0
+        mlps = experts * sum(a * b for a, b in mlp) + 3 * self.hidden * self.shared
+        return sum(a * b for a, b in attention) + mlps + router
 
     @property
     def embedding_parameters(self) -> int:
@@ -65,7 +88,7 @@ class ModelShape(Frozen):
 
     @property
     def block_parameters(self) -> int:
-        return sum(a * b for a, b in self.linears) + 2 * self.hidden
+        return self._block(self.experts) + 2 * self.hidden
 
     def adapted(self, targets: str | Sequence[str] = ALL_LINEAR) -> tuple[int, ...]:
         """Return in how many blocks each of ``linears`` gets an adapter.
@@ -91,15 +114,18 @@ class ModelShape(Frozen):
         )
 
     def adapter_parameters(self, rank: int, targets: str | Sequence[str] = ALL_LINEAR) -> int:
-        """Return the parameters of LoRA on ``targets``: A [rank, in] and B [out, rank] (arXiv:2106.09685)."""
-        sizes = zip(self.adapted(targets), self.linears, strict=True)
-        return sum(blocks * rank * (a + b) for blocks, (a, b) in sizes)
+        """Return the parameters of LoRA on ``targets``: A [rank, in] and B [out, rank] (arXiv:2106.09685).
+        Each expert has its own."""
+        copies = (1, 1, 1, 1, self.experts, self.experts, self.experts)
+        sizes = zip(self.adapted(targets), copies, self.linears, strict=True)
+        return sum(blocks * count * rank * (a + b) for blocks, count, (a, b) in sizes)
 
 
 _NAMES = {
     "hidden": "hidden_size", "layers": "num_hidden_layers", "heads": "num_attention_heads",
     "kv_heads": "num_key_value_heads", "head_size": "head_dim", "intermediate": "intermediate_size",
-    "vocabulary": "vocab_size", "context": "max_position_embeddings",
+    "vocabulary": "vocab_size", "context": "max_position_embeddings", "experts": "num_experts",
+    "active": "num_experts_per_tok",
 }  # fmt: skip
 """The names of sizes in ``config.json``."""
 _EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts")
@@ -117,7 +143,7 @@ def shape_of(config: Mapping[str, Any]) -> ModelShape:
     Raises InvalidSpec (``base_model``) if the formulas do not cover such a model.
     """
     told = text_config(config)
-    _demand_one_expert(told)
+    _demand_plain(told)
     heads, hidden = told.get("num_attention_heads"), told.get("hidden_size")
     per_head = hidden // heads if isinstance(heads, int) and isinstance(hidden, int) and heads > 0 else None
     try:
@@ -128,10 +154,11 @@ def shape_of(config: Mapping[str, Any]) -> ModelShape:
                 "heads": heads,
                 "kv_heads": told.get("num_key_value_heads") or heads,
                 "head_size": told.get("head_dim") or per_head,
-                "intermediate": told.get("intermediate_size"),
+                "intermediate": told.get("moe_intermediate_size") or told.get("intermediate_size"),
                 "vocabulary": told.get("vocab_size"),
                 "context": told.get("max_position_embeddings") or 2048,
                 "tied": bool(told.get("tie_word_embeddings", config.get("tie_word_embeddings", False))),
+                **_experts(told),
             }
         )
     except ValidationError as error:
@@ -141,69 +168,48 @@ def shape_of(config: Mapping[str, Any]) -> ModelShape:
         raise _unreadable(said) from error
 
 
-def _demand_one_expert(told: Mapping[str, Any]) -> None:
-    for name in _EXPERTS:
-        experts = told.get(name)
-        if isinstance(experts, int) and experts > 1:
-            raise _unreadable(f"{name} is {experts}, and it counts no mixtures of experts")
+def _experts(told: Mapping[str, Any]) -> dict[str, Any]:
+    experts = next((told[name] for name in _EXPERTS if told.get(name)), 1)
+    width = told.get("moe_intermediate_size") or told.get("intermediate_size") or 0
+    shared = told.get("shared_expert_intermediate_size") or (told.get("n_shared_experts") or 0) * width
+    active = told.get("num_experts_per_tok") if experts != 1 else 1
+    return {"experts": experts, "active": active, "shared": shared}
+
+
+def _demand_plain(told: Mapping[str, Any]) -> None:
+    """Raise InvalidSpec for layers that the formulas do not count: compressed keys, and states instead of
+    attention."""
+    if told.get("kv_lora_rank"):
+        raise _unreadable("kv_lora_rank is set, and it counts no compressed keys")
+    kinds = {str(kind) for kind in told.get("layer_types") or ()}
+    if other := sorted(
+        kind
+        for kind in kinds
+        if not kind.endswith(("full_attention", "sliding_attention", "chunked_attention"))
+    ):
+        raise _unreadable(f"layer_types has {', '.join(other)}, and it counts attention only")
 
 
 def _unreadable(why: str) -> InvalidSpec:
     return InvalidSpec(
         field="base_model",
         reason=f"has a config.json that the planner cannot read ({why}); "
-        "it knows decoders with a gated MLP, such as Llama, Mistral and Qwen",
+        "it knows decoders with attention and gated MLPs, such as Llama, Mistral and Qwen3",
     )
 
 
-def _shape(*sizes: int, tied: bool = False) -> ModelShape:
-    names = ("hidden", "layers", "heads", "kv_heads", "head_size", "intermediate", "vocabulary", "context")
-    return ModelShape.model_validate(dict(zip(names, sizes, strict=True)) | {"tied": tied})
+def _known() -> dict[str, ModelShape]:
+    told = json.loads(resources.files("tunewheel_planner").joinpath("shapes.json").read_text())
+    names = ("hidden", "layers", "heads", "kv_heads", "head_size", "intermediate", "vocabulary", "context",
+             "tied", "experts", "active")  # fmt: skip
+    return {
+        name: ModelShape.model_validate(dict(zip(names, sizes, strict=False)))
+        for name, sizes in told["shapes"].items()
+    }
 
 
-KNOWN: dict[str, ModelShape] = {
-    "HuggingFaceTB/SmolLM2-135M-Instruct": _shape(576, 30, 9, 3, 64, 1536, 49152, 8192, tied=True),
-    "HuggingFaceTB/SmolLM2-360M-Instruct": _shape(960, 32, 15, 5, 64, 2560, 49152, 8192, tied=True),
-    "Qwen/Qwen2.5-0.5B-Instruct": _shape(896, 24, 14, 2, 64, 4864, 151936, 32768, tied=True),
-    "Qwen/Qwen3-0.6B": _shape(1024, 28, 16, 8, 128, 3072, 151936, 40960, tied=True),
-    "google/gemma-3-1b-it": _shape(1152, 26, 4, 1, 256, 6912, 262144, 32768, tied=True),
-    "TinyLlama/TinyLlama-1.1B-Chat-v1.0": _shape(2048, 22, 32, 4, 64, 5632, 32000, 2048),
-    "meta-llama/Llama-3.2-1B-Instruct": _shape(2048, 16, 32, 8, 64, 8192, 128256, 131072, tied=True),
-    "Qwen/Qwen2.5-1.5B-Instruct": _shape(1536, 28, 12, 2, 128, 8960, 151936, 32768, tied=True),
-    "Qwen/Qwen3-1.7B": _shape(2048, 28, 16, 8, 128, 6144, 151936, 40960, tied=True),
-    "HuggingFaceTB/SmolLM2-1.7B-Instruct": _shape(2048, 24, 32, 32, 64, 8192, 49152, 8192, tied=True),
-    "google/gemma-2-2b-it": _shape(2304, 26, 8, 4, 256, 9216, 256000, 8192, tied=True),
-    "Qwen/Qwen2.5-3B-Instruct": _shape(2048, 36, 16, 2, 128, 11008, 151936, 32768, tied=True),
-    "HuggingFaceTB/SmolLM3-3B": _shape(2048, 36, 16, 4, 128, 11008, 128256, 65536, tied=True),
-    "meta-llama/Llama-3.2-3B-Instruct": _shape(3072, 28, 24, 8, 128, 8192, 128256, 131072, tied=True),
-    "microsoft/Phi-3.5-mini-instruct": _shape(3072, 32, 32, 32, 96, 8192, 32064, 131072),
-    "microsoft/Phi-4-mini-instruct": _shape(3072, 32, 24, 8, 128, 8192, 200064, 131072, tied=True),
-    "google/gemma-3-4b-it": _shape(2560, 34, 8, 4, 256, 10240, 262208, 131072, tied=True),
-    "Qwen/Qwen3-4B": _shape(2560, 36, 32, 8, 128, 9728, 151936, 40960, tied=True),
-    "Qwen/Qwen3-4B-Instruct-2507": _shape(2560, 36, 32, 8, 128, 9728, 151936, 262144, tied=True),
-    "mistralai/Mistral-7B-Instruct-v0.2": _shape(4096, 32, 32, 8, 128, 14336, 32000, 32768),
-    "mistralai/Mistral-7B-Instruct-v0.3": _shape(4096, 32, 32, 8, 128, 14336, 32768, 32768),
-    "allenai/OLMo-2-1124-7B-Instruct": _shape(4096, 32, 32, 32, 128, 11008, 100352, 4096),
-    "tiiuae/Falcon3-7B-Instruct": _shape(3072, 28, 12, 4, 256, 23040, 131072, 32768),
-    "Qwen/Qwen2.5-7B-Instruct": _shape(3584, 28, 28, 4, 128, 18944, 152064, 32768),
-    "meta-llama/Llama-3.1-8B-Instruct": _shape(4096, 32, 32, 8, 128, 14336, 128256, 131072),
-    "Qwen/Qwen3-8B": _shape(4096, 36, 32, 8, 128, 12288, 151936, 40960),
-    "google/gemma-2-9b-it": _shape(3584, 42, 16, 8, 256, 14336, 256000, 8192, tied=True),
-    "google/gemma-3-12b-it": _shape(3840, 48, 16, 8, 256, 15360, 262208, 131072, tied=True),
-    "microsoft/phi-4": _shape(5120, 40, 40, 10, 128, 17920, 100352, 16384),
-    "Qwen/Qwen2.5-14B-Instruct": _shape(5120, 48, 40, 8, 128, 13824, 152064, 32768),
-    "Qwen/Qwen3-14B": _shape(5120, 40, 40, 8, 128, 17408, 151936, 40960),
-    "mistralai/Mistral-Small-24B-Instruct-2501": _shape(5120, 40, 32, 8, 128, 32768, 131072, 32768),
-    "google/gemma-2-27b-it": _shape(4608, 46, 32, 16, 128, 36864, 256000, 8192, tied=True),
-    "google/gemma-3-27b-it": _shape(5376, 62, 32, 16, 128, 21504, 262208, 131072, tied=True),
-    "Qwen/Qwen2.5-32B-Instruct": _shape(5120, 64, 40, 8, 128, 27648, 152064, 32768),
-    "Qwen/Qwen3-32B": _shape(5120, 64, 64, 8, 128, 25600, 151936, 40960),
-    "meta-llama/Llama-3.1-70B-Instruct": _shape(8192, 80, 64, 8, 128, 28672, 128256, 131072),
-    "meta-llama/Llama-3.3-70B-Instruct": _shape(8192, 80, 64, 8, 128, 28672, 128256, 131072),
-    "Qwen/Qwen2.5-72B-Instruct": _shape(8192, 80, 64, 8, 128, 29568, 152064, 32768),
-}
-"""Shapes by hub id, smallest first, from each model's public config.json, so that a plan needs no
-download."""
+KNOWN = _known()
+"""Shapes by hub id, smallest first, from ``shapes.json``, so that a plan needs no download."""
 USUAL = (
     "HuggingFaceTB/SmolLM2-1.7B-Instruct", "meta-llama/Llama-3.2-1B-Instruct",
     "meta-llama/Llama-3.2-3B-Instruct", "Qwen/Qwen3-4B-Instruct-2507", "mistralai/Mistral-7B-Instruct-v0.3",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from tunewheel_planner.plan import duration
 
 from tunewheel_cli.exits import plain, print_json
+from tunewheel_cli.planning import recommended
 
 if TYPE_CHECKING:
     from tunewheel_contracts.api.datasets import Power
@@ -53,11 +54,21 @@ def show_json(shown: Shown) -> None:
                 "longest": stats.longest,
             },
             "plans": [row.as_json() for row in shown.rows],
+            "recommended": _best_as_json(shown),
             "unplanned": shown.unplanned,
             "cautions": shown.cautions,
             "power": plain(shown.power),
         }
     )
+
+
+def _best_as_json(shown: Shown) -> dict[str, str] | None:
+    if (best := recommended(shown.rows)) is None:
+        return None
+    row, reason = best
+    return {
+        "model": row.model, "method": row.plan.method.value, "device": row.plan.device, "reason": reason,
+    }  # fmt: skip
 
 
 def show(shown: Shown) -> None:
@@ -90,9 +101,14 @@ def _show_rows(shown: Shown) -> None:
     heads = ("model", "size", "method", "device", "needs", "of", "batch", "tok/s", "time", "dollars", "")
     print_table(heads, map(_cells, rows))
     print(
-        "\nGB at the peak; * activations are recomputed. Ranges hold four runs of five. Prices are assumed "
-        f"as of {shown.priced}; --devices FILE gives yours."
+        "\nGB at the peak; * activations are recomputed. The speeds of GPUs are fitted to published runs of "
+        "other trainers, of which the ranges hold four of five; this code was not measured on one. The time "
+        "includes the download of the base, loading and checkpoints. Prices are assumed as of "
+        f"{shown.priced}; --devices FILE gives yours."
     )
+    if best := recommended(rows):
+        row, reason = best
+        print(f"Recommended: {row.model}, {row.plan.method.value} on {row.plan.device}: {reason}.")
     for said in dict.fromkeys(_validation(row) for row in rows if row.plan.validation):
         print(said)
     whole = {_serving(row) for row in rows if not row.plan.method.traits.adapter}

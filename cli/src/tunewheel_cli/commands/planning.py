@@ -38,6 +38,8 @@ def plan(
     device: Annotated[
         list[str] | None, typer.Option(help="Only this one; may be repeated.", show_default="all")
     ] = None,
+    gpus: Annotated[int, typer.Option(min=1, help="GPUs of a machine that train one run together.")] = 1,
+    nodes: Annotated[int, typer.Option(min=1, help="Machines of so many GPUs that train together.")] = 1,
     devices: Annotated[
         Path | None,
         typer.Option(
@@ -68,8 +70,11 @@ def plan(
         list[str] | None, typer.Option("--map", help="For --data, as for `tunewheel publish`.")
     ] = None,
     examples: Annotated[
-        int, typer.Option(min=1, help="Training examples, where there is no --data and no --dataset.")
-    ] = 1000,
+        int | None,
+        typer.Option(
+            min=1, help="Training examples, where there is no --data and no --dataset.", show_default="1000"
+        ),
+    ] = None,
     tokens_per_example: Annotated[
         int,
         typer.Option(min=2, help="Tokens of an example, on average; passages of documents come on top."),
@@ -90,7 +95,7 @@ def plan(
     ] = None,
     epochs: Annotated[float | None, typer.Option(help="Epochs.", show_default="the recipe's")] = None,
     knowledge_changes: Annotated[
-        Change | None, typer.Option(help="How often facts change; with --consistency: fine-tune at all?")
+        Change | None, typer.Option(help="How often facts change; with --consistency: fine-tune?")
     ] = None,
     consistency: Annotated[
         Consistency | None,
@@ -126,11 +131,12 @@ def plan(
     answer = answer_tokens or max(1, tokens_per_example // 4)
     tokens = tokens_per_example + planning.passage_tokens(planned)
     stats = measured.stats if measured else planning.stats_of(
-        examples=examples, tokens=tokens, answer=answer, prompt=prompt_tokens
+        examples=examples or 1000, tokens=tokens, answer=answer, prompt=prompt_tokens
     )  # fmt: skip
     answers = measured.pairs if measured and pairs is None else planning.pairs_of(
-        pairs=pairs or examples, tokens=tokens, answer=answer
+        pairs=pairs or examples or 1000, tokens=tokens, answer=answer
     )  # fmt: skip
+    counted = stats.examples if measured or examples is not None else None
     methods = method or ([planned.train.method] if planned else list(TrainMethod))
     recipes = [planning.recipe_of(planned, m, epochs=epochs) for m in methods]
     offered = read_catalogue(devices) if devices else catalogue()
@@ -138,10 +144,14 @@ def plan(
     power = _power(call, planned, manifest) if planned is not None else None
     (show_json if call.as_json else show)(
         Shown(
-            rows=list(planning.plan_all(models, recipes, found, stats, calibrated_by(runs), answers)),
+            rows=list(
+                planning.plan_all(
+                    models, recipes, found, stats, calibrated_by(runs), answers, gpus=gpus, nodes=nodes
+                )
+            ),
             stats=stats,
             source=source,
-            advice=_advice(knowledge_changes, consistency),
+            advice=_advice(knowledge_changes, consistency, counted),
             priced=offered.as_of.isoformat(),
             measured=measured,
             unplanned=unplanned,
@@ -221,12 +231,12 @@ def _cautions(project: ProjectSpec, power: Power | None) -> tuple[str, ...]:
     return (*project.cautions, *(cautions_of(power) if power else ()))
 
 
-def _advice(changes: Change | None, consistency: Consistency | None) -> Advice | None:
+def _advice(changes: Change | None, consistency: Consistency | None, examples: int | None) -> Advice | None:
     from tunewheel_local.connection import InvalidOption
     from tunewheel_planner.advice import advise
 
     if changes and consistency:
-        return advise(changes, consistency)
+        return advise(changes, consistency, examples)
     if changes or consistency:
         missing = "--consistency" if changes else "--knowledge-changes"
         raise InvalidOption(f"{missing} is missing: both questions decide together")
