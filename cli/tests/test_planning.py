@@ -232,7 +232,7 @@ def test_who_asked_for_no_advice_is_told_how_to_get_it() -> None:
 
 def test_one_row_is_recommended_with_its_reason() -> None:
     best = json.loads(run("--json")[1])["recommended"]
-    assert (best["model"], best["method"]) == ("Qwen/Qwen3-4B-Instruct-2507", "qlora")
+    assert (best["model"], best["method"]) == ("Qwen/Qwen3-4B-Instruct-2507", "lora")
     assert best["reason"].startswith("the smallest base of 4B or more; the cheapest of ")
     said = " ".join(run("--device", "h100-80", "--model", "meta-llama/Llama-3.1-8B-Instruct")[1].split())
     assert "Recommended: meta-llama/Llama-3.1-8B-Instruct, lora on h100-80: the cheapest of 2 ways" in said
