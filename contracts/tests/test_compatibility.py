@@ -17,7 +17,7 @@ WRITTEN = "ticket.published"
 
 def _changed(name: str, change: Callable[[dict[str, Any]], object]) -> list[str]:
     """Return the violations after ``change`` was done to one schema, as text."""
-    new = copy.deepcopy(OLD)
+    new = OLD | {name: copy.deepcopy(OLD[name])}
     change(new[name])
     assert new[name] != OLD[name], "the change changed nothing"
     return [str(violation) for violation in compare(OLD, new)]

@@ -163,6 +163,7 @@ async def whole(engine: EngineProcess, folder: Path, project: str) -> AdapterRef
     return adapter_of(name, files=files, base=engine.base, method=TrainMethod.FULL)
 
 
+@pytest.mark.nightly("matrices")
 async def test_a_fully_trained_model_comes_and_goes_as_an_adapter_does(
     module_kafka: str,
     project: str,

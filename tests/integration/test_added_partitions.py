@@ -101,6 +101,7 @@ async def watch(kafka: str, topic: TopicSpec, watched: list[str]) -> None:
         watched.append(event.project)
 
 
+@pytest.mark.nightly("matrices")
 async def test_monitor_finds_and_console_shows_what_lies_in_added_partitions_and_letters_count_once(
     fresh_kafka: str, tmp_path: Path
 ) -> None:

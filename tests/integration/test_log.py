@@ -171,6 +171,7 @@ async def test_every_mode_reads_the_same_of_a_log_with_gaps_strange_records_and_
     assert letters[1].headers["ce_extra"] == b""
 
 
+@pytest.mark.nightly("matrices")
 async def test_a_search_finds_at_once_what_lies_in_a_partition_added_since_the_last_search(
     fresh_kafka: str,
 ) -> None:

@@ -132,6 +132,7 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Store]:
     server.stop()
 
 
+@pytest.mark.nightly("matrices")
 async def test_an_s3_prefix_is_published_page_by_page(
     kafka: str, tmp_path: Path, project: str, bucket: S3Store
 ) -> None:

@@ -81,6 +81,7 @@ def case(number: int) -> dict[str, str]:
     return {"no": f"C-{number}", "text": f"bell {number}", "solution": "Charge it."}
 
 
+@pytest.mark.nightly("matrices")
 async def test_rows_of_a_table_become_tickets_and_deleted_rows_withdraw_them(
     kafka: str, tmp_path: Path, project: str
 ) -> None:

@@ -13,6 +13,7 @@ from tunewheel_contracts.events.production import DriftDetected
 from .traffic import SHIFT_FROM, START, Traffic
 from .wheel import Month
 
+pytestmark = pytest.mark.nightly("matrices")
 LABELS_FROM = SHIFT_FROM + timedelta(days=11)
 
 

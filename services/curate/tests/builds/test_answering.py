@@ -390,7 +390,9 @@ async def test_a_held_out_row_that_was_erased_leaves_the_next_version_too(bench,
     assert second.counts.holdout == first.counts.holdout - 1
 
 
-@pytest.mark.parametrize("reason", [BuildReason.COMMAND, BuildReason.DRIFT])
+@pytest.mark.parametrize(
+    "reason", [BuildReason.COMMAND, pytest.param(BuildReason.DRIFT, marks=pytest.mark.nightly("matrices"))]
+)
 async def test_the_same_records_are_tried_again_after_a_bad_end_when_somebody_asks(
     bench, rows, spec, reason
 ) -> None:
