@@ -80,3 +80,59 @@ def test_a_head_that_is_called_decoder_is_no_decoder() -> None:
     names = trained(with_adapter(model, TrainSpec()))
     assert names
     assert not any("decoder" in name for name in names)
+
+
+FUSED = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
+ACCEPTED: dict[str, set[str]] = {
+    "llama": FUSED,
+    "mistral": FUSED,
+    "qwen2": FUSED,
+    "qwen3": FUSED,
+    "gemma2": FUSED,
+    "gemma3_text": FUSED,
+    "granite": FUSED,
+    "phi3": {"qkv_proj", "o_proj", "gate_up_proj", "down_proj"},
+    "qwen3_5_text": FUSED | {"in_proj_qkv", "in_proj_z", "in_proj_b", "in_proj_a", "out_proj", "conv1d"},
+}
+"""The last parts of the names of layers on which vLLM 0.32 loads an adapter: its linear layers, fused ones by
+the parts in ``packed_modules_mapping`` (vllm/model_executor/models, vllm/lora/worker_manager.py)."""
+
+
+@pytest.mark.parametrize("model_type", ACCEPTED)
+def test_the_keys_of_an_adapter_are_those_that_vllm_accepts(model_type: str, tmp_path: Any) -> None:
+    import json
+
+    from safetensors import safe_open
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    own: dict[str, Any] = {}
+    if model_type == "qwen3_5_text":
+        sizes = dict.fromkeys(("linear_key_head_dim", "linear_value_head_dim"), 8)
+        own = sizes | {"layer_types": ["linear_attention", "full_attention"], "linear_num_key_heads": 2,
+                       "linear_num_value_heads": 4}  # fmt: skip
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **TEXT, **own))
+    with_adapter(model, TrainSpec()).save_pretrained(tmp_path)
+    with safe_open(tmp_path / "adapter_model.safetensors", "pt") as file:
+        keys = list(file.keys())
+    assert len(keys) >= 2 * 2 * 4
+    for key in keys:  # as vLLM's parse_fine_tuned_lora_name
+        prefix, *path, lora, kind = key.removeprefix("base_model.").split(".")
+        assert (prefix, path[0], kind) == ("model", "model", "weight")
+        assert lora in ("lora_A", "lora_B")
+        assert path[-1] in ACCEPTED[model_type]
+    told = json.loads((tmp_path / "adapter_config.json").read_text())
+    refused = ("modules_to_save", "use_dora", "lora_bias", "alora_invocation_tokens", "layer_replication")
+    assert not any(told.get(name) for name in (*refused, "use_qalora", "rank_pattern", "alpha_pattern"))
+    assert told["bias"] == "none"
+    assert told["init_lora_weights"] is True
+
+
+def test_vllm_accepts_no_layer_of_a_vision_tower(tmp_path: Any) -> None:
+    """vLLM maps ``model.language_model.`` of Gemma 3 to its own name."""
+    with_adapter(looking("gemma3"), TrainSpec()).save_pretrained(tmp_path)
+    from safetensors import safe_open
+
+    with safe_open(tmp_path / "adapter_model.safetensors", "pt") as file:
+        names = {key.removeprefix("base_model.model.") for key in file.keys()}  # noqa: SIM118
+    assert all(name.startswith("model.language_model.layers.") for name in names)
+    assert {name.split(".")[-3] for name in names} == FUSED
