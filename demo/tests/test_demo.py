@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from tunewheel_contracts.events.monitoring import LabelsRequested
+from tunewheel_contracts.events.turns import LabelsRequested
 from tunewheel_contracts.formats.label_prompts import LABEL_REQUEST
 from tunewheel_demo.example import Example, Ticket, bundled
 from tunewheel_demo.gauge import Stopwatch, fast_precision

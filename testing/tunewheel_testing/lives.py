@@ -24,8 +24,8 @@ from typing import Any
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.data import BuildReason
 from tunewheel_contracts.events.lifecycle import Stage
-from tunewheel_contracts.events.monitoring import TurnDecided
 from tunewheel_contracts.events.production import DriftCluster, DriftDetected, DriftWindow
+from tunewheel_contracts.events.turns import TurnDecided
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_monitor.alarms import CALM_WINDOWS, weigh
 from tunewheel_monitor.detectors import DETECTORS, Finding

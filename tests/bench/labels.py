@@ -24,7 +24,8 @@ from alarms import DRIFT
 from questions import DATA, START, WINDOW, Questions, Scene, encode, further, load, scene
 from report import write_report
 from sklearn.svm import LinearSVC
-from tunewheel_contracts.events.monitoring import InferenceScored, LabelsRequested
+from tunewheel_contracts.events.monitoring import InferenceScored
+from tunewheel_contracts.events.turns import LabelsRequested
 from tunewheel_monitor.alarms import weigh
 from tunewheel_monitor.detectors import WEIGHTS, Opening
 from tunewheel_monitor.detectors.novelty import Novelty

@@ -11,9 +11,10 @@ from tunewheel_contracts import topics
 from tunewheel_contracts.event import new_event
 from tunewheel_contracts.events.evaluation import ReviewRequested
 from tunewheel_contracts.events.lifecycle import ModelPromoted, ModelRegistered, Stage
-from tunewheel_contracts.events.monitoring import FigureSeries, LabelsRequested, TurnDecided, WindowJudged
+from tunewheel_contracts.events.monitoring import FigureSeries, WindowJudged
 from tunewheel_contracts.events.production import DriftCluster, DriftDetected, DriftWindow
 from tunewheel_contracts.events.training import TrainProgressed
+from tunewheel_contracts.events.turns import LabelsRequested, TurnDecided
 from tunewheel_contracts.formats.dataset import ChatMessage
 from tunewheel_contracts.formats.label_prompts import LabelPrompt, LabelPrompts
 from tunewheel_contracts.principal import Principal

@@ -10,7 +10,7 @@ import pytest
 from playwright.async_api import Page
 from tunewheel_contracts import topics
 from tunewheel_contracts.event import new_event
-from tunewheel_contracts.events.monitoring import LabelCluster, LabelsRequested
+from tunewheel_contracts.events.turns import LabelCluster, LabelsRequested
 from tunewheel_contracts.formats.dataset import ChatMessage
 from tunewheel_contracts.formats.label_prompts import LabelPrompt, LabelPrompts
 from tunewheel_runtime.store import ObjectStore

@@ -17,7 +17,7 @@ from tunewheel_cli.publishing.publish import publish_path
 from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.events.lifecycle import Stage
-from tunewheel_contracts.events.monitoring import LabelsRequested
+from tunewheel_contracts.events.turns import LabelsRequested
 from tunewheel_contracts.events.upstream import ExamplePublished, ProjectDeclared
 from tunewheel_contracts.formats.label_prompts import LABEL_REQUEST
 from tunewheel_contracts.formats.spec import ProjectSpec

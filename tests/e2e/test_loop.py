@@ -25,8 +25,8 @@ from tunewheel_contracts.events.data import (
     DatasetVersioned,
     RecordKind,
 )
-from tunewheel_contracts.events.monitoring import LabelsRequested, TurnCompleted
 from tunewheel_contracts.events.production import DriftDetected
+from tunewheel_contracts.events.turns import LabelsRequested, TurnCompleted
 from tunewheel_contracts.formats.scorecard import Role
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.principal import Trust

@@ -7,8 +7,9 @@ from datetime import timedelta
 
 import pytest
 from tunewheel_contracts.events.data import DatasetRequested
-from tunewheel_contracts.events.monitoring import DriftResolved, TurnCompletedV2
+from tunewheel_contracts.events.monitoring import DriftResolved
 from tunewheel_contracts.events.production import DriftDetected
+from tunewheel_contracts.events.turns import TurnCompletedV2
 
 from .traffic import SHIFT_FROM, START, Traffic
 from .wheel import Month

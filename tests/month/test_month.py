@@ -18,8 +18,9 @@ from datetime import datetime, timedelta
 import numpy as np
 import pytest
 from tunewheel_contracts.events.data import DatasetRequested
-from tunewheel_contracts.events.monitoring import DriftResolved, TurnCompletedV2
+from tunewheel_contracts.events.monitoring import DriftResolved
 from tunewheel_contracts.events.production import DriftDetected, RolloutJudged
+from tunewheel_contracts.events.turns import TurnCompletedV2
 from tunewheel_monitor.turns.facts import TurnLog
 from tunewheel_turns.deciding import Step
 from tunewheel_turns.facts import TurnFacts

@@ -14,8 +14,8 @@ from typing import Any
 from tunewheel_contracts.event import Envelope, Event, new_event
 from tunewheel_contracts.events.data import DatasetRequested, DatasetVersioned
 from tunewheel_contracts.events.lifecycle import ModelPromoted, ModelRolledback, Stage
-from tunewheel_contracts.events.monitoring import LabelsRequested, TurnDecided
 from tunewheel_contracts.events.production import RolloutJudged
+from tunewheel_contracts.events.turns import LabelsRequested, TurnDecided
 from tunewheel_contracts.topics import BY_NAME
 from tunewheel_monitor.fold import Facts, fold, follow, tick
 from tunewheel_monitor.knowledge import Production

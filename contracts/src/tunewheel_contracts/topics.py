@@ -18,10 +18,14 @@ from .events.monitoring import *
 from .events.production import *
 from .events.retrieval import *
 from .events.training import *
+from .events.turns import *
 from .events.upstream import *
 from .topic import *
 
-_FIRST = ("upstream", "data", "training", "evaluation", "lifecycle", "production", "monitoring", "retrieval")
+_FIRST = (
+    *("upstream", "data", "training", "evaluation", "lifecycle", "production", "monitoring", "turns"),
+    "retrieval",
+)
 """The modules in the order of a turn. Others follow."""
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from tunewheel_client import AsyncClient
 from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope
-from tunewheel_contracts.events.monitoring import LabelsRequested, TurnCompleted
+from tunewheel_contracts.events.turns import LabelsRequested, TurnCompleted
 from tunewheel_contracts.events.upstream import ExamplePublished
 from tunewheel_contracts.formats.label_prompts import LABEL_REQUEST
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from tunewheel_console.state import Rest
 from tunewheel_contracts.events.data import RecordIngested
-from tunewheel_contracts.events.monitoring import AlarmAnswer, LabelCluster, TurnDecided
+from tunewheel_contracts.events.turns import AlarmAnswer, LabelCluster, TurnDecided
 from tunewheel_contracts.formats.drift_spec import LabelsSpec
 from tunewheel_contracts.principal import Principal, Trust
 from tunewheel_contracts.topics import PROJECT_DECLARED

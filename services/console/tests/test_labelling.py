@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 from tunewheel_console.labelling import HELD_SECONDS
-from tunewheel_contracts.events.monitoring import AlarmAnswer, TurnDecided
+from tunewheel_contracts.events.turns import AlarmAnswer, TurnDecided
 from tunewheel_contracts.principal import Principal
 from tunewheel_runtime.identity.roles import Role
 from tunewheel_runtime.store import ObjectStore

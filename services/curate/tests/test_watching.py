@@ -11,8 +11,9 @@ import pytest
 from tunewheel_contracts.erasures import Erasure, erasure_of
 from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.events.data import BuildReason, DatasetRejected, DatasetRequested, RecordJudged
-from tunewheel_contracts.events.monitoring import AlarmAnswer, DriftResolved, TurnDecided
+from tunewheel_contracts.events.monitoring import DriftResolved
 from tunewheel_contracts.events.production import DriftDetected, DriftWindow
+from tunewheel_contracts.events.turns import AlarmAnswer, TurnDecided
 from tunewheel_contracts.events.upstream import ErasureRequested, ProjectDeclared
 from tunewheel_curate.builds.log_state import LogState
 from tunewheel_curate.records.log import Backlog

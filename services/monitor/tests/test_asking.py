@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tunewheel_contracts.events.monitoring import LabelCluster, LabelsRequested
+from tunewheel_contracts.events.turns import LabelCluster, LabelsRequested
 from tunewheel_monitor.asking import AT_ONCE, FEWEST_FIRST, FEWEST_MORE, MOST_SHOWN, more, picked
 from tunewheel_monitor.detectors import Finding, picking
 from tunewheel_monitor.state import ERASED, Alarm, ProjectState

@@ -11,7 +11,7 @@ import pytest
 from tunewheel_contracts import topics
 from tunewheel_contracts.erasures import Erasure
 from tunewheel_contracts.errors import InvalidEvent
-from tunewheel_contracts.events.monitoring import CompletionsChosen
+from tunewheel_contracts.events.turns import CompletionsChosen
 from tunewheel_contracts.formats.label_prompts import request_for, request_of
 from tunewheel_monitor.evidence import Exhibits, keywords
 from tunewheel_runtime.store import ObjectStore
@@ -138,7 +138,7 @@ async def test_completions_that_a_person_chose_become_a_request_without_personal
     desk.declare()
     asked = chosen(desk, *desk.ask([MAIL, "Why is it blue?"], customer="Kim"))
     for _ in range(2):  # delivered again
-        request = await desk.watch.choose(asked)
+        request = await desk.watch.questions.choose(asked)
         assert (request.asked_by, request.wanted, request.dataset_id) == ("ann", 2, "none")
         assert request.completion_ids == tuple(one.completion_id for one in asked.completions)
         assert request.prompts == f"monitor/desk/alarms/{request.alarm_id}.json"
@@ -159,7 +159,7 @@ async def doubted(desk: Any, to: str, **fields: Any) -> list[Any]:
     told = {"overrides": ("abstained",), "certainty": 0.4, "output": "", "customer": "Kim"} | fields
     delivery = desk.traffic.completion(MAIL, **told)
     chosen(desk, delivery)  # it is on the log
-    twice = [await desk.watch.doubted([delivery]) for _ in range(2)]
+    twice = [await desk.watch.questions.withheld([delivery]) for _ in range(2)]
     assert [one.id for one in twice[0]] == [one.id for one in twice[1]]
     return [(one.data, delivery.event) for one in twice[0]]
 
@@ -191,7 +191,7 @@ async def test_other_questions_ask_nobody(desk: Any, to: str, fields: dict[str, 
 
 async def test_people_are_asked_once_a_day_for_the_label_of_a_question_and_for_few_in_all(desk: Any) -> None:
     (first,) = await doubted(desk, "label")
-    desk.watch.doubts.most = 2
+    desk.watch.questions.doubts.most = 2
     told: Any = {"overrides": ("abstained",), "certainty": 0.4, "output": ""}
     later = first[1].data.completed_at + timedelta(days=1)
     asked = []
@@ -204,7 +204,7 @@ async def test_people_are_asked_once_a_day_for_the_label_of_a_question_and_for_f
     ]:
         delivery = desk.traffic.completion(text, **told | fields)
         chosen(desk, delivery)  # it is on the log
-        requests = [await desk.watch.doubted([delivery]) for _ in range(2)]
+        requests = [await desk.watch.questions.withheld([delivery]) for _ in range(2)]
         assert [one.id for one in requests[0]] == [one.id for one in requests[1]]
         asked.append(len(requests[0]))
     assert asked == [0, 1, 0, 1, 1]
@@ -214,7 +214,7 @@ async def test_people_are_asked_once_a_day_for_the_label_of_a_question_and_for_f
 async def test_a_name_in_all_chosen_texts_is_not_on_the_log(desk: Any, name: str) -> None:
     desk.declare()
     asked = chosen(desk, *desk.ask([f"{name} asks {n}" for n in range(4)], customer="Kim"))
-    request = await desk.watch.choose(asked)
+    request = await desk.watch.questions.choose(asked)
     assert name.lower() not in request.model_dump_json().lower()
 
 
@@ -226,5 +226,5 @@ async def test_a_choice_of_what_cannot_be_read_is_refused_by_its_field(desk: Any
         (chosen(desk, desk.traffic.completion("t")).model_copy(update={"project": "shop"}), "project"),
     ):
         with pytest.raises(InvalidEvent) as refused:
-            await desk.watch.choose(asked)
+            await desk.watch.questions.choose(asked)
         assert refused.value.field == field

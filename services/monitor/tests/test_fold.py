@@ -13,13 +13,9 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tunewheel_contracts.events.monitoring import (
-    DriftResolved,
-    InferenceScored,
-    LabelsRequested,
-    WindowJudged,
-)
+from tunewheel_contracts.events.monitoring import DriftResolved, InferenceScored, WindowJudged
 from tunewheel_contracts.events.production import AlarmOpened, DriftDetected
+from tunewheel_contracts.events.turns import LabelsRequested
 from tunewheel_contracts.formats.serving import RouteRole
 from tunewheel_monitor.asking import FEWEST_MORE
 from tunewheel_monitor.fold import Facts, fold, tick

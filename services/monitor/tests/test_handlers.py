@@ -11,7 +11,7 @@ from tunewheel_contracts import topics
 from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.event import new_event
 from tunewheel_contracts.events.evaluation import AnswersCompared
-from tunewheel_contracts.events.monitoring import CompletionsChosen
+from tunewheel_contracts.events.turns import CompletionsChosen
 from tunewheel_contracts.identity import content_sha256
 from tunewheel_contracts.principal import Principal
 from tunewheel_monitor.handlers import register

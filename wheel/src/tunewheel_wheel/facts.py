@@ -23,9 +23,10 @@ from tunewheel_contracts.events.lifecycle import (
     ModelRolledback,
     ServingDesired,
 )
-from tunewheel_contracts.events.monitoring import DriftResolved, TurnCompleted, TurnDecided
+from tunewheel_contracts.events.monitoring import DriftResolved
 from tunewheel_contracts.events.production import AlarmOpened, DriftDetected
 from tunewheel_contracts.events.training import TrainCompleted, TrainFailed, TrainProgressed, TrainStarted
+from tunewheel_contracts.events.turns import TurnCompleted, TurnDecided
 from tunewheel_contracts.events.upstream import ProjectDeclared
 
 from tunewheel_wheel.models import Models

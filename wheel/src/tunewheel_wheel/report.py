@@ -7,8 +7,8 @@ from datetime import datetime, timedelta
 from typing import Literal, NamedTuple
 
 from tunewheel_contracts.events.lifecycle import ModelPromoted, Stage
-from tunewheel_contracts.events.monitoring import AlarmAnswer, TurnCompleted, TurnDecided
 from tunewheel_contracts.events.production import AlarmOpened, DriftDetected
+from tunewheel_contracts.events.turns import AlarmAnswer, TurnCompleted, TurnDecided
 
 from tunewheel_wheel.facts import Alarm
 from tunewheel_wheel.turn import Turn, TurnStage

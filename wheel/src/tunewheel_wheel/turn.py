@@ -21,8 +21,8 @@ from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.data import DatasetRequested, DatasetVersioned
 from tunewheel_contracts.events.evaluation import EvalFailed, EvalPassed, EvalUndecided
 from tunewheel_contracts.events.lifecycle import ModelPromoted, Stage
-from tunewheel_contracts.events.monitoring import TurnCompleted
 from tunewheel_contracts.events.training import TrainFailed, TrainProgressed
+from tunewheel_contracts.events.turns import TurnCompleted
 
 from tunewheel_wheel.facts import Facts, order_of_training
 from tunewheel_wheel.models import STEPS, Step, order_of, stage_after

@@ -7,7 +7,7 @@ from operator import attrgetter
 from typing import Any
 
 from tunewheel_contracts.event import Envelope
-from tunewheel_contracts.events.monitoring import TurnCompleted
+from tunewheel_contracts.events.turns import TurnCompleted
 from tunewheel_contracts.formats.rollout_spec import DAY, RolloutSpec
 
 from tunewheel_wheel.facts import Alarm, Facts

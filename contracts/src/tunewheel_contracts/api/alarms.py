@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from tunewheel_contracts.events.monitoring import AlarmAnswer, DriftResolved
+from tunewheel_contracts.events.monitoring import DriftResolved
+from tunewheel_contracts.events.turns import AlarmAnswer
 from tunewheel_contracts.fields import Frozen, Timestamp
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from tunewheel_contracts.api.alarms import AlarmSummary
 from tunewheel_contracts.api.turns import TurnSummary
-from tunewheel_contracts.events.monitoring import TurnCompleted, TurnDecided
+from tunewheel_contracts.events.turns import TurnCompleted, TurnDecided
 from tunewheel_contracts.fields import Frozen, Timestamp
 from tunewheel_contracts.formats.serving import Route
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tunewheel_contracts.events.monitoring import TurnCompleted
+from tunewheel_contracts.events.turns import TurnCompleted
 from tunewheel_contracts.fields import Frozen, Timestamp
 
 

@@ -40,8 +40,8 @@ from tunewheel_contracts.events.lifecycle import (
     ModelPromoted,
     ModelRolledback,
 )
-from tunewheel_contracts.events.monitoring import CompletionsChosen, LabelsRequested
 from tunewheel_contracts.events.training import SweepProgressed, SweepRequested, TrainControl
+from tunewheel_contracts.events.turns import CompletionsChosen, LabelsRequested
 from tunewheel_contracts.events.upstream import DocumentWithdrawn, ErasureRequested, ProjectDeclared
 from tunewheel_contracts.formats.sweep import SweepState
 from tunewheel_contracts.identity import content_sha256

@@ -11,7 +11,7 @@ from fastapi import FastAPI, Query, Request
 from pydantic import Field, model_validator
 from tunewheel_contracts.errors import inconsistent
 from tunewheel_contracts.event import Envelope
-from tunewheel_contracts.events.monitoring import LabelsRequested
+from tunewheel_contracts.events.turns import LabelsRequested
 from tunewheel_contracts.fields import JsonObject, SourceId, Strict, Text, Timestamp
 from tunewheel_contracts.formats.drift_spec import LabelsSpec
 from tunewheel_runtime.identity.guard import caller_of, needs

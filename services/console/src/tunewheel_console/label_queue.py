@@ -10,7 +10,7 @@ from http import HTTPStatus
 from typing import Literal
 
 from tunewheel_contracts.event import Envelope
-from tunewheel_contracts.events.monitoring import LabelsRequested
+from tunewheel_contracts.events.turns import LabelsRequested
 from tunewheel_contracts.fields import Frozen, Sha256, SourceId, Timestamp
 from tunewheel_contracts.formats.drift_spec import LabelsSpec
 from tunewheel_contracts.formats.label_prompts import LabelPrompt

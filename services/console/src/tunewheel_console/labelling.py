@@ -19,7 +19,7 @@ from typing import Any, Literal
 from pydantic import ValidationError
 from tunewheel_contracts.errors import first_complaint
 from tunewheel_contracts.event import Envelope
-from tunewheel_contracts.events.monitoring import LabelsRequested
+from tunewheel_contracts.events.turns import LabelsRequested
 from tunewheel_contracts.events.upstream import ExamplePublished
 from tunewheel_contracts.formats.label_prompts import LABEL_REQUEST, OUT_OF_SCOPE, LabelPrompt, LabelPrompts
 from tunewheel_contracts.formats.spec import ProjectSpec, TaskSpec

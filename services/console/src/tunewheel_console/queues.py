@@ -22,8 +22,9 @@ from tunewheel_contracts.events.evaluation import (
     ReviewSubmitted,
 )
 from tunewheel_contracts.events.lifecycle import Stage
-from tunewheel_contracts.events.monitoring import DriftResolved, LabelsRequested, TurnDecided
+from tunewheel_contracts.events.monitoring import DriftResolved
 from tunewheel_contracts.events.production import RolloutJudged
+from tunewheel_contracts.events.turns import LabelsRequested, TurnDecided
 from tunewheel_contracts.events.upstream import ExamplePublished
 from tunewheel_contracts.formats.label_prompts import LABEL_REQUEST
 from tunewheel_contracts.formats.review import pair_id

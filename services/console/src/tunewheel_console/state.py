@@ -16,7 +16,7 @@ from tunewheel_contracts.api.projects import ProjectSummary
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.data import DatasetRejected, DatasetVersioned
 from tunewheel_contracts.events.evaluation import ReviewAnswered
-from tunewheel_contracts.events.monitoring import TurnCompleted, TurnDecided, WindowJudged
+from tunewheel_contracts.events.monitoring import WindowJudged
 from tunewheel_contracts.events.retrieval import IndexVersioned
 from tunewheel_contracts.events.training import (
     TrainCompleted,
@@ -24,6 +24,7 @@ from tunewheel_contracts.events.training import (
     TrainProgressed,
     TrainStarted,
 )
+from tunewheel_contracts.events.turns import TurnCompleted, TurnDecided
 from tunewheel_contracts.events.upstream import ProjectDeclared
 from tunewheel_contracts.topics import TopicSpec
 from tunewheel_runtime.deadletter import Undecoded

@@ -17,9 +17,9 @@ from tunewheel_contracts.events.data import (
     RecordIngested,
     RecordKind,
 )
-from tunewheel_contracts.events.monitoring import TurnDecided
 from tunewheel_contracts.events.production import DriftDetected
 from tunewheel_contracts.events.retrieval import IndexVersioned
+from tunewheel_contracts.events.turns import TurnDecided
 from tunewheel_contracts.events.upstream import DocumentWithdrawn, ErasureRequested, ProjectDeclared
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_runtime.attempts import Attempts, AttemptsSpent

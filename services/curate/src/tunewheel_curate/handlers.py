@@ -8,8 +8,8 @@ from typing import Any
 from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.data import DatasetRequested, RecordIngested
-from tunewheel_contracts.events.monitoring import LabelsRequested, TurnDecided
 from tunewheel_contracts.events.production import DriftDetected
+from tunewheel_contracts.events.turns import LabelsRequested, TurnDecided
 from tunewheel_contracts.events.upstream import DocumentWithdrawn, ErasureRequested
 from tunewheel_runtime.service import Delivery, Lease, Service
 

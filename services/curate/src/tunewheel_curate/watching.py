@@ -18,7 +18,7 @@ import structlog
 from tunewheel_contracts.errors import TransientError
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.data import BuildReason, DatasetRequested
-from tunewheel_contracts.events.monitoring import TurnDecided
+from tunewheel_contracts.events.turns import TurnDecided
 from tunewheel_runtime.service import Service
 from tunewheel_runtime.waiting import end_all
 

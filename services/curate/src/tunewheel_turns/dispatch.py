@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 import structlog
 from tunewheel_contracts.events.data import BuildReason
-from tunewheel_contracts.events.monitoring import AlarmAnswer, LabelsRequested, TurnDecided
+from tunewheel_contracts.events.turns import AlarmAnswer, LabelsRequested, TurnDecided
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_planner.spending import spent_in_month
 

@@ -10,9 +10,9 @@ from typing import Any
 
 from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope
-from tunewheel_contracts.events.monitoring import LabelsRequested
 from tunewheel_contracts.events.production import AlarmOpened, DriftDetected
 from tunewheel_contracts.events.training import TrainCompleted, TrainFailed, TrainPlanned
+from tunewheel_contracts.events.turns import LabelsRequested
 from tunewheel_contracts.formats.plan import TrainPlan
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_planner.spending import Cost, Run, measured_cost, planned_cost

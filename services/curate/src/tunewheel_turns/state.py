@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.data import BuildReason
-from tunewheel_contracts.events.monitoring import TurnCompleted
+from tunewheel_contracts.events.turns import TurnCompleted
 from tunewheel_contracts.formats.drift_spec import DriftSpec
 from tunewheel_planner.spending import Run
 from tunewheel_wheel.turn import Course, Turn, TurnEnd, TurnStage

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 import pytest
 from tunewheel_contracts.erasures import Erasure
-from tunewheel_contracts.events.monitoring import LabelsRequested
+from tunewheel_contracts.events.turns import LabelsRequested
 from tunewheel_curate.labelling.counting import LabelCount
 from tunewheel_curate.records.table import RecordTable
 

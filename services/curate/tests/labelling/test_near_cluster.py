@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 import pytest
 from structlog.testing import capture_logs
-from tunewheel_contracts.events.monitoring import LabelCluster, LabelsRequested
+from tunewheel_contracts.events.turns import LabelCluster, LabelsRequested
 from tunewheel_curate.labelling.near_cluster import NEAR_COLUMNS, NearCluster, NearCount
 from tunewheel_curate.records.table import RecordTable, ends_of
 from tunewheel_embedding.static import StaticEmbedder, Vectors, unit_length

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from aiokafka import TopicPartition
 from tunewheel_contracts.event import new_event
-from tunewheel_contracts.events.monitoring import AlarmAnswer, TurnDecided
+from tunewheel_contracts.events.turns import AlarmAnswer, TurnDecided
 from tunewheel_contracts.events.upstream import ProjectDeclared
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_curate.labelling.reminders import Reminders

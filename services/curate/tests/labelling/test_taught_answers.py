@@ -15,7 +15,7 @@ from openai import AsyncOpenAI
 from structlog.testing import capture_logs
 from tunewheel_contracts.errors import TransientError
 from tunewheel_contracts.event import Envelope, new_event
-from tunewheel_contracts.events.monitoring import LabelsRequested
+from tunewheel_contracts.events.turns import LabelsRequested
 from tunewheel_contracts.events.upstream import ExamplePublished, ProjectDeclared
 from tunewheel_contracts.formats.allowed_sources import AllowedSources
 from tunewheel_contracts.formats.dataset import ChatMessage

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tunewheel_contracts.events.monitoring import TurnDecided
+from tunewheel_contracts.events.turns import TurnDecided
 from tunewheel_turns.deciding import decide
 from tunewheel_turns.dispatch import tell
 

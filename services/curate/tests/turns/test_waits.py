@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from tunewheel_contracts.events.data import BuildReason
-from tunewheel_contracts.events.monitoring import TurnDecided
+from tunewheel_contracts.events.turns import TurnDecided
 from tunewheel_turns.deciding import PEOPLE, REMINDED, Step, decide, hold
 from tunewheel_turns.dispatch import tell
 

@@ -7,10 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any, cast
 
 from tunewheel_contracts.event import Event
-from tunewheel_contracts.events.monitoring import (
-    DriftResolved,
-    InferenceScored,
-)
+from tunewheel_contracts.events.monitoring import DriftResolved, InferenceScored
 from tunewheel_contracts.events.production import AlarmOpened, DriftDetected, DriftWindow
 from tunewheel_contracts.formats.drift_spec import DriftSpec
 from tunewheel_contracts.identity import content_sha256

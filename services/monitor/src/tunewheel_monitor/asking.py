@@ -6,17 +6,36 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tunewheel_contracts.events.monitoring import CompletionsChosen, LabelCluster, LabelsRequested
+import structlog
+from tunewheel_contracts import topics
+from tunewheel_contracts.errors import InvalidEvent
+from tunewheel_contracts.event import Envelope, Event
 from tunewheel_contracts.events.production import DriftCluster, DriftDetected, InferenceCompleted
-from tunewheel_contracts.formats.label_prompts import request_of
+from tunewheel_contracts.events.turns import (
+    ChosenCompletion,
+    CompletionsChosen,
+    LabelCluster,
+    LabelsRequested,
+)
+from tunewheel_contracts.formats.label_prompts import request_for, request_of
 from tunewheel_contracts.identity import content_sha256
+from tunewheel_runtime.service import Delivery
 
 from tunewheel_monitor.detectors import Finding, picking
+from tunewheel_monitor.evidence import Evidence, Exhibits, evidence_path
+from tunewheel_monitor.knowledge import Knowledge
+from tunewheel_monitor.metrics import Metrics
 from tunewheel_monitor.state import ERASED, Alarm, ProjectState
 
+if TYPE_CHECKING:
+    from tunewheel_monitor.watch import Log
+
+log = structlog.get_logger(__name__)
+UNTRAINED = "none"
+"""Instead of a dataset version, where the base answers all traffic."""
 NOBODY = "anybody"
 """Who asks, where identity is open."""
 Places = tuple[tuple[str, tuple[Any, ...]], ...]
@@ -61,13 +80,6 @@ class Doubts:
         if len(asked) < self.most:
             asked.setdefault(question, data.completion_id)
         return asked.get(question) == data.completion_id
-
-
-def evidence_path(project: str, alarm_id: str, revision: int = 1) -> str:
-    """Return the path of an alarm's texts in the object store. Revision 1 has the texts from when it opened;
-    a later ``revision`` of its request for labels has the texts that it added."""
-    name = alarm_id if revision == 1 else f"{alarm_id}.{revision}"
-    return f"monitor/{project}/alarms/{name}.json"
 
 
 def request(detected: DriftDetected, picked: picking.Picked, *, wanted: int) -> LabelsRequested:
@@ -152,6 +164,15 @@ def without_erased(alarm: Alarm) -> LabelsRequested | None:
     return asked
 
 
+def with_evidence(data: DriftDetected | LabelsRequested, found: Evidence) -> Event:
+    """Return the event with the path of its texts, and with their keywords."""
+    if isinstance(data, LabelsRequested):
+        first = {"prompts": found.path} if data.revision == 1 else {}
+        return data.model_copy(update=first | {"keywords": found.keywords})
+    cluster = data.cluster and data.cluster.model_copy(update={"keywords": found.keywords})
+    return data.model_copy(update={"evidence": found.path, "cluster": cluster})
+
+
 def picked(
     finding: Finding, asked: Sequence[str] = (), clusters: Sequence[LabelCluster] = ()
 ) -> picking.Picked:
@@ -194,3 +215,76 @@ def _shown(finding: Finding) -> tuple[str, ...]:
     return tuple(name for name in dict.fromkeys((*ids, *finding.completion_ids)) if name != ERASED)[
         :MOST_SHOWN
     ]
+
+
+@dataclass
+class Questions:
+    """Asks people for the labels of questions: of those that a person chose, and of those whose answers were
+    withheld."""
+
+    log: Log
+    knowledge: Knowledge
+    exhibits: Exhibits
+    metrics: Metrics
+    doubts: Doubts = field(default_factory=Doubts)
+
+    async def choose(self, asked: CompletionsChosen) -> LabelsRequested:
+        """Store the texts of completions that a person chose, and return the request for their labels. A
+        repetition keeps the first texts.
+
+        Raises:
+            InvalidEvent: the project is not declared, or no text can be read.
+            TransientError: the broker or the store is away.
+        """
+        spec = await self.knowledge.spec(asked.project)
+        if spec is None:
+            raise InvalidEvent(field="project", reason=f"{asked.project} is not declared; declare its spec")
+        wanted = {(one.partition, one.offset): one.completion_id for one in asked.completions}
+        read = await self.exhibits.read_at(topics.INFERENCE_COMPLETED, list(wanted))
+        places = [
+            (name, ("completion", *place))
+            for place, name in wanted.items()
+            if (event := read.get(place)) is not None
+            and (event.project, event.data.completion_id) == (asked.project, name)
+        ]
+        found = await self.exhibits.keep(
+            spec, alarm_of(asked.request_id), places, words={}, refresh=self.knowledge.refresh
+        )
+        if found.path is None:
+            reason = (
+                "have no texts that can be read: they were erased, were logged as hashes or not at all, or "
+                "left the log; choose others"
+            )
+            raise InvalidEvent(field="completions", reason=reason)
+        production = self.knowledge.production(asked.project)
+        dataset_id = (production.dataset_id if production else None) or UNTRAINED
+        return chosen(asked, prompts=found.path, dataset_id=dataset_id)
+
+    async def withheld(self, deliveries: Sequence[Delivery[InferenceCompleted]]) -> list[Envelope[Any]]:
+        """Return a request for a label of each question whose answer was withheld, where the project's spec
+        says so. An answer whose confidence no engine gave is withheld for the engine's fault: nobody is
+        asked. Nor is anybody where the log holds no text, nor about what ``Doubts`` leaves out.
+        Raises TransientError: see ``choose``."""
+        requests: list[Envelope[Any]] = []
+        for event, at in ((one.event, one.position) for one in deliveries if one.event.data.abstained):
+            data, spec = event.data, await self.knowledge.spec(event.project)
+            abstain = spec.serving.abstain if spec is not None else None
+            if abstain is None or abstain.to != "label" or data.certainty is None:
+                continue
+            if not self.doubts.take(data):
+                self.metrics.add("doubts.not_asked")
+                continue
+            place = ChosenCompletion(
+                completion_id=data.completion_id, partition=at.partition, offset=at.offset
+            )
+            asked = CompletionsChosen(
+                project=data.project, request_id=request_for([data.completion_id]), completions=(place,)
+            )
+            try:
+                request = await self.choose(asked)
+            except InvalidEvent as error:
+                log.info("doubt_not_asked", completion_id=data.completion_id, reason=error.reason)
+                continue
+            named = request.model_copy(update={"asked_by": data.model_id})
+            requests.append(self.log.new(named, cause=event))
+        return requests

@@ -8,7 +8,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from tunewheel_contracts import topics
@@ -22,9 +22,10 @@ from tunewheel_contracts.identity import canonical_json, content_sha256
 from tunewheel_contracts.topics import TopicSpec
 from tunewheel_runtime.store import ObjectStore
 
-from tunewheel_monitor.alarms import Said
-from tunewheel_monitor.asking import evidence_path
 from tunewheel_monitor.reference import asked, words_in
+
+if TYPE_CHECKING:
+    from tunewheel_monitor.alarms import Said
 
 log = structlog.get_logger(__name__)
 TOPICS = {"completion": topics.INFERENCE_COMPLETED, "rating": topics.FEEDBACK_RECEIVED}
@@ -39,6 +40,13 @@ Place = tuple[int, int]
 """Partition and offset."""
 ReadAt = Callable[[TopicSpec, Sequence[Place]], Awaitable[dict[Place, Envelope[Any]]]]
 """Returns the events at places of a topic, without those that the log no longer has."""
+
+
+def evidence_path(project: str, alarm_id: str, revision: int = 1) -> str:
+    """Return the path of an alarm's texts in the object store. Revision 1 has the texts from when it opened;
+    a later ``revision`` of its request for labels has the texts that it added."""
+    name = alarm_id if revision == 1 else f"{alarm_id}.{revision}"
+    return f"monitor/{project}/alarms/{name}.json"
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,8 @@ from itertools import chain
 from typing import Any, cast
 
 from tunewheel_contracts.event import Envelope
-from tunewheel_contracts.events.monitoring import DriftResolved, InferenceScored, TurnCompleted
+from tunewheel_contracts.events.monitoring import DriftResolved, InferenceScored
+from tunewheel_contracts.events.turns import TurnCompleted
 from tunewheel_contracts.formats.confidence import Calibration
 from tunewheel_contracts.formats.drift_spec import DriftSpec
 from tunewheel_contracts.formats.serving import RouteRole

@@ -9,8 +9,9 @@ from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.data import ErasureCompleted
 from tunewheel_contracts.events.evaluation import AnswersCompared
-from tunewheel_contracts.events.monitoring import CompletionsChosen, InferenceScored, LabelsRequested
+from tunewheel_contracts.events.monitoring import InferenceScored
 from tunewheel_contracts.events.production import InferenceCompleted
+from tunewheel_contracts.events.turns import CompletionsChosen, LabelsRequested
 from tunewheel_contracts.events.upstream import ErasureRequested, FeedbackReceived
 from tunewheel_runtime.identity.roles import Role
 from tunewheel_runtime.service import Delivery, Service
@@ -30,7 +31,7 @@ def register(service: Service, scorer: Scorer, watch: Watch) -> None:
 
     @service.on_batch(topics.INFERENCE_COMPLETED, max_records=1_000)
     async def on_inference_completed(deliveries: Sequence[Delivery[InferenceCompleted]]) -> Scores:
-        return [*await scorer.completions(deliveries), *await watch.doubted(deliveries)]
+        return [*await scorer.completions(deliveries), *await watch.questions.withheld(deliveries)]
 
     @service.on_batch(topics.FEEDBACK_RECEIVED, max_records=1_000)
     async def on_feedback_received(deliveries: Sequence[Delivery[FeedbackReceived]]) -> Scores:
@@ -47,7 +48,7 @@ def register(service: Service, scorer: Scorer, watch: Watch) -> None:
     @service.on(topics.COMPLETIONS_CHOSEN)
     async def on_completions_chosen(event: Envelope[CompletionsChosen]) -> Envelope[LabelsRequested]:
         await service.access.require(event.data.principal, Role.REVIEWER, event.project, field="principal")
-        return service.new(await watch.choose(event.data), cause=event)
+        return service.new(await watch.questions.choose(event.data), cause=event)
 
     @service.on_batch(topics.INFERENCE_SCORED, max_records=2_000)
     async def on_inference_scored(deliveries: Sequence[Delivery[InferenceScored]]) -> None:

@@ -18,26 +18,19 @@ from typing import Any, Protocol
 import structlog
 from tunewheel_contracts import topics
 from tunewheel_contracts.erasures import erasure_of, place_of, proof_of
-from tunewheel_contracts.errors import InvalidEvent
-from tunewheel_contracts.event import Envelope, Event
+from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.data import ErasureCompleted
 from tunewheel_contracts.events.evaluation import ComparisonsRequested
-from tunewheel_contracts.events.monitoring import (
-    ChosenCompletion,
-    CompletionsChosen,
-    InferenceScored,
-    LabelsRequested,
-    WindowJudged,
-)
-from tunewheel_contracts.events.production import DriftDetected, InferenceCompleted
+from tunewheel_contracts.events.monitoring import InferenceScored, WindowJudged
+from tunewheel_contracts.events.production import DriftDetected
+from tunewheel_contracts.events.turns import LabelsRequested
 from tunewheel_contracts.events.upstream import ErasureRequested
-from tunewheel_contracts.formats.label_prompts import request_for
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.topics import TopicSpec
 from tunewheel_runtime.service import Delivery
 
 from tunewheel_monitor.alarms import Said
-from tunewheel_monitor.asking import Doubts, alarm_of, chosen, without_erased
+from tunewheel_monitor.asking import Questions, with_evidence, without_erased
 from tunewheel_monitor.checkpoints import Checkpoint, Checkpoints
 from tunewheel_monitor.detectors.novelty import Novelty, caution, lacks_encoder
 from tunewheel_monitor.evidence import Evidence, Exhibits
@@ -54,8 +47,6 @@ HOLDER = "monitor"
 Outcome = tuple[Said, Envelope[InferenceScored] | None]
 """An event to publish, and the scored event that caused it; None: a deadline caused it."""
 Items = Sequence[InferenceScored]
-UNTRAINED = "none"
-"""Instead of a dataset version, where the base answers all traffic."""
 KEPT = 256
 """How many projects' states are kept in memory; the most recently used are kept."""
 
@@ -85,7 +76,6 @@ class Watch:
     exhibits: Exhibits
     pseudonyms: PseudonymKeys
     metrics: Metrics
-    doubts: Doubts = field(default_factory=Doubts)
     _held: OrderedDict[str, Checkpoint] = field(default_factory=OrderedDict[str, Checkpoint])
     _next: dict[int, int] = field(default_factory=dict[int, int])
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -93,6 +83,7 @@ class Watch:
     """The project that was folded last, and the age of its latest score then, in seconds."""
 
     def __post_init__(self) -> None:
+        self.questions = Questions(self.log, self.knowledge, self.exhibits, self.metrics)
         self._detectors = DetectorGauges(self.metrics, self._is_here)
         self.metrics.gauge("fold.lag_seconds", "Age of the latest score when it was folded", self._lag)
 
@@ -130,67 +121,6 @@ class Watch:
             if said := tick(held.state, project, facts, now):
                 await self._settle(held, spec, [(one, None) for one in said])
             self._keep(held)
-
-    async def choose(self, asked: CompletionsChosen) -> LabelsRequested:
-        """Store the texts of completions that a person chose, and return the request for their labels. A
-        repetition keeps the first texts.
-
-        Raises:
-            InvalidEvent: the project is not declared, or no text can be read.
-            TransientError: the broker or the store is away.
-        """
-        spec = await self.knowledge.spec(asked.project)
-        if spec is None:
-            raise InvalidEvent(field="project", reason=f"{asked.project} is not declared; declare its spec")
-        wanted = {(one.partition, one.offset): one.completion_id for one in asked.completions}
-        read = await self.exhibits.read_at(topics.INFERENCE_COMPLETED, list(wanted))
-        places = [
-            (name, ("completion", *place))
-            for place, name in wanted.items()
-            if (event := read.get(place)) is not None
-            and (event.project, event.data.completion_id) == (asked.project, name)
-        ]
-        found = await self.exhibits.keep(
-            spec, alarm_of(asked.request_id), places, words={}, refresh=self.knowledge.refresh
-        )
-        if found.path is None:
-            reason = (
-                "have no texts that can be read: they were erased, were logged as hashes or not at all, or "
-                "left the log; choose others"
-            )
-            raise InvalidEvent(field="completions", reason=reason)
-        production = self.knowledge.production(asked.project)
-        dataset_id = (production.dataset_id if production else None) or UNTRAINED
-        return chosen(asked, prompts=found.path, dataset_id=dataset_id)
-
-    async def doubted(self, deliveries: Sequence[Delivery[InferenceCompleted]]) -> list[Envelope[Any]]:
-        """Return a request for a label of each question whose answer was withheld, where the project's spec
-        says so. An answer whose confidence no engine gave is withheld for the engine's fault: nobody is
-        asked. Nor is anybody where the log holds no text, nor about what ``Doubts`` leaves out.
-        Raises TransientError: see ``choose``."""
-        requests: list[Envelope[Any]] = []
-        for event, at in ((one.event, one.position) for one in deliveries if one.event.data.abstained):
-            data, spec = event.data, await self.knowledge.spec(event.project)
-            abstain = spec.serving.abstain if spec is not None else None
-            if abstain is None or abstain.to != "label" or data.certainty is None:
-                continue
-            if not self.doubts.take(data):
-                self.metrics.add("doubts.not_asked")
-                continue
-            place = ChosenCompletion(
-                completion_id=data.completion_id, partition=at.partition, offset=at.offset
-            )
-            asked = CompletionsChosen(
-                project=data.project, request_id=request_for([data.completion_id]), completions=(place,)
-            )
-            try:
-                request = await self.choose(asked)
-            except InvalidEvent as error:
-                log.info("doubt_not_asked", completion_id=data.completion_id, reason=error.reason)
-                continue
-            named = request.model_copy(update={"asked_by": data.model_id})
-            requests.append(self.log.new(named, cause=event))
-        return requests
 
     async def forget(self, event: Envelope[ErasureRequested]) -> ErasureCompleted:
         """Delete what ``event`` erases from the texts of alarms and from the state, destroy the project's
@@ -318,7 +248,7 @@ class Watch:
                     refresh=self.knowledge.refresh,
                     revision=revision,
                 )
-            data = _with_evidence(data, shown[alarm_id, revision])
+            data = with_evidence(data, shown[alarm_id, revision])
         elif isinstance(data, ComparisonsRequested):
             await self.exhibits.keep_pairs(spec, data, said, refresh=self.knowledge.refresh)
         if cause is None:
@@ -354,15 +284,6 @@ class Watch:
             tell = log.debug if isinstance(event.data, WindowJudged) else log.info
             tell(event.data.type, project=held.project, subject=event.data.ce_subject, event_id=event.id)
         held.events = ()
-
-
-def _with_evidence(data: DriftDetected | LabelsRequested, found: Evidence) -> Event:
-    """Return the event with the path of its texts, and with their keywords."""
-    if isinstance(data, LabelsRequested):
-        first = {"prompts": found.path} if data.revision == 1 else {}
-        return data.model_copy(update=first | {"keywords": found.keywords})
-    cluster = data.cluster and data.cluster.model_copy(update={"keywords": found.keywords})
-    return data.model_copy(update={"evidence": found.path, "cluster": cluster})
 
 
 def _folded(

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tunewheel_contracts.events.monitoring import LabelCluster
+from tunewheel_contracts.events.turns import LabelCluster
 from tunewheel_monitor.detectors.picking import MOST, fresh, name_of, note, pick, unasked
 from tunewheel_monitor.detectors.picking import encoded as encode
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tunewheel_contracts.events.lifecycle import Stage
-from tunewheel_contracts.events.monitoring import TurnCompleted
+from tunewheel_contracts.events.turns import TurnCompleted
 from tunewheel_contracts.formats.drift_spec import DriftSpec
 from tunewheel_contracts.formats.serving import RouteRole
 from tunewheel_monitor.fold import Facts, tick

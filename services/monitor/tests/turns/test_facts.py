@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from tunewheel_contracts.events.lifecycle import Stage
-from tunewheel_contracts.events.monitoring import TurnCompleted
+from tunewheel_contracts.events.turns import TurnCompleted
 from tunewheel_contracts.formats.drift_spec import DriftSpec
 from tunewheel_monitor.turns.conclusion import conclude
 from tunewheel_monitor.turns.counting import fresh

@@ -11,8 +11,8 @@ from typing import Annotated, Any, ParamSpec, TypeVar
 from fastapi import FastAPI, Query, Request
 from tunewheel_contracts.api.completions import CompletionDetail, CompletionSummary, LabelOrder, LabelsOrdered
 from tunewheel_contracts.api.paging import Page
-from tunewheel_contracts.events.monitoring import CompletionsChosen
 from tunewheel_contracts.events.production import InferenceCompleted
+from tunewheel_contracts.events.turns import CompletionsChosen
 from tunewheel_contracts.formats.label_prompts import request_for
 from tunewheel_contracts.formats.serving import RouteRole
 from tunewheel_runtime.identity.guard import caller_of, needs

@@ -9,8 +9,8 @@ from typing import Any
 from tunewheel_contracts.erasures import Erasures
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.data import DatasetRejected, DatasetRequested, DatasetVersioned
-from tunewheel_contracts.events.monitoring import TurnDecided
 from tunewheel_contracts.events.training import TrainCompleted
+from tunewheel_contracts.events.turns import TurnDecided
 from tunewheel_contracts.events.upstream import ProjectDeclared
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.judgements import Judgements

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Collection, Mapping
 
 from tunewheel_contracts.erasures import Erasure
-from tunewheel_contracts.events.monitoring import LabelsRequested
+from tunewheel_contracts.events.turns import LabelsRequested
 from tunewheel_contracts.formats.spec import ProjectSpec, TaskSpec
 from tunewheel_turns.state import Labels
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import structlog
-from tunewheel_contracts.events.monitoring import LabelCluster, LabelsRequested
+from tunewheel_contracts.events.turns import LabelCluster, LabelsRequested
 from tunewheel_contracts.formats.label_prompts import LABEL_REQUEST, OUT_OF_SCOPE
 from tunewheel_contracts.formats.spec import TaskSpec
 from tunewheel_contracts.principal import Trust

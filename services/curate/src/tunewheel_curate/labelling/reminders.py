@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tunewheel_contracts.event import Envelope
-from tunewheel_contracts.events.monitoring import TurnDecided
+from tunewheel_contracts.events.turns import TurnDecided
 from tunewheel_contracts.events.upstream import ProjectDeclared
 from tunewheel_runtime.jobs import Lease
 from tunewheel_runtime.store import ObjectStore

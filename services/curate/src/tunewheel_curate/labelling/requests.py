@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tunewheel_contracts.event import Envelope
-from tunewheel_contracts.events.monitoring import LabelsRequested
+from tunewheel_contracts.events.turns import LabelsRequested
 from tunewheel_contracts.events.upstream import ProjectDeclared
 from tunewheel_contracts.formats.drift_spec import LabelsSpec
 from tunewheel_runtime.jobs import Lease

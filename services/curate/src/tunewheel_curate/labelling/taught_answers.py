@@ -21,7 +21,7 @@ import structlog
 from pydantic import ValidationError
 from tunewheel_contracts.errors import InvalidSpec, first_complaint
 from tunewheel_contracts.event import Envelope
-from tunewheel_contracts.events.monitoring import LabelsRequested
+from tunewheel_contracts.events.turns import LabelsRequested
 from tunewheel_contracts.events.upstream import ExamplePublished
 from tunewheel_contracts.formats.allowed_sources import AllowedSources
 from tunewheel_contracts.formats.example_formats import TeacherSpec

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from tunewheel_contracts.events.monitoring import LabelCluster
+from tunewheel_contracts.events.turns import LabelCluster
 from tunewheel_contracts.identity import content_id
 from tunewheel_embedding.static import Vectors, unit_length
 

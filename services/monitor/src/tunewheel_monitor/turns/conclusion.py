@@ -19,7 +19,7 @@ from datetime import datetime, timedelta
 from math import ceil, sqrt
 from statistics import NormalDist
 
-from tunewheel_contracts.events.monitoring import TurnCompletedV2
+from tunewheel_contracts.events.turns import TurnCompletedV2
 from tunewheel_contracts.formats.drift_spec import DriftSpec
 from tunewheel_contracts.formats.scorecard import RequestedRows
 from tunewheel_verdicts.proportions import paired_low

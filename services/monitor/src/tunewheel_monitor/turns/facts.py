@@ -12,9 +12,9 @@ from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.data import DatasetVersioned
 from tunewheel_contracts.events.evaluation import EvalFailed, ReviewRequested
-from tunewheel_contracts.events.monitoring import TurnCompletedV2
 from tunewheel_contracts.events.production import AlarmOpened, DriftDetected, RolloutJudged
 from tunewheel_contracts.events.training import TrainCompleted
+from tunewheel_contracts.events.turns import TurnCompletedV2
 from tunewheel_contracts.formats.label_prompts import request_of
 from tunewheel_contracts.formats.scorecard import RequestedRows, Role
 from tunewheel_wheel.facts import ALARMS, TURNS, Alarm, Facts
