@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Required
 
 import orjson
@@ -59,24 +60,36 @@ class EmbeddingsBody(TypedDict, total=False):
     """Not supported: vectors always have the dimensions of the project's embedding."""
 
 
+class Embedding(TypedDict):
+    """A vector of unit length, or of zeros for a text without a known token. A string is little-endian
+    float32 in base64."""
+
+    object: Literal["embedding"]
+    index: int
+    embedding: list[float] | str
+
+
+class EmbeddingList(TypedDict):
+    """``model`` names the embedder. Only vectors of the same embedder can be compared."""
+
+    object: Literal["list"]
+    data: list[Embedding]
+    model: str
+    usage: dict[str, int]
+
+
 WORDS = Words(TypeAdapter(EmbeddingsBody), frozenset({"dimensions"}), {})
 
 
+@dataclass
 class Embeddings:
     """Answers requests for embeddings. ``spec_of`` returns a project's present spec. ``tolerated``: fields of
     a request that are left out."""
 
-    def __init__(
-        self,
-        embedders: Embedders,
-        spec_of: Callable[[str], ProjectSpec | None],
-        admission: Admission,
-        tolerated: Collection[str] = (),
-    ) -> None:
-        self._embedders = embedders
-        self._spec_of = spec_of
-        self._admission = admission
-        self._tolerated = tolerated
+    embedders: Embedders
+    spec_of: Callable[[str], ProjectSpec | None]
+    admission: Admission
+    tolerated: Collection[str] = ()
 
     async def answer(self, raw: bytes, caller: Caller) -> tuple[bytes, Headers]:
         """Return the vectors in OpenAI's shape, and the headers that go with them.
@@ -86,18 +99,18 @@ class Embeddings:
             UnknownModel: there is no project of that name, or this caller may not use it.
             Unavailable: the project's embedding endpoint is unavailable or not allowed.
         """
-        body, dropped = WORDS.read(raw, self._tolerated)
-        project, spec = body["model"], self._spec_of(body["model"])
+        body, dropped = WORDS.read(raw, self.tolerated)
+        project, spec = body["model"], self.spec_of(body["model"])
         if spec is None or not caller.may(Role.APPLICATION, project):
             raise UnknownModel(f"model {project!r} is not served; name a project", param="model")
         embedding = spec.retrieval.embedding if spec.retrieval is not None else StaticEmbedding()
         texts = [body["input"]] if isinstance(body["input"], str) else body["input"]
-        admitted = await self._admission.admit(caller, size=len(raw), output_tokens=0, param="input")
+        admitted = await self.admission.admit(caller, size=len(raw), output_tokens=0, param="input")
         try:
-            embedded = await self._embedders.embed(embedding, texts)
+            embedded = await self.embedders.embed(embedding, texts)
             admitted.used = embedded.tokens
         finally:
-            await self._admission.settle(admitted)
+            await self.admission.settle(admitted)
         as_base64 = body.get("encoding_format") == "base64"
         answer = await asyncio.to_thread(_answer, embedded, as_base64=as_base64)
         return answer, [*admitted.headers, *dropped_header(dropped)]

@@ -16,6 +16,7 @@ from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.identity import content_id
 from tunewheel_contracts.principal import Trust
 from tunewheel_runtime.identity.roles import Caller
+from typing_extensions import TypedDict
 
 from tunewheel_serve_gateway.completions.recording import policy_of
 from tunewheel_serve_gateway.completions.redacting import clean
@@ -41,6 +42,12 @@ class FeedbackBody(Strict):
     model_id: SourceId | None = None
     messages: tuple[ChatMessage, ...] = Field(default=(), max_length=1_000)
     output: Text | None = None
+
+
+class FeedbackReceipt(TypedDict):
+    feedback_id: str
+    completion_id: str
+    project: str
 
 
 def parse_feedback(raw: bytes) -> FeedbackBody:

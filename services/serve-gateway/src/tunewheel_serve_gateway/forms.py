@@ -2,11 +2,41 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Literal, NotRequired, Protocol
 
 import orjson
+from typing_extensions import TypedDict
 
 from tunewheel_serve_gateway.upstream.sse import DONE, as_event
+
+
+class Answered(TypedDict):
+    """``id`` is the completion's, to be sent with feedback. ``model`` is the model that answered; the request
+    may have named a project or an alias. ``choices`` are as OpenAI describes them."""
+
+    id: str
+    created: NotRequired[int]
+    model: str
+    choices: list[dict[str, Any]]
+    usage: NotRequired[dict[str, Any] | None]
+
+
+class ChatCompletion(Answered):
+    """A whole answer."""
+
+    object: Literal["chat.completion"]
+
+
+class ChatCompletionChunk(Answered):
+    """One event of a stream, which ends with ``data: [DONE]``, or with an ``Error``."""
+
+    object: Literal["chat.completion.chunk"]
+
+
+class PromptCompletion(Answered):
+    """The answer to a prompt, whole or one event of a stream."""
+
+    object: Literal["text_completion"]
 
 
 class Form(Protocol):

@@ -25,9 +25,10 @@ Before all of them come ``response.created`` and ``response.in_progress``. The l
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import orjson
+from typing_extensions import TypedDict
 
 from tunewheel_serve_gateway.output_schema import VERDICT
 
@@ -48,6 +49,20 @@ ECHOED: Mapping[str, Any] = {
 Item = dict[str, Any]
 KINDS = ("content", "refusal")
 """The fields of a chat message that hold its text."""
+
+
+class Response(TypedDict):
+    """A response, with items of type ``message`` or ``function_call``. The request's other fields are
+    repeated."""
+
+    id: str
+    object: Literal["response"]
+    created_at: int
+    status: Literal["in_progress", "completed", "incomplete"]
+    model: str
+    output: list[Item]
+    store: Literal[False]
+    usage: dict[str, Any] | None
 
 
 class ResponsesForm:
