@@ -7,6 +7,8 @@ What becomes of an engine's failure for the gateway's client: ``test_chat.py``, 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -388,4 +390,40 @@ async def test_a_kept_connection_reads_again_though_nobody_read_its_last_answer(
         async with asyncio.timeout(5):
             assert await streamed(client, patience=0.5) == b"hello"
             assert await whole(client, patience=0.5) == (200, b"hello")
+        assert server.connections == 1
+
+
+@asynccontextmanager
+async def deaf(port: int) -> AsyncIterator[None]:
+    """Let connections to 127.0.0.2 wait: its listener accepts none, and its queue is full."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.socket())
+        listener.bind(("127.0.0.2", port))
+        listener.listen(0)
+        for _ in range(4):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(listener.getsockname())
+        yield
+
+
+@pytest.mark.parametrize("is_deaf", [True, False], ids=["silent", "refused"])
+@pytest.mark.parametrize("first", ["127.0.0.1", "127.0.0.2"])
+async def test_an_address_that_does_not_answer_holds_up_no_other_of_its_name(
+    monkeypatch: pytest.MonkeyPatch, first: str, is_deaf: bool
+):
+    async with engine(WHOLE, host="engines.test", timeouts=Timeouts(connect=60)) as (server, client):
+        port, loop = client._port, asyncio.get_running_loop()
+
+        async def resolve(host: str, at: int, **_: object) -> list[object]:
+            found = (
+                [host]
+                if host != "engines.test"
+                else sorted(("127.0.0.1", "127.0.0.2"), key=lambda address: address != first)
+            )
+            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, at)) for address in found]
+
+        monkeypatch.setattr(loop, "getaddrinfo", resolve)
+        async with deaf(port) if is_deaf else contextlib.nullcontext():
+            assert await whole(client) == (200, b"hello")
         assert server.connections == 1

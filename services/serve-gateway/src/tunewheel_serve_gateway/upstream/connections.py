@@ -12,11 +12,13 @@ engine sees that and stops its work.
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections import deque
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
+from aiohappyeyeballs import start_connection
 from tunewheel_runtime.descriptors import most_requests
 
 from tunewheel_serve_gateway.upstream.connection import Connection
@@ -24,6 +26,10 @@ from tunewheel_serve_gateway.upstream.protocol import Timeouts, UpstreamAway, Up
 
 KEEPALIVE_SECONDS = 4.0
 """Below uvicorn's five: a connection is never reused while the engine is closing it."""
+
+NEXT_SECONDS = 0.25
+"""After so long without an answer of one address of the engine's name, the next is tried beside it (RFC 8305
+§5)."""
 
 
 class Connections:
@@ -131,13 +137,15 @@ class Connections:
         self._sweeping = loop.call_later(KEEPALIVE_SECONDS, self._sweep) if self._idle else None
 
     async def _connect(self) -> Connection:
+        loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._timeouts.connect):
-                _, connection = await asyncio.get_running_loop().create_connection(
+                found = await loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
+                _, connection = await loop.create_connection(
                     lambda: Connection(self._retry_after, self._all.discard),
-                    self._host,
-                    self._port,
+                    sock=await start_connection(found, happy_eyeballs_delay=NEXT_SECONDS, interleave=1),
                     ssl=self._tls,
+                    server_hostname=self._host if self._tls else None,
                 )
         except ssl.SSLCertVerificationError as error:
             reason = (
