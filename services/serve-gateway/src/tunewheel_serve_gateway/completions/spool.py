@@ -17,54 +17,23 @@ import os
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import structlog
 from tunewheel_contracts.errors import TunewheelError
 
 from tunewheel_serve_gateway.completions.folders import Folders
-from tunewheel_serve_gateway.completions.kept import FRAME, Kept, kept_of, read_frames
+from tunewheel_serve_gateway.completions.kept import DAMAGED, SUFFIX, Head, Segment, scan, write
 
 log = structlog.get_logger(__name__)
 SEGMENT_BYTES = 4 << 20
 """Size from which on the next segment is begun. A segment is deleted when the broker has all of it."""
 READ_BYTES = 4 << 20
 """Approximate limit of bytes read at once. At least one completion is read, however large it is."""
-SUFFIX, DAMAGED = ".segment", ".damaged"
-"""Names of segments, and of the segments with damaged frames that were set aside."""
 
 
 class UnusableSpool(TunewheelError):
     """The spool's folder cannot be written to; the message names the setting."""
-
-
-@dataclass(slots=True, eq=False)
-class Segment:
-    """One file of frames. ``size``: bytes of whole frames. ``done``: bytes, from the start, that the broker
-    has."""
-
-    path: Path
-    number: int
-    size: int = 0
-    done: int = 0
-    count: int = 0
-    """Number of completions in the segment that the broker does not have."""
-    is_damaged: bool = False
-
-
-@dataclass(slots=True)
-class Head:
-    """Completions read from the head of the queue and not acknowledged yet."""
-
-    kept: list[Kept] = field(default_factory=list[Kept])
-    reached: list[tuple[Segment, int, int]] = field(default_factory=list[tuple[Segment, int, int]])
-    """For each segment that was read: the segment, the position after the last frame, the number of
-    frames."""
-    lost: int = 0
-    """Number of frames that are damaged."""
-    error: OSError | None = None
-    """Why a segment could not be read. It stays in the queue."""
 
 
 class Spool:
@@ -136,7 +105,7 @@ class Spool:
             for folder in self._scanning:
                 try:
                     found = [folder / name for name in os.listdir(folder) if name.endswith(SUFFIX)]
-                    left += [self._scan(path) for path in found if path not in queued]
+                    left += [scan(path, next(self._numbers)) for path in found if path not in queued]
                 except OSError as error:
                     failed.append(error)
                     again.add(folder)
@@ -168,7 +137,7 @@ class Spool:
             try:
                 self._begin_if_full()
                 assert self._current is not None
-                self._current.size += _write(self._descriptor, b"".join(frames[:fit]))
+                self._current.size += write(self._descriptor, b"".join(frames[:fit]))
             except OSError as error:
                 self._refuse(str(error))
                 self._cut()
@@ -187,22 +156,10 @@ class Spool:
         head, room = Head(), READ_BYTES
         for segment, done, size, count in spans:
             try:
-                frames, is_end = _frames(segment.path, done, size, room)
-            except FileNotFoundError:
-                frames, is_end = [], True
+                end = head.take(segment, done, size, count, most, room)
             except OSError as error:
                 head.error = error
                 continue
-            taken = frames[: most - len(head.kept)]
-            found = [one for _, payload in taken if (one := _kept(payload)) is not None]
-            is_end = is_end and len(taken) == len(frames)
-            end, passed = (size, count) if is_end else (taken[-1][0], len(taken))
-            if lost := passed - len(found):
-                log.error("completions_damaged", file=str(segment.path), lost=lost)
-                segment.is_damaged = True
-            head.lost += lost
-            head.kept += found
-            head.reached.append((segment, end, passed))
             room -= end - done
             if end < size or room <= 0 or len(head.kept) >= most:
                 break
@@ -255,17 +212,6 @@ class Spool:
             self._sweep()
             self._folders.close(keep=self._in_use())
             self._segments.clear()
-
-    def _scan(self, path: Path) -> Segment:
-        """Count the frames of a segment that was taken over. An incomplete end is left out. Raises
-        OSError."""
-        data = path.read_bytes()
-        segment = Segment(path, next(self._numbers))
-        for segment.size, _ in read_frames(data):
-            segment.count += 1
-        if segment.size < len(data):
-            log.warning("spool_cut", file=path.name, kept=segment.count, bytes_cut=len(data) - segment.size)
-        return segment
 
     def _begin_if_full(self) -> None:
         """Begin the first or the next segment, where it is due. Without a free descriptor the present one
@@ -340,37 +286,3 @@ class Spool:
         if not self.refuses:
             log.error("completions_not_kept", directory=str(self._directory), reason=reason)
             self.refuses = True
-
-
-def _write(descriptor: int, data: bytes) -> int:
-    """Write all of ``data``; returns its length."""
-    rest = memoryview(data)
-    while rest:
-        rest = rest[os.write(descriptor, rest) :]
-    return len(data)
-
-
-def _frames(path: Path, start: int, end: int, room: int) -> tuple[list[tuple[int, bytes | None]], bool]:
-    """Return the frames between two positions of a file, as ``read_frames`` does, and whether all of them are
-    among them. ``room``: bytes to read; more are read only where they hold no whole frame. Raises OSError."""
-    data, more = b"", max(room, FRAME.size)
-    with path.open("rb") as file:
-        file.seek(start)
-        while True:
-            part = file.read(min(more, end - start - len(data)))
-            data += part
-            is_end = not part or len(data) == end - start
-            frames = [(start + place, payload) for place, payload in read_frames(data, is_end=is_end)]
-            if frames or is_end:
-                return frames, is_end
-            # The first frame is larger than what was read, or damaged.
-            first = FRAME.size + FRAME.unpack_from(data)[0] - len(data)
-            more = first if first > 0 else end - start
-
-
-def _kept(payload: bytes | None) -> Kept | None:
-    try:
-        return None if payload is None else kept_of(payload)
-    except ValueError as error:
-        log.error("completion_unreadable", error=str(error))
-        return None
