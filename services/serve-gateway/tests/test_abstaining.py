@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from math import exp
 from typing import Any
@@ -11,6 +12,7 @@ from openai import AsyncOpenAI
 from tunewheel_contracts.formats.confidence import Certainty
 from tunewheel_serve_gateway.abstaining import IN_CHUNK, REFUSAL
 from tunewheel_testing.adapters import bundle_of
+from tunewheel_testing.waiting import until
 
 SURE = exp(-0.5)
 """What the fake engine's one token of the label says, and a calibration of slope 1 leaves as it is."""
@@ -159,6 +161,33 @@ async def test_withheld_answers_are_not_copied_to_a_shadow(make_world: Any):
     events = await world.completions(3)
     assert sorted(one.role.value for one in events) == ["production", "production", "shadow"]
     assert len(events) == 3
+
+
+@pytest.mark.parametrize(
+    ("shape", "limit"), [({"stream": True}, 400_000), ({}, 8_000)], ids=["streamed", "whole"]
+)
+@pytest.mark.parametrize("count", [4, 12])
+async def test_more_held_answers_than_memory_is_for_are_told_to_come_again(
+    make_world: Any, shape: dict[str, Any], limit: int, count: int
+):
+    """Each stream of a hundred chunks takes some 200 kB; 33 tokens with log-probabilities count 2,640 B."""
+    settings = {"max_in_flight_bytes": limit, "heartbeat_seconds": 0}
+    world = await abstaining(make_world, least=0.01, abstain={"risk": 0.05}, **settings)
+    world.engine.gate_at = 80
+    world.engine.gate.clear()
+    text = " ".join(["word"] * 100)
+    asking = [asyncio.create_task(world.chat(text, response_format=JSON, **shape)) for _ in range(count)]
+    await until(lambda: sum(task.done() for task in asking) >= count - 3)
+    assert world.gateway.in_flight._all.bytes <= limit
+    world.engine.gate.set()
+    answers = await asyncio.gather(*asking)
+    statuses = [answer.status for answer in answers]
+    assert set(statuses) == {200, 503}
+    assert {answer.headers.get("retry-after") for answer in answers if answer.status == 503} == {"2"}
+    for answer in answers:
+        await answer.read()
+    await until(lambda: world.gateway.in_flight._all.bytes == 0)
+    assert len(await world.completions(statuses.count(200))) == statuses.count(200)
 
 
 async def test_openais_client_reads_a_refusal(make_world: Any):

@@ -7,8 +7,8 @@ import os
 from typing import Any
 
 import pytest
+from tunewheel_serve_gateway import fleet
 from tunewheel_serve_gateway.settings import Settings
-from tunewheel_serve_gateway.upstream import discovery
 from tunewheel_testing.engine import FakeEngine
 from tunewheel_testing.waiting import until
 
@@ -26,7 +26,7 @@ def behind(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[FakeEngine] | None
             raise OSError("Temporary failure in name resolution")
         return frozenset(engine.url for engine in engines)
 
-    monkeypatch.setattr(discovery, "addresses_behind", addresses_behind)
+    monkeypatch.setattr(fleet, "addresses_behind", addresses_behind)
     return names
 
 

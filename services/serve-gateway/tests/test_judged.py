@@ -10,11 +10,11 @@ from structlog.testing import LogCapture
 from tunewheel_contracts.formats.bundle import Decoding
 from tunewheel_contracts.formats.run import BaseModelRef
 from tunewheel_serve_gateway import loading
-from tunewheel_serve_gateway.judged import (
+from tunewheel_serve_gateway.chat_request import decoding_parameters
+from tunewheel_serve_gateway.upstream.bases import (
     EngineBase,
     EngineIdentity,
     UnfitEngine,
-    decoding_parameters,
     identity_of,
     identity_of_info,
 )

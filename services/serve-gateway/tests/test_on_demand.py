@@ -11,16 +11,15 @@ import pytest
 from tunewheel_contracts.events.lifecycle import ModelPromoted, ModelRegistered, Stage
 from tunewheel_contracts.formats.methods import TrainMethod
 from tunewheel_runtime.store import ObjectStore
-from tunewheel_serve_gateway.judged import (
+from tunewheel_serve_gateway.upstream.bases import (
     EngineBase,
     EngineIdentity,
     identity_of_info,
-    whole_model_name,
     whole_model_revision,
 )
-from tunewheel_serve_gateway.loading import Failure
 from tunewheel_serve_gateway.upstream.breaker import Breaker
 from tunewheel_serve_gateway.upstream.endpoint import Endpoint
+from tunewheel_serve_gateway.why_not import Failure
 from tunewheel_testing.adapters import BASE, bundle_of, put_adapter
 from tunewheel_testing.log import wrap
 from tunewheel_testing.waiting import until
@@ -223,7 +222,7 @@ async def test_a_whole_model_is_not_brought_to_an_engine_that_takes_none(make_wo
     await until(lambda: "desk-9 is not loaded" in (world.warnings.get("models_not_loaded") or ""))
     assert not world.gateway.reconciler.failures["desk-9"].final, "an operator may start one"
     assert not (tmp_path / "adapters" / "desk-9").exists()
-    assert whole_model_name(world.adapters["desk-9"], {BASE.name}, EngineIdentity()) is None
+    assert EngineIdentity().name_of_whole(world.adapters["desk-9"], {BASE.name}) is None
     world.engine.base = "desk-9"
     await world.serving(production="desk-9")
     await until(lambda: world.warnings["models_not_loaded"] is None)

@@ -11,11 +11,11 @@ from opentelemetry.metrics import NoOpMeter
 from pydantic import SecretStr, ValidationError
 from structlog.testing import capture_logs
 from tunewheel_runtime.store import ObjectStore
-from tunewheel_serve_gateway.judged import EngineIdentity
 from tunewheel_serve_gateway.metrics import Metrics
 from tunewheel_serve_gateway.routing import Target
 from tunewheel_serve_gateway.settings import Settings
 from tunewheel_serve_gateway.upstream import asking
+from tunewheel_serve_gateway.upstream.bases import EngineIdentity
 from tunewheel_serve_gateway.upstream.breaker import Breaker
 from tunewheel_serve_gateway.upstream.endpoint import Endpoint
 from tunewheel_serve_gateway.upstream.pool import Pool
@@ -76,6 +76,9 @@ async def test_an_engine_that_refuses_an_adapter_keeps_it_from_no_other(make_pai
     assert {body["model"] for body in world.engines[0].asked} == set()
     assert world.gateway.table.projects["desk"].waiting_for is None
     assert "another base model" in world.gateway.reconciler.failures["desk-2"].reason
+    refusing, other = [one["not_served"] for one in await status_of(world)]
+    assert "another base model" in refusing["desk-2"]
+    assert other == {}
 
 
 async def test_requests_take_turns_and_avoid_the_busy_engine(make_pair: Any):
@@ -113,6 +116,8 @@ async def test_an_engine_that_fails_before_the_first_byte_is_replaced(
     dead, alive = (told[engine.url] for engine in world.engines)
     assert (dead["up"], alive["up"], alive["error"]) == (False, True, None)
     assert dead["error"]
+    assert dead["not_served"] == {"desk-1": f"the engine is not asked: {dead['error']}"}
+    assert alive["not_served"] == {}
     text = world.telemetry.metrics_text()
     name = dead["url"].removeprefix("http://")
     labels = f'{{service="serve-gateway",engine="{name}"}}'

@@ -11,12 +11,12 @@ from typing import Any, Literal
 import orjson
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
+from tunewheel_contracts.formats.bundle import Bundle
 from tunewheel_retrieval.prompts import with_context
 
 from tunewheel_serve_gateway.chat_body import CHAT_BODY, NOT_SERVED, PASSED_ON, WITHOUT_EFFECT
 from tunewheel_serve_gateway.errors import ApiError, BadRequest, Headers
 from tunewheel_serve_gateway.forms import CHAT, Form
-from tunewheel_serve_gateway.judged import decoding_parameters
 from tunewheel_serve_gateway.retrieval.retrieved import Retrieved
 from tunewheel_serve_gateway.routing import Target
 
@@ -137,6 +137,20 @@ class ChatRequest:
                     param=name,
                     code="invalid_value",
                 )
+
+
+def decoding_parameters(bundle: Bundle) -> dict[str, Any]:
+    """Return the decoding settings with which the model was judged, as parameters of OpenAI's API. Settings
+    without effect are left out, since not every engine accepts them."""
+    decoding = bundle.decoding
+    parameters: dict[str, Any] = {"temperature": decoding.temperature}
+    if decoding.top_p < 1:
+        parameters["top_p"] = decoding.top_p
+    if decoding.repetition_penalty != 1:
+        parameters["repetition_penalty"] = decoding.repetition_penalty
+    if decoding.seed is not None:
+        parameters["seed"] = decoding.seed
+    return parameters
 
 
 def dropped_header(dropped: Collection[str]) -> Headers:

@@ -28,6 +28,7 @@ from tunewheel_serve_gateway.adapter_files import AdapterFiles
 from tunewheel_serve_gateway.answering import Answering
 from tunewheel_serve_gateway.catalog import Catalog
 from tunewheel_serve_gateway.chat import ChatCompletions
+from tunewheel_serve_gateway.choosing import Choosing
 from tunewheel_serve_gateway.completions.ids import CompletionIds
 from tunewheel_serve_gateway.completions.log import CompletionLog, Publish
 from tunewheel_serve_gateway.completions.recall import Forgetting, Recall, Recalled, RecentCompletions, Search
@@ -106,11 +107,9 @@ class Gateway:
         self._from_log = Catalog()
         """What was read from the log so far; the same as ``catalog`` once the log was read to its end."""
         self._snapshot = Snapshot(folder / "snapshot.jsonl", settings, warn)
-        self.pool, discovery = make_pool(
-            settings, lambda name: name not in self.catalog.base_names, self.metrics
-        )
+        self.pool = make_pool(settings, lambda name: name not in self.catalog.base_names, self.metrics)
         files = AdapterFiles(store, settings.adapter_root)
-        self.reconciler = Reconciler(self.catalog, files, self.pool, discovery, self.metrics, settings, warn)
+        self.reconciler = Reconciler(self.catalog, files, self.pool, self.metrics, settings, warn)
         self._recent = RecentCompletions(
             limit=settings.recent_completions, limit_bytes=settings.recent_completion_bytes
         )
@@ -130,13 +129,12 @@ class Gateway:
         )
         self._outcomes = Outcomes(self.pool, self.reconciler, self.log, self._ids, self.metrics, settings)
         self.retriever = make_retriever(settings, store, self.catalog.spec, self.metrics)
+        choosing = Choosing(self.reconciler, self.catalog, self.retriever, self.metrics, settings)
         answering = Answering(
             self.pool,
-            self.reconciler,
-            self.catalog,
+            choosing,
             self._outcomes,
             self._ids,
-            self.retriever,
             settings,
             LogprobSample(settings.confidence_share),
             Abstaining(self.catalog.spec),
@@ -147,7 +145,7 @@ class Gateway:
         )
         self.search = DocumentSearch(self.retriever, self.admission)
         self.chat = ChatCompletions(
-            answering, self.admission, self.in_flight, self.require_started, self.metrics, settings
+            answering, choosing, self.admission, self.in_flight, self.require_started, self.metrics, settings
         )
         self.prompts = replace(self.chat, parse=parse_prompt_request, words=prompt_request.WORDS)
         self.responses = replace(self.chat, parse=parse_responses_request, words=responses_request.WORDS)

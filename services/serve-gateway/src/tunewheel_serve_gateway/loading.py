@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,8 +17,8 @@ from tunewheel_runtime.retry import Backoff
 from tunewheel_runtime.waiting import end_all, within
 
 from tunewheel_serve_gateway.adapter_files import AdapterFiles, InvalidAdapter
-from tunewheel_serve_gateway.judged import UnfitEngine
 from tunewheel_serve_gateway.metrics import Metrics
+from tunewheel_serve_gateway.upstream.bases import UnfitEngine
 from tunewheel_serve_gateway.upstream.endpoint import Endpoint
 from tunewheel_serve_gateway.upstream.pool import Pool
 from tunewheel_serve_gateway.upstream.protocol import (
@@ -29,6 +28,7 @@ from tunewheel_serve_gateway.upstream.protocol import (
     UpstreamError,
     UpstreamRefused,
 )
+from tunewheel_serve_gateway.why_not import Failure
 
 if TYPE_CHECKING:
     from tunewheel_serve_gateway.reconcile import Reconciler
@@ -51,18 +51,6 @@ NO_SLOT = "no free slot for a whole model"
 
 class NoSlot(TunewheelError):
     """The engine has no place for a whole model now."""
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """Why an adapter is not loaded, and when (loop time, seconds) it is tried again."""
-
-    attempts: int
-    retry_at: float
-    reason: str
-    final: bool = False
-    """Whether the engine, or what was judged, is against it, so that time is not expected to mend it. It is
-    tried again all the same."""
 
 
 class EngineAdapters:

@@ -12,6 +12,7 @@ from functools import partial
 from tunewheel_contracts.formats.serving import RouteRole
 from tunewheel_runtime.waiting import end_all
 
+from tunewheel_serve_gateway.call import Answer
 from tunewheel_serve_gateway.chat_request import ChatRequest, Messages
 from tunewheel_serve_gateway.completions.exchange import Exchange
 from tunewheel_serve_gateway.completions.ids import CompletionIds
@@ -52,16 +53,15 @@ class Outcomes:
         """Cancel the copies that are running or waiting. No client waits for them."""
         await end_all(*self._copies)
 
-    async def answered(
-        self, target: Target, request: ChatRequest, exchange: Exchange, started: float
-    ) -> None:
+    async def answered(self, answer: Answer) -> None:
         """Record an answered request. Returns once the answer is on the disk; only then is the last part of
         it sent to the client."""
-        exchange.finish(time.perf_counter() - started)
+        exchange = answer.exchange
+        exchange.finish(answer.seconds)
         self._measure(exchange, "answered")
         await self.log.keep(exchange)
-        self._offer_copy(target, request, exchange)
-        self._count_refused(target, request, exchange)
+        self._offer_copy(answer.target, answer.request, exchange)
+        self._count_refused(answer.target, exchange)
 
     def _measure(self, exchange: Exchange, outcome: str) -> None:
         metrics, project = self.metrics, exchange.project
@@ -80,7 +80,7 @@ class Outcomes:
             metrics.add("tokens.prompt", exchange.prompt_tokens, of=project)
             metrics.add("tokens.answered", exchange.said_tokens, of=project)
 
-    def _count_refused(self, target: Target, request: ChatRequest, answered: Exchange) -> None:
+    def _count_refused(self, target: Target, answered: Exchange) -> None:
         """Log failed completions for candidates that no engine can serve.
 
         Such a candidate gets no requests, so its rollout would never be judged. For its share of the answered
@@ -99,10 +99,6 @@ class Outcomes:
             exchange.fail(f"cannot be served: {failure.reason}", "model", ours=True)
             exchange.finish(0.0)
             self.log.offer(exchange)
-
-    def shortened(self) -> None:
-        """Count a passage that was dropped from a prompt. The request is then sent to the engine again."""
-        self.metrics.add("retrieval.shortened")
 
     async def failed(
         self, exchange: Exchange, error: BaseException, seconds: float, *, is_replaced: bool = False

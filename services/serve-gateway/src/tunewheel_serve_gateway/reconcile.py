@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
 
 import structlog
 from tunewheel_contracts.formats.bundle import Bundle
@@ -17,22 +16,18 @@ from tunewheel_serve_gateway.adapter_files import AdapterFiles
 from tunewheel_serve_gateway.catalog import Catalog, Version
 from tunewheel_serve_gateway.errors import Unavailable
 from tunewheel_serve_gateway.fleet import Fleet
-from tunewheel_serve_gateway.loading import EngineAdapters, Failure
+from tunewheel_serve_gateway.loading import EngineAdapters
 from tunewheel_serve_gateway.metrics import Metrics
 from tunewheel_serve_gateway.on_demand import OnDemand
 from tunewheel_serve_gateway.routing import RouteTable, Target, build_table, pinned_version
 from tunewheel_serve_gateway.settings import Settings
-from tunewheel_serve_gateway.upstream.discovery import Discovery
+from tunewheel_serve_gateway.upstream.bases import homes
 from tunewheel_serve_gateway.upstream.endpoint import Endpoint
 from tunewheel_serve_gateway.upstream.pool import Pool
+from tunewheel_serve_gateway.why_not import LASTING_ATTEMPTS, Failure, WhyNot, warning_of
 
 log = structlog.get_logger(__name__)
-LASTING_ATTEMPTS = 3
-"""After this many failed attempts to load an adapter, another model stands in. A single failure may be
-short."""
 REMOVE_SECONDS = 60.0
-LONGEST_WARNING = 1_000
-"""Characters."""
 
 
 class Reconciler:
@@ -47,7 +42,6 @@ class Reconciler:
         catalog: Catalog,
         files: AdapterFiles,
         pool: Pool,
-        discovery: Discovery,
         metrics: Metrics,
         settings: Settings,
         warn: Warn,
@@ -73,7 +67,8 @@ class Reconciler:
                 backoff=Backoff(attempts=1, first=0.5, longest=60.0),
             )
 
-        self._fleet = Fleet(pool, discovery, adapters_of, self._on_demand.leave, warn)
+        self._fleet = Fleet(pool, adapters_of, self._on_demand.leave, warn)
+        self._why_not = WhyNot(self._fleet.engines, self.wanted)
         pool.changed = self.rebuild
         pool.lost = self._on_lost
 
@@ -83,23 +78,19 @@ class Reconciler:
 
     @property
     def failures(self) -> dict[str, Failure]:
-        """The failure to load each model, from the engine with the most attempts."""
-        found: dict[str, Failure] = {}
-        for engine in self.engines.values():
-            for name, failure in engine.failures.items():
-                if name not in found or found[name].attempts < failure.attempts:
-                    found[name] = failure
-        return found
+        """See ``WhyNot.failures``."""
+        return self._why_not.failures
 
     @property
     def engine_error(self) -> str | None:
         """The engines that cannot list their models, and why; None: all can."""
-        errors = [(e.name, e.error) for e in self._pool.endpoints if e.error is not None]
-        trouble = self._fleet.trouble
-        if len(self._pool.endpoints) == 1 and trouble is None:
-            return errors[0][1] if errors else None
-        told = [f"{name}: {error}" for name, error in errors]
-        return "; ".join([*told, trouble] if trouble else told) or None
+        return self._why_not.engines_unheard(self._fleet.trouble)
+
+    def not_served(self, endpoint: Endpoint) -> dict[str, str]:
+        """Return why ``endpoint`` does not answer with some of the models that routes name, by model."""
+        bundles = self.bundles()
+        told = {n: self._why_not.of(endpoint, one, bundles.get(n)) for n, one in self._named().items()}
+        return {name: reason for name, reason in told.items() if reason is not None}
 
     def on_change(self) -> None:
         """Rebuild the route table at once for the changed desired state, and ask every engine for a pass."""
@@ -175,14 +166,13 @@ class Reconciler:
         if name not in home.ready:
             await self.reload(name)
         if pool.up_with(target) is None:
-            failure = self.failures.get(name)
-            reason = failure.reason if failure else "its engine does not answer"
+            reason = self._why_not.of(home, version.adapter, version.bundle)
             raise Unavailable(f"model {name} is not loaded: {reason}", param="model", retry_after="2")
         return target
 
     def _home_for(self, adapter: AdapterRef) -> Endpoint:
-        homes = self._pool.homes(adapter)
-        up = [endpoint for endpoint in homes if not endpoint.breaker.is_open] or homes
+        found = homes(self._pool.endpoints, adapter)
+        up = [endpoint for endpoint in found if not endpoint.breaker.is_open] or found
         if not up:
             raise Unavailable(
                 f"no engine that can be reached serves {adapter.base.name}, the base of {adapter.model_id}; "
@@ -200,7 +190,7 @@ class Reconciler:
     def desired(self, endpoint: Endpoint) -> dict[str, AdapterRef]:
         """Return the adapters of ``endpoint`` that a route names. Other adapters give way to these."""
         named = self._named().items()
-        return {name: one for name, one in named if endpoint in self._pool.homes(one)}
+        return {name: one for name, one in named if endpoint in homes(self._pool.endpoints, one)}
 
     def _named(self) -> dict[str, AdapterRef]:
         """Return the adapters that routes name, and those that stand in for them."""
@@ -234,7 +224,7 @@ class Reconciler:
         for engine in self.engines.values():
             # An engine may have had a model before this gateway heard of the model.
             engine.drop_unfit(adapters, bundles)
-        failed = self._failed_everywhere()
+        failed = self._why_not.failed_everywhere()
         lasting = {name: one for name, one in failed.items() if one.attempts >= LASTING_ATTEMPTS}
         before = self.table
         self.table = build_table(
@@ -245,28 +235,12 @@ class Reconciler:
             failed=lasting,
             refused={name: failure.reason for name, failure in lasting.items() if failure.final},
         )
-        self._warn("models_not_loaded", _not_loaded(lasting))
+        self._warn("models_not_loaded", warning_of(lasting))
         for name, table in self.table.projects.items():
             old = before.projects.get(name)
             if old is None or [t.model_id for t in old.targets] != [t.model_id for t in table.targets]:
                 serving = {target.role.value: target.model_id for target in table.targets}
                 log.info("routes_changed", project=name, **serving, waiting_for=table.waiting_for)
-
-    def _failed_everywhere(self) -> dict[str, Failure]:
-        """Return the models that none of their reachable engines could load, with the failure of the engine
-        that has tried least often."""
-        names = {name for engine in self.engines.values() for name in engine.failures}
-        if not names:
-            return {}
-        wanted = {endpoint: self.wanted(endpoint) for endpoint in self.engines}
-        found: dict[str, Failure] = {}
-        for name in names:
-            homes = [endpoint for endpoint in self.engines if name in wanted[endpoint]]
-            up = [endpoint for endpoint in homes if not endpoint.breaker.is_open] or homes
-            failures = [f for endpoint in up if (f := self.engines[endpoint].failures.get(name)) is not None]
-            if failures and len(failures) == len(up):
-                found[name] = min(failures, key=lambda failure: (failure.attempts, failure.final))
-        return found
 
     def _on_lost(self, endpoint: Endpoint, model_id: str) -> None:
         """Start loading ``model_id`` again before the table shows that it is missing. Requests that arrive
@@ -303,9 +277,3 @@ class Reconciler:
             return
         for model_id in removed:
             log.info("adapter_files_removed", model_id=model_id)
-
-
-def _not_loaded(failures: Mapping[str, Failure]) -> str | None:
-    """Return the text of the warning about models that no engine loads; None: there are none."""
-    texts = [f"{name} is not loaded: {failure.reason}" for name, failure in sorted(failures.items())]
-    return "; ".join(texts)[:LONGEST_WARNING] or None

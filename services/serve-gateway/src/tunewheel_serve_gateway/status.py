@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
+from tunewheel_contracts.formats.bundle import Bundle
+from tunewheel_contracts.formats.retrieval_spec import RetrievalSpec
+
 from tunewheel_serve_gateway.catalog import Catalog
-from tunewheel_serve_gateway.judged import retrieves_as_judged
 from tunewheel_serve_gateway.reconcile import Reconciler
 from tunewheel_serve_gateway.retrieval.retriever import Retriever
 from tunewheel_serve_gateway.routing import ProjectTable
@@ -31,7 +33,9 @@ def status_of(
     failures = [(name, f) for name, f in reconciler.failures.items() if name in named]
     engine: dict[str, Any] = {"reachable": any(e.error is None for e in pool.endpoints)}
     if allowed is None:
-        engine |= {"error": reconciler.engine_error, "endpoints": pool.status()}
+        told = {e.url: reconciler.not_served(e) for e in pool.endpoints}
+        endpoints = [one | {"not_served": told[one["url"]]} for one in pool.status()]
+        engine |= {"error": reconciler.engine_error, "endpoints": endpoints}
     return {
         "engine": engine,
         "projects": {name: _project_status(table, pool, retriever) for name, table in mine.items()},
@@ -61,3 +65,11 @@ def _project_status(table: ProjectTable, pool: Pool, retriever: Retriever) -> di
     if spec is not None:
         status["retrieval"] = retriever.indexes.status(table.project)
     return status
+
+
+def retrieves_as_judged(bundle: Bundle, retrieval: RetrievalSpec | None) -> bool:
+    """Return whether requests get passages by the same retrieval spec with which the model was judged.
+    ``retrieval``: the project's present retrieval spec. Requests that set ``retrieval`` are not
+    considered."""
+    serves = retrieval.sha256 if retrieval is not None and retrieval.default == "on" else None
+    return bundle.retrieval_sha256 == serves

@@ -1,4 +1,5 @@
-"""Limits the requests in flight at this gateway, and the bytes of their bodies and log-probabilities.
+"""Limits the requests in flight at this gateway, and the bytes of their bodies, of log-probabilities and of
+answers that are held back.
 
 Engines queue without limit and may be silent for minutes. Without these limits the clients would decide how
 much memory the gateway takes. One caller gets a share, so that others are still answered.
@@ -15,9 +16,13 @@ from tunewheel_runtime.descriptors import most_requests
 from tunewheel_runtime.identity.roles import Caller
 
 from tunewheel_serve_gateway.connection import header, read_body
+from tunewheel_serve_gateway.errors import Unavailable
 from tunewheel_serve_gateway.limits.admission import LimitReached
 from tunewheel_serve_gateway.metrics import Metrics
 from tunewheel_serve_gateway.settings import Settings
+
+LOGPROB_BYTES = 80
+"""Bytes that one log-probability takes in an answer's JSON: the token, its bytes and the number."""
 
 
 @dataclass(slots=True)
@@ -51,6 +56,17 @@ class Taken:
             if others and size > 0 and is_over:
                 raise self._owner.refusal(load)
         self._change(size, requests)
+
+    def hold(self, size: int) -> None:
+        """Take ``size`` more bytes for an answer that is held back. Raises Unavailable: others take too
+        much."""
+        try:
+            self.add(size)
+        except LimitReached as error:
+            raise Unavailable(
+                "too much of other answers is held back at this gateway; try again shortly",
+                retry_after=error.retry_after,
+            ) from error
 
     async def body(self, receive: Receive) -> bytes:
         """Return the whole body. Raises BodyTooLarge, ClientGone, LimitReached."""
@@ -104,7 +120,8 @@ class InFlight:
         self._metrics.add("limits.refused")
         return LimitReached(
             f"{load.name} has as much in flight as it may ({load.most_requests} requests, or "
-            f"{load.most_bytes} bytes of bodies and log-probabilities); try again in {self._retry_after} s",
+            f"{load.most_bytes} bytes of bodies, log-probabilities and held answers); "
+            f"try again in {self._retry_after} s",
             kind="requests",
             code="rate_limit_exceeded",
             retry_after=self._retry_after,

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -54,10 +54,6 @@ class Asked:
     """Until when the answer must begin, by the same clock. None: the engine's time-outs suffice."""
     doubted: set[Endpoint] = field(default_factory=set[Endpoint])
     """The engines that were sent the request and gave no answer: it may be the request's fault."""
-    champion: Target | None = None
-    """The model to ask in place of a candidate that failed."""
-    log_refusal: Callable[[], Awaitable[None]] | None = None
-    """Logs what a candidate refused, once the champion was asked."""
 
     async def in_time(self, answer: Awaitable[T]) -> T:
         """Return ``answer``. Raises UpstreamSilent: it has not begun in time."""

@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 from tunewheel_contracts.formats.bundle import Bundle
 from tunewheel_contracts.formats.run import AdapterRef
 
-from tunewheel_serve_gateway.judged import EngineIdentity, UnfitEngine, whole_model_name
 from tunewheel_serve_gateway.routing import Target
+from tunewheel_serve_gateway.upstream.bases import EngineIdentity, UnfitEngine
 from tunewheel_serve_gateway.upstream.breaker import Breaker
 from tunewheel_serve_gateway.upstream.fingerprints import NOTHING_RECORDED, Compared, compare
 from tunewheel_serve_gateway.upstream.protocol import Upstream, UpstreamError
@@ -143,12 +143,15 @@ class Endpoint:
         return self.client.identity
 
     def name_of_whole(self, adapter: AdapterRef) -> str | None:
-        """Return the name under which this engine serves a fully fine-tuned model as its base; None: it does
-        not. An engine of the model's base may have loaded the model beside that base, under its id."""
-        base = adapter.base.name
-        if not adapter.is_whole or base in self.listed or self.identity.name_of(base):
-            return None
-        return whole_model_name(adapter, self.listed, self.identity)
+        """Return the name under which this engine serves a fully fine-tuned model as its base, or None."""
+        return self.identity.name_of_whole(adapter, self.listed)
+
+    @property
+    def trouble(self) -> str | None:
+        """Why the engine is not asked, without its own words on a request, which may quote it; None: it
+        is."""
+        failure = self.last_failure if self.breaker.is_open else None
+        return failure.message if failure else self.error
 
     def body_for(self, target: Target, body: dict[str, Any], *, sampled: bool = False) -> dict[str, Any]:
         """Return ``body`` with the model's name at this engine, and without the output schema if the engine

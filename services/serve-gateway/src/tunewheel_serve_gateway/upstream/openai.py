@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 from tunewheel_runtime.request_ids import outgoing
 
-from tunewheel_serve_gateway.judged import EngineIdentity, identity_of
+from tunewheel_serve_gateway.upstream.bases import EngineIdentity, identity_of
 from tunewheel_serve_gateway.upstream.connection import BROKE_OFF, SILENT, Connection
 from tunewheel_serve_gateway.upstream.connections import Connections
 from tunewheel_serve_gateway.upstream.protocol import (

@@ -10,14 +10,13 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import structlog
-from tunewheel_contracts.formats.run import AdapterRef
 from tunewheel_runtime.tls import trust
 
 from tunewheel_serve_gateway.metrics import Metrics
 from tunewheel_serve_gateway.routing import Target
 from tunewheel_serve_gateway.settings import Settings
+from tunewheel_serve_gateway.upstream.bases import have_one_base, of_base
 from tunewheel_serve_gateway.upstream.breaker import Breaker
-from tunewheel_serve_gateway.upstream.discovery import BY_NAME, Discovery
 from tunewheel_serve_gateway.upstream.endpoint import Endpoint
 from tunewheel_serve_gateway.upstream.openai import OpenAiUpstream
 from tunewheel_serve_gateway.upstream.protocol import (
@@ -31,11 +30,17 @@ from tunewheel_serve_gateway.upstream.protocol import (
 )
 
 log = structlog.get_logger(__name__)
+BY_NAME = "dns+"
+"""Prefix of a URL whose host is to be resolved; Thanos has the same notation."""
 
 
 class Pool:
     """``changed`` is called when an engine's health or its ready models changed, ``lost`` with the engine
-    that does not know a model any more, and that model."""
+    that does not know a model any more, and that model. ``make`` returns an engine at an address of one of
+    the ``names``, which are URLs such as ``dns+http://vllm:8000``."""
+
+    make: Callable[[str], Endpoint]
+    names: Sequence[str] = ()
 
     def __init__(self, endpoints: Sequence[Endpoint], metrics: Metrics, *, retry_after: int = 2) -> None:
         self.endpoints = tuple(endpoints)
@@ -62,42 +67,15 @@ class Pool:
         up = self._up()
         found = {name for endpoint in up for name in endpoint.ready}
         for endpoint in self.endpoints:
-            if endpoint.breaker.is_open and not any(_same_base(endpoint, other) for other in up):
+            if endpoint.breaker.is_open and not any(have_one_base(endpoint, other) for other in up):
                 found |= endpoint.ready
         return found
-
-    def homes(self, adapter: AdapterRef) -> list[Endpoint]:
-        """Return the engines that should load ``adapter``: those of its base.
-
-        A fully fine-tuned model is loaded by the engines that were started on it, once one of them serves it;
-        until then, and while none is up, also by those of its base that load whole models. Where no engine
-        fits, though all were heard of, those that do not fit are returned: each will say why.
-        """
-        base = adapter.base.name
-        own = [e for e in self.endpoints if e.name_of_whole(adapter) is not None]
-        if any(adapter.model_id in e.ready and not e.breaker.is_open for e in own):
-            return own
-        of_base = self.of_base(base)
-        found = own + [e for e in of_base if not adapter.is_whole or e.identity.most_whole(base)]
-        if found or not all(e.is_known for e in self.endpoints):
-            return found
-        return of_base or list(self.endpoints)
-
-    def of_base(self, base: str) -> list[Endpoint]:
-        """Return the engines that report ``base``, or, where none does, those that report no base. An engine
-        that was never heard of may turn out to have the base."""
-        found = [e for e in self.endpoints if e.identity.base(base) is not None]
-        if by_word := [e for e in found if e.identity.bases]:
-            return by_word
-        # One that is found behind a name holds nobody up: it may have come a moment ago.
-        some_unknown = len(self.endpoints) > 1 and not all(e.is_known or e.was_found for e in self.endpoints)
-        return [] if some_unknown else found
 
     def having(self, target: Target) -> list[Endpoint]:
         """Return the engines that have ``target``, healthy or not."""
         if target.adapter is not None:
             return [e for e in self.endpoints if target.model_id in e.ready]
-        found = self.of_base(target.upstream_model)
+        found = of_base(self.endpoints, target.upstream_model)
         return found or [e for e in self.endpoints if not e.identity.bases]
 
     def up_with(self, target: Target) -> Endpoint | None:
@@ -132,7 +110,7 @@ class Pool:
             {
                 "url": endpoint.url,
                 "up": not endpoint.breaker.is_open,
-                "error": _why_not(endpoint),
+                "error": endpoint.trouble,
                 "bases": sorted(endpoint.identity.bases),
                 "models": sorted(endpoint.ready),
                 "outstanding": endpoint.outstanding,
@@ -208,41 +186,26 @@ class Pool:
         it may fail to answer this question alone, so the last of a base is not."""
         others = (e for e in self._up() if e is not endpoint)
         wrong = not isinstance(error, UpstreamRefused | ModelNotLoaded)
-        return wrong and any(_same_base(endpoint, other) for other in others)
+        return wrong and any(have_one_base(endpoint, other) for other in others)
 
     def _up(self) -> list[Endpoint]:
         return [endpoint for endpoint in self.endpoints if not endpoint.breaker.is_open]
 
 
-def _why_not(endpoint: Endpoint) -> str | None:
-    """Return why ``endpoint`` is not asked, without its own words on a request: they may quote it."""
-    failure = endpoint.last_failure if endpoint.breaker.is_open else None
-    return failure.message if failure else endpoint.error
-
-
-def _same_base(one: Endpoint, other: Endpoint) -> bool:
-    """Tell whether two engines serve one base, as far as they report."""
-    ours, theirs = one.identity.names, other.identity.names
-    return not ours or not theirs or bool(ours & theirs)
-
-
-def make_pool(
-    settings: Settings, is_adapter: Callable[[str], bool], metrics: Metrics
-) -> tuple[Pool, Discovery]:
-    """Return the pool of the engines that ``engine_url`` lists, and the discovery of engines behind its
-    names. ``is_adapter`` says by a model's name whether it is an adapter or a base model. Raises InvalidTls,
-    InvalidTemplate: see ``make_client``."""
+def make_pool(settings: Settings, is_adapter: Callable[[str], bool], metrics: Metrics) -> Pool:
+    """Return the pool of the engines that ``engine_url`` lists. ``is_adapter`` says by a model's name whether
+    it is an adapter or a base model. Raises InvalidTls, InvalidTemplate: see ``make_client``."""
 
     def make(url: str) -> Endpoint:
         breaker = Breaker(failures=settings.engine_breaker_failures, seconds=settings.engine_breaker_seconds)
         return Endpoint(url, make_client(settings, url, is_adapter), breaker, was_found=url not in listed)
 
     listed = [url for url in settings.engine_urls if not url.startswith(BY_NAME)]
-    names = [url for url in settings.engine_urls if url.startswith(BY_NAME)]
-    for name in names:
-        make_client(settings, name.removeprefix(BY_NAME), is_adapter)  # raises now if the settings are wrong
     pool = Pool([make(url) for url in listed], metrics, retry_after=settings.retry_after_seconds)
-    return pool, Discovery(names, make, listed=listed)
+    pool.make, pool.names = make, [url for url in settings.engine_urls if url.startswith(BY_NAME)]
+    for name in pool.names:
+        make_client(settings, name.removeprefix(BY_NAME), is_adapter)  # raises now if the settings are wrong
+    return pool
 
 
 def make_client(settings: Settings, url: str, is_adapter: Callable[[str], bool]) -> Upstream:

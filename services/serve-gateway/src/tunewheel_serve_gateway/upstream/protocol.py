@@ -23,7 +23,7 @@ import orjson
 from tunewheel_contracts.formats.serving import Fault
 
 from tunewheel_serve_gateway.errors import ApiError
-from tunewheel_serve_gateway.judged import EngineIdentity
+from tunewheel_serve_gateway.upstream.bases import EngineIdentity
 
 if TYPE_CHECKING:
     from tunewheel_serve_gateway.upstream.endpoint import Endpoint

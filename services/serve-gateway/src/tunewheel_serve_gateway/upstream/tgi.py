@@ -22,7 +22,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tunewheel_contracts.errors import TunewheelError
 from tunewheel_runtime.request_ids import outgoing
 
-from tunewheel_serve_gateway.judged import EngineIdentity, identity_of_info
+from tunewheel_serve_gateway.upstream.bases import EngineIdentity, identity_of_info
 from tunewheel_serve_gateway.upstream.openai import OpenAiUpstream
 from tunewheel_serve_gateway.upstream.protocol import (
     Chunk,

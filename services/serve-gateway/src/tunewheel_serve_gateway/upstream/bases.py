@@ -1,17 +1,20 @@
-"""Checks that an engine serves a model as it was judged: same base model, same revision, same precision."""
+"""The base rule: a model is served by the base on which it was trained and judged, at the same revision and
+in the same precision. What engines report about themselves decides which of them may load the model."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tunewheel_contracts.errors import TunewheelError
 from tunewheel_contracts.formats.bundle import Bundle
-from tunewheel_contracts.formats.retrieval_spec import RetrievalSpec
 from tunewheel_contracts.formats.run import AdapterRef
+
+if TYPE_CHECKING:
+    from tunewheel_serve_gateway.upstream.endpoint import Endpoint
 
 MODEL_SUFFIXES = frozenset({".safetensors", ".json", ".jinja", ".model", ".txt"})
 """Suffixes of the files that make up a model. ``tunewheel_basemodel.digest`` has the same list, but the
@@ -112,6 +115,24 @@ class EngineIdentity:
         base = self.base(name)
         return base.most_whole if base is not None else 0
 
+    def name_of_whole(self, adapter: AdapterRef, listed: Collection[str]) -> str | None:
+        """Return the name under which the engine serves a fully fine-tuned model as its base; None: it does
+        not. ``listed``: the names of its models.
+
+        The name is the model's id, or the path of a directory called by the model's id. It is any name if its
+        revision is the hash of the model's files. An engine of the model's base may have loaded the model
+        beside that base, under its id: then the model is not its base.
+        """
+        if not adapter.is_whole or adapter.base.name in listed or self.name_of(adapter.base.name):
+            return None
+        if adapter.model_id in listed:
+            return adapter.model_id
+        revision = whole_model_revision(adapter) if self.bases else None
+        for name, base in self.bases.items():
+            if base.revision == revision or PurePosixPath(name).name == adapter.model_id:
+                return name
+        return None
+
     @property
     def whole(self) -> frozenset[str]:
         """The fully fine-tuned models that the engine reports as loaded beside its base."""
@@ -161,21 +182,6 @@ def identity_of_info(info: Mapping[str, Any]) -> EngineIdentity:
     return EngineIdentity({name: EngineBase(revision, precision, *_whole_models(info), is_any=is_any)})
 
 
-def whole_model_name(adapter: AdapterRef, listed: Collection[str], identity: EngineIdentity) -> str | None:
-    """Return the name under which an engine serves a fully fine-tuned model as its base; None: it does not.
-
-    The name is the model's id, or the path of a directory called by the model's id. It is any name if its
-    revision is the hash of the model's files.
-    """
-    if adapter.model_id in listed:
-        return adapter.model_id
-    revision = whole_model_revision(adapter) if identity.bases else None
-    for name, base in identity.bases.items():
-        if base.revision == revision or PurePosixPath(name).name == adapter.model_id:
-            return name
-    return None
-
-
 def whole_model_revision(adapter: AdapterRef) -> str:
     """Return the revision that ``tunewheel-engine`` gives a directory of exactly these files."""
     whole = hashlib.sha256()
@@ -186,26 +192,39 @@ def whole_model_revision(adapter: AdapterRef) -> str:
     return f"sha256:{whole.hexdigest()}"
 
 
-def retrieves_as_judged(bundle: Bundle, retrieval: RetrievalSpec | None) -> bool:
-    """Return whether requests get passages by the same retrieval spec with which the model was judged.
-    ``retrieval``: the project's present retrieval spec. Requests that set ``retrieval`` are not
-    considered."""
-    serves = retrieval.sha256 if retrieval is not None and retrieval.default == "on" else None
-    return bundle.retrieval_sha256 == serves
+def homes(engines: Sequence[Endpoint], adapter: AdapterRef) -> list[Endpoint]:
+    """Return those of ``engines`` that should load ``adapter``: those of its base.
+
+    A fully fine-tuned model is loaded by the engines that were started on it, once one of them serves it;
+    until then, and while none is up, also by those of its base that load whole models. Where no engine
+    fits, though all were heard of, those that do not fit are returned: each will say why.
+    """
+    base = adapter.base.name
+    own = [e for e in engines if e.name_of_whole(adapter) is not None]
+    if any(adapter.model_id in e.ready and not e.breaker.is_open for e in own):
+        return own
+    based = of_base(engines, base)
+    found = own + [e for e in based if not adapter.is_whole or e.identity.most_whole(base)]
+    if found or not all(e.is_known for e in engines):
+        return found
+    return based or list(engines)
 
 
-def decoding_parameters(bundle: Bundle) -> dict[str, Any]:
-    """Return the decoding settings with which the model was judged, as parameters of OpenAI's API. Settings
-    without effect are left out, since not every engine accepts them."""
-    decoding = bundle.decoding
-    parameters: dict[str, Any] = {"temperature": decoding.temperature}
-    if decoding.top_p < 1:
-        parameters["top_p"] = decoding.top_p
-    if decoding.repetition_penalty != 1:
-        parameters["repetition_penalty"] = decoding.repetition_penalty
-    if decoding.seed is not None:
-        parameters["seed"] = decoding.seed
-    return parameters
+def of_base(engines: Sequence[Endpoint], base: str) -> list[Endpoint]:
+    """Return those of ``engines`` that report ``base``, or, where none does, those that report no base. An
+    engine that was never heard of may turn out to have the base."""
+    found = [e for e in engines if e.identity.base(base) is not None]
+    if by_word := [e for e in found if e.identity.bases]:
+        return by_word
+    # One that is found behind a name holds nobody up: it may have come a moment ago.
+    some_unknown = len(engines) > 1 and not all(e.is_known or e.was_found for e in engines)
+    return [] if some_unknown else found
+
+
+def have_one_base(one: Endpoint, other: Endpoint) -> bool:
+    """Tell whether two engines serve one base, as far as they report."""
+    ours, theirs = one.identity.names, other.identity.names
+    return not ours or not theirs or bool(ours & theirs)
 
 
 def _whole_models(reported: Mapping[str, Any]) -> tuple[int, frozenset[str]]:
