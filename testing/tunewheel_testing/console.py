@@ -12,10 +12,10 @@ import yaml
 from fastapi import FastAPI
 from tunewheel_console.actions import Actions
 from tunewheel_console.completions import Completions, Kept
+from tunewheel_console.control.events import Feed
 from tunewheel_console.control.log import Log
 from tunewheel_console.control.neighbours import Neighbour
 from tunewheel_console.control.routes import Sources
-from tunewheel_console.feed import Feed
 from tunewheel_console.labelling import Labelling
 from tunewheel_console.letters import Letters
 from tunewheel_console.main import make_web

@@ -24,13 +24,12 @@ import httpx
 from report import measured, write_report
 from tunewheel_console.archive import Archive
 from tunewheel_console.checkpoint import Checkpoint
-from tunewheel_console.control.alarms import add_alarms
 from tunewheel_console.control.evaluations import add_evaluations
 from tunewheel_console.control.models import add_models
 from tunewheel_console.control.projects import add_projects
 from tunewheel_console.control.routes import make_api
 from tunewheel_console.control.runs import add_runs
-from tunewheel_console.control.turns import add_turns
+from tunewheel_console.control.turns import add_alarms, add_turns
 from tunewheel_console.state import ConsoleState
 from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.topics import BY_NAME
@@ -183,7 +182,7 @@ async def answers(state: ConsoleState, reader: Reader, projects: int, times: int
     ``…_of_rest``: of a project at rest; ``…_during_news``: while an event in every project is read;
     ``…_after_news``: right after that.
     """
-    web, store = make_api(state.projects), ObjectStore("memory://")
+    web, store = make_api(state), ObjectStore("memory://")
     for add in (add_projects, add_models, add_turns, add_alarms):
         add(web, state)
     for add in (add_runs, add_evaluations):

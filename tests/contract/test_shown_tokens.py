@@ -9,7 +9,7 @@ import pytest
 from tunewheel_basemodel.digest import sha256_directory
 from tunewheel_basemodel.locate import BaseModel
 from tunewheel_basemodel.tokenizer import open_tokenizer, save_tokenizer
-from tunewheel_console.control.row_tokens import Tokens
+from tunewheel_console.control.files import Tokens
 from tunewheel_contracts.formats.dataset import DatasetManifest, TokenizerUse
 from tunewheel_runtime.store import ObjectStore
 from tunewheel_train.data.datasets import encode_examples

@@ -14,10 +14,10 @@ from tunewheel_console.archive import Archive
 from tunewheel_console.checkpoint import Checkpoint
 from tunewheel_console.control.log import RECORDS_FROM, Documents, Log
 from tunewheel_console.control.projects import summary_of
+from tunewheel_console.letters import Traffic
 from tunewheel_console.main import TRAFFIC
 from tunewheel_console.settings import Settings
 from tunewheel_console.state import ConsoleState
-from tunewheel_console.traffic import Traffic
 from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.events.data import BuildReason, DatasetRequested, RecordIngested, RecordKind
@@ -116,7 +116,7 @@ async def test_a_console_that_starts_again_reads_what_came_since(kafka: str, tmp
             assert summary_of(state.projects[project]).declared == said.declared
 
 
-async def test_busy_topics_are_read_from_their_latest_and_dead_letters_counted(
+async def test_busy_topics_are_read_from_their_latest_and_dead_letters_told(
     kafka: str, tmp_path: Path, project: str
 ):
     def feedback(n: int) -> FeedbackReceived:
@@ -128,7 +128,7 @@ async def test_busy_topics_are_read_from_their_latest_and_dead_letters_counted(
     review = ReviewSubmitted(project=project, run_id="run-1", reviewer="eve", verdict="approved")
     refused = new_event(review, source="/test")
     state.apply(refused)
-    told = list[str]()
+    told, letters = list[str](), list[str]()
 
     def take(event: Envelope[Any]) -> None:
         state.apply(event)
@@ -139,8 +139,8 @@ async def test_busy_topics_are_read_from_their_latest_and_dead_letters_counted(
         settings(kafka, tmp_path),
         TRAFFIC,
         take,
-        state.count_dead_letters,
         refuse=state.refuse,
+        told=lambda letter, _: letters.append(letter.position.topic),
         latest=3,
     )
     async with Bus(kafka) as bus:
@@ -154,7 +154,7 @@ async def test_busy_topics_are_read_from_their_latest_and_dead_letters_counted(
             await until(lambda: told == ["f-2", "f-3", "f-4"])
             await bus.publish(new_event(feedback(5), source="/test"))
             await until(lambda: told == ["f-2", "f-3", "f-4", "f-5"])
-            await until(lambda: state.dead_letters.get("example.published", 0) >= 1)
+            await until(lambda: "example.published.dlq" in letters)
             await until(lambda: not state.projects[project].runs["run-1"].reviews)
         finally:
             await traffic.stop()

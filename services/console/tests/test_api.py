@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI
-from tunewheel_console.api import add_scorecard_page
+from tunewheel_console.control.files import add_scorecard_page
 from tunewheel_console.control.runs import run_summary
 from tunewheel_contracts.errors import TransientError
 from tunewheel_contracts.events.training import TrainAction
@@ -26,7 +26,8 @@ def store() -> ObjectStore:
 @pytest.fixture
 async def client(state: Any, store: ObjectStore):
     web = FastAPI(openapi_url=None)
-    add_scorecard_page(web, state, store)
+    web.state.console = state
+    add_scorecard_page(web, store)
     answer_errors(web)
     guard(web.routes, Access(HttpSettings(identity="open"), warn=lambda *_: None))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(web), base_url="http://console") as client:

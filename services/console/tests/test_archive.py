@@ -12,10 +12,9 @@ from typing import Any
 import pytest
 from tunewheel_console import archive as archives
 from tunewheel_console.archive import Archive, ForeignLog
-from tunewheel_console.checkpoint import FOLDER, INDEX, Checkpoint
-from tunewheel_console.control.audit import audit_of
+from tunewheel_console.checkpoint import CHUNK, FOLDER, INDEX, Checkpoint, Packed, in_log_order
+from tunewheel_console.control.commands import audit_of
 from tunewheel_console.control.projects import summary_of
-from tunewheel_console.packed import CHUNK, Packed, in_log_order
 from tunewheel_console.state import ConsoleState
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.topics import BY_NAME, PROJECT_DECLARED, TopicSpec

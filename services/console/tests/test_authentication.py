@@ -18,8 +18,8 @@ from fastapi.responses import HTMLResponse
 from pydantic import ValidationError
 from starlette.requests import HTTPConnection
 from tunewheel_client import AsyncClient
-from tunewheel_console.api import add_login_links
 from tunewheel_console.authentication import FORM_BYTES, add_authentication
+from tunewheel_console.control.identity import add_login_links
 from tunewheel_console.control.routes import add_steering
 from tunewheel_console.logins import FAILURE_SECONDS, FAILURES, LINK_SECONDS, LINKS_EACH, Attempts, LoginLinks
 from tunewheel_console.sessions import Sessions, session_of
@@ -72,6 +72,7 @@ class Console:
 
     def _web(self, state: Any, proxies: str) -> FastAPI:
         web = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+        web.state.console = state
         add_steering(web, state, self, ObjectStore("memory://"), None, Settings())  # type: ignore[arg-type]
         add_login_links(web, self.links, self.access)
         answer_errors(web)

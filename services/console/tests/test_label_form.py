@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tunewheel_console.label_form import fields_of, values_of
+from tunewheel_console.label_queue import fields_of, values_of
 from tunewheel_contracts.formats.spec import TaskSpec
 
 SCHEMA = {

@@ -265,6 +265,42 @@ async def test_two_who_answer_at_once_do_not_both_answer_the_same_item(labels: A
     assert len(published(log)) == 1
 
 
+@pytest.fixture
+async def twins(labels: Any) -> AsyncIterator[tuple[httpx.AsyncClient, httpx.AsyncClient]]:
+    """Ann at one console and bob at another one, which share the log and the store."""
+    other = type(labels)(labels.log, labels.reviewing.store)
+    await other.refresh()
+    async with labels.client("ann") as ann, other.client("bob") as bob:
+        yield ann, bob
+
+
+@pytest.mark.parametrize("body", [{"output": SOLAR}, {"out_of_scope": True}])
+async def test_of_two_who_answer_at_once_at_two_consoles_one_is_told(twins: Any, log: Any, body: Any) -> None:
+    found = await asyncio.gather(*(put(one, 1, seen="none", **body) for one in twins))
+    assert sorted(one.status_code for one in found) == [200, 409]
+    (first,) = published(log)
+    won, lost = sorted(found, key=lambda one: one.status_code)
+    assert (lost.json()["error"]["param"], first.data.validated_by in lost.text) == ("seen", True)
+    late = twins[found.index(lost)]
+    told = (await late.get(f"{REQUEST}/items/1")).json()
+    assert (told["answered_by"], won.json()["next"]) == (first.data.validated_by, 2)
+    assert (await put(late, 1, seen=told["version"], output=SOLAR)).status_code == 200
+    assert len(published(log)) == 2
+
+
+async def test_a_console_that_was_killed_before_the_answer_keeps_others_waiting_for_a_minute(
+    twins: Any, labels: Any, log: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ann, bob = twins
+    log.refusals = 1
+    assert (await put(ann, 1, seen="none", output=SOLAR)).status_code == 503
+    assert (await put(bob, 1, seen="none", output=SOLAR)).status_code == 409
+    assert (await put(ann, 2, seen="none", output=SOLAR)).status_code == 200
+    monkeypatch.setattr("tunewheel_console.labelling.CLAIM_SECONDS", -1.0)
+    assert (await put(bob, 1, seen="none", output=SOLAR)).status_code == 200
+    assert [event.data.validated_by for event in published(log)] == ["ann", "bob"]
+
+
 async def test_two_people_are_asked_for_different_items_until_one_has_left_for_long(labels: Any) -> None:
     now = 0.0
     labels.labelling.clock = lambda: now

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tunewheel_console.traffic import event_in
+from tunewheel_console.letters import event_in
 from tunewheel_contracts.event import KafkaRecord
 from tunewheel_contracts.topics import BY_NAME
 from tunewheel_runtime.deadletter import Position, Undecoded

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from fastapi import FastAPI, Request
 from tunewheel_console.completions import Completions
+from tunewheel_console.control.events import Feed
 from tunewheel_console.control.identity import add_identity
 from tunewheel_console.control.neighbours import Neighbour
 from tunewheel_console.control.routes import Sources, add_control, make_api
-from tunewheel_console.feed import Feed
 from tunewheel_console.letters import Letters
 from tunewheel_console.settings import Settings
 from tunewheel_console.state import ConsoleState
@@ -82,7 +82,7 @@ def console(state: ConsoleState, feed: Feed, settings: Settings) -> FastAPI:
     async def anybody(_: Request) -> Caller:
         return ANYBODY
 
-    web = make_api()
+    web = make_api(state)
     away = Neighbour("registry", None, setting="TUNEWHEEL_REGISTRY_URL")
     store, completions = ObjectStore("memory://"), Completions(Path())
     sources = Sources(store, feed, Letters(), no_lags, away, away, completions)

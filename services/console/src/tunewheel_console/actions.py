@@ -85,7 +85,6 @@ class Actions:
         return await self.answer(request, data)
 
     async def answer(self, request: Envelope[Any], answer: E) -> Envelope[E]:
-        """Publish a person's answer and return its event, whose cause is ``request``."""
         return await self._send(answer, cause=request)
 
     async def give(self, command: type[E], **fields: Any) -> Envelope[E]:

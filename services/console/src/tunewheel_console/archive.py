@@ -21,10 +21,19 @@ from tunewheel_runtime.deadletter import Undecoded
 from tunewheel_runtime.service import uncollected
 from tunewheel_runtime.view import LogReader
 
-from tunewheel_console.checkpoint import Begins, Checkpoint, Index, Kept, begins_elsewhere, file_of
+from tunewheel_console.checkpoint import (
+    Begins,
+    Checkpoint,
+    Index,
+    Kept,
+    Packed,
+    begins_elsewhere,
+    file_of,
+    in_log_order,
+    project_in,
+)
+from tunewheel_console.control.events import HELD
 from tunewheel_console.control.projects import is_asked, rest_of, summary_of
-from tunewheel_console.feed import HELD
-from tunewheel_console.packed import Packed, in_log_order, project_in
 from tunewheel_console.state import ConsoleState, Rest
 
 log = structlog.get_logger(__name__)
@@ -124,10 +133,7 @@ class Archive:
 
     async def keep(self, record: Undecoded) -> bool:
         """Pack a record. False: its project is in memory, so the record is to be decoded and applied too.
-
-        Raises:
-            ForeignLog: the log is another one than that of the checkpoint.
-        """
+        Raises ForeignLog: the log is another one than that of the checkpoint."""
         topic, offset = BY_NAME[record.position.topic], record.position.offset
         place = f"{topic.name} {record.position.partition}"
         at = offset, record.headers.get("ce_id", b"").decode("utf-8", "replace")
@@ -241,7 +247,6 @@ class Archive:
             if project.version:  # else none of its records is an event
                 projects[name] = project
                 summary_of(project)
-                self._state.version += 1
 
     def _weight(self, name: str) -> int:
         return sum(packed.count for packed in self._packed.get(name, ()))

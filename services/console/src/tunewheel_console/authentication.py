@@ -19,8 +19,7 @@ from tunewheel_runtime.identity.guard import caller_of, set_caller
 from tunewheel_runtime.identity.roles import IssuerAway, NotAuthenticated, Role
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from tunewheel_console.login_page import login_page, root_of
-from tunewheel_console.logins import FAILURE_SECONDS, Attempts, LoginLinks
+from tunewheel_console.logins import FAILURE_SECONDS, Attempts, LoginLinks, login_page, root_of
 from tunewheel_console.sessions import Session, Sessions, SessionTooLarge, set_session
 
 log = structlog.get_logger(__name__)

@@ -169,7 +169,6 @@ class Commands:
                     self._outcomes[answered] = min(before, outcome, key=_order)
 
     def proofs(self, erasure_id: str) -> dict[str, ErasureCompleted]:
-        """Return the proofs of an erasure, by holder."""
         return self._proofs.get(erasure_id, {})
 
     def outcome(self, command: Given) -> Outcome:
@@ -298,7 +297,6 @@ def door_of(source: str) -> str:
 
 
 def _kid(signature: str | None) -> str | None:
-    """Return the id of the key that a signature names."""
     if signature is None:
         return None
     head = signature.partition(".")[0]

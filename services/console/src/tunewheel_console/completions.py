@@ -90,12 +90,8 @@ class Completions:
         return self._db is not None
 
     def open(self) -> None:
-        """Open or make the file.
-
-        Raises:
-            BlockingIOError: another process has it open.
-            OSError, sqlite3.Error: it cannot be opened.
-        """
+        """Open or make the file. Raises BlockingIOError: another process has it open. OSError, sqlite3.Error:
+        it cannot be opened."""
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
             self._hold()

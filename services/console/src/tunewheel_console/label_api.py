@@ -18,11 +18,10 @@ from tunewheel_runtime.identity.guard import caller_of, needs
 from tunewheel_runtime.identity.roles import Role
 from tunewheel_runtime.refusals import Refused
 
+from tunewheel_console.control.resolving import reviewer_of
 from tunewheel_console.label_context import is_compared_blind, nearest, question_of, similar_answers
-from tunewheel_console.label_form import fields_of, values_of
-from tunewheel_console.label_queue import LabelQueue
+from tunewheel_console.label_queue import LabelQueue, fields_of, values_of
 from tunewheel_console.labelling import Labelling
-from tunewheel_console.refusals import reviewer_of
 from tunewheel_console.state import ConsoleState
 
 Reviewer = Annotated[SourceId | None, Query(description="Who answers, where identity is open.")]
@@ -138,6 +137,12 @@ def add_label_routes(api: FastAPI, state: ConsoleState, labelling: Labelling) ->
             together = [number, *(one for one in dict.fromkeys(body.also) if one in open_)]
             for one in together:
                 labelling.check_form(queue, one, output)
+            if body.seen is not None:
+                others = {one: await labelling.claim(queue, one, person) for one in together}
+                if (who := others[number]) is not None:
+                    reason = f"is not the present answer: {who} answers item {number} just now; look again"
+                    raise Refused(HTTPStatus.CONFLICT, "seen", reason)
+                together = [one for one in together if others[one] is None]
             for one in together:
                 queue = await labelling.answer(queue, one, output, person=person, caller=caller, at=at)
         return progress(queue, labelling) | {

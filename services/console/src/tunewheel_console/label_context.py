@@ -68,11 +68,7 @@ async def similar_answers(
 ) -> list[dict[str, Any]]:
     """Return the questions most like that of ``item``, with the answers that people gave to them in this
     queue or that experts validated in the newest dataset version. Held-out rows are not among them: what a
-    model is judged by is copied nowhere.
-
-    Raises:
-        TransientError: the store is away.
-    """
+    model is judged by is copied nowhere. Raises TransientError: the store is away."""
     given = project.labels.given
     known = [
         {"question": question_of(one.messages), "answer": given[one.completion_id], "from": "this queue"}

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from http import HTTPStatus
+from itertools import count
 from typing import Any, Literal
 
 from pydantic import ValidationError
@@ -35,6 +36,8 @@ from tunewheel_console.label_queue import LabelQueue, Mark, Opinion, order_of
 from tunewheel_console.project import Project
 from tunewheel_console.state import ConsoleState
 
+CLAIM_SECONDS = 60.0
+"""For how long others wait for the answer of somebody whose console may have been killed meanwhile."""
 HELD_SECONDS = 300.0
 """For how long a prompt that somebody looks at is offered to others last."""
 
@@ -70,12 +73,9 @@ class Labelling:
         return view.spec
 
     async def open(self, project: str, request_id: str, person: str | None = None) -> LabelQueue:
-        """Read a request with its prompts and their states, as ``person`` is asked for them.
-
-        Raises:
-            Refused: there is no such request, or its prompts are not in the store.
-            TransientError: the broker or the store cannot be reached.
-        """
+        """Read a request with its prompts and their states, as ``person`` is asked for them. Raises Refused:
+        there is no such request, or its prompts are not in the store. TransientError: the broker or the store
+        cannot be reached."""
         await self.state.projects.open(project)  # at once, it would keep other requests waiting
         if self._find(project, request_id) is None:  # this process may have just started
             await self.refresh()
@@ -117,6 +117,23 @@ class Labelling:
     def _held_by_others(self, person: str | None) -> frozenset[str]:
         return frozenset(name for who, name in self._holds() if who != person)
 
+    async def claim(self, queue: LabelQueue, number: int, person: str) -> str | None:
+        """Note in the store that ``person`` replaces the answer that ``queue`` has; return who else does, at
+        another console, in the same moment. None: nobody, or two opinions are asked for."""
+        if queue.spec.second_opinion:
+            return None
+        asked, item, now = queue.request.data, queue.item(number), datetime.now(UTC)
+        own = Mark(completion_id=item.completion_id, state="answered", by=person, at=now)
+        name = content_sha256([item.completion_id, queue.version_of(item)])[:32]
+        for attempt in count(1):
+            path = f"{_folder(asked.project, asked.request_id)}.claims/{name}.{attempt}.json"
+            held = await self.store.first_document(path, own)
+            if held.by == person:
+                return None
+            if (now - held.at).total_seconds() < CLAIM_SECONDS:
+                return held.by
+        raise AssertionError("count ends")
+
     async def done(self, asked: LabelsRequested) -> Counter[str]:
         """Return how many prompts of a request were answered or left out, without reading the prompts."""
         marks = await self._marks(asked.project, asked.request_id)
@@ -151,12 +168,8 @@ class Labelling:
         example without an answer, on which nothing is trained. Once this returns, the answer is kept.
 
         A later answer to the same prompt, by any person, replaces this one. ``at``: when the person gave it;
-        None: now.
-
-        Raises:
-            Refused: the answer does not have the task's form (the field is named), or there is no such
-            prompt. TransientError: the broker or the store is away; try again.
-        """
+        None: now. Raises Refused: the answer does not have the task's form (the field is named), or there is
+        no such prompt. TransientError: the broker or the store is away; try again."""
         from tunewheel_outputs.labels import label_of
 
         self.check_form(queue, number, output)
@@ -259,11 +272,8 @@ def label_example(
     caller: Caller,
 ) -> ExamplePublished:
     """Return an example with ``output`` as the answer that ``person`` gives to a prompt. None: the prompt is
-    out of scope.
-
-    Raises:
-        ValidationError: the conversation does not end with a question, or a text is too long.
-    """
+    out of scope. Raises ValidationError: the conversation does not end with a question, or a text is too
+    long."""
     turns = item.turns
     return ExamplePublished(
         project=asked.project,

@@ -20,15 +20,15 @@ from tunewheel_runtime.process import run_service
 from tunewheel_runtime.service import Service
 
 from tunewheel_console.actions import Actions
-from tunewheel_console.api import add_login_links, add_scorecard_page
 from tunewheel_console.archive import Archive
 from tunewheel_console.authentication import add_authentication
 from tunewheel_console.checkpoint import Checkpoint
 from tunewheel_console.completion_copy import CompletionCopy
 from tunewheel_console.completions import Completions
 from tunewheel_console.control.completions import add_choosing
-from tunewheel_console.control.dead_letters import add_dead_letters
-from tunewheel_console.control.identity import add_identity
+from tunewheel_console.control.events import Feed
+from tunewheel_console.control.files import add_scorecard_page
+from tunewheel_console.control.identity import add_identity, add_login_links
 from tunewheel_console.control.log import Documents, Log
 from tunewheel_console.control.neighbours import Neighbour, client_at
 from tunewheel_console.control.routes import (
@@ -38,10 +38,10 @@ from tunewheel_console.control.routes import (
     make_api,
     sort_by_noun,
 )
-from tunewheel_console.feed import Feed
+from tunewheel_console.control.services import add_dead_letters
 from tunewheel_console.label_api import add_label_routes
 from tunewheel_console.labelling import Labelling
-from tunewheel_console.letters import Letters
+from tunewheel_console.letters import Letters, Traffic
 from tunewheel_console.logins import LoginLinks
 from tunewheel_console.pages.addresses import add_pages
 from tunewheel_console.review_api import add_review_routes
@@ -49,7 +49,6 @@ from tunewheel_console.reviewing import Reviewing
 from tunewheel_console.sessions import Sessions
 from tunewheel_console.settings import Settings
 from tunewheel_console.state import ConsoleState
-from tunewheel_console.traffic import Traffic
 
 TRAFFIC = (topics.RECORD_INGESTED, topics.INFERENCE_COMPLETED, topics.FEEDBACK_RECEIVED)
 """Topics of which only the latest events are read."""
@@ -58,7 +57,6 @@ REFRESH_SECONDS = 5.0
 
 
 def make_app(settings: Settings) -> Service:
-    """Build the service."""
     service = Service("console", settings)
     state, feed = ConsoleState(), Feed(lambda: service.is_stopping)
     letters = Letters(partial(records_at, client_options(settings)))
@@ -82,7 +80,6 @@ def make_app(settings: Settings) -> Service:
         settings,
         TRAFFIC,
         take,
-        state.count_dead_letters,
         refuse=state.refuse,
         told=told,
         check=service.check_signature,
@@ -156,7 +153,7 @@ def make_web(
     log: Log,
 ) -> FastAPI:
     """Return the app that serves the pages and the API; all assets come from the installed package."""
-    web = make_api(state.projects)
+    web = make_api(state)
     secret = settings.session_secret.get_secret_value() if settings.session_secret else None
     sessions = Sessions(access, secret=secret, seconds=settings.session_seconds)
     links = LoginLinks()
@@ -166,7 +163,7 @@ def make_web(
     add_dead_letters(web, state, sources.letters, actions)
     add_review_routes(web, state, reviewing)
     add_label_routes(web, state, labelling)
-    add_scorecard_page(web, state, reviewing.store)
+    add_scorecard_page(web, reviewing.store)
     add_login_links(web, links, access)
     add_identity(web, settings)
     sort_by_noun(web)
@@ -177,7 +174,6 @@ def make_web(
 
 
 def main() -> None:
-    """Run the service with settings from the environment."""
     run_service("console", Settings, make_app)
 
 

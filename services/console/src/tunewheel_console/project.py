@@ -28,8 +28,7 @@ from tunewheel_wheel.wheel import Wheel
 
 from tunewheel_console.commands import Commands
 from tunewheel_console.queues import LabelRequests, Reviews
-from tunewheel_console.run import RUN_EVENTS, Run
-from tunewheel_console.sweep import OF_SWEEPS, Sweep
+from tunewheel_console.run import OF_SWEEPS, RUN_EVENTS, Run, Sweep
 
 KEPT = 50
 """How many of the latest drifts and rejections are kept per project."""
@@ -87,7 +86,6 @@ class Project:
 
     @property
     def pinned(self) -> str | None:
-        """The pinned model."""
         return self.pin[1] if self.pin is not None and self.pin[2] else None
 
     @property

@@ -58,13 +58,11 @@ class Review:
     """By reviewer, how often each preference was given. Kept from the answers when the review ends."""
 
     def add_request(self, request: Envelope[ReviewRequested]) -> None:
-        """Keep ``request`` if it is the first one."""
         if self.request is None or request.time < self.request.time:
             self.request = request
         self.evaluations.setdefault(request.data.evaluation_id, request.time)
 
     def add_comparisons(self, request: Envelope[ComparisonsRequested]) -> None:
-        """Keep ``request`` if it is the newest one."""
         if self.comparisons is None or self.comparisons.revision < request.data.revision:
             self.request = request
         self.evaluations.setdefault(request.data.stage, request.time)
@@ -286,7 +284,6 @@ class LabelRequests:
         )
 
     def outcome_of(self, request_id: str) -> str | None:
-        """Return why a request needs no labels any more; None while it waits."""
         return self._resolved.get(self.by_id[request_id].data.alarm_id)
 
     @property

@@ -12,8 +12,8 @@ from tunewheel_contracts.formats.review_assignment import Choice
 from tunewheel_runtime.identity.guard import caller_of, needs
 from tunewheel_runtime.identity.roles import Role
 
+from tunewheel_console.control.resolving import reviewer_of
 from tunewheel_console.queues import Review
-from tunewheel_console.refusals import reviewer_of
 from tunewheel_console.reviewing import ItemAnswer, Reviewing, Sitting
 from tunewheel_console.state import ConsoleState
 

@@ -29,9 +29,8 @@ from tunewheel_runtime.refusals import Refused
 from tunewheel_runtime.store import ObjectStore
 
 from tunewheel_console.actions import Actions
-from tunewheel_console.comparing import comparison_of, dealt_pairs, set_of
 from tunewheel_console.queues import Asked, Review
-from tunewheel_console.sitting import ItemAnswer, Sitting, require_open
+from tunewheel_console.sitting import ItemAnswer, Sitting, comparison_of, dealt_pairs, require_open, set_of
 from tunewheel_console.state import ConsoleState
 
 F = TypeVar("F", bound=Frozen)
@@ -80,11 +79,8 @@ class Reviewing:
 
     async def open(self, project: str, review_id: str, reviewer: str) -> Sitting:
         """Return the items of ``reviewer``, who gets a place at the first call, in the order of arrival.
-
-        Raises:
-            Refused: there is no such review, or it ended before this person opened it.
-            TransientError: the broker or the store cannot be reached.
-        """
+        Raises Refused: there is no such review, or it ended before this person opened it. TransientError: the
+        broker or the store cannot be reached."""
         await self.state.projects.open(project)  # at once, it would keep other requests waiting
         try:
             review, request = self._find(project, review_id)
@@ -114,13 +110,10 @@ class Reviewing:
         return Sitting(asked.request_id, request, reviewer, found, pairs, review)
 
     async def answer(self, sitting: Sitting, number: int, chosen: ItemAnswer, caller: Caller) -> None:
-        """Publish an answer. Once this returns, it is kept. The same answer again changes nothing.
-
-        Raises:
-            Refused: the item is not this person's, they have submitted, or the review has ended; or they
-            have compared this pair of a trial already. TransientError: the broker is away; nothing is kept.
-            ValidationError: a reason is no valid name.
-        """
+        """Publish an answer. Once this returns, it is kept. The same answer again changes nothing. Raises
+        Refused: the item is not this person's, they have submitted, or the review has ended; or they have
+        compared this pair of a trial already. TransientError: the broker is away; nothing is kept.
+        ValidationError: a reason is no valid name."""
         pair = sitting.pair(number)
         require_open(sitting)
         if chosen.corrected is not None and len(chosen.corrected) > CORRECTED_CHARACTERS:
@@ -152,12 +145,9 @@ class Reviewing:
     async def submit(
         self, sitting: Sitting, verdict: Literal["approved", "rejected"], comment: str, caller: Caller
     ) -> None:
-        """Publish a person's verdict. They cannot change their review afterwards.
-
-        Raises:
-            Refused: items are not answered, the person has submitted, or the review has ended.
-            TransientError: the broker is away; nothing is submitted.
-        """
+        """Publish a person's verdict. They cannot change their review afterwards. Raises Refused: items are
+        not answered, the person has submitted, or the review has ended. TransientError: the broker is away;
+        nothing is submitted."""
         if not isinstance(sitting.request.data, ReviewRequested):
             reason = f"{sitting.review_id} needs no verdict: each answer counts at once"
             raise Refused(HTTPStatus.CONFLICT, "review_id", reason)

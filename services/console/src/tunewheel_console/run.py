@@ -1,4 +1,4 @@
-"""One training run, folded from its events. Pure."""
+"""One training run, or a sweep of several recipes, folded from its events. Pure."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from tunewheel_contracts.events.evaluation import (
     ReviewSubmitted,
 )
 from tunewheel_contracts.events.training import (
+    SweepProgressed,
+    SweepRequested,
     TrainAction,
     TrainCompleted,
     TrainControl,
@@ -23,6 +25,7 @@ from tunewheel_contracts.events.training import (
     TrainProgressed,
     TrainStarted,
 )
+from tunewheel_contracts.formats.sweep import SweepState
 from tunewheel_wheel.facts import order_of_training
 
 LOSS_POINTS = 1_000
@@ -155,7 +158,6 @@ class Run:
 
     @property
     def control(self) -> TrainAction | None:
-        """The last command to the run."""
         asked = max(self.controls.values(), key=lambda one: (one.time, one.data.action), default=None)
         return asked.data.action if asked is not None else None
 
@@ -197,3 +199,29 @@ def verdict_of(verdict: Verdict) -> str:
 
 def _earliest(before: E | None, event: E) -> E:
     return event if before is None else min(before, event, key=lambda one: (one.time, one.id))
+
+
+OF_SWEEPS = "sweep-"
+"""Ids of sweeps begin with it, and those of runs do not."""
+
+
+@dataclass
+class Sweep:
+    """What was asked for, and how far it is. One of both is known at least."""
+
+    asked: Envelope[SweepRequested] | None = None
+    latest: Envelope[SweepProgressed] | None = None
+
+    @property
+    def ended(self) -> str | None:
+        """How it ended; None: it waits or is trained."""
+        over = self.latest is not None and self.latest.data.state is not SweepState.TRAINING
+        return self.latest.data.state.value if self.latest and over else None
+
+    def progress(self, event: Envelope[SweepProgressed]) -> None:
+        if self.latest is None or _order(event.data) > _order(self.latest.data):
+            self.latest = event
+
+
+def _order(data: SweepProgressed) -> tuple[bool, int]:
+    return data.state is not SweepState.TRAINING, data.measured

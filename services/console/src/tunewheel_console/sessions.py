@@ -39,7 +39,6 @@ class Session(Strict):
     """The end of the session, in seconds since 1970."""
 
     def repeats(self, csrf: str) -> bool:
-        """Return whether a request sent this session's CSRF token."""
         return hmac.compare_digest(self.csrf.encode(), csrf.encode("utf-8", "surrogateescape"))
 
 
@@ -64,7 +63,6 @@ class Sessions:
         )
 
     def begin(self, credential: Credential) -> Session:
-        """Return a new session."""
         ends = self._clock() + self._seconds
         if credential.expires_at is not None:
             ends = min(ends, credential.expires_at)
@@ -82,22 +80,15 @@ class Sessions:
         self._ended[session.session_id] = session.expires_at
 
     async def caller(self, session: Session) -> Caller:
-        """Return the person of ``session`` with their current roles.
-
-        Raises:
-            NotAuthenticated: the session has ended, or its key or token is not valid any more.
-        """
+        """Return the person of ``session`` with their current roles. Raises NotAuthenticated: the session has
+        ended, or its key or token is not valid any more."""
         if session.expires_at <= self._clock() or session.session_id in self._ended:
             raise NotAuthenticated("this session has ended; log in again")
         return await self._access.caller_with(session.credential)
 
     async def identify(self, connection: HTTPConnection) -> Caller:
         """Return the caller of ``connection`` with its current roles, by ``Authorization`` or by cookie. An
-        open page calls this again and again.
-
-        Raises:
-            NotAuthenticated: neither identifies a caller.
-        """
+        open page calls this again and again. Raises NotAuthenticated: neither identifies a caller."""
         authorization = connection.headers.get("authorization")
         session = self.read(connection)
         if self._access.is_open or session is None or bearer_secret(authorization):
@@ -115,11 +106,7 @@ class Sessions:
         return None
 
     def write(self, session: Session, connection: HTTPConnection, response: Response) -> None:
-        """Set the cookie of ``session`` in the browser that sent ``connection``.
-
-        Raises:
-            SessionTooLarge
-        """
+        """Set the cookie of ``session`` in the browser that sent ``connection``. Raises SessionTooLarge."""
         sealed = self._seal.dumps(session.model_dump(mode="json"))
         assert isinstance(sealed, str)
         if len(sealed) > COOKIE_BYTES:

@@ -104,18 +104,14 @@ async def _nothing(_: str) -> None:
 
 @dataclass
 class ConsoleState:
-    """The state of all projects. ``version`` grows with every change, so that a page knows when to draw
-    again."""
+    """The state of all projects."""
 
     projects: Projects = field(default_factory=Projects)
     refusals: dict[str, Outcome] = field(default_factory=dict[str, Outcome])
     """By ``refused_as`` of a command that became a dead letter."""
-    dead_letters: dict[str, int] = field(default_factory=dict[str, int])
-    """The number of dead letters, by original topic."""
     figures: dict[str, str] = field(default_factory=dict[str, str])
     """The newest ``window.judged`` of each detector, by ``figure_id``, as JSON, which takes a quarter of the
     memory. They change all the time, and no page of a project's turns shows them."""
-    version: int = 0
     refused: set[str] = field(default_factory=set[str])
     """The ids of reviews and controls that became dead letters."""
     refused_before: frozenset[str] = frozenset()
@@ -128,10 +124,9 @@ class ConsoleState:
         project = self.projects.get(envelope.project)
         if project is None:
             project = self.projects[envelope.project] = self.begin(envelope.project)
-        self.version += self.apply_to(project, envelope)
+        self.apply_to(project, envelope)
 
     def begin(self, name: str) -> Project:
-        """Return a project without events."""
         return Project(name, Commands(self.refusals))
 
     def apply_to(self, project: Project, envelope: Envelope[Any]) -> bool:
@@ -164,7 +159,6 @@ class ConsoleState:
         return True
 
     def judge(self, envelope: Envelope[WindowJudged]) -> None:
-        """Keep the newest figures of a detector."""
         self.figures[envelope.data.figure_id] = envelope.data.model_dump_json()
 
     def detectors_of(self, project: Project) -> list[WindowJudged]:
@@ -201,7 +195,6 @@ class ConsoleState:
         view = self.projects.get(project)
         if view is not None:
             view.forget(topic)
-            self.version += 1
 
     def refuse(self, envelope: Envelope[Any]) -> None:
         """Undo a review or a command that became a dead letter, because its sender had no right to it. The
@@ -225,7 +218,6 @@ class ConsoleState:
         project.reviews.refuse(name)
         run.controls.pop(name, None)
         project.version += 1
-        self.version += 1
 
     def refuse_command(self, letter: Undecoded, command: Envelope[Any]) -> None:
         """Note that a service made a dead letter of ``command``. Letters of other events are ignored."""
@@ -235,11 +227,6 @@ class ConsoleState:
         self.refusals[name] = refusal_in(letter)
         if (rest := self.projects.resting.get(command.project)) is not None:
             rest.is_behind |= name not in self.refused_before
-
-    def count_dead_letters(self, counts: dict[str, int]) -> None:
-        if counts != self.dead_letters:
-            self.dead_letters = counts
-            self.version += 1
 
 
 def share_field_names(model: BaseModel) -> None:

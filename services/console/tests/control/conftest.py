@@ -10,11 +10,11 @@ import pytest
 from fastapi import FastAPI
 from tunewheel_client import AsyncClient
 from tunewheel_console.actions import Actions
-from tunewheel_console.control.dead_letters import add_dead_letters
+from tunewheel_console.control.events import Feed
 from tunewheel_console.control.log import Log
 from tunewheel_console.control.neighbours import Neighbour
 from tunewheel_console.control.routes import Sources, add_control, add_steering, make_api
-from tunewheel_console.feed import Feed
+from tunewheel_console.control.services import add_dead_letters
 from tunewheel_console.letters import Letters
 from tunewheel_console.settings import Settings
 from tunewheel_contracts.api.services import GroupLag
@@ -93,7 +93,7 @@ def api(
     async def identify(request: Any) -> Caller:
         return caller_of(request)
 
-    web = make_api(state.projects)
+    web = make_api(state)
     sources = Sources(store, feed, letters, read_lags, registry, gateway, completions)
     add_control(web, state, sources, identify)
     add_dead_letters(web, state, letters, Actions(MemoryLog()))  # type: ignore[arg-type]
@@ -137,7 +137,7 @@ class Door:
         self.behind = 0
         """How many events ingest has not read."""
         self.documents = {"returns.md", "refunds.md"}
-        self.web = make_api()
+        self.web = make_api(state)
         actions = Actions(log, applied=state.apply)  # type: ignore[arg-type]
         add_steering(
             self.web, state, actions, store, Log(self._refresh, self._backlogs, self._documents), settings

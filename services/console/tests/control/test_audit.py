@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from tunewheel_console.actions import Actions
-from tunewheel_console.control.audit import entry_of
+from tunewheel_console.control.commands import entry_of
 from tunewheel_contracts.events.data import BuildReason, DatasetRequested
 from tunewheel_contracts.events.training import TrainAction, TrainControl
 from tunewheel_contracts.principal import Principal
@@ -76,7 +76,7 @@ async def test_an_export_reads_the_state_where_events_change_it(
         threads.add(threading.current_thread().name)
         return entry_of(*of)
 
-    monkeypatch.setattr("tunewheel_console.control.audit.entry_of", entry)
+    monkeypatch.setattr("tunewheel_console.control.commands.entry_of", entry)
     await door.send("GET", "audit", headers={"accept": accept})
     assert threads == {threading.current_thread().name}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tunewheel_console.control.dead_letters import MOST_AGAIN, UNDECLARED
+from tunewheel_console.control.services import MOST_AGAIN, UNDECLARED
 from tunewheel_console.letters import ELSEWHERE, NAMELESS, OWN, Letters
 from tunewheel_contracts.principal import Principal
 from tunewheel_runtime.deadletter import Position, Undecoded

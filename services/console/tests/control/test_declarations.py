@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from tunewheel_console.control.power import find_power
+from tunewheel_console.control.declarations import find_power
 from tunewheel_console.settings import Settings, allowed_sources
 from tunewheel_contracts.formats.allowed_sources import AllowedSources
 from tunewheel_contracts.topics import PROJECT_DECLARED
@@ -110,7 +110,9 @@ def test_hosts_and_folders_are_checked_where_they_are_told():
 async def test_power_is_simulated_in_another_process_and_left_out_where_it_takes_too_long(
     desk: Any, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("tunewheel_console.control.power._kept", {})  # another test may have asked the same
+    monkeypatch.setattr(
+        "tunewheel_console.control.declarations._kept", {}
+    )  # another test may have asked the same
     spec = desk.spec()
     assert await find_power(spec, [1], seconds=0.001) is None
     found = await find_power(spec, [1, 1])
@@ -122,7 +124,7 @@ async def test_power_is_simulated_in_another_process_and_left_out_where_it_takes
 async def test_a_declaration_survives_the_death_of_its_simulation(
     state: Any, desk: Any, door: Any, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("tunewheel_console.control.power._kept", {})
+    monkeypatch.setattr("tunewheel_console.control.declarations._kept", {})
     monkeypatch.setattr("sys.executable", "false")  # a process that ends at once, with status 1
     answer = await door.send("PUT", DESK, body(desk.spec()))
     assert (answer.status_code, answer.json()["power"]) == (202, None)

@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 from tunewheel_console.control import events as module
-from tunewheel_console.control.events import Told, follow
-from tunewheel_console.feed import Feed
+from tunewheel_console.control.events import Feed, Told, follow
 from tunewheel_console.state import Rest
 from tunewheel_contracts.principal import Principal
 from tunewheel_runtime.identity.roles import Caller, Grant, NotAuthenticated, Role
@@ -162,7 +161,7 @@ async def test_long_conversations_that_nobody_takes_become_a_gap(
 ):
     completions = [desk.completion(n) for n in range(6)]
     size = len(completions[0].data.model_dump_json())
-    monkeypatch.setattr("tunewheel_console.feed.WAITING_BYTES", int(2.5 * size))
+    monkeypatch.setattr("tunewheel_console.control.events.WAITING_BYTES", int(2.5 * size))
     listener = await Listener(state, feed, caller(Role.REVIEWER), types={"inference.completed"}).begin()
     for told in (completions[:3], completions[3:]):  # what was taken does not count any more
         tell(*told)
@@ -173,7 +172,7 @@ async def test_long_conversations_that_nobody_takes_become_a_gap(
 async def test_a_reader_that_is_too_slow_is_told_of_the_gap(
     state: Any, feed: Feed, desk: Any, tell: Any, monkeypatch: Any
 ):
-    monkeypatch.setattr("tunewheel_console.feed.WAITING", 3)
+    monkeypatch.setattr("tunewheel_console.control.events.WAITING", 3)
     listener = await Listener(state, feed, caller()).begin()
     steps = [desk.progressed(n, 1.0) for n in range(5)]
     tell(*steps)

@@ -9,7 +9,7 @@ import httpx
 import pytest
 import yaml
 from fastapi import FastAPI
-from tunewheel_console.control.keys import add_keys
+from tunewheel_console.control.identity import add_keys
 from tunewheel_contracts.principal import Principal
 from tunewheel_runtime.identity.access import Access
 from tunewheel_runtime.identity.guard import guard, set_caller

@@ -7,8 +7,8 @@ from typing import Any
 import httpx
 import pytest
 from starlette.requests import Request
+from tunewheel_console.control.models import ask as ask_registry
 from tunewheel_console.control.neighbours import Neighbour
-from tunewheel_console.control.registry import ask as ask_registry
 from tunewheel_console.sessions import Session, set_session
 from tunewheel_contracts.principal import Principal
 from tunewheel_runtime.identity.access import Credential

@@ -10,14 +10,14 @@ import httpx
 import pytest
 from fastapi import FastAPI
 from tunewheel_console.actions import Actions
-from tunewheel_console.api import add_scorecard_page
 from tunewheel_console.completions import Completions, Kept
 from tunewheel_console.control.completions import add_choosing
-from tunewheel_console.control.dead_letters import add_dead_letters
+from tunewheel_console.control.events import Feed
+from tunewheel_console.control.files import add_scorecard_page
 from tunewheel_console.control.log import Log
 from tunewheel_console.control.neighbours import Neighbour
 from tunewheel_console.control.routes import Sources, add_control, add_steering, make_api
-from tunewheel_console.feed import Feed
+from tunewheel_console.control.services import add_dead_letters
 from tunewheel_console.label_api import add_label_routes
 from tunewheel_console.labelling import Labelling
 from tunewheel_console.letters import Letters
@@ -149,7 +149,7 @@ async def web(
     lineage = httpx.AsyncClient(transport=httpx.MockTransport(registry.answer), base_url="http://registry")
     asked = Neighbour("registry", lineage, setting="TUNEWHEEL_REGISTRY_URL")
     gateway = Neighbour("serve-gateway", None, setting="TUNEWHEEL_GATEWAY_URL")
-    made = make_api(state.projects)
+    made = make_api(state)
     made.state.gateway = gateway
     letters = Letters(lambda *_: asyncio.sleep(0, {(0, 1): refused_ticket(7)}))
     for offset in (7, 8):
@@ -159,7 +159,7 @@ async def web(
     log = Log(nothing, nothing, nothing)
     log_of_people = MemoryLog()
     add_steering(made, state, Actions(log_of_people), store, log, Settings())  # type: ignore[arg-type]
-    add_scorecard_page(made, state, store)
+    add_scorecard_page(made, store)
     actions = Actions(log_of_people, applied=state.apply)  # type: ignore[arg-type]
     add_choosing(made, state, actions, completions)
     add_dead_letters(made, state, letters, actions)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from tunewheel_console.pages.differences import MOST_TOKENS, marked
+from tunewheel_console.pages.drawing import MOST_TOKENS, marked
 
 
 def marks(text: str) -> list[str]:

@@ -10,7 +10,7 @@ import httpx
 import pytest
 import yaml
 from fastapi import FastAPI
-from tunewheel_console.control.keys import add_keys
+from tunewheel_console.control.identity import add_keys
 from tunewheel_console.pages.addresses import add_pages
 from tunewheel_contracts.principal import Principal
 from tunewheel_runtime.identity.access import Access
@@ -63,7 +63,7 @@ async def test_keys_are_made_rotated_and_revoked_by_form(file: Path):
 async def test_a_file_that_the_console_may_only_read_is_shown_without_forms(
     file: Path, monkeypatch: Any, missing: bool
 ):
-    monkeypatch.setattr("tunewheel_console.control.keys.may_write", lambda _: False)
+    monkeypatch.setattr("tunewheel_console.control.identity.may_write", lambda _: False)
     found = await page(None if missing else file)
     assert "data-order" not in found
     assert "may only read the file of keys" in found

@@ -24,7 +24,7 @@ from tunewheel_console.completion_search import Wanted
 from tunewheel_console.completions import SEARCH_SECONDS, Completions
 from tunewheel_console.control.orders import declared
 from tunewheel_console.control.paging import Paged, cursor_of, text_of
-from tunewheel_console.control.resolving import LATEST, MOST_NAMED, project_of, resolve
+from tunewheel_console.control.resolving import LATEST, MOST_NAMED, View, resolve
 from tunewheel_console.project import Project
 from tunewheel_console.state import ConsoleState
 
@@ -47,7 +47,7 @@ def add_completions(web: FastAPI, state: ConsoleState, completions: Completions)
     @web.get(COMPLETIONS)
     @needs(Role.REVIEWER)
     async def list_completions(
-        project: str,
+        view: View,
         asked: Paged,
         q: Annotated[
             str,
@@ -75,14 +75,13 @@ def add_completions(web: FastAPI, state: ConsoleState, completions: Completions)
         ] = None,
     ) -> Page[CompletionSummary]:
         """The latest completions, newest first, of which those that are searched for."""
-        view = project_of(state, project)
         for field, told in (("role", role), ("model", model)):
             if told is not None and is_blind(view):
-                reason = f"would tell whose answers they are that people compare in {project}; leave it out"
+                reason = f"would tell whose answers they are that people compare in {view.name}; leave it out"
                 raise Refused(HTTPStatus.CONFLICT, field, reason)
         wanted = Wanted(q, form, latency, role, model, client, label, asked.since)
         found, total = await searched(
-            completions.find, project, wanted, view.spec and view.spec.task,
+            completions.find, view.name, wanted, view.spec and view.spec.task,
             limit=asked.limit + 1, after=None if asked.after is None else cursor_of(asked.after),
         )  # fmt: skip
         shown = found[: asked.limit]
@@ -92,13 +91,12 @@ def add_completions(web: FastAPI, state: ConsoleState, completions: Completions)
 
     @web.get(f"{COMPLETIONS}/{{completion_id}}")
     @needs(Role.REVIEWER)
-    async def show_completion(project: str, completion_id: str) -> CompletionDetail:
+    async def show_completion(view: View, completion_id: str) -> CompletionDetail:
         """A completion with its texts, and what it stands in."""
-        view = project_of(state, project)
         beginning = None if completion_id == LATEST else completion_id
-        ids = await searched(completions.named, project, beginning, most=MOST_NAMED + 1)
-        name = resolve(completion_id, ids, field="completion_id", project=project)
-        found = await searched(completions.show, project, name)
+        ids = await searched(completions.named, view.name, beginning, most=MOST_NAMED + 1)
+        name = resolve(completion_id, ids, field="completion_id", project=view.name)
+        found = await searched(completions.show, view.name, name)
         if found is None:  # it was erased just now
             raise Refused(HTTPStatus.GONE, "completion_id", f"{name} was erased")
         data, copies = found
@@ -114,8 +112,6 @@ def add_completions(web: FastAPI, state: ConsoleState, completions: Completions)
 
 
 def add_choosing(web: FastAPI, state: ConsoleState, actions: Actions, completions: Completions) -> None:
-    """Add the route by which a person asks for labels."""
-
     @web.post("/v1/projects/{project}/labels", status_code=HTTPStatus.ACCEPTED)
     @needs(Role.REVIEWER)
     async def request_labels(request: Request, project: str, order: LabelOrder) -> LabelsOrdered:
@@ -143,11 +139,8 @@ def is_blind(view: Project) -> bool:
 
 
 async def searched(work: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
-    """Return what ``work`` finds, beside the event loop.
-
-    Raises:
-        Refused: 503, the file is not open, or cannot be read in time.
-    """
+    """Return what ``work`` finds, beside the event loop. Raises Refused: 503, the file is not open, or cannot
+    be read in time."""
     try:
         return await asyncio.to_thread(work, *args, **options)
     except sqlite3.Error as error:
@@ -159,7 +152,6 @@ async def searched(work: Callable[P, T], *args: P.args, **options: P.kwargs) -> 
 
 
 def _told(view: Project, data: InferenceCompleted) -> dict[str, Any]:
-    """Return the fields of ``CompletionSummary``."""
     from tunewheel_outputs.labels import label_of
 
     fields = CompletionSummary.model_fields.keys() & InferenceCompleted.model_fields.keys()

@@ -27,40 +27,37 @@ from tunewheel_runtime.identity.roles import Role
 from tunewheel_runtime.refusals import Refused
 from tunewheel_runtime.store import ObjectStore
 
-from tunewheel_console.control.dataset_changes import compare
 from tunewheel_console.control.dataset_files import (
     NAMES,
     UNNAMED,
     DatasetFiles,
     Version,
+    compare,
     erased_of,
     records_of,
     search,
 )
+from tunewheel_console.control.declarations import find_power
 from tunewheel_console.control.evaluations import last_scorecard
+from tunewheel_console.control.files import DATASETS, Tokens
 from tunewheel_console.control.paging import Paged, page_by_number, page_of
-from tunewheel_console.control.power import find_power
-from tunewheel_console.control.resolving import project_of, resolve
-from tunewheel_console.control.row_tokens import Tokens
+from tunewheel_console.control.resolving import View, dataset_of
 from tunewheel_console.project import Project
 from tunewheel_console.state import ConsoleState
 
-DATASETS = "/v1/projects/{project}/datasets"
 Split = Literal["train", "holdout", "preferences", "negatives"]
 Made = Envelope[DatasetVersioned]
 
 
 def add_datasets(web: FastAPI, state: ConsoleState, store: ObjectStore) -> None:
-    """Add the routes of dataset versions."""
     files, tokens = DatasetFiles(store), Tokens(store)
 
     @web.get(DATASETS)
     @needs(Role.VIEWER)
     async def list_datasets(
-        project: str, asked: Paged, reason: BuildReason | None = None
+        view: View, asked: Paged, reason: BuildReason | None = None
     ) -> Page[DatasetSummary]:
         """The dataset versions, newest first."""
-        view = project_of(state, project)
         runs = _runs_by_dataset(view)
         found = [one for one in view.datasets.values() if reason in (None, one.data.reason)]
         return page_of(found, asked, place=_place, answer=lambda one: DatasetSummary(**_fields(one, runs)))
@@ -68,14 +65,13 @@ def add_datasets(web: FastAPI, state: ConsoleState, store: ObjectStore) -> None:
     @web.get(DATASETS + "/{dataset_id}")
     @needs(Role.VIEWER)
     async def show_dataset(
-        project: str,
+        view: View,
         dataset_id: str,
         power: Annotated[
             bool, Query(description="Simulate what the criteria can show on its held-out rows: seconds.")
         ] = False,
     ) -> DatasetDetail:
         """A version with its manifest, and what became of every record on the way to it."""
-        view = project_of(state, project)
         made = dataset_of(view, dataset_id)
         version = await files.open(view, made.data.dataset_id)
         gone = version.rows_deleted
@@ -94,7 +90,7 @@ def add_datasets(web: FastAPI, state: ConsoleState, store: ObjectStore) -> None:
     @web.get(DATASETS + "/{dataset_id}/rows")
     @needs(Role.VIEWER)
     async def list_rows(
-        project: str,
+        view: View,
         dataset_id: str,
         asked: Paged,
         split: Split = "train",
@@ -105,29 +101,27 @@ def add_datasets(web: FastAPI, state: ConsoleState, store: ObjectStore) -> None:
         source: str | None = None,
     ) -> Page[Row]:
         """The rows of a split, in the order of its file. Rows of erased records have no texts."""
-        view = project_of(state, project)
         version = await files.open(view, dataset_of(view, dataset_id).data.dataset_id)
         erased = erased_of(version)
         frame = await files.frame(version, split)
         found = await asyncio.to_thread(search, frame, erased, text=text, label=label, source=source)
-        part, following = page_by_number(found.height, asked)
-        rows = found.slice(part.start, len(part)).iter_rows(named=True)
-        shown = tuple(_row(row, erased, split) for row in rows)
-        return Page[Row](items=shown, next=following, total=found.height)
+
+        def shown(begin: int, end: int) -> list[Row]:
+            return [_row(row, erased, split) for row in found[begin:end].iter_rows(named=True)]
+
+        return page_by_number(found.height, asked, shown)
 
     @web.get(DATASETS + "/{dataset_id}/rows/{row_id}")
     @needs(Role.VIEWER)
-    async def show_row(project: str, dataset_id: str, row_id: str) -> Row:
+    async def show_row(view: View, dataset_id: str, row_id: str) -> Row:
         """One row of any split."""
-        view = project_of(state, project)
         version = await files.open(view, dataset_of(view, dataset_id).data.dataset_id)
         return _row(*await files.find_row(version, row_id))
 
     @web.get(DATASETS + "/{dataset_id}/rows/{row_id}/tokens")
     @needs(Role.VIEWER)
-    async def show_row_tokens(project: str, dataset_id: str, row_id: str) -> RowTokens:
+    async def show_row_tokens(view: View, dataset_id: str, row_id: str) -> RowTokens:
         """A row of ``train`` or ``holdout`` in tokens, and which of them are trained on."""
-        view = project_of(state, project)
         version = await files.open(view, dataset_of(view, dataset_id).data.dataset_id)
         row, erased, split = await files.find_row(version, row_id)
         if "messages" not in row or not erased.isdisjoint(records_of(row)):
@@ -141,25 +135,23 @@ def add_datasets(web: FastAPI, state: ConsoleState, store: ObjectStore) -> None:
     @web.get(DATASETS + "/{dataset_id}/dropped")
     @needs(Role.VIEWER)
     async def list_dropped(
-        project: str, dataset_id: str, asked: Paged, stage: str | None = None, reason: str | None = None
+        view: View, dataset_id: str, asked: Paged, stage: str | None = None, reason: str | None = None
     ) -> Page[DroppedRecord]:
         """The records that are in no row of the version, and why."""
-        view = project_of(state, project)
         version = await files.open(view, dataset_of(view, dataset_id).data.dataset_id)
         found = search(
             await files.dropped(version), erased_of(version), text=None, stage=stage, reason=reason
         )
-        part, following = page_by_number(found.height, asked)
-        rows = found.slice(part.start, len(part)).iter_rows(named=True)
-        return Page[DroppedRecord](
-            items=tuple(DroppedRecord(**row) for row in rows), next=following, total=found.height
-        )
+
+        def shown(begin: int, end: int) -> list[DroppedRecord]:
+            return [DroppedRecord(**row) for row in found[begin:end].iter_rows(named=True)]
+
+        return page_by_number(found.height, asked, shown)
 
     @web.get(DATASETS + "/{dataset_id}/diff/{other}")
     @needs(Role.VIEWER)
-    async def compare_datasets(project: str, dataset_id: str, other: str) -> DatasetDifference:
+    async def compare_datasets(view: View, dataset_id: str, other: str) -> DatasetDifference:
         """What changed from ``dataset_id`` to ``other``."""
-        view = project_of(state, project)
         one, another = [
             await files.open(view, dataset_of(view, name, field=field).data.dataset_id)
             for field, name in (("dataset_id", dataset_id), ("other", other))
@@ -169,13 +161,6 @@ def add_datasets(web: FastAPI, state: ConsoleState, store: ObjectStore) -> None:
     async def _power(view: Project, version: Version) -> Power | None:
         sizes = None if version.rows_deleted else await files.customers(version)
         return await find_power(version.manifest.spec, sizes, card=await last_scorecard(view, store))
-
-
-def dataset_of(project: Project, asked: str, *, field: str = "dataset_id") -> Made:
-    """Return the version. Raises ``Refused`` as ``resolve``."""
-    newest = sorted(project.datasets.values(), key=_place, reverse=True)
-    names = [one.data.dataset_id for one in newest]
-    return project.datasets[resolve(asked, names, field=field, project=project.name, noun="dataset")]
 
 
 def _runs_by_dataset(project: Project) -> dict[str, tuple[str, ...]]:

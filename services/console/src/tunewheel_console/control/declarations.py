@@ -1,19 +1,27 @@
-"""``PUT`` and ``DELETE /v1/projects/{project}``: put a spec in force, check one, and take one back."""
+"""``PUT`` and ``DELETE /v1/projects/{project}``: put a spec in force, check one, and take one back; and how
+probable a verdict by a spec's criteria is."""
 
 from __future__ import annotations
 
 import asyncio
 import codecs
+import sys
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Annotated, Any
 
+import structlog
 from fastapi import FastAPI, Query, Request, Response
 from tunewheel_contracts.api.commands import Accepted
+from tunewheel_contracts.api.datasets import Power
 from tunewheel_contracts.api.declarations import Declaration
 from tunewheel_contracts.changes import changes
-from tunewheel_contracts.errors import InvalidSpec
+from tunewheel_contracts.errors import InvalidSpec, TunewheelError
 from tunewheel_contracts.fields import Slug
 from tunewheel_contracts.formats.allowed_sources import AllowedSources
+from tunewheel_contracts.formats.scorecard import Scorecard
+from tunewheel_contracts.formats.spec import ProjectSpec
+from tunewheel_contracts.identity import content_sha256
 from tunewheel_outputs.specs import MAX_SPEC_BYTES, check_spec, untold_change, vacuous_form
 from tunewheel_runtime.identity.guard import caller_of, needs
 from tunewheel_runtime.identity.roles import Role
@@ -21,8 +29,7 @@ from tunewheel_runtime.refusals import Refused
 
 from tunewheel_console.actions import Actions
 from tunewheel_console.control.log import Log
-from tunewheel_console.control.power import SIMULATION_SECONDS, find_power
-from tunewheel_console.control.resolving import project_of
+from tunewheel_console.control.resolving import View
 from tunewheel_console.state import ConsoleState
 
 SPEC_BODY: dict[str, Any] = {
@@ -95,14 +102,13 @@ def add_declarations(
 
     @api.delete("/v1/projects/{project}", status_code=HTTPStatus.ACCEPTED)
     @needs(Role.OPERATOR)
-    async def remove_project(request: Request, project: str) -> Accepted:
+    async def remove_project(request: Request, view: View) -> Accepted:
         """Take back a project's declaration: nothing of it is built, trained, watched or served any more.
         What was published, built and trained stays, and declaring the project again brings it back. Taking it
         back again changes nothing."""
-        project_of(state, project)
-        await actions.remove(project, principal=caller_of(request).principal)
+        await actions.remove(view.name, principal=caller_of(request).principal)
         await log.refresh()
-        return Accepted(project=project)
+        return Accepted(project=view.name)
 
 
 async def _text(request: Request) -> str:
@@ -118,3 +124,65 @@ async def _text(request: Request) -> str:
     except UnicodeDecodeError as error:
         reason = f"is not UTF-8 (byte {error.start}); send it so"
         raise Refused(HTTPStatus.UNPROCESSABLE_ENTITY, "(body)", reason) from error
+
+
+log = structlog.get_logger(__name__)
+SIMULATION_SECONDS = 20.0
+"""The longest simulation. A heavy one takes minutes: many criteria, and no number of rows suffices."""
+MOST_KEPT = 256
+_kept: dict[str, Power] = {}
+_one_at_a_time = asyncio.Semaphore(1)
+
+
+class SimulationEnded(TunewheelError):
+    """The process that simulates ended before it answered."""
+
+
+async def find_power(
+    spec: ProjectSpec,
+    sizes: Sequence[int] | None = None,
+    *,
+    card: Scorecard | None = None,
+    seconds: float = SIMULATION_SECONDS,
+) -> Power | None:
+    """Simulate verdicts by the spec's criteria, in another process. None: it took more than ``seconds``, or
+    the process was ended, for example for its memory.
+
+    Args:
+        sizes: the number of held-out rows of each customer; None: those of ``card``, or else of the smallest
+            version that the spec allows.
+        card: a scorecard of the project, for the figures of base and champion; None: they are assumed.
+    """
+    from tunewheel_verdicts.__main__ import ASKED, Asked
+    from tunewheel_verdicts.power import expected_by, sizes_for
+
+    sizes = sizes_for(spec, card) if sizes is None else tuple(sizes)
+    asked = ASKED.dump_json(Asked(spec, sizes, expected_by(card) if card is not None else {}))
+    name = content_sha256(asked)
+    if name not in _kept:
+        try:
+            async with asyncio.timeout(seconds), _one_at_a_time:
+                found = await _simulated(asked)
+        except (TimeoutError, SimulationEnded) as error:
+            log.warning("power_left_out", project=spec.project, reason=str(error) or "too slow")
+            return None
+        if len(_kept) >= MOST_KEPT:
+            del _kept[next(iter(_kept))]
+        _kept[name] = found
+    return _kept[name]
+
+
+async def _simulated(asked: bytes) -> Power:
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tunewheel_verdicts", stdin=pipe, stdout=pipe
+    )
+    try:
+        told, _ = await process.communicate(asked)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    if process.returncode:
+        raise SimulationEnded(f"the simulation of verdicts ended with status {process.returncode}")
+    return Power.model_validate_json(told)

@@ -29,7 +29,7 @@ from tunewheel_runtime.store import ArtifactMissing, ObjectStore
 
 from tunewheel_console.control.neighbours import Neighbour, handed_on
 from tunewheel_console.control.paging import Paged, page_by_number
-from tunewheel_console.control.resolving import project_of
+from tunewheel_console.control.resolving import View
 from tunewheel_console.project import Project
 from tunewheel_console.state import ConsoleState
 
@@ -79,32 +79,33 @@ class IndexFiles:
 
 
 def add_documents(web: FastAPI, state: ConsoleState, store: ObjectStore, gateway: Neighbour) -> None:
-    """Add the routes."""
     files = IndexFiles(store)
 
     @web.get(DOCUMENTS)
     @needs(Role.VIEWER)
-    async def list_documents(project: str, asked: Paged) -> Page[IndexedDocument]:
+    async def list_documents(view: View, asked: Paged) -> Page[IndexedDocument]:
         """The documents in the newest index version, by their ids; none while the project has no index."""
-        manifest = await files.manifest(project_of(state, project))
+        manifest = await files.manifest(view)
         if manifest is None:
             return Page[IndexedDocument](items=(), total=0)
         table = await files.table(manifest.documents)
         waiting = Counter(one.document_id for one in await files.waiting(manifest))
-        part, following = page_by_number(table.height, asked)
-        rows = table[part.start : part.stop].iter_rows(named=True)
-        items = tuple(IndexedDocument(**_fields(row, manifest, waiting)) for row in rows)
-        return Page[IndexedDocument](items=items, next=following, total=table.height)
+
+        def described(begin: int, end: int) -> list[IndexedDocument]:
+            rows = table[begin:end].iter_rows(named=True)
+            return [IndexedDocument(**_fields(row, manifest, waiting)) for row in rows]
+
+        return page_by_number(table.height, asked, described)
 
     @web.get(DOCUMENTS + "/{document_id:path}")
     @needs(Role.VIEWER)
-    async def show_document(request: Request, project: str, document_id: str) -> DocumentDetail:
+    async def show_document(request: Request, view: View, document_id: str) -> DocumentDetail:
         """A document with its passages. A caller in none of its groups gets no passage."""
-        manifest = await files.manifest(project_of(state, project))
+        manifest = await files.manifest(view)
         found = await _row(files, manifest, document_id)
         if manifest is None or found is None:
             reason = (
-                f"the index of {project} has no {document_id!r}; see GET /v1/projects/{project}/documents"
+                f"the index of {view.name} has no {document_id!r}; see GET /v1/projects/{view.name}/documents"
             )
             raise Refused(HTTPStatus.NOT_FOUND, "document_id", reason)
         held = [one for one in await files.waiting(manifest) if one.document_id == document_id]
@@ -117,11 +118,10 @@ def add_documents(web: FastAPI, state: ConsoleState, store: ObjectStore, gateway
 
     @web.get("/v1/projects/{project}/passages", response_model=PassageSearch)
     @needs(Role.VIEWER)
-    async def search_passages(request: Request, project: str, question: Question) -> Response:
+    async def search_passages(request: Request, view: View, question: Question) -> Response:
         """What a question finds in the documents, and why, as the gateway tells the same caller. No model is
         asked."""
-        project_of(state, project)
-        asked = {"project": project, "question": question}
+        asked = {"project": view.name, "question": question}
         return handed_on(await gateway.send(request, "POST", "/v1/search", json=asked))
 
 

@@ -1,18 +1,28 @@
-"""``GET /v1/projects/{project}/evaluations`` and one evaluation with its scorecard."""
+"""Evaluations with their scorecards, the rows of a scorecard with all contestants' answers, and the labels of
+the answers. Scores and labels stand in the file that eval wrote. Nothing is judged here."""
 
 from __future__ import annotations
 
+import asyncio
 import re
+from collections import Counter
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from http import HTTPStatus
 from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI, Query
-from tunewheel_contracts.api.evaluations import EvaluationDetail, EvaluationSummary
+from tunewheel_contracts.api.evaluations import (
+    EvaluationDetail,
+    EvaluationLabels,
+    EvaluationSummary,
+    LabelCell,
+)
 from tunewheel_contracts.api.paging import Page
 from tunewheel_contracts.errors import SLUG
 from tunewheel_contracts.event import Envelope, decode_data
 from tunewheel_contracts.formats.evaluation_plan import EvaluationPlan, later_plan_path
+from tunewheel_contracts.formats.generations import MARK, Generation, read_generations
 from tunewheel_contracts.formats.scorecard import Role as ContestantRole
 from tunewheel_contracts.formats.scorecard import Scorecard
 from tunewheel_runtime.identity.guard import needs
@@ -20,8 +30,8 @@ from tunewheel_runtime.identity.roles import Role
 from tunewheel_runtime.refusals import Refused
 from tunewheel_runtime.store import ObjectStore
 
-from tunewheel_console.control.paging import Paged, page_of
-from tunewheel_console.control.resolving import LATEST, project_of, resolve, run_of
+from tunewheel_console.control.paging import Paged, page_by_number, page_of
+from tunewheel_console.control.resolving import LATEST, View, find, run_of
 from tunewheel_console.project import Project
 from tunewheel_console.run import verdict_of
 from tunewheel_console.state import ConsoleState
@@ -32,18 +42,15 @@ Judged = Envelope[Any]
 
 
 def add_evaluations(web: FastAPI, state: ConsoleState, store: ObjectStore) -> None:
-    """Add the routes of evaluations."""
-
     @web.get("/v1/projects/{project}/evaluations")
     @needs(Role.VIEWER)
     async def list_evaluations(
-        project: str,
+        view: View,
         asked: Paged,
         outcome: Outcome | None = None,
         run_id: Annotated[str | None, Query(description="Only those of this run.")] = None,
     ) -> Page[EvaluationSummary]:
         """The evaluations with a verdict, newest first."""
-        view = project_of(state, project)
         of_run = run_of(view, run_id).run_id if run_id is not None else None
         found = [
             one
@@ -57,28 +64,23 @@ def add_evaluations(web: FastAPI, state: ConsoleState, store: ObjectStore) -> No
 
     @web.get("/v1/projects/{project}/evaluations/{evaluation_id}")
     @needs(Role.VIEWER)
-    async def show_evaluation(project: str, evaluation_id: str) -> EvaluationDetail:
+    async def show_evaluation(view: View, evaluation_id: str) -> EvaluationDetail:
         """An evaluation with its scorecard, which is withheld while a review of the project's answers is
         open."""
-        return await find_evaluation(project_of(state, project), store, evaluation_id)
+        return await find_evaluation(view, store, evaluation_id)
 
 
 async def find_evaluation(view: Project, store: ObjectStore, asked: str) -> EvaluationDetail:
-    """Return the evaluation that ``asked`` names, with its scorecard unless that is withheld.
-
-    Raises:
-        Refused: there is none, or it is not finished.
-        TransientError: the store is away.
-    """
+    """Return the evaluation that ``asked`` names, with its scorecard unless that is withheld. Raises Refused:
+    there is none, or it is not finished. TransientError: the store is away."""
     found = evaluations_of(view)
     is_named = asked == LATEST or any(name.startswith(asked) for name in found)
     if not is_named and re.fullmatch(SLUG, asked):  # it becomes part of a path
         informing = await _informing(view, store, asked)
         if informing is not None:
             return await _informed(view, store, *informing)
-    newest = sorted(found, key=lambda name: _place(found[name]), reverse=True)
-    name = resolve(asked, newest, field="evaluation_id", project=view.name)
-    withheld, event = is_withheld(view), found[name]
+    event = find(asked, found, _place, field="evaluation_id", project=view.name)
+    withheld = is_withheld(view)
     return EvaluationDetail(
         **_fields(event, withheld),
         checks=() if withheld else event.data.checks,
@@ -103,11 +105,8 @@ def is_withheld(project: Project) -> bool:
 
 
 async def last_scorecard(project: Project, store: ObjectStore) -> Scorecard | None:
-    """Return the project's newest scorecard with figures; None: there is none, or it is withheld.
-
-    Raises:
-        TransientError: the store is away.
-    """
+    """Return the project's newest scorecard with figures; None: there is none, or it is withheld. Raises
+    TransientError: the store is away."""
     judged = [one for one in evaluations_of(project).values() if one.data.contestants]
     if not judged or is_withheld(project):
         return None
@@ -169,3 +168,113 @@ def _fields(event: Judged, withheld: bool) -> dict[str, Any]:
 
 def _place(event: Judged) -> tuple[datetime, str]:
     return event.time, event.data.evaluation_id or event.data.run_id
+
+
+EVALUATION = "/v1/projects/{project}/evaluations/{evaluation_id}"
+CANDIDATE = ContestantRole.CANDIDATE
+
+
+def add_evaluation_rows(web: FastAPI, state: ConsoleState, store: ObjectStore) -> None:
+    async def rows_of(view: Project, evaluation_id: str) -> tuple[Scorecard, Sequence[Generation]]:
+        found = await find_evaluation(view, store, evaluation_id)
+        if found.scorecard is None:
+            reason = "the scorecard is withheld, because a review of the project's answers is open"
+            if not found.withheld:
+                reason = "the scorecard is gone from the store"
+            raise Refused(HTTPStatus.CONFLICT, "evaluation_id", reason)
+        return found.scorecard, await _read(store, found.scorecard)
+
+    @web.get(EVALUATION + "/rows")
+    @needs(Role.VIEWER)
+    async def list_evaluation_rows(
+        view: View,
+        evaluation_id: str,
+        asked: Paged,
+        difference: Annotated[
+            Literal["candidate_worse", "candidate_better"] | None,
+            Query(description="Only rows with such a difference from ``against``, by ``metric``."),
+        ] = None,
+        metric: Annotated[str | None, Query(description="Default: the first one of the slices.")] = None,
+        against: ContestantRole | None = None,
+        label: Annotated[str | None, Query(description="Only rows with this expected label.")] = None,
+        answered: Annotated[str | None, Query(description="Only answers with this label.")] = None,
+        unlabelled: Annotated[bool, Query(description="Only answers without a label.")] = False,
+        role: Annotated[ContestantRole, Query(description="Whose answers are meant.")] = CANDIDATE,
+    ) -> Page[Generation]:
+        """The held-out rows with all contestants' answers, scores and labels."""
+        card, rows = await rows_of(view, evaluation_id)
+        if label is not None:
+            rows = [row for row in rows if row.label == label]
+        if answered is not None or unlabelled:
+            rows = [row for row in rows if role in row.answers and row.answers[role].label == answered]
+        if difference is not None:
+            differs = _differing(card, rows, difference, metric, against)
+            rows = [row for row in rows if differs(row)]
+        return page_by_number(len(rows), asked, lambda begin, end: rows[begin:end])
+
+    @web.get(EVALUATION + "/labels")
+    @needs(Role.VIEWER)
+    async def show_evaluation_labels(view: View, evaluation_id: str) -> EvaluationLabels:
+        """How many rows of each expected label were answered with which label."""
+        card, rows = await rows_of(view, evaluation_id)
+        cells = Counter(
+            (role, row.label, answer.label)
+            for row in rows
+            if row.label is not None
+            for role, answer in row.answers.items()
+            if answer.scores
+        )
+        in_order = sorted(cells, key=lambda cell: (cell[1], cell[2] is None, cell[2] or ""))
+        return EvaluationLabels(
+            evaluation_id=card.evaluation_id or card.run_id,
+            answers={
+                role: tuple(
+                    LabelCell(expected=cell[1], answered=cell[2], rows=cells[cell])
+                    for cell in in_order
+                    if cell[0] is role
+                )
+                for role in sorted({role for role, _, _ in cells})
+            },
+        )
+
+
+async def _read(store: ObjectStore, card: Scorecard) -> Sequence[Generation]:
+    """Return the rows. After an erasure the rest of them has another name."""
+    if card.generations is None:
+        return ()
+    data = await store.read(card.generations.path)
+    if data is None:
+        begin = card.generations.path.partition(MARK)[0] + MARK
+        paths = [path for path in await store.list("scorecards") if path.startswith(begin)]
+        data = b"".join([await store.read(path) or b"" for path in paths])
+    return await asyncio.to_thread(read_generations, data)
+
+
+def _differing(
+    card: Scorecard,
+    rows: Sequence[Generation],
+    difference: str,
+    metric: str | None,
+    against: ContestantRole | None,
+) -> Callable[[Generation], bool]:
+    """Return whether the candidate's answer of a row is better, or worse, than that of ``against``."""
+    roles = {one.role for one in card.contestants}
+    other = against or (ContestantRole.CHAMPION if ContestantRole.CHAMPION in roles else ContestantRole.BASE)
+    name = metric or next((one.metric for one in card.slices), next(iter(card.metrics), None))
+    if name not in card.metrics:
+        names = ", ".join(card.metrics) or "none"
+        raise Refused(HTTPStatus.NOT_FOUND, "metric", f"{name!r} was not measured; there is {names}")
+    if rows and not any(answer.scores for answer in rows[0].answers.values()):
+        reason = "needs scores by row, which this evaluation was written without; judge the run again"
+        raise Refused(HTTPStatus.CONFLICT, "difference", reason)
+    is_better = (difference == "candidate_better") is not card.metrics[name].lower_is_better
+
+    def differs(row: Generation) -> bool:
+        scores = [row.answers[one].scores.get(name) for one in (CANDIDATE, other) if one in row.answers]
+        match scores:
+            case [float(mine), float(others)]:
+                return mine > others if is_better else mine < others
+            case _:
+                return False
+
+    return differs

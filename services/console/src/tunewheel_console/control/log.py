@@ -60,11 +60,8 @@ class Documents:
         self._reading: asyncio.Task[None] | None = None
 
     async def of(self, project: str) -> set[str]:
-        """Return the ids of a project's documents.
-
-        Raises:
-            TransientError: the broker does not answer, or the topic has not been read yet.
-        """
+        """Return the ids of a project's documents. Raises TransientError: the broker does not answer, or the
+        topic has not been read yet."""
         if self._reader is None or self._reading is None:
             self._reader = LogReader(
                 self._settings,
@@ -149,11 +146,8 @@ class Log:
         return cls(refresh, backlogs, documents.of)
 
     async def settled(self, patience_seconds: float) -> None:
-        """Wait until ingest has made records of what is on the log now, so that a version has it.
-
-        Raises:
-            Refused: ingest was not done within ``patience_seconds``.
-            TransientError: the broker does not answer.
+        """Wait until ingest has made records of what is on the log now, so that a version has it. Raises
+        Refused: ingest was not done within ``patience_seconds``. TransientError: the broker does not answer.
         """
         loop = asyncio.get_running_loop()
         ends_at, now = loop.time() + patience_seconds, await self.backlogs()

@@ -1,11 +1,14 @@
-"""``GET /v1/projects/{project}/models`` and one model; the verdicts of its rollouts."""
+"""Models and the verdicts of their rollouts. The registry is asked, as the caller, about lineage, cards and
+comparisons."""
 
 from __future__ import annotations
 
 from datetime import datetime
+from http import HTTPStatus
 from typing import Annotated, Any, Literal
+from urllib.parse import quote
 
-from fastapi import FastAPI, Query
+from fastapi import FastAPI, Query, Request, Response
 from tunewheel_contracts.api.models import HistoryStep, ModelDetail, ModelSummary
 from tunewheel_contracts.api.paging import Page
 from tunewheel_contracts.api.rollouts import Rollout
@@ -15,11 +18,13 @@ from tunewheel_contracts.events.production import RolloutJudged
 from tunewheel_contracts.formats.serving import ALIASES
 from tunewheel_runtime.identity.guard import needs
 from tunewheel_runtime.identity.roles import Role
+from tunewheel_runtime.refusals import Refused
 from tunewheel_wheel.models import stage_after
 
 from tunewheel_console.control.evaluations import evaluations_of, is_withheld
+from tunewheel_console.control.neighbours import Neighbour, handed_on
 from tunewheel_console.control.paging import Paged, page_of
-from tunewheel_console.control.resolving import project_of, resolve
+from tunewheel_console.control.resolving import View, find, project_of, told
 from tunewheel_console.project import Project
 from tunewheel_console.state import ConsoleState
 
@@ -27,18 +32,15 @@ Registered = Envelope[ModelRegistered]
 
 
 def add_models(web: FastAPI, state: ConsoleState) -> None:
-    """Add the routes of models and of their rollouts."""
-
     @web.get("/v1/projects/{project}/models")
     @needs(Role.VIEWER)
     async def list_models(
-        project: str,
+        view: View,
         asked: Paged,
         stage: Annotated[Stage | None, Query(alias="state", description="Only models in this stage.")] = None,
         kind: Literal["base", "adapter", "full"] | None = None,
     ) -> Page[ModelSummary]:
         """The registered models, newest first."""
-        view = project_of(state, project)
         stages = view.stages
         found = [
             one
@@ -52,21 +54,19 @@ def add_models(web: FastAPI, state: ConsoleState) -> None:
 
     @web.get("/v1/projects/{project}/models/{model_id}")
     @needs(Role.VIEWER)
-    async def show_model(project: str, model_id: str) -> ModelDetail:
+    async def show_model(view: View, model_id: str) -> ModelDetail:
         """A model with its stages and figures. ``model_id`` may also be ``champion`` or ``challenger``."""
-        view = project_of(state, project)
         return _detail(view, model_of(view, model_id))
 
     @web.get("/v1/projects/{project}/rollouts")
     @needs(Role.VIEWER)
     async def list_rollouts(
-        project: str,
+        view: View,
         asked: Paged,
         verdict: Literal["passed", "failed"] | None = None,
         model_id: Annotated[str | None, Query(description="Only those of this model.")] = None,
     ) -> Page[Rollout]:
         """The verdicts on shadow and canary stages, newest first."""
-        view = project_of(state, project)
         name = model_of(view, model_id).data.model_id if model_id is not None else None
         found = [
             one
@@ -79,10 +79,9 @@ def add_models(web: FastAPI, state: ConsoleState) -> None:
 def model_of(project: Project, asked: str, *, field: str = "model_id") -> Registered:
     """Return the model, by its id or alias. Raises ``Refused`` as ``resolve``."""
     models = project.wheel.facts.models.registrations
-    newest = [one.data.model_id for one in sorted(models.values(), key=_place, reverse=True)]
     desired = project.desired.desired if project.desired is not None else None
     name = (desired.model_id(asked) if desired is not None and asked in ALIASES else None) or asked
-    return models[resolve(name, newest, field=field, project=project.name, noun="model")]
+    return find(name, models, _place, field=field, project=project.name, noun="model")
 
 
 def _detail(project: Project, one: Registered) -> ModelDetail:
@@ -129,9 +128,46 @@ def _fields(project: Project, one: Registered, stages: dict[str, Stage]) -> dict
 
 
 def _rollout(one: Envelope[RolloutJudged]) -> Rollout:
-    same = {name for name in Rollout.model_fields if name in RolloutJudged.model_fields}
-    return Rollout(event_id=one.id, at=one.time, **{name: getattr(one.data, name) for name in same})
+    return told(Rollout, one.data, event_id=one.id, at=one.time)
 
 
 def _place(one: Registered) -> tuple[datetime, str]:
     return one.time, one.data.model_id
+
+
+MODELS = "/v1/projects/{project}/models/{model_id}"
+
+
+async def ask(registry: Neighbour, request: Request, *steps: str, **query: str) -> Response:
+    """Return the registry's answer at ``/v1/projects/<steps…>``. Raises Refused: 404, a step is no name; or
+    as ``Neighbour.send``. TransientError: the registry does not answer."""
+    if {".", ".."} & {*steps}:  # httpx would normalise the path, and another route would answer
+        raise Refused(HTTPStatus.NOT_FOUND, "name", "'.' and '..' name nothing")
+    path = "/v1/projects/" + "/".join(quote(step, safe="") for step in steps)
+    return handed_on(await registry.send(request, "GET", path, params=query))
+
+
+def add_registry(web: FastAPI, state: ConsoleState, registry: Neighbour) -> None:
+    @web.get(MODELS + "/card", response_class=Response)
+    @needs(Role.VIEWER)
+    async def show_card(request: Request, project: str, model_id: str) -> Response:
+        """The model's card in the Hugging Face hub's format: Markdown with metadata in YAML."""
+        return await ask(registry, request, project, "models", name_of(project, model_id), "card")
+
+    @web.get(MODELS + "/comparison/{other}", response_class=Response)
+    @needs(Role.VIEWER)
+    async def compare_models(request: Request, project: str, model_id: str, other: str) -> Response:
+        """What changed from ``model_id`` to ``other``, as the registry tells it."""
+        one, another = name_of(project, model_id), name_of(project, other)
+        return await ask(registry, request, project, "models", one, "comparison", another)
+
+    @web.get("/v1/projects/{project}/lineage/{name:path}", response_class=Response)
+    @needs(Role.VIEWER)
+    async def show_lineage(
+        request: Request, project: str, name: str, records: Annotated[int, Query(ge=0, le=10_000)] = 100
+    ) -> Response:
+        """All ancestors and descendants of ``name``, as the registry tells them."""
+        return await ask(registry, request, project, "lineage", name, records=str(records))
+
+    def name_of(project: str, asked: str) -> str:
+        return model_of(project_of(state, project), asked).data.model_id

@@ -37,11 +37,7 @@ def no_pass(_: Credential, __: str) -> None:
 
 def client_at(url: str | None, cafile: Path | None, *, setting: str) -> httpx.AsyncClient | None:
     """Return a client of the API at ``url``; None: nobody named its address. ``setting``: the name of the
-    setting of ``cafile``.
-
-    Raises:
-        InvalidTls: the file of authorities cannot be used.
-    """
+    setting of ``cafile``. Raises InvalidTls: the file of authorities cannot be used."""
     if url is None:
         return None
     return httpx.AsyncClient(base_url=url, verify=trust(cafile, setting=setting), timeout=SECONDS)
@@ -59,12 +55,9 @@ class Neighbour:
 
     async def send(self, request: Request, method: str, path: str, **options: Any) -> httpx.Response:
         """Return the answer, whatever its status. The service knows the caller of ``request`` by the caller's
-        own credentials, or by a pass for the person of the session. ``options``: as httpx has them.
-
-        Raises:
-            Refused: 401, no pass can be made for a session; 503, nobody named the service's address.
-            TransientError: the service does not answer.
-        """
+        own credentials, or by a pass for the person of the session. ``options``: as httpx has them. Raises
+        Refused: 401, no pass can be made for a session; 503, nobody named the service's address.
+        TransientError: the service does not answer."""
         if self.client is None:
             reason = f"the console knows no {self.service}; set {self.setting}"
             raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, None, reason)

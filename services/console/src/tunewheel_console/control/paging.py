@@ -45,10 +45,7 @@ def page_of(
     items: Iterable[T], asked: Paging, *, place: Callable[[T], Place], answer: Callable[[T], A]
 ) -> Page[A]:
     """Return a page, newest first. ``answer`` describes an item, and is called for the page's items only.
-
-    Raises:
-        Refused: the cursor is none.
-    """
+    Raises Refused: the cursor is none."""
     found = sorted(
         (one for one in items if asked.since is None or place(one)[0] >= asked.since), key=place, reverse=True
     )
@@ -61,18 +58,14 @@ def page_of(
     return Page[A](items=tuple(map(answer, shown)), next=following, total=len(found))
 
 
-def page_by_number(total: int, asked: Paging) -> tuple[range, str | None]:
-    """Return the numbers of a page's items, from 0, and the next cursor, for a list that never changes. The
-    cursor is the number of items before.
-
-    Raises:
-        Refused: the cursor is none.
-    """
+def page_by_number(total: int, asked: Paging, items: Callable[[int, int], Iterable[A]]) -> Page[A]:
+    """Return a page of a list that never changes. The cursor is the number of items before. ``items`` returns
+    those from a number, from 0, up to another one. Raises Refused: the cursor is none."""
     if asked.after is not None and not asked.after.isdecimal():
         raise _no_cursor()
     begin = min(int(asked.after or 0), total)
     end = min(begin + asked.limit, total)
-    return range(begin, end), str(end) if end < total else None
+    return Page[A](items=tuple(items(begin, end)), next=str(end) if end < total else None, total=total)
 
 
 def text_of(place: Place) -> str:

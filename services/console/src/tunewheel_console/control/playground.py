@@ -33,7 +33,7 @@ from tunewheel_runtime.refusals import Refused
 from tunewheel_console.control.evaluations import unblinding
 from tunewheel_console.control.models import model_of
 from tunewheel_console.control.neighbours import Neighbour
-from tunewheel_console.control.resolving import project_of
+from tunewheel_console.control.resolving import View
 from tunewheel_console.project import Project
 from tunewheel_console.state import ConsoleState
 
@@ -57,14 +57,11 @@ class _Question:
 
 
 def add_playground(web: FastAPI, state: ConsoleState, gateway: Neighbour) -> None:
-    """Add the route."""
-
     @web.post("/v1/projects/{project}/playground")
     @needs(Role.APPLICATION)
-    async def ask_models(request: Request, project: str, body: PlaygroundOrder) -> Playground:
+    async def ask_models(request: Request, view: View, body: PlaygroundOrder) -> Playground:
         """Let several models answer one prompt, with and without passages. It counts as nobody's traffic. The
         gateway is asked as the caller; answers of a candidate are for reviewers and operators."""
-        view = project_of(state, project)
         if view.spec is None:
             raise Refused(HTTPStatus.CONFLICT, "project", "is not declared any more; declare it again")
         models, left_out = _contestants(view, body, caller_of(request))
@@ -82,12 +79,14 @@ def add_playground(web: FastAPI, state: ConsoleState, gateway: Neighbour) -> Non
         ]
         if not questions:
             raise Refused(HTTPStatus.CONFLICT, "models", next(iter(left_out.values())))
-        found = await _search(gateway, request, project, body) if questions[-1].passages else None
+        found = await _search(gateway, request, view.name, body) if questions[-1].passages else None
         answers = await asyncio.gather(*(_ask(gateway, request, view.spec, body, one) for one in questions))
         context = found.context if found is not None else ""
         judged = await asyncio.to_thread(_judged, view.spec, body.prompt, context, answers)
         sent = tuple(one for one in found.passages if one.sent) if found is not None else ()
-        return Playground(project=project, prompt=body.prompt, answers=judged, left_out=left_out, found=sent)
+        return Playground(
+            project=view.name, prompt=body.prompt, answers=judged, left_out=left_out, found=sent
+        )
 
 
 def _contestants(
@@ -121,12 +120,8 @@ def _contestants(
 
 
 def _candidate(view: Project, asked: str | None, caller: Caller) -> str:
-    """Return the candidate's id. ``asked``: the one that the request names.
-
-    Raises:
-        Refused: 403, the caller may not see its answers; 404, there is none; 409, they would tell a reviewer
-            whose answers are whose.
-    """
+    """Return the candidate's id. ``asked``: the one that the request names. Raises Refused: 403, the caller
+    may not see its answers; 404, there is none; 409, they would tell a reviewer whose answers are whose."""
     field = "candidate" if asked is not None else None
     if not any(caller.may(role, view.name) for role in DECIDERS):
         raise Refused(HTTPStatus.FORBIDDEN, field, "is shown to reviewers and operators of the project")

@@ -15,18 +15,15 @@ from tunewheel_wheel.report import next_steps, report
 from tunewheel_wheel.summary import counts_of, last_in_words, latest_of, place_in_words
 from tunewheel_wheel.waits import waits_of
 
-from tunewheel_console.control.alarms import alarm_summary
-from tunewheel_console.control.audit import audit_of
+from tunewheel_console.control.commands import audit_of
 from tunewheel_console.control.paging import NEVER, Paged, page_of
-from tunewheel_console.control.resolving import project_of
-from tunewheel_console.control.turns import turn_summary
+from tunewheel_console.control.resolving import View
+from tunewheel_console.control.turns import alarm_summary, turn_summary
 from tunewheel_console.project import Project
 from tunewheel_console.state import ConsoleState, Rest
 
 
 def add_projects(web: FastAPI, state: ConsoleState) -> None:
-    """Add the routes of projects."""
-
     @web.get("/v1/projects")
     @needs(Role.VIEWER)
     async def list_projects(
@@ -47,13 +44,12 @@ def add_projects(web: FastAPI, state: ConsoleState) -> None:
 
     @web.get("/v1/projects/{project}")
     @needs(Role.VIEWER)
-    async def show_project(project: str) -> ProjectDetail:
+    async def show_project(view: View) -> ProjectDetail:
         """A project with its spec, its open alarms and turns, and what a person should do."""
-        return _detail(project_of(state, project), datetime.now(UTC))
+        return _detail(view, datetime.now(UTC))
 
 
 def summary_of(project: Project) -> ProjectSummary:
-    """Return what the list says of a project."""
     if project.described is None or project.described[0] != project.version:
         project.described = project.version, ProjectSummary(**_fields(project))
     return project.described[1]

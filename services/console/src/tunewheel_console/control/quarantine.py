@@ -26,10 +26,9 @@ from tunewheel_runtime.refusals import Refused
 from tunewheel_runtime.store import ObjectStore
 
 from tunewheel_console.actions import Actions
-from tunewheel_console.control.naming import Key, named
 from tunewheel_console.control.orders import declared
 from tunewheel_console.control.paging import Paged, page_by_number
-from tunewheel_console.control.resolving import project_of
+from tunewheel_console.control.resolving import Key, View, named
 from tunewheel_console.project import Project
 from tunewheel_console.state import ConsoleState
 
@@ -41,11 +40,7 @@ STATES = {"release": "released", "refuse": "refused"}
 
 async def quarantined(view: Project, store: ObjectStore) -> list[QuarantineItem]:
     """Return the records that the latest build set aside, and the documents of which the newest index version
-    holds passages back, with people's decisions since.
-
-    Raises:
-        TransientError: the store is away.
-    """
+    holds passages back, with people's decisions since. Raises TransientError: the store is away."""
     listed = await _held_by_index(view, store)
     data = await store.read(quarantine_path(view.name))
     with suppress(ValidationError):
@@ -88,19 +83,14 @@ async def _held_by_index(view: Project, store: ObjectStore) -> list[QuarantinedR
 
 
 def add_quarantine(api: FastAPI, state: ConsoleState, actions: Actions, store: ObjectStore) -> None:
-    """Add the routes."""
-
     @api.get(QUARANTINE)
     @needs(Role.VIEWER)
-    async def list_quarantine(project: str, asked: Paged, reason: str | None = None) -> Page[QuarantineItem]:
+    async def list_quarantine(view: View, asked: Paged, reason: str | None = None) -> Page[QuarantineItem]:
         """The records that the latest build set aside, by reason, and the documents of which the index holds
         passages back."""
-        found = await quarantined(project_of(state, project), store)
+        found = await quarantined(view, store)
         shown = [one for one in found if reason in (None, one.reason)]
-        part, following = page_by_number(len(shown), asked)
-        return Page[QuarantineItem](
-            items=tuple(shown[part.start : part.stop]), next=following, total=len(shown)
-        )
+        return page_by_number(len(shown), asked, lambda begin, end: shown[begin:end])
 
     @api.post(QUARANTINE, status_code=HTTPStatus.ACCEPTED)
     @needs(Role.REVIEWER)

@@ -3,59 +3,60 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from fastapi import Depends, FastAPI, Request
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
-from tunewheel_runtime.identity.guard import guard_descriptions
+from tunewheel_contracts.api.errors import ErrorResponse
+from tunewheel_runtime.identity.guard import RESPONSES, guard_descriptions
 from tunewheel_runtime.refusals import answer_errors
 from tunewheel_runtime.store import ObjectStore
 
 from tunewheel_console.actions import Actions
 from tunewheel_console.completions import Completions
-from tunewheel_console.control.alarms import add_alarms
-from tunewheel_console.control.audit import add_audit
-from tunewheel_console.control.commands import add_commands
+from tunewheel_console.control.commands import add_audit, add_commands
 from tunewheel_console.control.completions import add_completions
 from tunewheel_console.control.datasets import add_datasets
 from tunewheel_console.control.declarations import add_declarations
 from tunewheel_console.control.documents import add_documents
-from tunewheel_console.control.erasures import add_erasures
-from tunewheel_console.control.errors import REFUSALS
-from tunewheel_console.control.evaluation_rows import add_evaluation_rows
-from tunewheel_console.control.evaluations import add_evaluations
-from tunewheel_console.control.events import Identify, add_events
+from tunewheel_console.control.erasures import add_erasures, add_withdrawals
+from tunewheel_console.control.evaluations import add_evaluation_rows, add_evaluations
+from tunewheel_console.control.events import Feed, Identify, add_events
 from tunewheel_console.control.files import add_files
-from tunewheel_console.control.keys import add_keys
+from tunewheel_console.control.identity import add_keys
 from tunewheel_console.control.log import Log
-from tunewheel_console.control.models import add_models
+from tunewheel_console.control.models import add_models, add_registry
 from tunewheel_console.control.neighbours import Neighbour
 from tunewheel_console.control.orders import add_orders
 from tunewheel_console.control.playground import add_playground
 from tunewheel_console.control.projects import add_projects
 from tunewheel_console.control.quarantine import add_quarantine
-from tunewheel_console.control.registry import add_registry
 from tunewheel_console.control.runs import add_runs
 from tunewheel_console.control.services import Lags, add_services
 from tunewheel_console.control.sweeps import add_sweep_orders, add_sweeps
-from tunewheel_console.control.turns import add_turns
-from tunewheel_console.control.withdrawals import add_withdrawals
-from tunewheel_console.feed import Feed
+from tunewheel_console.control.turns import add_alarms, add_turns
 from tunewheel_console.letters import Letters
 from tunewheel_console.settings import Settings, allowed_sources
-from tunewheel_console.state import ConsoleState, Projects
+from tunewheel_console.state import ConsoleState
 
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    **RESPONSES,
+    404: {"model": ErrorResponse, "description": "The named thing is not there; `param` says which"},
+    409: {"model": ErrorResponse, "description": "Several things are meant, or the state forbids it"},
+}
+"""The refusals of every route, for the API's description."""
 BEARER = Depends(HTTPBearer(auto_error=False, description="An API key, or a token of the OIDC issuer."))
 """Only documents the key in OpenAPI. The guard of each route checks it."""
 
 
-def make_api(projects: Projects | None = None) -> FastAPI:
+def make_api(state: ConsoleState | None = None) -> FastAPI:
     """Return the console's app, with the API's description at ``/docs`` and ``/openapi.json``. A request that
-    names one of ``projects`` takes it into memory first, and lets other requests go on meanwhile."""
+    names a project of ``state`` takes it into memory first, and lets other requests go on meanwhile."""
 
     async def open_project(request: Request) -> None:
-        if projects is not None and (name := request.path_params.get("project")) in projects.resting:
-            await projects.open(name)
+        if state is not None and (name := request.path_params.get("project")) in state.projects.resting:
+            await state.projects.open(name)
 
     web = FastAPI(
         title="Tunewheel",
@@ -65,6 +66,7 @@ def make_api(projects: Projects | None = None) -> FastAPI:
         responses=REFUSALS,
         generate_unique_id_function=lambda route: route.name,
     )
+    web.state.console = state
     guard_descriptions(web.routes)
     answer_errors(web)
     return web

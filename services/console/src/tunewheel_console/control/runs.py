@@ -31,7 +31,7 @@ from tunewheel_runtime.store import ArtifactMissing, ObjectStore
 from tunewheel_console.control.dataset_files import DatasetFiles
 from tunewheel_console.control.evaluations import is_withheld
 from tunewheel_console.control.paging import Paged, page_of
-from tunewheel_console.control.resolving import project_of, run_of
+from tunewheel_console.control.resolving import View, run_of
 from tunewheel_console.project import Project
 from tunewheel_console.run import Run, verdict_of
 from tunewheel_console.state import ConsoleState
@@ -42,19 +42,17 @@ RunState = Literal["waiting", "training", "paused", "completed", "failed", "canc
 
 
 def add_runs(web: FastAPI, state: ConsoleState, store: ObjectStore) -> None:
-    """Add the routes of runs."""
     files = DatasetFiles(store)
 
     @web.get("/v1/projects/{project}/runs")
     @needs(Role.VIEWER)
     async def list_runs(
-        project: str,
+        view: View,
         asked: Paged,
         only: Annotated[RunState | None, Query(alias="state")] = None,
         dataset_id: Annotated[str | None, Query(description="Only runs of this version.")] = None,
     ) -> Page[RunSummary]:
         """The runs, newest first."""
-        view = project_of(state, project)
         found = [
             run
             for run in view.runs.values()
@@ -66,11 +64,10 @@ def add_runs(web: FastAPI, state: ConsoleState, store: ObjectStore) -> None:
     @web.get("/v1/projects/{project}/runs/comparison")
     @needs(Role.VIEWER)
     async def compare_runs(
-        project: str, compare: Annotated[str, Query(description="The ids of two to six runs, with commas.")]
+        view: View, compare: Annotated[str, Query(description="The ids of two to six runs, with commas.")]
     ) -> RunComparison:
         """Several runs with their curves, the fields of their recipes that differ, and their candidates'
         figures."""
-        view = project_of(state, project)
         runs = list({run.run_id: run for run in (run_of(view, name) for name in compare.split(","))}.values())
         if not 2 <= len(runs) <= MOST_COMPARED:
             reason = f"names {len(runs)} runs; choose 2 to {MOST_COMPARED}"
@@ -87,19 +84,14 @@ def add_runs(web: FastAPI, state: ConsoleState, store: ObjectStore) -> None:
 
     @web.get("/v1/projects/{project}/runs/{run_id}")
     @needs(Role.VIEWER)
-    async def show_run(project: str, run_id: str) -> RunDetail:
+    async def show_run(view: View, run_id: str) -> RunDetail:
         """A run with its plan, losses and verdict."""
-        view = project_of(state, project)
         return _detail(view, run_of(view, run_id))
 
 
 async def _recipe(project: Project, run: Run, files: DatasetFiles, store: ObjectStore) -> dict[str, Any]:
     """Return the recipe of a run, by dotted path: that of its manifest; before it is completed, that of its
-    dataset version. Empty: the files are gone.
-
-    Raises:
-        TransientError: the store is away.
-    """
+    dataset version. Empty: the files are gone. Raises TransientError: the store is away."""
     try:
         if run.completed is not None:
             recipe = decode_data(RunManifest, await store.get(run.completed.data.manifest)).recipe

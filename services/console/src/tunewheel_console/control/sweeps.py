@@ -21,46 +21,39 @@ from tunewheel_runtime.store import ObjectStore
 
 from tunewheel_console.actions import Actions
 from tunewheel_console.control.dataset_files import DatasetFiles
-from tunewheel_console.control.naming import Key, named
 from tunewheel_console.control.paging import Paged, page_of
-from tunewheel_console.control.resolving import project_of, resolve
+from tunewheel_console.control.resolving import Key, View, dataset_of, named, resolve
 from tunewheel_console.project import Project
+from tunewheel_console.run import OF_SWEEPS, Sweep
 from tunewheel_console.state import ConsoleState
-from tunewheel_console.sweep import OF_SWEEPS, Sweep
 
 
 def add_sweeps(web: FastAPI, state: ConsoleState) -> None:
-    """Add the routes that show sweeps."""
-
     @web.get("/v1/projects/{project}/sweeps")
     @needs(Role.VIEWER)
-    async def list_sweeps(project: str, asked: Paged) -> Page[SweepDetail]:
+    async def list_sweeps(view: View, asked: Paged) -> Page[SweepDetail]:
         """The recipes that were tried, newest first."""
-        found = [*project_of(state, project).sweeps.items()]
-        return page_of(found, asked, place=_place, answer=lambda one: _detail(project, *one))
+        found = [*view.sweeps.items()]
+        return page_of(found, asked, place=_place, answer=lambda one: _detail(view.name, *one))
 
     @web.get("/v1/projects/{project}/sweeps/{sweep_id}")
     @needs(Role.VIEWER)
-    async def show_sweep(project: str, sweep_id: str) -> SweepDetail:
+    async def show_sweep(view: View, sweep_id: str) -> SweepDetail:
         """A sweep: each recipe, how far it was trained, and what it reached on the validation rows."""
-        view = project_of(state, project)
         name = sweep_of(view, sweep_id)
-        return _detail(project, name, view.sweeps[name])
+        return _detail(view.name, name, view.sweeps[name])
 
 
 def add_sweep_orders(web: FastAPI, state: ConsoleState, actions: Actions, store: ObjectStore) -> None:
-    """Add the route that asks for a sweep."""
     files = DatasetFiles(store)
 
     @web.post("/v1/projects/{project}/sweeps", status_code=HTTPStatus.ACCEPTED)
     @needs(Role.OPERATOR)
-    async def order_sweep(request: Request, project: str, order: SweepOrder, key: Key = None) -> SweepOrdered:
+    async def order_sweep(request: Request, view: View, order: SweepOrder, key: Key = None) -> SweepOrdered:
         """Try recipes on a dataset version. They are measured on validation rows, which are taken from its
         training rows: held-out rows are not read. Nothing becomes a model. Runs of turns go first. Status
         422: a field of a recipe is unknown or wrong."""
-        view = project_of(state, project)
-        newest = sorted(view.datasets, key=lambda one: view.datasets[one].time, reverse=True)
-        dataset_id = resolve(order.dataset_id, newest, field="dataset_id", project=project)
+        dataset_id = dataset_of(view, order.dataset_id).data.dataset_id
         recipe = (await files.open(view, dataset_id)).manifest.spec.train
         try:
             demand_comparable(order.recipes)
@@ -70,17 +63,16 @@ def add_sweep_orders(web: FastAPI, state: ConsoleState, actions: Actions, store:
             raise Refused(HTTPStatus.UNPROCESSABLE_ENTITY, error.field, error.reason) from error
         principal = caller_of(request).principal
         told = order.model_dump(mode="json") | {
-            "dataset_id": dataset_id, "project": project,
+            "dataset_id": dataset_id, "project": view.name,
             "request": named(order, key) or f"console-{uuid.uuid4().hex}",
         }  # fmt: skip
         by = principal.model_dump(mode="json") if principal else None
         sweep_id = f"{OF_SWEEPS}{content_sha256({**told, 'principal': by})[:12]}"
         event = await actions.give(SweepRequested, sweep_id=sweep_id, principal=principal, **told)
-        return SweepOrdered(project=project, command_id=event.id, sweep_id=event.data.sweep_id)
+        return SweepOrdered(project=view.name, command_id=event.id, sweep_id=event.data.sweep_id)
 
 
 def sweep_of(project: Project, asked: str) -> str:
-    """Return the id of the sweep. Raises ``Refused`` as ``resolve``."""
     newest = [name for name, _ in sorted(project.sweeps.items(), key=_place, reverse=True)]
     return resolve(asked, newest, field="sweep_id", project=project.name)
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
+from string import Formatter
 from typing import Any
 from urllib.parse import parse_qsl, quote
 
@@ -22,10 +23,9 @@ from starlette.staticfiles import StaticFiles
 from tunewheel_runtime.identity.guard import asks_nobody, needs
 from tunewheel_runtime.identity.roles import Role
 
-from tunewheel_console.login_page import root_of
-from tunewheel_console.pages.asking import NotAnswered, ask
+from tunewheel_console.logins import root_of
+from tunewheel_console.pages.asking import PLAYGROUND, NotAnswered, add_playground_form, ask
 from tunewheel_console.pages.drawing import POLICY, draw, query_of
-from tunewheel_console.pages.playground import PLAYGROUND, add_playground_form
 
 READ = ["GET", "HEAD"]
 HEADERS = {"content-security-policy": POLICY, "cache-control": "no-store", "referrer-policy": "same-origin"}
@@ -45,7 +45,18 @@ PASSED = frozenset({
 MOST_ROWS = 50
 """The most items of a list on a page: a browser lays out some thousand elements at once."""
 Question = str | Callable[[Mapping[str, Any], Mapping[str, str]], str | None]
-"""A path of the API, or what makes one of the answers so far and the page's query; None: do not ask."""
+"""A path of the API, with names of the page's path and of answers so far, such as ``{it[run_id]}``; or what
+makes one of the answers and the page's query. What is None or missing is not asked for."""
+
+
+class _Filler(Formatter):
+    """Fills names in, and raises LookupError or TypeError for one that is not known."""
+
+    def get_field(self, *of: Any) -> Any:
+        found = super().get_field(*of)
+        if found[0] is None:
+            raise LookupError(of[0])
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +74,11 @@ class Address:
     role: Role = Role.VIEWER
     everywhere: bool = False
     """Whether the role is needed in all projects."""
+    page: str = ""
+    """The name of the page, if the template draws several."""
+    title: str = ""
+    empty: str = ""
+    """What a list without items says."""
 
 
 def _list(noun: str, role: Role = Role.VIEWER, most: int = MOST_ROWS) -> Address:
@@ -70,38 +86,19 @@ def _list(noun: str, role: Role = Role.VIEWER, most: int = MOST_ROWS) -> Address
     return Address(path, noun, {"found": f"{PROJECT}/{noun}"}, role=role, most=most)
 
 
+def _table(noun: str, title: str, empty: str) -> Address:
+    """Return a list that the macro ``noun`` draws."""
+    path = f"/projects/{{project}}/{noun}"
+    return Address(path, "list", {"found": f"{PROJECT}/{noun}"}, page=noun, title=title, empty=empty)
+
+
 def _one(noun: str, name: str, **asks: Question) -> Address:
     path = f"/{noun}/{{{name}}}"
     return Address(f"/projects/{{project}}{path}", noun.removesuffix("s"), {"it": PROJECT + path} | asks)
 
 
-def _after(noun: str, name: Callable[[Mapping[str, Any]], str | None]) -> Question:
-    """Return the question for one of ``noun``, whose name stands in the answers so far; None: do not ask."""
-
-    def path(found: Mapping[str, Any], _: Mapping[str, str]) -> str | None:
-        asked = name(found)
-        return f"{PROJECT}/{noun}/{asked}" if asked else None
-
-    return path
-
-
-def _first(found: Mapping[str, Any], answer: str, field: str) -> str | None:
-    """Return the first name that ``answer`` has in ``field``."""
-    return next(iter(found.get(answer, {}).get(field) or ()), None)
-
-
-def _difference(found: Mapping[str, Any]) -> str | None:
-    version = found.get("dataset", {})
-    return f"{version['previous']}/diff/{version['dataset_id']}" if version.get("previous") else None
-
-
 def _labels(found: Mapping[str, Any], _: Mapping[str, str]) -> str | None:
     return f"{EVALUATION}/labels" if found["it"].get("scorecard") else None
-
-
-def _rollouts(found: Mapping[str, Any], _: Mapping[str, str]) -> str | None:
-    model = found["it"]["model_id"]
-    return f"{PROJECT}/rollouts?model_id={model}" if model else None
 
 
 def _context(found: Mapping[str, Any], query: Mapping[str, str]) -> str | None:
@@ -136,7 +133,7 @@ ADDRESSES = (
         {"it": PROJECT, "turns": f"{PROJECT}/turns{FEW}", "runs": f"{PROJECT}/runs{FEW}",
          "datasets": f"{PROJECT}/datasets{FEW}", "models": f"{PROJECT}/models{FEW}"},
     ),
-    _list("datasets"),
+    _table("datasets", "Dataset versions", "No version was built yet."),
     _one("datasets", "dataset_id", versions=f"{PROJECT}/datasets?limit=50"),
     Address(
         "/projects/{project}/datasets/{dataset_id}/diff", "diff",
@@ -162,7 +159,8 @@ ADDRESSES = (
     ),
     _one("runs", "run_id"),
     _one("sweeps", "sweep_id"),
-    _list("evaluations"),
+    _table("evaluations", "Evaluations", "Nothing was evaluated yet. Each completed run is evaluated by "
+        "the criteria of the project's spec."),
     Address(
         "/projects/{project}/evaluations/{evaluation_id}", "evaluation",
         {"it": EVALUATION, "labels": _labels},
@@ -171,20 +169,22 @@ ADDRESSES = (
         "/projects/{project}/evaluations/{evaluation_id}/rows", "evaluation_rows",
         {"it": EVALUATION, "found": f"{EVALUATION}/rows", "labels": _labels}, live=False, most=10,
     ),
-    _list("models"),
+    _table("models", "Models", "No model is registered yet."),
     _one("models", "model_id", rollouts=f"{PROJECT}/rollouts?model_id={{model_id}}", serving=PROJECT),
-    _list("turns"),
+    _table("turns", "Turns", "No turn has begun yet: records have to arrive, or tunewheel dataset build "
+        "asks for one."),
     _one(
         "turns", "turn_id",
-        alarm=_after("alarms", lambda found: _first(found, "it", "alarm_ids")),
-        labels=_after("labels", lambda found: _first(found, "alarm", "labels")),
-        dataset=_after("datasets", lambda found: found["it"]["dataset_id"]),
-        diff=_after("datasets", _difference),
-        run=_after("runs", lambda found: found["it"]["run_id"]),
-        evaluation=_after("evaluations", lambda found: _first(found, "run", "evaluations")),
-        rollouts=_rollouts,
+        alarm=f"{PROJECT}/alarms/{{it[alarm_ids][0]}}",
+        labels=f"{PROJECT}/labels/{{alarm[labels][0]}}",
+        dataset=f"{PROJECT}/datasets/{{it[dataset_id]}}",
+        diff=f"{PROJECT}/datasets/{{dataset[previous]}}/diff/{{dataset[dataset_id]}}",
+        run=f"{PROJECT}/runs/{{it[run_id]}}",
+        evaluation=f"{PROJECT}/evaluations/{{run[evaluations][0]}}",
+        rollouts=f"{PROJECT}/rollouts?model_id={{it[model_id]}}",
     ),
-    _list("alarms"),
+    _table("alarms", "Alarms", "No alarm was raised yet. The detectors say how near each of them is to "
+        "one."),
     _one("alarms", "alarm_id"),
     _list("detectors"),
     _list("quarantine", most=20),
@@ -206,14 +206,15 @@ ADDRESSES = (
     Address(
         "/projects/{project}/documents/{name:path}", "document",
         {"it": f"{PROJECT}/documents/{{name}}",
-         "lineage": lambda found, _: f"{PROJECT}/lineage/{found['it']['record_id']}"}, live=False,
+         "lineage": f"{PROJECT}/lineage/{{it[record_id]}}"}, live=False,
     ),
     Address(PLAYGROUND, "playground", {"it": PROJECT, "models": f"{PROJECT}/models?limit=50"}, live=False),
     _list("labels", Role.REVIEWER),
     _queue("labels", "request_id", context=_context, passages=_passages),
     _list("reviews", Role.REVIEWER),
     _queue("reviews", "review_id"),
-    _list("commands"),
+    _table("commands", "Commands of people", "Nobody gave a command yet. The buttons of these pages and "
+        "the command line give them."),
     _list("erasures", Role.OPERATOR),
     Address(
         "/projects/{project}/lineage/{name:path}", "lineage", {"it": f"{PROJECT}/lineage/{{name}}"},
@@ -281,15 +282,21 @@ def _add(api: FastAPI, address: Address) -> None:
                 continue
             asked, _, own = path.partition("?")
             names = {name: quote(value, safe="") for name, value in request.path_params.items()}
-            options = dict(parse_qsl(own.format(**names))) if own else passed
             try:
-                found[name] = await ask(api, request, asked.format(**request.path_params), options)
+                own = _Filler().vformat(own, (), found | names)
+                asked = _Filler().vformat(asked, (), found | request.path_params)
+            except (LookupError, TypeError):
+                continue
+            options = dict(parse_qsl(own)) if own else passed
+            try:
+                found[name] = await ask(api, request, asked, options)
             except NotAnswered as error:
                 if not found:
                     return _refused(request, error)
                 if error.status != HTTPStatus.FORBIDDEN:  # what is for others is not missing
                     lacks[name] = str(error)
-        page = draw(address.template, request, live=address.live, lacks=lacks, **found)
+        named = {"page": address.page or address.template, "title": address.title, "empty": address.empty}
+        page = draw(address.template, request, live=address.live, lacks=lacks, **named, **found)
         return HTMLResponse(page, headers=HEADERS)
 
 

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote, urlencode
 
 from fastapi import FastAPI
+from fastapi.responses import HTMLResponse
 from starlette.requests import Request
 from starlette.types import Message, Scope
 from tunewheel_contracts.errors import TunewheelError
+from tunewheel_runtime.identity.guard import needs
+from tunewheel_runtime.identity.roles import Role
+
+from tunewheel_console.pages.drawing import draw
 
 _JSON = ((b"accept", b"application/json"), (b"content-type", b"application/json"))
 _OF_THE_PAGE = {"path_params", "endpoint", "route", "router"}
@@ -29,11 +35,7 @@ async def ask(
     api: FastAPI, request: Request, path: str, query: Mapping[str, str] | None = None, body: Any = None
 ) -> Any:
     """Return the JSON of ``GET path``, or of ``POST path`` with ``body``, asked by the caller of ``request``.
-    The guard of the route decides as it does for a program.
-
-    Raises:
-        NotAnswered: the status is none of 2xx.
-    """
+    The guard of the route decides as it does for a program. Raises NotAnswered: the status is none of 2xx."""
     scope: Scope = {name: value for name, value in request.scope.items() if name not in _OF_THE_PAGE} | {
         "method": "GET" if body is None else "POST",
         "path": path,
@@ -73,7 +75,33 @@ def _credentials(request: Request) -> list[tuple[bytes, bytes]]:
 
 def _reason(answer: Any) -> str:
     match answer:
+        case {"error": {"message": str(message), "param": str(name)}} if name.endswith("_id"):
+            return message.removeprefix(f"{name}: ")  # a page says of what it is
         case {"error": {"message": str(message)}}:
             return message
         case _:
             return "there is nothing at this address"
+
+
+PLAYGROUND = "/projects/{project}/playground"
+
+
+def add_playground_form(api: FastAPI, headers: dict[str, str]) -> None:
+    """Add the route, which takes the API's request for answers. Fields that nobody filled in are left out.
+    ``headers``: of every page."""
+
+    @api.post(PLAYGROUND, include_in_schema=False, response_class=HTMLResponse)
+    @needs(Role.APPLICATION)
+    async def answer(request: Request, body: dict[str, Any]) -> HTMLResponse:
+        path, found, lacks = f"/v1{PLAYGROUND}".format(**request.path_params), dict[str, Any](), {}
+        body, status = {name: value for name, value in body.items() if value != ""}, HTTPStatus.OK
+        try:
+            found["told"] = await ask(api, request, path, body=body)
+        except NotAnswered as error:
+            lacks, status = {"answers": str(error)}, HTTPStatus(error.status)
+        of_project = path.removesuffix("/playground")
+        for name, asked in (("it", of_project), ("models", f"{of_project}/models")):
+            with suppress(NotAnswered):  # who may ask models need not be a viewer
+                found[name] = await ask(api, request, asked)
+        page = draw("playground", request, live=False, lacks=lacks, asked=body, **found)
+        return HTMLResponse(page, status, headers)

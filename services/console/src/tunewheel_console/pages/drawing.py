@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from difflib import SequenceMatcher
 from functools import cache
 from typing import Any, cast
 from urllib.parse import quote, urlencode
@@ -15,13 +18,12 @@ from markupsafe import Markup, escape
 from starlette.requests import Request
 from tunewheel_contracts.topics import NOT_SHOWN, TOPICS
 from tunewheel_outputs.parsing import Unparsed, parse
+from tunewheel_outputs.texts import UNSPACED
 from tunewheel_runtime.identity.guard import caller_of
 from tunewheel_runtime.identity.roles import Role
 
 from tunewheel_console.letters import visible
-from tunewheel_console.login_page import root_of
-from tunewheel_console.pages.differences import marked
-from tunewheel_console.pages.graph import graph_of
+from tunewheel_console.logins import root_of
 from tunewheel_console.sessions import session_of
 
 NOUNS = (
@@ -69,14 +71,17 @@ def draw(template: str, request: Request, *, live: bool, **found: Any) -> str:
         kept = {name: value for name, value in query.items() if name != "after"} | changes
         return "?" + urlencode({name: value for name, value in kept.items() if value not in (None, "")})
 
+    names = [name for field, name in request.path_params.items() if field != "project"]
+    told = {"page": template, **found}
+    told["title"] = found.get("title") or (names[-1] if names else words(told["page"]).capitalize())
     section = request.url.path.partition(f"/projects/{project}/")[2].partition("/")[0]
     return _templates().get_template(f"{template}.html").render(
         root=root, project=project, section=section, address=address, link=link, again=again,
-        page=template, nouns=NOUNS,
+        nouns=NOUNS,
         caller=caller, may=lambda role, of=project: caller.may(Role(role), of),
         sees_all=lambda role: caller.projects_of(Role(role)) is None, roles=[role.value for role in Role],
         csrf=session.csrf if session else None, query=query, params=request.path_params,
-        events=events if live else None, event_types=EVENTS, **found,
+        events=events if live else None, event_types=EVENTS, **told,
     )  # fmt: skip
 
 
@@ -190,3 +195,99 @@ def legible(text: str) -> str:
         return visible(json.dumps(json.loads(text), indent=2, ensure_ascii=False))
     except (ValueError, RecursionError):
         return visible(text)
+
+
+LEAST_ALIKE = 0.3
+"""Marks in texts that share less would be everywhere."""
+MOST_TOKENS = 4_000
+"""Longer texts have no marks: the time grows faster than their length."""
+_TOKEN = re.compile(rf"[{UNSPACED}]|(?:(?![{UNSPACED}])\w)+|\s+|.")
+
+
+def marked(left: str, right: str) -> tuple[Markup, Markup]:
+    """Return both texts for a page: what only one of them has is marked."""
+    sides = [_TOKEN.findall(text) for text in (left, right)]
+    plain = escape(left), escape(right)
+    if max(map(len, sides)) > MOST_TOKENS:
+        return plain
+    matcher = SequenceMatcher(None, sides[0], sides[1])
+    blocks = matcher.get_matching_blocks()
+    alike = sum(_words(sides[0][one.a : one.a + one.size]) for one in blocks)
+    if 2 * alike < LEAST_ALIKE * sum(map(_words, sides)):
+        return plain
+    shown = [Markup(), Markup()]
+    for kind, *places in matcher.get_opcodes():
+        for side, (begin, end) in enumerate((places[:2], places[2:])):
+            text = "".join(sides[side][begin:end])
+            is_marked = kind != "equal" and text.strip()
+            shown[side] += Markup("<mark>{}</mark>").format(text) if is_marked else escape(text)
+    return shown[0], shown[1]
+
+
+def _words(tokens: list[str]) -> int:
+    return sum(not token.isspace() for token in tokens)
+
+
+KINDS = (
+    "record", "request", "drift", "dataset", "run", "evaluation", "review", "model", "rollout", "step",
+    "command", "erasure",
+)  # fmt: skip
+MOST = 40
+"""The most boxes of one column. The list below the picture has all."""
+WIDTH, HEIGHT, GAP, STEP = 190, 38, 60, 50
+TOP = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A node and the place of its left upper corner, in pixels."""
+
+    node: Mapping[str, Any]
+    x: int
+    y: int
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    width: int
+    height: int
+    columns: tuple[tuple[str, int], ...]
+    """The kinds, each with the left edge of its column."""
+    boxes: tuple[Box, ...]
+    lines: tuple[str, ...]
+    """The edges as SVG paths."""
+    left_out: int
+    """How many nodes are not in the picture."""
+
+
+def graph_of(lineage: Mapping[str, Any]) -> Graph:
+    """Return the picture of an answer about lineage. Edges with an end that is left out are left out."""
+    by_kind: defaultdict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    for node in lineage["nodes"]:
+        by_kind[node["kind"]].append(node)
+    kinds = [kind for kind in (*KINDS, *sorted(by_kind.keys() - {*KINDS})) if by_kind.get(kind)]
+    columns = {kind: number * (WIDTH + GAP) for number, kind in enumerate(kinds)}
+    boxes = {
+        node["id"]: Box(node, x, TOP + row * STEP)
+        for kind, x in columns.items()
+        for row, node in enumerate(
+            sorted(by_kind[kind], key=lambda one: one["id"] not in lineage["found"])[:MOST]
+        )
+    }
+    ends = ((boxes.get(edge["source"]), boxes.get(edge["target"])) for edge in lineage["edges"])
+    return Graph(
+        width=len(kinds) * (WIDTH + GAP),
+        height=max((box.y for box in boxes.values()), default=0) + STEP,
+        columns=tuple(columns.items()),
+        boxes=tuple(boxes.values()),
+        lines=tuple(_line(one, other) for one, other in ends if one is not None and other is not None),
+        left_out=len({node["id"] for node in lineage["nodes"]}) - len(boxes),
+    )
+
+
+def _line(one: Box, other: Box) -> str:
+    left, right = sorted((one, other), key=lambda box: box.x)
+    x, y, beyond = left.x + WIDTH, left.y + HEIGHT // 2, right.y + HEIGHT // 2
+    if left.x == right.x:
+        return f"M{x} {y} C{x + GAP // 2} {y} {x + GAP // 2} {beyond} {x} {beyond}"
+    return f"M{x} {y} C{x + GAP // 2} {y} {right.x - GAP // 2} {beyond} {right.x} {beyond}"

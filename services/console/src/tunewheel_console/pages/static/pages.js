@@ -27,18 +27,20 @@ function drawChart(element) {
       { ...axis, label: element.dataset.x, labelSize: 18, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 50000, 1e5, 1e6] },
       { ...axis, size: 60, values: (_, splits) => splits.map((one) => one.toLocaleString("en", { maximumSignificantDigits: 3 })) },
     ],
+    legend: { show: curves.length > 1 },
     series: [{ label: element.dataset.x, value: (_, one) => one ?? "" }, ...curves.map((one, n) => ({
       label: one.name, value: (_, at) => at ?? "", stroke: strokes[n % strokes.length], width: 2, spanGaps: true, points: { show: one.points.length < 40 },
     }))],
   }, [places, ...columns], element);
 }
 
-// On a narrow page each row of a table with many columns is a block of its own, with the columns' names in it.
+// On a narrow page each row of a table with many columns, or one that is too wide, is a block of its own, with the columns' names in it.
 const MANY = 5;
 
 function nameCells(table) {
   const names = [...table.querySelectorAll("thead th")].map((one) => one.innerText);
-  if (names.length < MANY || table.matches(".confusion")) return;
+  const fits = names.length < MANY && table.offsetWidth <= table.parentElement.clientWidth;
+  if (fits || table.matches(".confusion")) return;
   table.classList.add("many");
   for (const cell of table.querySelectorAll("tbody td")) cell.dataset.name = names[cell.cellIndex];
 }
@@ -61,6 +63,13 @@ function isConfirmed(form) {
     field.value === (field.dataset.typed ?? form.elements[field.dataset.repeats].value));
 }
 
+// Sends a request of a form to the API.
+function call(form, path, method, body, more = {}) {
+  const headers = { "content-type": "application/json", ...more };
+  if (form.dataset.csrf) headers["x-csrf-token"] = form.dataset.csrf;
+  return fetch(path, { method, headers, body });
+}
+
 // Checks a spec and shows what it would change; then puts in force the very text that was checked.
 async function declare(event) {
   const form = event.target;
@@ -69,12 +78,10 @@ async function declare(event) {
   const [said, list, confirm] = ["output", "ul", "[name=confirm]"].map((one) => form.querySelector(one));
   const isMeant = event.submitter === confirm;
   const path = form.dataset.declare.replace("{}", encodeURIComponent(form.project?.value ?? ""));
-  const headers = { "content-type": "application/yaml" };
-  if (form.dataset.csrf) headers["x-csrf-token"] = form.dataset.csrf;
   confirm.hidden = true;
   try {
     const body = isMeant ? form.checked : await form.spec.files[0].text();
-    const answer = await fetch(`${path}?power=false&${isMeant ? `replaces=${form.replaces}` : "check=true"}`, { method: "PUT", headers, body });
+    const answer = await call(form, `${path}?power=false&${isMeant ? `replaces=${form.replaces}` : "check=true"}`, "PUT", body, { "content-type": "application/yaml" });
     const told = await answer.json();
     if (!answer.ok) throw new Error(told.error.message);
     if (isMeant) return location.assign(`${path.replace("/v1/", "/").replace(/^v1\//, "")}`);
@@ -102,8 +109,6 @@ async function send(event) {
   const said = form.querySelector("output");
   if (!isConfirmed(form)) return said.textContent = "what is typed to confirm is not the same";
   button.disabled = true;
-  const headers = { "content-type": "application/json" };
-  if (form.dataset.csrf) headers["x-csrf-token"] = form.dataset.csrf;
   const listed = (form.dataset.many ?? "").split(" ").filter(Boolean);
   const many = Object.fromEntries(listed.map((name) => [name, new FormData(form).getAll(name)]));
   const body = JSON.stringify({ ...JSON.parse(form.dataset.body), ...filled(form), ...many });
@@ -112,9 +117,8 @@ async function send(event) {
     form.body = body;
     form.key = [...crypto.getRandomValues(new Uint32Array(4))].map((part) => part.toString(36)).join("");
   }
-  headers["idempotency-key"] = form.key;
   try {
-    const answer = await fetch(form.dataset.order, { method, headers, body: method === "DELETE" ? undefined : body });
+    const answer = await call(form, form.dataset.order, method, method === "DELETE" ? undefined : body, { "idempotency-key": form.key });
     if (answer.headers.get("content-type")?.startsWith("text/html")) {  // a page with answers
       const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
       return document.querySelector("main").replaceWith(fresh.querySelector("main"));
@@ -203,13 +207,11 @@ async function answer(event) {
   if (form.sending) return;  // a key too many is meant for the next item, and would change the answer to this one
   form.sending = true;
   const said = form.querySelector("output");
-  const headers = { "content-type": "application/json" };
-  if (form.dataset.csrf) headers["x-csrf-token"] = form.dataset.csrf;
   try {
     const body = form.dataset.review
       ? { choice: event.submitter.value, reasons: new FormData(form).getAll("reasons"), corrected: form.corrected?.value.trim() || null }
       : labelOf(form, event.submitter);
-    const sent = await fetch(path, { method: "PUT", headers, body: JSON.stringify(body) });
+    const sent = await call(form, path, "PUT", JSON.stringify(body));
     if (sent.status === 401) return logInAgain();
     const told = await sent.json();
     if (told.error?.param === "seen") form.dataset.seen = "";  // they know now: the next time it replaces
