@@ -100,7 +100,7 @@ def dataset_of(project: Project, asked: str, *, field: str = "dataset_id") -> En
     return find(
         asked,
         project.datasets,
-        lambda one: (one.time, one.id),
+        lambda one: (one.time, one.data.dataset_id),
         field=field,
         project=project.name,
         noun="dataset",
