@@ -129,8 +129,8 @@ def _place(entry: AuditEntry) -> Place:
 def entry_of(commands: Commands, command: Given) -> AuditEntry:
     who = command.principal
     by = {"principal": who.name if who else None, "issuer": who.issuer if who else None}
-    return AuditEntry(
-        **command_of(commands, command).model_dump(), **by, door=command.door, signed_by=command.signed_by
+    return told(
+        AuditEntry, command_of(commands, command), door=command.door, signed_by=command.signed_by, **by
     )
 
 

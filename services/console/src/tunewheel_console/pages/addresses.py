@@ -52,10 +52,10 @@ makes one of the answers and the page's query. What is None or missing is not as
 class _Filler(Formatter):
     """Fills names in, and raises LookupError or TypeError for one that is not known."""
 
-    def get_field(self, *of: Any) -> Any:
-        found = super().get_field(*of)
+    def get_field(self, field_name: str, args: Any, kwargs: Any) -> Any:
+        found = super().get_field(field_name, args, kwargs)
         if found[0] is None:
-            raise LookupError(of[0])
+            raise LookupError(field_name)
         return found
 
 
