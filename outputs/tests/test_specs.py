@@ -89,3 +89,17 @@ def test_what_valid_fields_say_together_is_told_at_once_too() -> None:
     assert faults_of(wrong, AllowedSources())[2:] == ["retrieval.training", "evaluation.judge.base_url"]
     languages = {"dataset": {"languages": ["jp", "en", "xx"], "pii": {"entities": ["NAME"]}}}
     assert faults_of(languages) == ["dataset.languages.0", "dataset.languages.2", "dataset.pii.entities.0"]
+
+
+def test_a_reward_without_a_criterion_of_single_answers_is_refused() -> None:
+    def check(*metrics: str) -> ProjectSpec:
+        made = spec().model_dump(mode="json") | {
+            "train": {"reward": {}},
+            "criteria": [{"metric": metric, "over_base": 0.0} for metric in metrics],
+        }
+        return check_spec(json.dumps(made))
+
+    with pytest.raises(InvalidSpec, match="such as label_accuracy, valid_output or rouge_l") as refused:
+        check("perplexity", "regression_accuracy")
+    assert refused.value.field == "train.reward"
+    assert check("perplexity", "rouge_l").train.reward is not None

@@ -367,3 +367,28 @@ def test_a_spec_with_template_variables_trains_another_model() -> None:
     assert type(quiet.task.chat_template_kwargs["enable_thinking"]) is bool
     assert usual.training_sha256 == none.training_sha256 != quiet.training_sha256
     assert usual.sha256 == none.sha256
+
+
+def test_criteria_are_part_of_what_training_makes_only_where_they_reward() -> None:
+    def made(minimum: float, **train: Any) -> ProjectSpec:
+        return _spec(criteria=[{"metric": "rouge_l", "minimum": minimum}], train=train)
+
+    assert made(0.1).training_sha256 == made(0.2).training_sha256
+    rewarded = [made(minimum, reward={}).training_sha256 for minimum in (0.1, 0.2)]
+    assert len({*rewarded, made(0.1).training_sha256}) == 3
+    assert "reward" not in made(0.1).model_dump(mode="json")["train"]
+
+
+@pytest.mark.parametrize(
+    ("train", "field"),
+    [
+        ({"method": "full", "reward": {}}, "train.reward"),
+        ({"preference": {}, "reward": {}}, "train.reward"),
+        ({"reward": {"answers": 1}}, "train.reward.answers"),
+        ({"reward": {"beta": 0}}, "train.reward.beta"),
+    ],
+)
+def test_a_reward_that_cannot_be_trained_is_refused(train: dict[str, Any], field: str) -> None:
+    with pytest.raises(InvalidSpec) as refused:
+        _spec(train=train)
+    assert refused.value.field == field

@@ -32,7 +32,7 @@ _HARMLESS = frozenset(
 )
 """Options that plain LoRA may have: position and scaling of the matrices, and options that matter only in
 training."""
-_INSIDE = ("use_dora", "modules_to_save", "bias", "lora_bias")
+_INSIDE = ("use_dora", "modules_to_save", "bias", "lora_bias", "target_parameters")
 """Options beyond plain LoRA that peft implements inside the layers that they name."""
 _KEY = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<part>[AB])\.weight")
 
@@ -130,7 +130,7 @@ def takes_whole_model(path: Path) -> bool:
     """Return whether the adapter in ``path`` can be merged into the base and served as a whole model.
 
     That is so if it exceeds plain LoRA only by options that peft implements inside the layers: DoRA
-    (arXiv:2402.09353), biases, modules saved whole.
+    (arXiv:2402.09353), biases, modules saved whole, experts of a mixture.
 
     Raises InvalidAdapter for files that cannot be read.
     """

@@ -9,6 +9,7 @@ from tunewheel_contracts.formats.allowed_sources import AllowedSources
 from tunewheel_contracts.formats.spec import ProjectSpec, parse_spec
 
 from tunewheel_outputs.criteria import check_criteria
+from tunewheel_outputs.reward import reward_parts
 
 MAX_SPEC_BYTES = 1 << 20
 
@@ -33,6 +34,12 @@ def _check_training(spec: ProjectSpec) -> None:
             'judged and serve without them; write default: "on", or leave training out'
         )
         raise InvalidSpec(field="retrieval.training", reason=reason)
+    if spec.train.reward is not None and not reward_parts((one.metric for one in spec.criteria), spec.task):
+        reason = (
+            "needs a criterion by which one answer can be scored beside the expert's, such as "
+            "label_accuracy, valid_output or rouge_l; add one to criteria, or remove reward"
+        )
+        raise InvalidSpec(field="train.reward", reason=reason)
 
 
 def untold_change(before: ProjectSpec | None, after: ProjectSpec) -> str | None:

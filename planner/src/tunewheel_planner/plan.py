@@ -155,7 +155,7 @@ def processes_of(
     """Return how many processes train ``recipe`` on a processor of ``threads`` threads: one per part of a
     step, if their copies of a base of ``parameters`` leave half of the memory to the computation."""
     parts = min(parts_of(recipe.method, "cpu"), recipe.batch_size)
-    if parameters is None or threads < parts:
+    if parameters is None or threads < parts or recipe.reward is not None:
         return 1
     copies = parts * (parameters * SIZE[precision] + FRAMEWORK["cpu"])
     return parts if 2 * copies <= memory_bytes else 1
@@ -211,6 +211,15 @@ class _Stage:
 
 def _stages(stats: DatasetStats, pairs: DatasetStats | None, recipe: TrainSpec) -> list[_Stage]:
     examples, preference = _Stage(stats, recipe.epochs), recipe.preference
+    if (reward := recipe.reward) is not None:
+        answers = reward.steps * reward.prompts * reward.answers
+        share = answers / stats.examples
+        written = replace(
+            stats, examples=answers, tokens=round(stats.tokens * share), learnt=round(stats.learnt * share),
+            prefix=0, validation=None,
+        )  # fmt: skip
+        # Passes of the model that writes and of the reference. Writing token by token takes longer.
+        return [examples, _Stage(written, 1.0, further_passes=2)]
     if preference is None or pairs is None:
         return [examples]
     learning = _Stage(pairs, preference.epochs, preference.method.traits.further_passes)

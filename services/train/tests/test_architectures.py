@@ -63,14 +63,76 @@ def test_an_adapter_of_transposed_layers_is_continued(written, case):
     assert again.train().steps == 3
 
 
-def test_a_mixture_with_attention_sinks_names_what_it_trains_and_is_padded(written, case):
-    base = written("gpt_oss", **SHAPE, head_dim=8, num_local_experts=4, num_experts_per_tok=2)
-    with pytest.raises(RunFailed) as caught:
-        case("all", base_model=base).train()
-    assert caught.value.field == "train.target_modules"
-    assert "can be put on the experts of this mixture, which lie in 2 layers" in caught.value.reason
-    assert caught.value.reason.endswith("of k_proj, o_proj, q_proj, v_proj")
-    run = case("some", base_model=base, target_modules=["q_proj", "v_proj"])
+def mixture(written, model_type: str) -> str:
+    experts = {"num_local_experts": 4} if model_type == "gpt_oss" else {"num_experts": 4}
+    return written(
+        model_type, **SHAPE, head_dim=8, num_experts_per_tok=2, moe_intermediate_size=32, **experts
+    )
+
+
+@pytest.mark.parametrize("model_type", ["gpt_oss", "qwen3_moe"])
+def test_experts_of_a_mixture_are_trained_saved_and_served_merged(written, case, model_type: str):
+    import torch
+    from tunewheel_basemodel.loading import load_adapter, load_base, merge_adapter
+    from tunewheel_basemodel.locate import BaseModel
+    from tunewheel_generation.lora import beyond_lora, takes_whole_model
+
+    path = mixture(written, model_type)
+    run = case("all", base_model=path)
     outcome = run.train()
     assert outcome.metrics["final_loss"] < outcome.metrics["first_loss"]
+    experts = {name: value for name, value in run.weights().items() if "experts" in name}
+    learnt = [name for name, value in experts.items() if "lora_B" in name and value.abs().max() > 0]
+    assert len(learnt) == 2 * 2  # two tensors of experts in each of two layers
+    adapter = run.job.output_dir
+    assert "target_parameters" in str(beyond_lora(adapter))
+    assert takes_whole_model(adapter)
+
+    def logits(model: Any) -> torch.Tensor:
+        with torch.no_grad():
+            return model(torch.arange(5, 17)[None]).logits
+
+    def base() -> Any:
+        return load_base(
+            BaseModel(path=Path(path), name="tiny", revision="one"), dtype="float32", device="cpu"
+        )[0]
+
+    tuned = logits(load_adapter(base(), adapter, "tuned"))
+    assert (tuned - logits(base())).abs().max() > 1e-2
+    torch.testing.assert_close(logits(merge_adapter(base(), adapter)), tuned, atol=1e-4, rtol=1e-4)
+
+
+def test_experts_are_trained_further_by_the_same_layers_only(written, case):
+    path = mixture(written, "qwen3_moe")
+    first = case("first", base_model=path, epochs=0.5)
+    first.train()
+    again = case("again", base_model=path, epochs=0.5, start_from=first.job.output_dir)
+    assert again.train().steps == 3
+    fewer = case(
+        "fewer", base_model=path, target_modules=["q_proj", "k_proj", "v_proj", "o_proj"],
+        start_from=first.job.output_dir,
+    )  # fmt: skip
+    with pytest.raises(RunFailed) as caught:
+        fewer.train()
+    assert caught.value.field == "train.target_modules"
+
+
+@pytest.mark.parametrize(("field", "value"), [("dora", True), ("dropout", 0.1)])
+def test_what_experts_do_not_support_is_refused_by_its_name(written, case, field: str, value: Any):
+    path = mixture(written, "gpt_oss")
+    with pytest.raises(RunFailed) as caught:
+        case("all", base_model=path, **{field: value}).train()
+    assert caught.value.field == f"train.{field}"
+    case("attention", base_model=path, epochs=0.5, target_modules=["q_proj"], **{field: value}).train()
+
+
+def test_a_mixture_with_attention_sinks_trains_the_layers_that_are_named_and_is_padded(written, case):
+    path = mixture(written, "gpt_oss")
+    run = case("some", base_model=path, target_modules=["q_proj", "experts.down_proj"])
+    outcome = run.train()
+    assert outcome.metrics["final_loss"] < outcome.metrics["first_loss"]
+    assert {name.split(".")[-4 if "q_proj" in name else -3] for name in run.weights()} >= {"self_attn"}
     assert any("its attention takes s_aux" in warning.reason for warning in run.heard(Warned))
+    with pytest.raises(RunFailed) as caught:
+        case("wrong", base_model=path, target_modules=["q_proj", "experts.middle_proj"]).train()
+    assert caught.value.reason.startswith("names experts.middle_proj, but the layers here are down_proj, ")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from enum import StrEnum
 from typing import Annotated, ClassVar
 
@@ -111,6 +112,10 @@ class TrainProgressed(Event):
     """In a repeated event: seconds since the step ended. It shows that the run is alive, in a slow step."""
     validation_loss: FiniteFloat | None = None
     """The validation loss, if this step was validated."""
+    figures: Annotated[dict[str, FiniteFloat], Field(exclude_if=operator.not_)] = {}
+    """Of a step of ``train.reward``: the mean score of its answers by each criterion, their mean number of
+    tokens (``answer_tokens``), and how far the model has moved (``kl``, nats per token). If the step was
+    validated, also the criteria on validation rows (``validation_…``)."""
 
 
 class TrainCompleted(Event):

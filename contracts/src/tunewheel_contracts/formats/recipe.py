@@ -53,6 +53,25 @@ class PreferenceSpec(Strict):
         return self
 
 
+class RewardSpec(Strict):
+    """Reinforcement learning after the examples, by group relative policy optimisation (GRPO,
+    arXiv:2402.03300): the model answers training prompts several times, and answers that score above the mean
+    of their prompt become likelier. The score is the mean of the project's criteria, of those by which one
+    answer can be scored beside the expert's."""
+
+    steps: Annotated[int, Field(gt=0, le=10_000)] = 100
+    """Most steps."""
+    prompts: Annotated[int, Field(gt=0, le=1024)] = 8
+    """Training prompts that are answered in a step."""
+    answers: Annotated[int, Field(ge=2, le=128)] = 8
+    """Answers to each of these prompts."""
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-5
+    beta: Annotated[float, Field(gt=0, le=10)] = 0.04
+    """How strongly the model is kept close to the model that this training began with (KL divergence)."""
+    temperature: Annotated[float, Field(gt=0, le=2)] = 1.0
+    """How freely answers are drawn."""
+
+
 Ceiling = Annotated[
     float | None, Field(gt=0, allow_inf_nan=False, exclude_if=lambda ceiling: ceiling is None)
 ]
@@ -109,6 +128,8 @@ class TrainSpec(Strict):
     """Stop after this many validations without a better loss, and keep the best model; 0: train to the
     end."""
     preference: PreferenceSpec | None = None
+    reward: Annotated[RewardSpec | None, Field(exclude_if=lambda reward: reward is None)] = None
+    """null: no reinforcement learning."""
     checkpoint_steps: PositiveInt = 20
     """Steps between two checkpoints. Validations happen at a multiple of these steps, which depends on their
     cost."""
@@ -167,7 +188,7 @@ class TrainSpec(Strict):
                 "rehearsal", f"is about rows of the champion; set continue_from: {CHAMPION}, or remove it"
             )
         if not traits.adapter:
-            for name in ("rslora", "dora", "continue_from"):
+            for name in ("rslora", "dora", "continue_from", "reward"):
                 if getattr(self, name):
                     raise inconsistent(
                         name,
@@ -180,6 +201,8 @@ class TrainSpec(Strict):
         preference = self.preference
         if preference is None:
             return
+        if self.reward is not None:
+            raise inconsistent("reward", "is given beside preference; give one of the two")
         if not self.method.traits.adapter and preference.method.traits.further_passes:
             raise inconsistent(
                 "preference",

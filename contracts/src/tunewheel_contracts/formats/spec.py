@@ -139,7 +139,8 @@ class ProjectSpec(Strict):
         tasks = [one.model_dump(mode="json") for one in self.evaluation.lm_eval]
         retrieval = self.retrieval if self.trains_with_passages else None
         passages = {"retrieval": retrieval.trained} if retrieval is not None else {}
-        return content_sha256(own | {"lm_eval": tasks} | passages)
+        rewarded = {"criteria": self.criteria_sha256} if self.train.reward is not None else {}
+        return content_sha256(own | {"lm_eval": tasks} | passages | rewarded)
 
     @property
     def trains_with_passages(self) -> bool:

@@ -16,6 +16,7 @@ from tunewheel_contracts.reading import at_door
 MOST_RECIPES = 64
 NOT_TRIED = {
     "preference": "only the training on examples is tried",
+    "reward": "only the training on examples is tried",
     "continue_from": "every recipe is trained from nothing",
     "rehearsal": "every recipe is trained from nothing",
     "priority": "runs of a turn go first",

@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 from tunewheel_contracts.formats.bundle import ChatTemplateKwargs
 from tunewheel_contracts.formats.recipe import TrainSpec
+from tunewheel_contracts.formats.task_spec import TaskSpec
 from tunewheel_planner.calibration import Correction
 
 
@@ -23,6 +24,16 @@ class Tried(BaseModel):
     """How many whole runs the sweep still has to train, this one included: the estimate is asked for all."""
     spent_hours: float = 0.0
     """Hours that this run was trained before, up to a smaller part."""
+
+
+class Rewarded(BaseModel):
+    """By what ``train.reward`` scores answers. It is part of the run's id."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    task: TaskSpec
+    metrics: tuple[str, ...]
+    """Those that the project's criteria name."""
 
 
 class Job(BaseModel):
@@ -69,6 +80,8 @@ class Job(BaseModel):
     corrections: dict[str, Correction] = {}
     """By device and size (``calibration.key``): corrections of estimates, from earlier runs of this
     method."""
+    rewarded: Rewarded | None = None
+    """None: the recipe has no ``reward``."""
     tried: Tried | None = None
     """None: a run of a turn."""
     limit_hours: float | None = None

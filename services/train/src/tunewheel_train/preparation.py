@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tunewheel_contracts.errors import InvalidSpec
 from tunewheel_contracts.formats.plan import TrainPlan, ValidationPlan
 from tunewheel_contracts.formats.recipe import TrainSpec
+from tunewheel_outputs.reward import reward_parts
 from tunewheel_planner.calibration import Correction, key
 from tunewheel_planner.devices import Device, catalogue, read_catalogue
 from tunewheel_planner.memory import Precision
@@ -38,6 +39,7 @@ from tunewheel_train.data.preferences import (
     read_negatives,
     read_pairs,
 )
+from tunewheel_train.data.prompts import Prompt, prompts_of
 from tunewheel_train.data.schedule import REHEARSAL, rehearse
 from tunewheel_train.data.validation import carve
 from tunewheel_train.errors import RunFailed
@@ -62,6 +64,9 @@ class Prepared:
     config: Mapping[str, Any]
     validating: ValidationPlan | None = None
     spared_steps: int = 0
+    prompts: Sequence[Prompt] = ()
+    """For ``train.reward``: the training examples whose prompts are answered; else empty."""
+    validation_prompts: Sequence[Prompt] = ()
 
 
 def prepare(base: BaseModel, job: Job, report: Report) -> Prepared:
@@ -70,7 +75,7 @@ def prepare(base: BaseModel, job: Job, report: Report) -> Prepared:
 
     from tunewheel_train.model.modeling import load_tokenizer
 
-    recipe, tried = job.recipe, job.tried is not None
+    recipe = job.recipe
     tokenizer = with_variables(load_tokenizer(base), job.chat_template_kwargs)
     config: dict[str, Any] = json.loads((base.path / "config.json").read_text())
     limits = limits_of(config, tokenizer)
@@ -78,12 +83,37 @@ def prepare(base: BaseModel, job: Job, report: Report) -> Prepared:
     examples, refused = encode_examples(rows, tokenizer, max_tokens=recipe.max_tokens, limits=limits)
     _warn(report, "examples", refused, len(rows))
     to_learn = _to_learn(examples, job)
-    held_back = _to_measure if tried else _held_back
+    held_back = _to_measure if job.tried or job.rewarded else _held_back
     training, validation, validating = held_back(to_learn, recipe)
     everything = training if to_learn is examples else _held_back(examples, recipe)[0]
     spared = _steps_on(everything, recipe) - _steps_on(training, recipe)
     pairs = _told_apart(job, training, tokenizer, limits, report) if recipe.preference else []
-    return Prepared(training, validation, pairs, config, validating, spared)
+    asked = _to_reward(job, training, validation, rows) if job.rewarded else ([], [])
+    return Prepared(training, validation, pairs, config, validating, spared, *asked)
+
+
+def _to_reward(
+    job: Job, training: Sequence[Encoded], validation: Sequence[Encoded], rows: Sequence[Mapping[str, Any]]
+) -> tuple[list[Prompt], list[Prompt]]:
+    """Return the prompts that ``train.reward`` asks, and all of the validation rows: what a reward spoils may
+    show on rows that it does not reward. Raises RunFailed if they are too few."""
+    assert job.rewarded is not None
+    if (count := int(os.environ.get("WORLD_SIZE", "1"))) > 1:
+        reason = f"is trained by one process, and {count} train this run; set TUNEWHEEL_TRAIN_PROCESSES=1"
+        raise RunFailed(field="train.reward", reason=reason)
+    parts = reward_parts(job.rewarded.metrics, job.rewarded.task)
+    by_id = {str(row["example_id"]): row for row in rows}
+    prompts = prompts_of(training, by_id, parts) if parts else []
+    validated = prompts_of(validation, by_id, {})
+    if min(len(prompts), len(validated)) < FEWEST:
+        raise RunFailed(
+            field="train.reward",
+            reason=f"needs {FEWEST} training rows whose own answers meet "
+            f"{', '.join(parts) or 'a criterion of single answers'}, and {FEWEST} validation rows, but there "
+            f"are {len(prompts)} and {len(validated)}; publish more examples, or change "
+            "train.validation_fraction",
+        )
+    return prompts, validated
 
 
 def _steps_on(examples: Sequence[Encoded], recipe: TrainSpec) -> int:
@@ -119,8 +149,8 @@ def _held_back(
 def _to_measure(
     examples: Sequence[Encoded], recipe: TrainSpec
 ) -> tuple[Sequence[Encoded], Sequence[Encoded], ValidationPlan]:
-    """Return the same for a recipe that is tried: nothing else measures it, so the cost of validation does
-    not reduce the rows. Raises RunFailed if there are too few of them."""
+    """Return the same for a recipe that is tried or has a reward: nothing else measures it, so the cost of
+    validation does not reduce the rows. Raises RunFailed if there are too few of them."""
     training, validation = carve(
         examples, fraction=recipe.validation_fraction, most=MOST, seed=recipe.seed
     )  # fmt: skip
@@ -128,7 +158,7 @@ def _to_measure(
         raise RunFailed(
             field="train.validation_fraction",
             reason=f"{recipe.validation_fraction} of {len(examples)} examples leaves {len(validation)} "
-            f"validation rows, and a recipe is measured on {FEWEST} or more; raise it by --set",
+            f"validation rows, and a recipe is measured on {FEWEST} or more; raise it",
         )
     steps = _steps_on(training, recipe)
     cost = sum(map(len, validation)) / (2 * recipe.epochs * sum(map(len, training)))

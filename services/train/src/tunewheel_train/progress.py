@@ -60,6 +60,8 @@ class Progressed(_Message):
     memory_bytes: int | None = None
     gpu_memory_bytes: int | None = None
     validation_loss: float | None = None
+    figures: dict[str, float] = {}
+    """What a step of ``train.reward`` tells: see ``TrainProgressed``."""
 
 
 class Checkpointed(_Message):

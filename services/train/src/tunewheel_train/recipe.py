@@ -80,7 +80,7 @@ def train(
         if trainer.accelerator.is_main_process:
             _describe(job, base, precision)
     alone = trainer.accelerator.num_processes == 1 or job.processes == 0
-    comparable = job.recipe.preference is None and alone
+    comparable = not (job.recipe.preference or job.recipe.reward) and alone
     usage = _usage(trainer.course, comparable=comparable)
     return _completed(trainer.course, prepared, precision, kernels, usage)
 
@@ -134,8 +134,6 @@ def _completed(
         "longest_example_tokens": float(examples.longest),
         "tokens_per_second": course.tokens_seen / max(course.seconds, 1e-9),
     }
-    if patience.best_step is not None:
-        metrics |= {"validation_loss": patience.best_loss, "validation_examples": len(prepared.validation)}
     return Completed(
         steps=course.last_step,
         tokens=course.tokens_seen,

@@ -1,17 +1,19 @@
-"""Runs the two stages of a run: training on examples, then on pairs of answers."""
+"""Runs the two stages of a run: training on examples, then on pairs of answers or by a reward."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
 from transformers import TrainerState
 from tunewheel_planner.plan import parts_of
 
-from tunewheel_train.data.schedule import plan_steps
+from tunewheel_train.data.schedule import plan_prompts, plan_steps
 from tunewheel_train.data.validation import Patience
 from tunewheel_train.errors import RunStopped
 from tunewheel_train.job import Job
@@ -33,25 +35,25 @@ def train(frame: Frame, prepared: Prepared) -> Any:
     recipe = frame.job.recipe
     newest = checkpoints.latest(frame.job.work_dir, recipe.method)
     state: dict[str, Any] = checkpoints.read_state(newest) if newest else {"stage": "examples"}
-    examples, pairs = courses(frame.job, prepared)
-    frame.report(_started(frame, prepared, (pairs or examples).total_steps, newest))
+    examples, then = courses(frame.job, prepared)
+    frame.report(_started(frame, prepared, (then or examples).total_steps, newest))
     trainer: Any = None
     if examples.steps and state["stage"] == "examples":
         trainer = _train_on_examples(frame, examples)
         examples.metrics = _example_metrics(trainer)
-    if pairs is None or recipe.preference is None:
+    if then is None:
         return trainer
-    pairs.metrics = examples.metrics or dict(state.get("metrics", {}))
-    _carry(examples, pairs)
-    begun = newest if newest and state["stage"] == "preferences" else None
-    trainer = _train_on_pairs(frame, pairs, begun)
-    pairs.metrics |= _preference_metrics(trainer)
+    then.metrics = examples.metrics or dict(state.get("metrics", {}))
+    _carry(examples, then)
+    begun = newest if newest and state["stage"] == then.stage else None
+    trainer = _train_further(frame, then, begun)
+    then.metrics |= (_preference_metrics if then.stage == "preferences" else _reward_metrics)(trainer)
     return trainer
 
 
 def courses(job: Job, prepared: Prepared) -> tuple[Course, Course | None]:
     """Return the courses of both stages. Without examples the first course has no steps."""
-    recipe, preference = job.recipe, job.recipe.preference
+    recipe, preference, reward = job.recipe, job.recipe.preference, job.recipe.reward
 
     def steps(items: Sequence[Any], epochs: float) -> list[list[int]]:
         lengths = [len(item) for item in items]
@@ -60,6 +62,9 @@ def courses(job: Job, prepared: Prepared) -> tuple[Course, Course | None]:
     alone = preference is not None and preference.alone
     first = [] if alone else steps(prepared.examples, recipe.epochs)
     then = steps(prepared.pairs, preference.epochs) if preference else []
+    if reward is not None:
+        asked = len(prepared.prompts)
+        then = plan_prompts(asked, per_step=reward.prompts, steps=reward.steps, seed=recipe.seed)
     parts = parts_of(recipe.method, "cuda" if torch.cuda.is_available() else "cpu")
     total = len(first) + len(then)
     examples = Course(
@@ -69,13 +74,20 @@ def courses(job: Job, prepared: Prepared) -> tuple[Course, Course | None]:
         until=max(1, round(len(first) * job.tried.part)) if job.tried else None,
         validate_every=prepared.validating.every_steps if prepared.validating else 0,
     )  # fmt: skip
-    if preference is None:
+    if not then:
         return examples, None
-    return examples, Course(
+    course = Course(
         prepared.pairs, then, recipe.micro_batch_size, stage="preferences", first_step=len(first),
-        total_steps=total, epochs=preference.epochs, keep=recipe.keep_checkpoints, method=recipe.method.value,
-        parts=parts, limit_hours=job.limit_hours,
+        total_steps=total, epochs=preference.epochs if preference else 1.0, keep=recipe.keep_checkpoints,
+        method=recipe.method.value, parts=parts, limit_hours=job.limit_hours,
     )  # fmt: skip
+    if reward is not None:
+        course = replace(
+            course, items=prepared.prompts, stage="reward", validation=prepared.validation_prompts,
+            validate_every=recipe.checkpoint_steps, patience=Patience(recipe.patience),
+            epochs=reward.steps * reward.prompts / len(prepared.prompts),
+        )  # fmt: skip
+    return examples, course
 
 
 def _started(frame: Frame, prepared: Prepared, total: int, resumed: Path | None) -> Started:
@@ -108,14 +120,16 @@ def _train_on_examples(frame: Frame, course: Course) -> Any:
     return trainer
 
 
-def _train_on_pairs(frame: Frame, course: Course, begun: Path | None) -> Any:
+def _train_further(frame: Frame, course: Course, begun: Path | None) -> Any:
     """``begun`` is the newest checkpoint if it belongs to this stage. It has the reference weights, which
     keep the model close to where the stage began."""
-    preference = frame.job.recipe.preference
-    assert preference is not None
     modeling.leave_packed_rows(frame.model)
     if begun is not None and (begun / checkpoints.REFERENCE).exists():
         checkpoints.put_weights(frame.model, begun / checkpoints.REFERENCE)
+    if course.stage == "reward":
+        return _train_by_reward(frame, course, begun)
+    preference = frame.job.recipe.preference
+    assert preference is not None
     trainer = import_module(f"tunewheel_train.trainers.{preference.method}_trainer").make_trainer(
         frame, preference, _arguments(frame, course, preference.learning_rate), course=course,
         model=frame.model, processing_class=frame.tokenizer,
@@ -123,6 +137,21 @@ def _train_on_pairs(frame: Frame, course: Course, begun: Path | None) -> Any:
     )  # fmt: skip
     modeling.prepare_parameters(trainer.model)
     _run(trainer, frame)
+    return trainer
+
+
+def _train_by_reward(frame: Frame, course: Course, begun: Path | None) -> Any:
+    from tunewheel_train.trainers.grpo_trainer import rewarded_trainer
+
+    reward = frame.job.recipe.reward
+    assert reward is not None
+    arguments = _arguments(frame, course, reward.learning_rate)
+    trainer = rewarded_trainer(frame, reward, arguments, course=course, model=frame.model)
+    modeling.prepare_parameters(trainer.model)
+    if begun is None:
+        trainer.begin()
+    _run(trainer, frame)
+    course.metrics["reward_kept"] = float(not trainer.take_back())
     return trainer
 
 
@@ -176,7 +205,20 @@ def _example_metrics(trainer: Any) -> dict[str, float]:
     """``final_loss`` is the mean of the last tenth of the steps."""
     losses = [float(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
     tail = losses[-max(1, len(losses) // 10) :]
-    return {"final_loss": sum(tail) / len(tail), "first_loss": losses[0]}
+    metrics = {"final_loss": sum(tail) / len(tail), "first_loss": losses[0]}
+    if trainer.course.patience.best_step is None:
+        return metrics
+    loss, rows = trainer.course.patience.best_loss, float(len(trainer.course.validation))
+    return metrics | {"validation_loss": loss, "validation_examples": rows}
+
+
+def _reward_metrics(trainer: Any) -> dict[str, float]:
+    """Return means over the last tenth of the steps: the score by each criterion, tokens of an answer, the KL
+    estimate; and the score on validation prompts of the model that is kept."""
+    told = [trainer.figures(entry) for entry in trainer.state.log_history if "loss" in entry]
+    tail = told[-max(1, len(told) // 10) :]
+    means = {f"reward_{name}": fmean(one.get(name, 0.0) for one in tail) for name in told[0]}
+    return means | {"reward_validation": 1 - trainer.course.patience.best_loss}
 
 
 _PREFERENCE_METRICS = {

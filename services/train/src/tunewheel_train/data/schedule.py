@@ -57,6 +57,17 @@ def _epoch_batches(lengths: Sequence[int], batch_size: int, order: random.Random
     return batches
 
 
+def plan_prompts(count: int, *, per_step: int, steps: int, seed: int) -> list[list[int]]:
+    """Return the indices of the prompts of each of ``steps`` steps: all ``count`` prompts in a new order each
+    time, as often as needed. Every step has ``per_step`` prompts."""
+    order: list[int] = []
+    while len(order) < steps * per_step:
+        epoch = list(range(count))
+        random.Random(f"{seed}/prompts/{len(order)}").shuffle(epoch)
+        order += epoch
+    return [order[step * per_step : (step + 1) * per_step] for step in range(steps)]
+
+
 def micro_batches(step: Sequence[Item], micro_batch_size: int) -> list[list[Item]]:
     """Cut one step's examples into pieces of at most ``micro_batch_size``."""
     return [list(step[at : at + micro_batch_size]) for at in range(0, len(step), micro_batch_size)]

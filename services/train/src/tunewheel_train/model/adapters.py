@@ -20,20 +20,34 @@ def with_adapter(model: Any, recipe: TrainSpec) -> Any:
 
     targets = recipe.target_modules
     _demand_modules(model, targets)
+    experts = _adapted_experts(model, targets)
+    _demand_plain(recipe, experts)
+    expected = _adapted(model, targets) | set(experts)
+    layers = targets if isinstance(targets, str) else [one for one in targets if _adapted(model, [one])]
+    if experts and isinstance(targets, str):  # PEFT would look for the experts by names of its own
+        layers = sorted(_adapted(model, targets))
     config = LoraConfig(
         r=recipe.rank, lora_alpha=recipe.alpha, lora_dropout=recipe.dropout,
-        target_modules=targets if isinstance(targets, str) else list(targets),
+        target_modules=layers, target_parameters=experts or None,
         exclude_modules=outside_decoder(model) or None,
         use_rslora=recipe.rslora, use_dora=recipe.dora, task_type="CAUSAL_LM",
     )  # fmt: skip
     set_seed(recipe.seed)
     try:
-        return get_peft_model(model, config)
+        tuned: Any = get_peft_model(model, config)
     except ValueError as error:
         raise RunFailed(
             field="train.target_modules",
             reason=f"does not fit this base model ({str(error).splitlines()[0]}); use 'all-linear'",
         ) from error
+    reached = {*tuned.targeted_module_names, *tuned.targeted_parameter_names}
+    if experts and (missed := expected - reached):
+        raise RunFailed(
+            field="train.target_modules",
+            reason=f"asks for {_last_parts(missed)}, which get no adapter beside the experts of this "
+            "mixture; name either these layers or the experts",
+        )
+    return tuned
 
 
 def _decoder(model: Any) -> Any:
@@ -55,26 +69,38 @@ def _linear(model: Any) -> list[tuple[str, Any]]:
     return [(name, layer) for name, layer in model.named_modules() if isinstance(layer, kinds)]
 
 
-def demand_reachable(model: Any, targets: str | Sequence[str]) -> None:
-    """Raise RunFailed if ``all-linear`` would not reach all weights: experts in one tensor are no linear
-    layers, and would get no adapter."""
-    if targets != "all-linear":
+def _stacked(model: Any) -> list[str]:
+    """Return the names of the decoder's tensors [experts, …, …] that hold one matrix of every expert."""
+    inside = {id(module) for module in _decoder(model).modules()}
+    return [
+        f"{name}.{short}"
+        for name, module in model.named_modules()
+        if id(module) in inside and not isinstance(module, torch.nn.modules.conv._ConvNd)
+        for short, parameter in module.named_parameters(recurse=False)
+        if parameter.ndim == 3 and min(parameter.shape) > 1
+    ]
+
+
+def _adapted_experts(model: Any, targets: str | Sequence[str]) -> list[str]:
+    """Return the names of the experts' tensors that ``targets`` match. They are no linear layers, so PEFT
+    takes them by ``target_parameters``."""
+    names = _stacked(model)
+    if targets == "all-linear":
+        return names
+    return [name for name in names if any(f".{name}".endswith(f".{target}") for target in targets)]
+
+
+def _demand_plain(recipe: TrainSpec, experts: Sequence[str]) -> None:
+    """Raise RunFailed if the recipe asks for more than PEFT does on tensors of experts."""
+    if not experts:
         return
-    experts = sum(_holds_experts(module) for module in _decoder(model).modules())
-    if experts:
-        reached = _last_parts(_adapted(model, "all-linear"))
-        raise RunFailed(
-            field="train.target_modules",
-            reason=f"is 'all-linear', but no adapter can be put on the experts of this mixture, which lie in "
-            f"{experts} layers; choose a dense base_model, or name the layers to train instead: some of "
-            f"{reached}",
-        )
-
-
-def _holds_experts(module: torch.nn.Module) -> bool:
-    """Return whether ``module`` keeps the matrices of all experts in one tensor [experts, …, …]."""
-    stacked = any(p.ndim == 3 and min(p.shape) > 1 for p in module.parameters(recurse=False))
-    return stacked and not isinstance(module, torch.nn.modules.conv._ConvNd)
+    for name in ("dora", "dropout"):
+        if value := getattr(recipe, name):
+            raise RunFailed(
+                field=f"train.{name}",
+                reason=f"is {value}, which adapters of a mixture's experts do not support; remove it, or "
+                "name layers other than the experts in target_modules",
+            )
 
 
 def _demand_modules(model: Any, targets: str | Sequence[str]) -> None:
@@ -84,9 +110,13 @@ def _demand_modules(model: Any, targets: str | Sequence[str]) -> None:
         return
     head = next((name for name, one in model.named_modules() if one is model.get_output_embeddings()), None)
     # an adapter on the output head would have no effect: TRL uses the head's own weights
-    wrong = [target for target in targets if not (found := _adapted(model, [target])) or head in found]
+    wrong = [
+        target
+        for target in targets
+        if not ((found := _adapted(model, [target])) or _adapted_experts(model, [target])) or head in found
+    ]
     if wrong:
-        fit = _last_parts(_adapted(model, "all-linear"))
+        fit = _last_parts([*_adapted(model, "all-linear"), *_stacked(model)])
         raise RunFailed(
             field="train.target_modules",
             reason=f"names {', '.join(wrong)}, but the layers here are {fit}; mend it, or use 'all-linear'",
@@ -148,7 +178,9 @@ def _demand_same_shape(written: dict[str, Any], recipe: TrainSpec) -> None:
 def _demand_same_modules(model: Any, written: dict[str, Any], recipe: TrainSpec) -> None:
     found = _adapted(model, written.get("target_modules") or ())
     excluded = sorted(written.get("exclude_modules") or ())
-    if found != _adapted(model, recipe.target_modules) or excluded != outside_decoder(model):
+    experts = sorted(written.get("target_parameters") or ())
+    same = found == _adapted(model, recipe.target_modules) and excluded == outside_decoder(model)
+    if not same or experts != sorted(_adapted_experts(model, recipe.target_modules)):
         raise RunFailed(
             field="train.target_modules",
             reason=f"is not what the adapter to continue from has, [{_last_parts(found)}]; set it to that",

@@ -15,7 +15,7 @@ from tunewheel_contracts.formats.recipe import TrainSpec
 
 from tunewheel_train.data.datasets import Encoded
 from tunewheel_train.errors import RunFailed
-from tunewheel_train.model.adapters import continue_adapter, demand_reachable, with_adapter
+from tunewheel_train.model.adapters import continue_adapter, with_adapter
 from tunewheel_train.model.attention import leave_packed_attention, use_packed_attention
 from tunewheel_train.model.process_group import device_of_process
 from tunewheel_train.model.projection import fuse_lora, unfuse_lora
@@ -57,7 +57,6 @@ def load(
     model.config.use_cache = False
     if not traits.adapter:
         return model, tokenizer
-    demand_reachable(model, recipe.target_modules)
     if start_from is not None:
         return continue_adapter(model, recipe, start_from), tokenizer
     return with_adapter(model, recipe), tokenizer

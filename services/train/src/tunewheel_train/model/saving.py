@@ -67,8 +67,9 @@ def _save_adapter(model: Any, base: BaseModel, directory: Path) -> None:
     config = directory / "adapter_config.json"
     # PEFT writes sets in hash order. Sort them, so that equal runs give equal bytes.
     content = json.loads(config.read_text())
-    if isinstance(content.get("target_modules"), list):
-        content["target_modules"].sort()
+    for name in ("target_modules", "target_parameters"):
+        if isinstance(content.get(name), list):
+            content[name].sort()
     # Write the base's name instead of its path on this machine.
     content["base_model_name_or_path"] = base.name
     config.write_text(json.dumps(content, indent=2, sort_keys=True))

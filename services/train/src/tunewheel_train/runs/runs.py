@@ -24,7 +24,7 @@ from tunewheel_contracts.formats.run import (
 from tunewheel_contracts.identity import content_id, content_sha256
 
 from tunewheel_train.errors import RunFailed
-from tunewheel_train.job import Tried
+from tunewheel_train.job import Rewarded, Tried
 from tunewheel_train.progress import Completed
 
 MAX_RECORD_IDS = 200
@@ -62,6 +62,7 @@ class Run:
     cautions: tuple[str, ...] = ()
     attempt: int = 1
     """The number of this attempt at the dataset version."""
+    rewarded: Rewarded | None = None
     tried: Tried | None = None
     """For a run of a sweep, what is asked of it; None: a run of a turn."""
 
@@ -124,6 +125,11 @@ def plan_run(
     }
     if start is not None:
         identity["start"] = start.model_id
+    rewarded = None
+    if recipe.reward is not None:
+        asked = tuple(dict.fromkeys(one.metric for one in manifest.spec.criteria))
+        rewarded = Rewarded(task=manifest.spec.task, metrics=asked)
+        identity["reward"] = content_sha256(rewarded.model_dump(mode="json"))
     return Run(
         run_id=content_id("run", identity),
         # 63 characters are a Slug's limit.
@@ -141,6 +147,7 @@ def plan_run(
         base_facts=base_facts,
         start=start,
         cautions=manifest.spec.cautions,
+        rewarded=rewarded,
     )
 
 

@@ -194,7 +194,7 @@ async def prepare(
         devices=settings.devices, sharding=settings.train_sharding,
         processes=settings.processes_asked, base_parameters=run.base_facts and run.base_facts.parameters,
         alive_seconds=settings.silent_seconds / BEATS, stuck_seconds=settings.stuck_seconds,
-        corrections=dict(corrections), recipe=run.recipe, tried=run.tried,
+        corrections=dict(corrections), recipe=run.recipe, tried=run.tried, rewarded=run.rewarded,
         chat_template_kwargs=run.chat_template_kwargs,
     )  # fmt: skip
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any, Literal
 
-from tunewheel_train.data.datasets import Encoded
 from tunewheel_train.data.validation import Patience
 
 FIRST, LAST = 5, 10
@@ -52,7 +51,13 @@ class Divergence:
         self._last = deque(state.get("last", ()), maxlen=LAST)
 
 
-Stage = Literal["examples", "preferences"]
+Stage = Literal["examples", "preferences", "reward"]
+RATES: Mapping[Stage, str] = {
+    "examples": "train.learning_rate",
+    "preferences": "train.preference.learning_rate",
+    "reward": "train.reward.learning_rate",
+}
+"""The field of the spec with the learning rate of each stage."""
 
 
 @dataclass
@@ -77,7 +82,7 @@ class Course:
     """The metrics of earlier stages."""
     keep: int = 2
     """How many of the newest checkpoints are kept. The best one by validation is kept too."""
-    validation: Sequence[Encoded] = ()
+    validation: Sequence[Any] = ()
     validate_every: int = 0
     """Validate and write a checkpoint after every so many steps of the stage; 0: never."""
     patience: Patience = field(default_factory=lambda: Patience(0))

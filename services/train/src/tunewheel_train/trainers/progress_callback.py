@@ -15,6 +15,7 @@ from tunewheel_train.errors import RunFailed
 from tunewheel_train.model.machine import gpu_bytes, present_bytes, synchronize
 from tunewheel_train.progress import Checkpointed, Message, Progressed
 from tunewheel_train.trainers import checkpoints
+from tunewheel_train.trainers.course import RATES
 from tunewheel_train.trainers.handover import from_first
 
 
@@ -92,7 +93,8 @@ class ProgressCallback(TrainerCallback):
                 eta_seconds=(course.total_steps - step) * per_step,
                 memory_bytes=present_bytes(),
                 gpu_memory_bytes=gpu_bytes(),
-                validation_loss=self._validated,
+                validation_loss=self._validated if course.stage == "examples" else None,
+                figures=self._trainer.figures(logs),
             )
         )
 
@@ -105,9 +107,8 @@ class ProgressCallback(TrainerCallback):
             complaint = "made the gradients diverge to a value that is not finite"
         if complaint is None:
             return
-        of_pairs = course.stage == "preferences"
         raise RunFailed(
-            field="train.preference.learning_rate" if of_pairs else "train.learning_rate",
+            field=RATES[course.stage],
             reason=f"{complaint}; lower it, or raise warmup_fraction",
             step=course.first_step + stage_step,
             total_steps=course.total_steps,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import math
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,13 +37,8 @@ class Step:
         return [self.pieces[at : at + self.rounds] for at in range(0, len(self.pieces), self.rounds)]
 
 
-class PlannedSteps:
-    """A mix-in that comes before TRL's class among the bases.
-
-    If n processes train together, each takes every n-th item of a step. DDP averages their gradients, so each
-    process multiplies its loss by n. The result is the same as with one process: within rounding, or to the
-    bit if ``course.parts`` is n. A single process then computes the same parts one after the other.
-    """
+class OwnCheckpoints:
+    """A mix-in that comes before TRL's class among the bases: the course, and checkpoints of our own."""
 
     args: Any
     state: Any
@@ -51,8 +46,43 @@ class PlannedSteps:
 
     def __init__(self, *, course: Course, **trl: Any) -> None:
         self.course = course
-        super().__init__(data_collator=self.cut, **trl)  # pyright: ignore[reportCallIssue]
+        super().__init__(**trl)  # pyright: ignore[reportCallIssue]
         self.remove_callback(PrinterCallback)  # type: ignore[attr-defined]
+
+    def figures(self, logs: Mapping[str, Any]) -> dict[str, float]:
+        """Return what a step tells beside its loss, from the entries that TRL logs."""
+        return {}
+
+    def floating_point_ops(self, inputs: Any) -> int:
+        return 0
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        checkpoints.save(self, Path(str(self.args.output_dir)))
+        self.accelerator.wait_for_everyone()
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str | None, model: Any = None) -> None:
+        if resume_from_checkpoint is not None:
+            checkpoints.load_weights(self, Path(resume_from_checkpoint))
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is not None:
+            checkpoints.load_optimizer(self, Path(checkpoint))
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        if checkpoint is not None:
+            checkpoints.load_random_state(Path(checkpoint))
+
+
+class PlannedSteps(OwnCheckpoints):
+    """A mix-in whose steps are those of the course.
+
+    If n processes train together, each takes every n-th item of a step. DDP averages their gradients, so each
+    process multiplies its loss by n. The result is the same as with one process: within rounding, or to the
+    bit if ``course.parts`` is n. A single process then computes the same parts one after the other.
+    """
+
+    def __init__(self, *, course: Course, **trl: Any) -> None:
+        super().__init__(course=course, data_collator=self.cut, **trl)
 
     def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
         return dataset  # the items are already encoded, with masks
@@ -134,25 +164,6 @@ class PlannedSteps:
 
     def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: Any) -> Any:
         return [batch for _, batch in zip(range(num_batches), epoch_iterator, strict=False)], None
-
-    def floating_point_ops(self, inputs: Any) -> int:
-        return 0
-
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        checkpoints.save(self, Path(str(self.args.output_dir)))
-        self.accelerator.wait_for_everyone()
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str | None, model: Any = None) -> None:
-        if resume_from_checkpoint is not None:
-            checkpoints.load_weights(self, Path(resume_from_checkpoint))
-
-    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        if checkpoint is not None:
-            checkpoints.load_optimizer(self, Path(checkpoint))
-
-    def _load_rng_state(self, checkpoint: str | None) -> None:
-        if checkpoint is not None:
-            checkpoints.load_random_state(Path(checkpoint))
 
 
 def on_device(piece: Any, device: torch.device) -> Any:
