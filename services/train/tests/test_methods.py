@@ -58,7 +58,13 @@ def test_a_4_bit_base_is_quantised_twice(tiny_base):
 
 @pytest.mark.parametrize(
     ("method", "cuda", "name"),
-    [("qlora", True, "paged_adamw_8bit"), ("qlora", False, "adamw_torch"), ("lora", True, "adamw_torch")],
+    [
+        ("qlora", True, "paged_adamw_8bit"),
+        ("qlora", False, "adamw_torch"),
+        ("lora", True, "adamw_torch_fused"),
+        ("full", True, "adamw_torch_fused"),
+        ("full", False, "adamw_torch"),
+    ],
 )
 def test_moments_are_paged_in_8_bit_where_a_gpu_is_short_of_memory(method: str, cuda: bool, name: str):
     assert optimizer_name(TrainMethod(method), cuda=cuda) == name

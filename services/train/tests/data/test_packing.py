@@ -64,6 +64,37 @@ def test_long_rows_take_the_other_kernel_and_agree(tiny, encoded, monkeypatch):
     torch.testing.assert_close(packed(model, encoded[:4]), expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("share_prefix", [False, True])
+def test_the_branches_of_a_gpu_give_the_same_loss_and_gradients(tiny, encoded, monkeypatch, share_prefix):
+    model = tiny[0]
+    expected_loss = one_by_one(model, encoded)
+    expected = gradients(model, expected_loss)
+    use_packed_attention(model, encoded)
+    monkeypatch.setattr("tunewheel_train.model.attention._on_gpu", lambda _: True)
+    loss = packed(model, encoded, share_prefix=share_prefix)
+    torch.testing.assert_close(loss, expected_loss, rtol=1e-4, atol=1e-4)
+    found = gradients(model, loss)
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-3, atol=1e-4, msg=name)
+
+
+@pytest.mark.parametrize(("dtype", "heads"), [(torch.bfloat16, 2), (torch.float32, 8)])
+def test_a_gpu_gets_no_mask_and_in_half_precision_no_copies_of_the_heads(monkeypatch, dtype, heads):
+    called: list[tuple[int, dict[str, object]]] = []
+
+    def kernel(q, k, v, **options):
+        called.append((k.shape[1], options))
+        return q
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", kernel)
+    examples = [Encoded(str(n), tuple(range(9)), (0,) * 6 + (1,) * 3) for n in range(2)]
+    layout = pack(examples, share_prefix=False).layout.to("meta")
+    q, k, v = (torch.zeros(1, n, 18, 64, dtype=dtype, device="meta") for n in (8, 2, 2))
+    packed_attention(torch.nn.Identity(), q, k, v, None, packed=layout)
+    half = dtype is torch.bfloat16
+    assert called == [(heads, {"is_causal": True, "scale": 0.125, "enable_gqa": half})]
+
+
 def test_the_prefix_is_stored_once(encoded):
     batch = pack(encoded[:6])
     shared = shared_prefix(encoded[:6])

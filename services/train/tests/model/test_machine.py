@@ -70,6 +70,17 @@ def test_the_processor_at_hand_is_a_device():
     assert 0 < found.memory_bytes <= memory_limit() + 1
 
 
+def test_a_plan_has_the_free_memory_of_a_card_that_others_use_too(monkeypatch):
+    import torch
+
+    properties = type("Properties", (), {"name": "NVIDIA A100-SXM4-80GB", "total_memory": 80 << 30})
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: properties)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (27 << 30, 80 << 30))
+    found = this_device("bfloat16", catalogue())
+    assert (found.name, found.memory_bytes) == ("a100-80", 27 << 30)
+
+
 def test_memory_is_counted_in_bytes():
     import torch
 

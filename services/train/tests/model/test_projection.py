@@ -45,6 +45,24 @@ def test_output_and_gradients_are_those_of_peft(tiny_base, quantization):
         torch.testing.assert_close(found[name], gradient, rtol=1e-3, atol=1e-5, msg=name)
 
 
+@pytest.mark.parametrize("quantization", [None, "nf4"])
+def test_a_layer_with_a_frozen_bias_is_fused_and_one_that_trains_it_is_not(tiny_base, quantization):
+    base, _ = load_base(tiny_base, dtype="float32", quantization=quantization, device="cpu")
+    for name, module in base.named_modules():
+        if name.endswith(("q_proj", "down_proj")):
+            module.bias = torch.nn.Parameter(torch.linspace(-1, 1, module.out_features))
+    model = adapted(base).train()
+    expected_loss, expected = loss_and_gradients(model)
+    assert fuse_lora(model) == 14
+    loss, found = loss_and_gradients(model)
+    torch.testing.assert_close(loss, expected_loss, rtol=1e-4, atol=1e-5)
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-3, atol=1e-5, msg=name)
+    unfuse_lora(model)
+    next(p for n, p in model.named_parameters() if n.endswith("q_proj.base_layer.bias")).requires_grad_()
+    assert fuse_lora(model) == 13
+
+
 def test_unfusing_gives_the_layers_their_own_forward_back(tiny):
     model = adapted(tiny[0])
     layer = next(m for m in model.modules() if hasattr(m, "lora_A"))

@@ -11,7 +11,17 @@ from pathlib import Path
 import pytest
 from tunewheel_train.job import Job
 from tunewheel_train.progress import Alive, Message, Searching, Stopped
-from tunewheel_train.runs.process import SPELLS, Last, Patience, ProcessDied, run_process
+from tunewheel_train.runs.process import (
+    SPELLS,
+    Last,
+    Patience,
+    ProcessDied,
+    environment,
+    run_process,
+    train_once,
+)
+from tunewheel_train.runs.shortage import out_of_memory
+from tunewheel_train.settings import Settings
 
 HOUR = 3_600.0
 
@@ -74,3 +84,35 @@ async def test_a_service_that_was_stalled_itself_still_hears_what_was_said_meanw
     patience = Patience(silence=lambda seconds: asyncio.timeout(0 if next(spells) < SPELLS else None))
     last, _ = await run([Stopped(step=1)], patience)
     assert last == Stopped(step=1)
+
+
+@pytest.mark.parametrize(("line", "short"), [("out of memory", True), ("invalid argument", False)])
+async def test_want_of_memory_that_bitsandbytes_ends_the_process_for_is_told(
+    tmp_path: Path, line: str, short: bool
+) -> None:
+    job = Job(
+        run_id="run-1", base_model="m", train_path=tmp_path, output_dir=tmp_path, work_dir=tmp_path,
+        cache_dir=tmp_path,
+    )  # fmt: skip
+    said = f"Error {line} at line 380 in file ops.cu"
+
+    async def hear(message: Message) -> None:
+        raise AssertionError(message)
+
+    trying = train_once(
+        job, Settings(train_gpus=""), directory=tmp_path, stop=asyncio.Event(), on_message=hear,
+        worker=(sys.executable, "-c", f"import sys; print({said!r}, file=sys.stderr); sys.exit(1)"),
+    )  # fmt: skip
+    if short:
+        assert await trying == out_of_memory()
+    else:
+        with pytest.raises(ProcessDied, match="with exit code 1: Error invalid argument"):
+            await trying
+
+
+def test_the_allocator_joins_blocks_unless_it_is_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"):
+        monkeypatch.delenv(name, raising=False)
+    assert environment(1)["PYTORCH_ALLOC_CONF"] == "expandable_segments:True"
+    monkeypatch.setenv("PYTORCH_CUDA_ALLOC_CONF", "max_split_size_mb:64")
+    assert environment(1)["PYTORCH_ALLOC_CONF"] == "max_split_size_mb:64"

@@ -10,7 +10,13 @@ from tunewheel_planner.plan import DatasetStats, make_plan
 from tunewheel_planner.plan import rungs as rungs_of
 from tunewheel_planner.shapes import KNOWN
 from tunewheel_train.job import Job
-from tunewheel_train.runs.shortage import disk_full, is_disk_full, is_out_of_memory, next_rung
+from tunewheel_train.runs.shortage import (
+    disk_full,
+    ended_by_bitsandbytes,
+    is_disk_full,
+    is_out_of_memory,
+    next_rung,
+)
 
 
 @pytest.mark.parametrize(
@@ -69,6 +75,19 @@ def rungs(start: Job) -> list[tuple[str, str]]:
         found.append((adjustment.field, adjustment.value))
         assert len(found) < 10
     return found
+
+
+def test_bitsandbytes_is_known_by_its_line_in_the_log_of_this_try(tmp_path: Path):
+    log = tmp_path / "train.log"
+    assert not ended_by_bitsandbytes(log, 0)
+    line = "Error out of memory at line 380 in file /src/csrc/pythonInterface.cpp\n"
+    log.write_text(f"Loading\n{line}")
+    assert ended_by_bitsandbytes(log, 0)
+    began = log.stat().st_size
+    log.write_text(f"{log.read_text()}Error invalid argument at line 76 in file /src/csrc/ops.cu\n")
+    assert not ended_by_bitsandbytes(log, began), "of an earlier try"
+    log.write_text(f"{log.read_text()}{line}W1201 torch.distributed closing\n")
+    assert ended_by_bitsandbytes(log, began)
 
 
 def test_micro_batches_are_halved_then_activations_recomputed_then_the_base_quantised():

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch.utils.checkpoint import checkpoint
 
 from tunewheel_train.data.datasets import Encoded
 from tunewheel_train.data.packing import PackedLayout, pack
@@ -68,12 +69,13 @@ def packed_attention(
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))  # [tokens, heads, size]
     p = packed.prefix
-    rest = _attend(
-        _to_block(q[p:], packed),
-        torch.cat((_repeated(k[:p], packed), _to_block(k[p:], packed)), dim=2),
-        torch.cat((_repeated(v[:p], packed), _to_block(v[p:], packed)), dim=2),
-        scale,
-    )
+    if p and _on_gpu(query) and query.requires_grad:
+        # The prefix is repeated for each example and head: once more in the backward pass, so none is kept.
+        rest = checkpoint(
+            _attend_rests, q, k, v, packed, scale, use_reentrant=False, preserve_rng_state=False
+        )
+    else:
+        rest = _attend_rests(q, k, v, packed, scale)
     rows = (
         rest.transpose(1, 2).reshape(packed.examples * packed.longest, -1).index_select(0, packed.from_block)
     )
@@ -81,6 +83,18 @@ def packed_attention(
         prefix = _attend(query[:, :, :p], key[:, :, :p], value[:, :, :p], scale)
         rows = torch.cat((prefix[0].transpose(0, 1).reshape(p, -1), rows))
     return rows.view(1, q.shape[0], q.shape[1], v.shape[2]), None
+
+
+def _attend_rests(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, packed: PackedLayout, scale: float
+) -> torch.Tensor:
+    """[tokens, heads, size] → attention of the rests [examples, heads, longest, size]."""
+    p = packed.prefix
+    queries, keys, values = (_to_block(x[p:], packed) for x in (q, k, v))
+    if p:
+        keys = torch.cat((_repeated(k[:p], packed), keys), dim=2)
+        values = torch.cat((_repeated(v[:p], packed), values), dim=2)
+    return _attend(queries, keys, values, scale)
 
 
 def _demand_plain(longest: int, arguments: Mapping[str, Any]) -> None:
@@ -109,11 +123,21 @@ def _repeated(x: torch.Tensor, packed: PackedLayout) -> torch.Tensor:
     return x.transpose(0, 1).expand(packed.examples, -1, -1, -1)
 
 
+def _on_gpu(x: torch.Tensor) -> bool:
+    return x.device.type != "cpu"
+
+
 def _attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float) -> torch.Tensor:
     """Causal attention of the last q.shape[2] of k.shape[2] positions, heads grouped over kv heads."""
     (rows, heads, asked, size), (kv_heads, seen) = q.shape, k.shape[1:3]
     group = heads // kv_heads
-    if q.is_cuda or seen > _EXPLICIT_UP_TO:
+    if _on_gpu(q) and asked == seen:
+        # PyTorch's flash kernel takes grouped heads and no mask; it computes in half precision only
+        half = q.dtype in (torch.bfloat16, torch.float16)
+        if not half:
+            k, v = (x.repeat_interleave(group, dim=1) for x in (k, v))
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, enable_gqa=half)
+    if _on_gpu(q) or seen > _EXPLICIT_UP_TO:
         visible = torch.ones(asked, seen, dtype=torch.bool, device=q.device).tril(seen - asked)
         k, v = (x.repeat_interleave(group, dim=1) for x in (k, v))
         return F.scaled_dot_product_attention(q, k, v, attn_mask=visible, scale=scale)

@@ -61,7 +61,8 @@ def device_facts() -> tuple[str, str | None, str | None]:
 
 
 def this_device(precision: Precision, known: Catalogue) -> Device:
-    """Return the first GPU, or the processor with its measured rate of matrix products in ``precision``.
+    """Return the first GPU with its free memory, or the processor with its measured rate of matrix products
+    in ``precision``.
 
     A GPU that is not in ``known`` gets the figures of the known GPU with the nearest memory size.
     """
@@ -72,8 +73,9 @@ def this_device(precision: Precision, known: Catalogue) -> Device:
             memory_bytes=memory_limit(), teraflops=_teraflops(precision), bfloat16=precision == "bfloat16"
         )
     properties = torch.cuda.get_device_properties(0)
-    gib = properties.total_memory / GIB
-    return nearest(properties.name, gib, known)
+    free, _ = torch.cuda.mem_get_info()
+    found = nearest(properties.name, properties.total_memory / GIB, known)
+    return found.model_copy(update={"memory_gib": free / GIB})
 
 
 def nearest(name: str, gib: float, known: Catalogue) -> Device:

@@ -1,8 +1,8 @@
 """LoRA layers as one autograd function each: the same result in about half of the time.
 
-PEFT computes ``W x + s B(A x)`` as a chain of operations that each keep their input, and casts ``x`` to the
-adapter's fp32. Here one function computes all three products. The parameters are fp32, the products are in
-the base's dtype, and only ``x`` and ``A x`` are kept. 4-bit weights are expanded when they are needed, and
+PEFT computes ``W x + b + s B(A x)`` as a chain of operations that each keep their input, and casts ``x`` to
+the adapter's fp32. Here one function computes all three products. The parameters are fp32, the products are
+in the base's dtype, and only ``x`` and ``A x`` are kept. 4-bit weights are expanded when they are needed, and
 then dropped. LoRA: arXiv:2106.09685, NF4: arXiv:2305.14314.
 """
 
@@ -18,16 +18,24 @@ Weight = Callable[[torch.dtype], torch.Tensor]
 
 
 class LoraProjection(torch.autograd.Function):
-    """``x Wᵀ + s (x Aᵀ) Bᵀ`` with gradients for x [..., in], A [rank, in] and B [out, rank]."""
+    """``x Wᵀ + bias + s (x Aᵀ) Bᵀ`` with gradients for x [..., in], A [rank, in] and B [out, rank]. The
+    bias [out] is frozen."""
 
     @staticmethod
     def forward(
-        ctx: Any, x: torch.Tensor, weight: Weight, a: torch.Tensor, b: torch.Tensor, scale: float
+        ctx: Any,
+        x: torch.Tensor,
+        weight: Weight,
+        a: torch.Tensor,
+        b: torch.Tensor,
+        scale: float,
+        bias: torch.Tensor | None = None,
     ) -> torch.Tensor:
         rows = x.reshape(-1, x.shape[-1])
         a, b = a.to(x.dtype), b.to(x.dtype)
         inner = rows @ a.t()
-        out = rows @ weight(x.dtype).t()
+        whole = weight(x.dtype).t()
+        out = rows @ whole if bias is None else torch.addmm(bias.to(x.dtype), rows, whole)
         out.addmm_(inner, b.t(), alpha=scale)
         ctx.save_for_backward(rows, inner, a, b)
         ctx.weight, ctx.scale, ctx.shape = weight, scale, x.shape
@@ -45,14 +53,14 @@ class LoraProjection(torch.autograd.Function):
             grad_x = grad @ ctx.weight(grad.dtype)
             grad_x.addmm_(grad_inner, a, alpha=ctx.scale)
             grad_x = grad_x.view(ctx.shape)
-        return grad_x, None, grad_a, grad_b, None
+        return grad_x, None, grad_a, grad_b, None, None
 
 
 def fuse_lora(model: torch.nn.Module) -> int:
     """Replace the forward of every plain LoRA layer of ``model``; returns how many there are.
 
-    Left alone: layers with dropout, bias, DoRA or more than one adapter. Call ``unfuse_lora`` before the
-    model is used for anything but training.
+    Left alone: layers with dropout, a trained bias, DoRA or more than one adapter. Call ``unfuse_lora``
+    before the model is used for anything but training.
     """
     from peft.tuners.lora import LoraLayer
 
@@ -73,7 +81,9 @@ def unfuse_lora(model: torch.nn.Module) -> None:
 
 def _is_plain(module: Any) -> bool:
     base = module.get_base_layer()
-    if not isinstance(base, torch.nn.Linear) or base.bias is not None or len(module.lora_A) != 1:
+    if not isinstance(base, torch.nn.Linear) or len(module.lora_A) != 1:
+        return False
+    if base.bias is not None and base.bias.requires_grad:
         return False
     name = next(iter(module.lora_A))
     return (
@@ -88,7 +98,7 @@ def _forward(self: Any, x: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
     name = self.active_adapters[0]
     base = self.get_base_layer()
     return LoraProjection.apply(
-        x, _weight_of(base), self.lora_A[name].weight, self.lora_B[name].weight, self.scaling[name]
+        x, _weight_of(base), self.lora_A[name].weight, self.lora_B[name].weight, self.scaling[name], base.bias
     )
 
 

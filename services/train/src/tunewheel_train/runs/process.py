@@ -19,7 +19,7 @@ from tunewheel_runtime.worker_spans import trace_environment
 
 from tunewheel_train.job import Job
 from tunewheel_train.progress import Alive, Completed, Failed, Located, Message, Stopped, parse
-from tunewheel_train.runs.shortage import oom_kills, out_of_memory
+from tunewheel_train.runs.shortage import ended_by_bitsandbytes, oom_kills, out_of_memory
 from tunewheel_train.runs.slots import ALONE, Node, devices_of
 from tunewheel_train.settings import Settings
 
@@ -87,6 +87,9 @@ def environment(threads: int, devices: Sequence[str] = ()) -> dict[str, str]:
         "OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count,
         "GOMP_SPINCOUNT": "2000", "TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1", "TRL_EXPERIMENTAL_SILENCE": "1",
+        # Rows differ in length, and blocks of fixed sizes would leave gaps between them.
+        "PYTORCH_ALLOC_CONF": os.environ.get("PYTORCH_ALLOC_CONF")
+        or os.environ.get("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True"),
         # cuBLAS needs this for deterministic products, in addition to PyTorch's settings.
         "CUBLAS_WORKSPACE_CONFIG": os.environ.get("CUBLAS_WORKSPACE_CONFIG", ":4096:8"),
     }  # fmt: skip
@@ -259,8 +262,10 @@ async def train_once(
     node: Node = ALONE,
 ) -> Last:
     """Train ``job`` in the processes and on the GPUs that ``settings`` give to ``slot``; see ``run_process``.
-    If the kernel killed a process for lack of memory, return that as its failure."""
+    If the kernel or bitsandbytes ended a process for lack of memory, return that as its failure."""
     processes, kills = max(1, settings.train_processes), oom_kills()
+    log = directory / "train.log"
+    began = log.stat().st_size if log.exists() else 0
     try:
         return await run_process(
             "train", job, directory=directory, threads=settings.train_threads, stop=stop,
@@ -272,6 +277,8 @@ async def train_once(
     except ProcessDied as error:
         # the kernel kills with SIGKILL; a launcher, or a process whose companion was killed so, exits with 1
         killed = error.code == -signal.SIGKILL or (job.processes != 1 and error.code == 1)
+        if not stop.is_set() and error.code == 1 and ended_by_bitsandbytes(log, began):
+            return out_of_memory()
         if stop.is_set() or not killed or oom_kills() == kills:
             raise
         return out_of_memory()

@@ -24,6 +24,7 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 # safetensors and polars give the kernel's error number only in their message
 _OS_ERROR = re.compile(r"os error (\d+)")
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "cublas_status_alloc_failed")
+_BITSANDBYTES = re.compile(r"^Error out of memory at line \d+ in file ", re.MULTILINE)
 _OOM_KILL = re.compile(r"^oom_kill (\d+)$", re.MULTILINE)
 _COUNTERS = (Path("/sys/fs/cgroup/memory.events"), Path("/proc/vmstat"))
 """The files with the kernel's count: of this control group (version 2; a container sees it as the root), else
@@ -49,6 +50,15 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Return whether ``error`` says that an allocation was refused."""
     text = str(error).lower()
     return isinstance(error, MemoryError) or any(words in text for words in _OUT_OF_MEMORY)
+
+
+def ended_by_bitsandbytes(log: Path, began: int) -> bool:
+    """Return whether bitsandbytes ended a process for want of memory. It writes a line to the log, after its
+    first ``began`` bytes, and calls ``exit(1)``, so that no exception is raised."""
+    with contextlib.suppress(OSError), log.open("rb") as file:
+        file.seek(began)
+        return _BITSANDBYTES.search(file.read().decode(errors="replace")) is not None
+    return False
 
 
 def is_disk_full(error: BaseException) -> bool:

@@ -16,8 +16,10 @@ from tunewheel_train.model.process_group import group_backend
 
 def optimizer_name(method: TrainMethod, *, cuda: bool) -> str:
     """Return AdamW. On a GPU, a method with paged moments has 8-bit moments that move to main memory when
-    GPU memory is short."""
-    return "paged_adamw_8bit" if cuda and method.traits.paged_moments else "adamw_torch"
+    GPU memory is short, and the others one kernel: PyTorch's default takes 4 more bytes per parameter."""
+    if not cuda:
+        return "adamw_torch"
+    return "paged_adamw_8bit" if method.traits.paged_moments else "adamw_torch_fused"
 
 
 def trl_arguments(
