@@ -214,6 +214,14 @@ def test_variables_of_the_template_are_as_if_every_call_named_them(
     assert with_variables(tokenizer, {}) is tokenizer
 
 
+def test_a_template_sees_the_same_day_whenever_it_is_rendered(tokenizer) -> None:
+    tokenizer.chat_template = "{{ strftime_now('%d %b %Y') }} " + NO_END
+    assert render(tokenizer, CONVERSATION[:2], False).startswith("01 Jan 2026 system: ")
+    named = with_variables(tokenizer, {"date_string": "26 Jul 2024"})
+    named.chat_template += "{{ date_string }}"
+    assert render(named, CONVERSATION[:2], False).endswith("26 Jul 2024")
+
+
 def test_a_model_that_does_not_think_learns_no_thoughts(tokenizer) -> None:
     tokenizer.chat_template = QWEN3
     assert masked(with_variables(tokenizer, {"enable_thinking": False}), CONVERSATION)[-1] == (

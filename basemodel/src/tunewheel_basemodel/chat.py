@@ -15,6 +15,15 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Messages = Sequence[Mapping[str, Any]]
+_DAY = {"%d": "01", "%-d": "1", "%e": "1", "%b": "Jan", "%B": "January", "%m": "01", "%Y": "2026", "%y": "26",
+        "%A": "Thursday", "%a": "Thu", "%F": "2026-01-01", "%H": "00", "%M": "00", "%S": "00"}  # fmt: skip
+"""The day that templates with ``strftime_now`` (Llama 3, gpt-oss) see, by what they ask for. With the day of
+each call, a run that goes on after midnight would train other tokens, and a model would be served with others
+than it was judged with."""
+_MACRO = "".join(
+    ("{% macro strftime_now(format) %}{{ format",
+     *(f" | replace('{asked}', '{told}')" for asked, told in _DAY.items()), " }}{% endmacro %}\n")
+)  # fmt: skip
 
 
 def render(
@@ -41,10 +50,17 @@ def render(
             tools=[dict(tool) for tool in tools] or None,
             tokenize=False,
             add_generation_prompt=add_generation_prompt,
+            chat_template=_on_one_day(tokenizer),
         )
     except (TemplateError, TypeError, KeyError, ValueError) as error:
         raise InvalidChat(f"the model's chat template refuses them ({error}); check the roles") from error
     return str(text)
+
+
+def _on_one_day(tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """Return the chat template with a fixed day; None: it asks for none."""
+    own = tokenizer.chat_template
+    return _MACRO + own if isinstance(own, str) and "strftime_now" in own else None
 
 
 def with_variables(
