@@ -27,7 +27,7 @@ PART ?= browsers clients fencing kills matrices models coverage
 # of what a start takes.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install node-packages demo test test-all test-unit test-integration test-e2e nightly coverage vllm-packages test-vllm test-images test-kube chart fuzz lint fmt screenshots bench bench-gpu bench-gpu-packages generate lock clean wipe
+.PHONY: help install node-packages demo test test-all test-unit test-integration test-e2e nightly coverage vllm-packages test-vllm test-images test-kube chart fuzz lint fmt site screenshots bench bench-gpu bench-gpu-packages generate lock clean wipe
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -142,6 +142,9 @@ bench-gpu: ## train 1B and 8B shapes on this machine's GPU, with the PyTorch tha
 bench-gpu-packages: install ## gather what bench-gpu lacks elsewhere into var/bench-gpu/packages.zip
 	@$(WITH_UV)
 	$(BIN)/python tests/bench/gpu.py --gather "$(UV)"
+
+site: install ## build the site of all pages into var/site/html; a link to nowhere fails
+	$(BIN)/python scripts/site.py $(ARGS)
 
 screenshots: install ## take the docs' pictures of the console, in Chromium (ARGS="--all DIR": every page)
 	PYTHONPATH=testing $(BIN)/python scripts/screenshots.py $(ARGS)

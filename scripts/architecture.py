@@ -1,4 +1,4 @@
-"""Draws the pictures of docs/architecture.md from the code: topics, packages, turns, and curate's steps.
+"""Draws the pictures of docs/architecture.md from the code: topics, packages, folders, turns, curate's steps.
 
 PYTHONPATH=testing python scripts/architecture.py            write the page anew
 PYTHONPATH=testing python scripts/architecture.py --check    change nothing; exit 1 when a picture is stale
@@ -26,6 +26,15 @@ LOGS = 1000
 PEOPLE = ("upstream", "cli", "console")
 """Where events come from that begin something. Their topics are in the table alone."""
 ERASURE = "erasure."
+OTHERS = {
+    "deploy": "Dockerfile, compose, Helm chart, Kafka's rights, alerts and dashboards",
+    "docs": "The pages, and adr/: one page a decision",
+    "examples": "The bundled help desk: tickets, procedures, project.yaml",
+    "scripts": "What draws, measures and builds pages",
+    "testing": "Builders and doubles for the tests of all packages",
+    "tests": "Tests across packages; a package's own tests are in its folder",
+}
+"""The folders without a package."""
 State = tuple[TurnStage, TurnEnd | None]
 
 
@@ -49,6 +58,20 @@ def packages() -> Iterator[str]:
         used = _imported(name)
         if used:
             yield from _table([f"**{name}**", *("●" if one in used else "" for one in shared)], head=False)
+
+
+def folders() -> Iterator[str]:
+    """Draw the repository: each folder with a package and its description, and the other folders."""
+    groups: dict[str, dict[str, str]] = {"shared packages": {}, "services/": {}, "beside them": OTHERS}
+    for file in (*ROOT.glob("*/pyproject.toml"), *ROOT.glob("services/*/pyproject.toml")):
+        group = "services/" if file.parents[1].name == "services" else "shared packages"
+        groups[group][file.parent.name] = tomllib.loads(file.read_text("utf-8"))["project"]["description"]
+    yield "```text"
+    for group, found in groups.items():
+        yield group
+        for at, name in enumerate(sorted(found), 1):
+            yield f"{'└' if at == len(found) else '├'}─ {name.ljust(14)} {found[name]}"
+    yield "```"
 
 
 def _imported(package: str) -> set[str]:
@@ -146,7 +169,7 @@ def _table(cells: Sequence[str], *, head: bool = True) -> Iterator[str]:
 
 
 PICTURES: dict[str, Callable[[], Iterator[str]]] = {
-    "packages": packages, "topics": topics, "turns": turns, "steps": steps,
+    "packages": packages, "folders": folders, "topics": topics, "turns": turns, "steps": steps,
 }  # fmt: skip
 
 

@@ -12,19 +12,12 @@ import yaml
 from tunewheel_contracts.errors import InvalidSpec
 from tunewheel_contracts.formats.spec import parse_spec
 
+from .snippets import merged
+
 ROOT = Path(__file__).resolve().parents[2]
 GUIDE = (ROOT / "docs/bring-your-own-project.md").read_text(encoding="utf-8")
 SHOWN = re.findall(r"```yaml\n(.*?)```", GUIDE, re.DOTALL)
-QUICK, SPEC, *FRAGMENTS = (textwrap.dedent(text) for text in SHOWN)
-
-
-def merged(spec: dict[str, Any], fragment: dict[str, Any]) -> dict[str, Any]:
-    """Return ``spec`` with the sections of ``fragment`` laid over it."""
-    found = dict(spec)
-    for name, value in fragment.items():
-        within = found.get(name)
-        found[name] = merged(within, value) if isinstance(within, dict) and isinstance(value, dict) else value
-    return found
+QUICK, SPEC, *_ = (textwrap.dedent(text) for text in SHOWN)
 
 
 def complaint(**changed: Any) -> str:
@@ -47,17 +40,7 @@ def test_ones_own_questions_take_ten_lines_and_six_commands() -> None:
     assert all(f"--project {spec.project}" in command for command in commands[3:])
 
 
-@pytest.mark.parametrize("fragment", FRAGMENTS, ids=lambda text: " ".join(text.split()[:4]))
-def test_a_fragment_fits_into_it(fragment: str) -> None:
-    shown = yaml.safe_load(fragment)
-    if "questions" in shown:  # shown on its own, below the section that it belongs to
-        shown = {"dataset": {"formats": {"documents": shown}}}
-    spec = merged(yaml.safe_load(SPEC), shown)
-    parse_spec(yaml.safe_dump(spec))
-
-
-def test_all_fragments_are_seen() -> None:
-    assert len(FRAGMENTS) >= 6
+def test_sources_of_general_data_within_a_sentence_are_ones() -> None:
     inline = re.findall(r"`(\{source: .*?\})`", GUIDE)
     assert inline
     for shown in inline:
