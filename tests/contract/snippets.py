@@ -7,7 +7,6 @@ import json
 import re
 import shlex
 import subprocess
-import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -234,10 +233,10 @@ def _service(words: list[str]) -> None:
 
         read_settings(words[1:])
         return
-    scripts = tomllib.loads((ROOT / "services" / words[0][10:] / "pyproject.toml").read_text("utf-8"))[
-        "project"
-    ]["scripts"]
-    if words[0] not in scripts or words[1:]:
+    if (
+        words[1:]
+        or not (ROOT / "services" / words[0].removeprefix("tunewheel-") / "pyproject.toml").is_file()
+    ):
         raise Faulty(f"there is no program {' '.join(words)}")
 
 

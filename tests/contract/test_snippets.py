@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tunewheel_contracts.errors import InvalidSpec
 from tunewheel_serve_gateway.openapi import document
 
 from . import snippets
@@ -107,5 +108,5 @@ FAULTY = {
 
 @pytest.mark.parametrize(("language", "code"), FAULTY.values(), ids=FAULTY.keys())
 def test_a_faulty_block_is_found(language: str, code: str) -> None:
-    with pytest.raises((snippets.Faulty, ValueError, SyntaxError)):
+    with pytest.raises((snippets.Faulty, InvalidSpec, ValueError, SyntaxError)):
         CHECKS[language](Block("page.md", 1, language, f"{code}\n", ""))
