@@ -59,7 +59,9 @@ def test_the_menu_has_every_page_once_and_machines_get_the_same_list(built: Path
 
 def test_a_reader_loads_nothing_from_another_host_and_no_picture_is_missing(built: Path) -> None:
     found = 0
-    for page in built.rglob("*.html"):
+    for page in (
+        one for one in built.rglob("*.html") if one.name != "404.html"
+    ):  # it is served at any address
         for pair in LOADED.findall(page.read_text("utf-8")):
             (name,) = filter(None, pair)
             assert OWN.match(name), f"{page.name} loads {name}"

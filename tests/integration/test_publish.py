@@ -172,17 +172,3 @@ async def test_publishing_again_after_a_kill_doubles_nothing(
     assert max(times.values()) == 2
     # What was on its way when the kill came may have arrived since.
     assert len(arrived) >= 30_000 + len(before)
-
-
-async def test_the_python_of_the_publishers_page_writes_a_ticket_once(
-    kafka: str, project: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    page = (HELPDESK.parents[1] / "docs/for-publishers.md").read_text("utf-8")
-    code = page.rpartition("```python\n")[2].partition("```")[0]
-    monkeypatch.setenv("TUNEWHEEL_BOOTSTRAP_SERVERS", kafka)
-    program = compile(code.replace('"helpdesk"', json.dumps(project)), "for-publishers.md", "exec")
-    for _ in range(2):
-        await asyncio.to_thread(exec, program, {})
-    first, again = await on_log(kafka, TICKET_PUBLISHED, project)
-    assert first.id == again.id
-    assert (first.data.ticket_id, first.data.body) == ("T-1", "My locker will not open.")

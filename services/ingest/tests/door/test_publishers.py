@@ -9,8 +9,11 @@ import shutil
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from tunewheel_contracts.event import Envelope
+from tunewheel_contracts.events.upstream import TicketPublished
 from tunewheel_contracts.identity import content_sha256
 from tunewheel_runtime.settings import HttpSettings
 from tunewheel_runtime.store import ObjectStore
@@ -70,3 +73,34 @@ async def test_a_program_of_the_page_publishes_a_ticket(
         "T-1",
     )
     assert first.data.body == "My locker will not open."
+
+
+async def test_the_program_for_kafka_writes_a_ticket_that_ingest_reads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sent: list[tuple[str, bytes, bytes, list[tuple[str, bytes]]]] = []
+
+    class Producer:
+        def __init__(self, *, bootstrap_servers: str) -> None:
+            assert bootstrap_servers == "kafka:9092"
+
+        async def __aenter__(self) -> Producer:
+            return self
+
+        async def __aexit__(self, *_: object) -> None: ...
+
+        async def send_and_wait(self, topic: str, value: bytes, *, key: bytes, headers: Any) -> None:
+            sent.append((topic, value, key, headers))
+
+    monkeypatch.setattr("aiokafka.AIOKafkaProducer", Producer)
+    monkeypatch.setenv("TUNEWHEEL_BOOTSTRAP_SERVERS", "kafka:9092")
+    program = compile(re.findall(r"```python\n(.*?)```", KAFKA, re.DOTALL)[0], "for-publishers.md", "exec")
+    for _ in range(2):
+        await asyncio.to_thread(exec, program, {})
+    topic, value, key, headers = sent[0]
+    event = Envelope.from_kafka(
+        TicketPublished, value, headers, logged_ms=1_767_225_600_000, from_anybody=True
+    )
+    assert (topic, key) == (TicketPublished.type, b"T-1")
+    assert (event.data.ticket_id, event.data.body) == ("T-1", "My locker will not open.")
+    assert sent[0] == sent[1], "the same event"
