@@ -93,10 +93,13 @@ def title(page: str) -> str:
 
 def about(page: str) -> str:
     """Return the first sentence below a page's first heading, without links; empty: no text stands there."""
-    below = page.partition("\n# ")[2] if not page.startswith("# ") else page
-    paragraph = next((p for p in below.split("\n\n")[1:] if not p.startswith("<!--")), "")
-    plain = re.sub(r"\[([^\]]+)\]\([^)]*\)", r"\1", " ".join(paragraph.split()))
-    return re.split(r"(?<=[.?!]) ", plain)[0] if plain[:1].isalnum() else ""
+    for paragraph in page.split("\n\n")[1:]:
+        plain = re.sub(r"\[([^\]]+)\]\([^)]*\)|\*\*", r"\1", " ".join(paragraph.split())).removeprefix(
+            "Context. "
+        )
+        if plain[:1].isalnum() and not plain.startswith("Status:"):
+            return re.split(r"(?<=[.?!]) ", plain)[0]
+    return ""
 
 
 def settings() -> dict[str, Any]:
