@@ -35,7 +35,7 @@ FREE = ("cat", "cd", "echo", "export", "for", "mkdir", "sed")
 """Words of the shell that need no check but the shell's own."""
 PAGES = (
     "*.md",
-    "docs/*.md",
+    "docs/**/*.md",
     "*/README.md",
     "services/*/README.md",
     "deploy/*/README.md",
