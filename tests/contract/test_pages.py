@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 import shlex
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = (
@@ -145,3 +147,15 @@ def test_a_decision_that_another_one_replaced_names_its_successor(pages: dict[st
         for old in (old for old in links[new] if old < new):
             assert "Replaces" in said[new][0]
             assert "replaced by" in said[old][0]
+
+
+def test_the_change_log_begins_with_the_one_version_of_packages_and_chart(pages: dict[str, str]) -> None:
+    files = [ROOT / "pyproject.toml", *ROOT.glob("*/pyproject.toml"), *ROOT.glob("services/*/pyproject.toml")]
+    packages = {tomllib.loads(file.read_text("utf-8"))["project"]["version"] for file in files}
+    chart = yaml.safe_load((ROOT / "deploy/helm/tunewheel/Chart.yaml").read_text("utf-8"))
+    newest = re.search(r"^## ([\d.]+)\b", pages["CHANGELOG.md"], re.MULTILINE)
+    assert len(files) > 20
+    assert newest is not None
+    assert packages == {chart["version"]} == {chart["appVersion"]} == {newest[1]}
+    licences = {tomllib.loads(file.read_text("utf-8"))["project"]["license"] for file in files}
+    assert licences == {"Apache-2.0"}
