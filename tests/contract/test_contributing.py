@@ -70,7 +70,10 @@ def test_the_metric_scores_its_rows_and_withstands_what_a_model_may_write(beside
     metrics.known_metrics.cache_clear()
     try:
         known = suite(tests)
-        for row in eval(f"[{rows}]", vars(known)):
+        before = len(known.CASES)
+        exec(rows, vars(known))
+        assert len(known.CASES) == before + 2
+        for row in known.CASES[before:]:
             known.test_a_row_is_scored(*row)
         for output in known.HOSTILE.values():
             score = metrics.known_metrics()["links_kept"].scorer(known.BY_TEXT, frozenset())
@@ -84,7 +87,7 @@ def test_the_detector_is_found_and_keeps_quiet_until_its_rate_rises(beside: Any)
     module = beside(detectors, path, code)
     assert "empty" in {one.name for one in detectors.find_detectors()}
     known = suite(tests)
-    known.CASES |= eval(f"{{{case}}}", vars(known) | {"Empty": module.Empty})
+    exec(case, vars(known) | {"Empty": module.Empty})
     known.test_a_rate_that_stays_gives_no_alarm_and_one_that_rises_by_twenty_points_does("empty")
     known.test_a_version_that_is_worse_from_its_first_day_is_found_out("empty")
 
@@ -99,7 +102,9 @@ def test_the_step_drops_what_its_test_says_and_fits_into_the_list(beside: Any) -
     (run,) = (one for name, one in names.items() if name.startswith("test_"))
     run(records)
     listed = importlib.import_module("tunewheel_curate.steps")
-    (step,) = eval(f"[{line}]", vars(listed) | names)
+    names |= vars(listed)
+    exec(line, names)
+    step: Any = names["ROW_STEPS"][-1]
     assert step.name not in {one.name for one in ROW_STEPS}
     frame = records({"input": "WHERE IS MY PARCEL TODAY?"}, {"input": "Where?"})
     assert step.run(frame.select("record_id", *step.reads.split())).funnel.reasons == {"capitals": 1}
