@@ -142,6 +142,21 @@ def two() -> list[Envelope[Any]]:
     return [*of("desk"), *of("other")]
 
 
+async def test_a_console_that_has_started_tells_where_its_projects_stand_still(store: Any, room: Any) -> None:
+    desk = Desk("desk")
+    topics = Topics(desk.declared(), desk.requested())
+    for records in (1_000, 0):  # in memory, and at rest
+        room(records)
+        console = Console(topics, store)
+        await console.start()
+        async with asyncio.timeout(120):
+            while not console.state.waits:
+                await asyncio.sleep(0.01)
+        await console.archive.stop()
+        assert ("desk" in console.state.projects.resting) == (records == 0)
+        assert set(console.state.waits) == {("desk", "building")}
+
+
 async def test_a_start_from_the_checkpoint_decodes_nothing_and_tells_the_same(
     two: Any, store: Any, room: Any
 ):

@@ -205,8 +205,8 @@ def test_waits_are_told_of_projects_in_memory_and_at_rest_but_not_of_those_that_
         state.apply(event)
     state.projects.resting["bell"] = rest_of(state.projects.pop("bell"))
     state.forget(PROJECT_DECLARED, "over")
-    told = state.waits(desk.events[-1].time + timedelta(hours=3))
-    assert told == {("desk", "building"): 10_800.0, ("bell", "building"): 10_800.0}
+    state.look(desk.events[-1].time + timedelta(hours=3))
+    assert state.waits == {("desk", "building"): 10_800.0, ("bell", "building"): 10_800.0}
 
 
 def test_of_very_many_projects_the_longest_waits_are_told() -> None:
@@ -216,6 +216,6 @@ def test_of_very_many_projects_the_longest_waits_are_told() -> None:
         first = story.events[-1]
         state.apply(story.events[0])
         state.apply(replace(first, time=first.time - timedelta(hours=number)))
-    told = state.waits(first.time + timedelta(hours=1))
-    assert len(told) == MOST_WAITS
-    assert {("desk-0", "building"), ("desk-1", "building")}.isdisjoint(told)
+    state.look(first.time + timedelta(hours=1))
+    assert len(state.waits) == MOST_WAITS
+    assert {("desk-0", "building"), ("desk-1", "building")}.isdisjoint(state.waits)

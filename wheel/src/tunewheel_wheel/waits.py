@@ -67,7 +67,7 @@ def _of_turns(wheel: Wheel, now: datetime) -> Iterator[tuple[str, datetime]]:
     courses, place = [turn.course for turn in wheel.in_flight(now)], wheel.place
     if place is not None and place.end in BAD:
         held = getattr(place.event.data, "held", None) is not None
-        yield HELD if held else place.end.value, place.event.time
+        yield HELD if held else str(place.end), place.event.time
     elif place is not None and place.end is None and place.stage is not TurnStage.PRODUCTION:
         courses.append(place)
     on_trial = any(course.stage in TRIALS for course in courses)

@@ -11,6 +11,7 @@ import contextlib
 import time
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import structlog
@@ -195,6 +196,7 @@ class Archive:
         while True:
             await self.write()
             for _ in range(LOOKS):
+                self._state.look(datetime.now(UTC))
                 await asyncio.sleep(LOOK_SECONDS)
                 await self._open_each(lambda _, rest: rest.is_behind)
 

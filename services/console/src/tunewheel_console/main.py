@@ -113,7 +113,7 @@ def make_app(settings: Settings) -> Service:
     labelling = Labelling(state, actions, service.store, refresh)
     told_waits = "Seconds for which a project has stood at a step of its turn; of a trial, since its deadline"
     labels = ("project", "step")
-    gauge(service.telemetry.meter, "tunewheel.console.waits_seconds", told_waits, state.waits, labels)
+    gauge(service.telemetry.meter, "tunewheel.console.waits_seconds", told_waits, lambda: state.waits, labels)
     lags = partial(lag.read_lag, client_options(settings))
     registry, gateway = neighbours(service, settings)
     sources = Sources(service.store, feed, letters, lags, registry, gateway, completions)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from heapq import nlargest
 from typing import Any
 
@@ -116,6 +116,9 @@ class ConsoleState:
     """The ids of reviews and controls that became dead letters."""
     refused_before: frozenset[str] = frozenset()
     """The ids of the dead letters that what is said of projects at rest already counts."""
+    waits: dict[tuple[str, str], float] = field(default_factory=dict[tuple[str, str], float])
+    """By project and step, for how many seconds the project stood there at the last ``look``. Other threads
+    read it for metrics, so it is replaced as a whole."""
 
     def apply(self, envelope: Envelope[Any]) -> None:
         """Apply one event. The same event a second time changes nothing."""
@@ -174,10 +177,8 @@ class ConsoleState:
             for one in found
         ]
 
-    def waits(self, now: datetime | None = None) -> dict[tuple[str, str], float]:
-        """Return by project and step for how many seconds projects have stood there. A project that is not
-        declared any more waits for nothing."""
-        now = now or datetime.now(UTC)
+    def look(self, now: datetime) -> None:
+        """Set ``waits``. A project that is not declared any more waits for nothing."""
         found = {name: rest.waits for name, rest in self.projects.resting.items()}
         found |= {
             one.name: waits_of(one.wheel, now) for one in self.projects.values() if one.spec is not None
@@ -188,7 +189,7 @@ class ConsoleState:
             for step, since in waits.items()
             if since <= now
         }
-        return dict(nlargest(MOST_WAITS, seconds.items(), key=lambda one: one[1]))
+        self.waits = dict(nlargest(MOST_WAITS, seconds.items(), key=lambda one: one[1]))
 
     def forget(self, topic: TopicSpec, project: str) -> None:
         """Apply a tombstone: ``project`` is not declared, or not served, any more."""
