@@ -118,6 +118,14 @@ def test_an_example_keeps_the_schema(example: Path, values_schema: Draft7Validat
         ({"kafka": {"topicPrefix": "acme"}}, "kafka.topicPrefix"),
         ({"store": {"url": "file:///data"}}, "store.url"),
         ({"replicas": 2}, ""),
+        ({"ingress": {"hosts": {"train": "train.example.org"}}}, "ingress.hosts"),
+        ({"ingress": {"hosts": {"console": "https://wheel.example.org"}}}, "ingress.hosts.console"),
+        ({"ingress": {"trustedProxies": ["*"]}}, "ingress.trustedProxies.0"),
+        ({"services": {"engine": {"scaling": {"minReplicas": 0}}}}, "services.engine.scaling.minReplicas"),
+        (
+            {"services": {"console": {"settings": {"trusted_proxies": "10.0.0.1"}}}},
+            "services.console.settings",
+        ),
     ],
 )
 def test_a_value_that_cannot_be_is_refused_by_its_name(

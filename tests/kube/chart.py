@@ -6,6 +6,7 @@ Not part of ``make test``, hence the file's name: ``make test-kube`` builds Helm
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any, cast
 
@@ -482,4 +483,109 @@ def test_jobs_that_contradict_the_service_end_the_installation(
     helm: str, chart: Path, told: tuple[str, ...], said: str
 ) -> None:
     values = ("--values", str(EXAMPLES["highly-available"]))
+    assert said in run(helm, "template", "wheel", str(chart), *values, *told_by(*told), fails=True)
+
+
+ACCOUNTS = ("serviceAccount.perService=true", "serviceAccount.annotations.role=arn-{service}")
+
+
+def test_each_service_may_have_an_identity_of_its_own(helm: str, chart: Path) -> None:
+    found = rendered(helm, chart, "highly-available", *ACCOUNTS)
+    accounts = of_kind(found, "ServiceAccount")
+    services = workloads(found)
+    used = {name: one["spec"]["template"]["spec"]["serviceAccountName"] for name, one in services.items()}
+    assert used == {name: f"wheel-tunewheel-{name}" for name in services}
+    assert set(accounts) == {*used.values(), "wheel-tunewheel-doctor"}
+    assert accounts[used["train"]]["metadata"]["annotations"] == {"role": "arn-train"}
+    (bound,) = of_kind(found, "RoleBinding").values()
+    assert [one["name"] for one in bound["subjects"]] == [used["train"]], "no other service may make Jobs"
+    existing = rendered(helm, chart, "minimal", "serviceAccount.name=acme-{service}")
+    assert of_kind(existing, "ServiceAccount") == {}
+    assert of_kind(existing, "Pod").popitem()[1]["spec"]["serviceAccountName"] == "acme-doctor"
+    (single,) = of_kind(rendered(helm, chart, "minimal"), "ServiceAccount")
+    assert single == "wheel-tunewheel"
+
+
+INGRESS = (
+    "ingress.hosts.console=wheel.example.org",
+    "ingress.hosts.serve-gateway=models.example.org",
+    "ingress.trustedProxies[0]=10.0.0.0/8",
+)
+
+
+def test_a_service_with_a_host_is_reached_by_an_ingress_or_a_route_and_no_other_is(
+    helm: str, chart: Path
+) -> None:
+    by_ingress = rendered(helm, chart, "minimal", *INGRESS, "ingress.tlsSecret=cert")
+    found = of_kind(by_ingress, "Ingress")
+    assert set(found) == {"wheel-tunewheel-console", "wheel-tunewheel-serve-gateway"}
+    services = of_kind(by_ingress, "Service")
+    for name, one in found.items():
+        (rule,) = one["spec"]["rules"]
+        (path,) = rule["http"]["paths"]
+        assert path["backend"]["service"]["name"] == name
+        assert path["backend"]["service"]["port"]["name"] in {
+            p["name"] for p in services[name]["spec"]["ports"]
+        }
+        assert one["spec"]["tls"] == [{"hosts": [rule["host"]], "secretName": "cert"}]
+    told = of_kind(by_ingress, "ConfigMap")["wheel-tunewheel-console"]["data"]
+    assert told["TUNEWHEEL_TRUSTED_PROXIES"] == "10.0.0.0/8"
+
+    by_route = rendered(helm, chart, "minimal", *INGRESS, "ingress.gateway.name=public")
+    assert of_kind(by_route, "Ingress") == {}
+    route = of_kind(by_route, "HTTPRoute")["wheel-tunewheel-console"]["spec"]
+    assert (route["parentRefs"], route["hostnames"]) == ([{"name": "public"}], ["wheel.example.org"])
+    assert route["rules"] == [{"backendRefs": [{"name": "wheel-tunewheel-console", "port": 80}]}]
+    assert of_kind(rendered(helm, chart, "minimal"), "Ingress", "HTTPRoute") == {}
+
+
+SCALED = (
+    "monitoring.prometheusUrl=http://prometheus:9090",
+    "services.engine.scaling.enabled=true",
+    "services.serve-gateway.scaling.enabled=true",
+)
+
+
+def test_gateway_and_engine_are_scaled_by_the_requests_that_they_hold(helm: str, chart: Path) -> None:
+    found = rendered(helm, chart, "minimal", *SCALED)
+    for name, metrics in {
+        "engine": {"vllm:num_requests_running", "vllm:num_requests_waiting"},
+        "serve-gateway": {"tunewheel_gateway_flight_requests"},
+    }.items():
+        (trigger,) = of_kind(found, "ScaledObject")[f"wheel-tunewheel-{name}"]["spec"]["triggers"]
+        assert trigger["type"] == "prometheus"
+        asked = set(re.findall(r"sum\(([\w:]+)\{", trigger["metadata"]["query"]))
+        assert asked == metrics
+        assert '"wheels"' in trigger["metadata"]["query"]
+        assert "replicas" not in workloads(found)[name]["spec"]
+    told = of_kind(found, "ConfigMap")["wheel-tunewheel-serve-gateway"]["data"]
+    assert told["TUNEWHEEL_ENGINE_URL"] == "dns+http://wheel-tunewheel-engine-pods:8080"
+    assert told["TUNEWHEEL_LIMITS_REPLICAS"] == "3", "as many as share a caller's limits at most"
+
+
+def test_a_pod_takes_init_containers_and_sidecars(helm: str, chart: Path, tmp_path: Path) -> None:
+    proxy = {"name": "proxy", "image": "example.org/proxy:1", "restartPolicy": "Always"}
+    values = tmp_path / "values.yaml"
+    values.write_text(yaml.safe_dump({"services": {"train": {"extraInitContainers": [proxy]}}}))
+    told = ("--values", str(EXAMPLES["minimal"]), "--values", str(values))
+    text = run(helm, "template", "wheel", str(chart), *told)
+    found = workloads([document for document in yaml.safe_load_all(text) if document])
+    with_some = {name for name, one in found.items() if "initContainers" in one["spec"]["template"]["spec"]}
+    assert with_some == {"train"}
+    assert found["train"]["spec"]["template"]["spec"]["initContainers"] == [proxy]
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        (INGRESS[:2], "ingress.trustedProxies"),
+        (SCALED[1:], "set monitoring.prometheusUrl"),
+        ((*SCALED, "tls.existingSecret=tunewheel-tls"), "set tls.existingSecret or scaling, not both"),
+        ((*SCALED, "secrets.keys.completion="), 'with the key "completion"'),
+    ],
+)
+def test_doors_and_scalers_that_cannot_work_end_the_installation(
+    helm: str, chart: Path, told: tuple[str, ...], said: str
+) -> None:
+    values = ("--values", str(EXAMPLES["minimal"]))
     assert said in run(helm, "template", "wheel", str(chart), *values, *told_by(*told), fails=True)

@@ -10,7 +10,7 @@ when the service account does not exist yet. */}}
 {{- $variables := pick $environment.variables "TUNEWHEEL_BOOTSTRAP_SERVERS" "TUNEWHEEL_TOPIC_PREFIX" "TUNEWHEEL_SECURITY_PROTOCOL" "TUNEWHEEL_SSL_CAFILE" "TUNEWHEEL_SSL_CERTFILE" "TUNEWHEEL_SSL_KEYFILE" "TUNEWHEEL_SASL_MECHANISM" "TUNEWHEEL_SASL_USERNAME" "TUNEWHEEL_SASL_OAUTH_TOKEN_FILE" "TUNEWHEEL_SASL_OAUTH_TOKEN_URL" "TUNEWHEEL_SASL_OAUTH_CLIENT_ID" "TUNEWHEEL_SASL_OAUTH_SCOPE" (ternary "TUNEWHEEL_STORE_URL" "" .store) }}
 restartPolicy: Never
 {{- if .store }}
-serviceAccountName: {{ $global.serviceAccount.name | default (include "tunewheel.fullname" .root) }}
+serviceAccountName: {{ include "tunewheel.serviceAccount" (dict "root" .root "name" "doctor") }}
 {{- end }}
 automountServiceAccountToken: false
 enableServiceLinks: false

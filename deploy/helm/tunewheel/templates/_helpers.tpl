@@ -80,8 +80,16 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- toJson (dict "saslUsername" (ternary $username "" $scram) "saslSecret" (ternary $secret "" $scram) "clientSecret" $client) }}
 {{- end }}
 
+{{/* The account of a service's pods. Takes root, name. */}}
+{{- define "tunewheel.serviceAccount" -}}
+{{- $account := .root.Values.serviceAccount }}
+{{- if $account.name }}{{ $account.name | replace "{service}" .name }}
+{{- else }}{{ include "tunewheel.fullname" .root }}{{ if $account.perService }}-{{ .name }}{{ end }}{{ end }}
+{{- end }}
+
 {{- define "tunewheel.engineUrls" -}}
 {{- if .Values.engine.url }}{{ .Values.engine.url }}
+{{- else if .Values.services.engine.scaling.enabled }}dns+http://{{ include "tunewheel.fullname" . }}-engine-pods:8080
 {{- else }}
 {{- $name := printf "%s-engine" (include "tunewheel.fullname" .) }}
 {{- $scheme := ternary "https" "http" (ne .Values.tls.existingSecret "") }}

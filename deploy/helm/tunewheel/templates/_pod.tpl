@@ -19,7 +19,7 @@ metadata:
     {{- with .values.podAnnotations }}{{ toYaml . | nindent 4 }}{{ end }}
 spec:
   {{- $launches := and (eq .name "train") ((.values.jobs | default dict).enabled) (ne .kind "Job") }}
-  serviceAccountName: {{ $global.serviceAccount.name | default (include "tunewheel.fullname" .root) }}
+  serviceAccountName: {{ include "tunewheel.serviceAccount" . }}
   # The service that makes the Jobs of runs asks the API server for them.
   automountServiceAccountToken: {{ ternary true false (not (not $launches)) }}
   enableServiceLinks: false
@@ -59,6 +59,9 @@ spec:
       whenUnsatisfiable: ScheduleAnyway
       labelSelector:
         matchLabels: {{ include "tunewheel.selector" $selected | nindent 10 }}
+  {{- with .values.extraInitContainers }}
+  initContainers: {{ toYaml . | nindent 4 }}
+  {{- end }}
   containers:
     - name: {{ .name }}
       {{- /* The service that has Jobs train needs none of what trains. */}}
