@@ -15,6 +15,7 @@ from tunewheel_contracts.events import (
     production,
     retrieval,
     training,
+    turns,
     upstream,
 )
 from tunewheel_contracts.formats.plan import ValidationPlan
@@ -147,7 +148,7 @@ def _validation(planned: ValidationPlan | None) -> str:
     )
 
 
-def _completed(event: monitoring.TurnCompleted) -> str:
+def _completed(event: turns.TurnCompleted) -> str:
     return (
         f"{event.turn_id}: {event.outcome}{_because('; '.join(event.reasons))}"
         f"{f'. {event.next_step}' if event.next_step else ''}"
@@ -212,19 +213,19 @@ _WORDS: dict[type, Callable[[Any], str]] = {
         f"{e.completion_id} ({e.of}): {e.outcome}{', novel' if e.novel else ''}"
         f"{', invalid' if e.format_valid is False else ''}"
     ),
-    monitoring.CompletionsChosen: lambda e: (
+    turns.CompletionsChosen: lambda e: (
         f"{e.request_id}: {len(e.completions)} questions of production need a trusted answer"
     ),
-    monitoring.LabelsRequested: lambda e: (
+    turns.LabelsRequested: lambda e: (
         f"{e.request_id}: {e.wanted} trusted answers wanted about {', '.join(e.keywords) or 'what drifted'}; "
         f"{len(e.completion_ids)} prompts wait"
     ),
-    monitoring.TurnCompleted: _completed,
-    monitoring.TurnCompletedV2: _completed,
+    turns.TurnCompleted: _completed,
+    turns.TurnCompletedV2: _completed,
     retrieval.IndexVersioned: lambda e: (
         f"{e.index_id}: {e.changed} documents changed; it holds {e.counts.documents}, as "
         f"{e.counts.passages} passages"
         f"{f'; {e.counts.waiting} address the model and are held back' if e.counts.waiting else ''}"
     ),
-    monitoring.TurnDecided: lambda e: f"{e.step}{f': {e.evidence}' if e.evidence else ''}",
+    turns.TurnDecided: lambda e: f"{e.step}{f': {e.evidence}' if e.evidence else ''}",
 }
