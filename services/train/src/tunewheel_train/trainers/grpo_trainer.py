@@ -42,11 +42,10 @@ def rewarded_trainer(
     parts = reward_parts(rewarded.metrics, rewarded.task)
     answers = reward.prompts * reward.answers
     micro = next(size for size in range(recipe.micro_batch_size, 0, -1) if answers % size == 0)
-    arguments = {name: value for name, value in arguments.items() if name != "max_length"}
+    sizes = {"per_device_train_batch_size": micro, "gradient_accumulation_steps": answers // micro}
+    told: dict[str, Any] = {name: arguments[name] for name in arguments if name != "max_length"} | sizes
     config = GRPOConfig(
-        **arguments
-        | {"per_device_train_batch_size": micro, "gradient_accumulation_steps": answers // micro},
-        num_generations=reward.answers, max_completion_length=rewarded.task.max_output_tokens,
+        **told, num_generations=reward.answers, max_completion_length=rewarded.task.max_output_tokens,
         beta=reward.beta, temperature=reward.temperature, reward_weights=[1 / len(parts)] * len(parts),
         shuffle_dataset=False, disable_dropout=True, generation_kwargs={"use_cache": True},
     )  # fmt: skip
