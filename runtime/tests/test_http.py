@@ -294,3 +294,55 @@ async def test_the_end_of_a_body_is_no_part_of_the_next_head() -> None:
         await asyncio.wait_for(reader.readexactly(len(str(size))), 60)
         writer.write(b"st: h\r\n\r\n")
         assert await status(reader) == 200
+
+
+ASKS = b"Connection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAEAAEAAAAIAAAAB\r\nUpgrade: h2c\r\n"
+"""What Java's ``HttpClient`` sends with its first request without TLS."""
+
+
+def _posts(body: bytes, more: bytes = b"") -> bytes:
+    return b"POST / HTTP/1.1\r\nHost: x\r\n%s%sContent-Length: %d\r\n\r\n%s" % (ASKS, more, len(body), body)
+
+
+def _chunked(body: bytes) -> bytes:
+    head = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n%s\r\n" % ASKS
+    return head + b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
+
+
+async def _sizes(reader: asyncio.StreamReader, number: int) -> list[int]:
+    """Return the lengths of the bodies that so many requests had."""
+    sizes: list[int] = []
+    for _ in range(number):
+        assert await status(reader) == 200
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 60)
+        length = next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
+        sizes.append(int(await reader.readexactly(int(length.split(b":")[1]))))
+    return sizes
+
+
+@pytest.mark.parametrize("asked", [_posts, _chunked], ids=["length", "chunks"])
+@pytest.mark.parametrize("piece", [1, 7, 1_000_000])
+async def test_a_request_for_another_protocol_keeps_its_body(asked: Any, piece: int) -> None:
+    body = b"Upgrade: h2c\r\n\r\nPOST / HTTP/1.1\r\n\r\n" * 3
+    sent = asked(body) + asked(b"again") + b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+    async with serving(App()) as port, connected(port) as (reader, writer):
+        for at in range(0, len(sent), piece):
+            writer.write(sent[at : at + piece])
+            await writer.drain()
+        assert await _sizes(reader, 3) == [len(body), 5, 0]
+
+
+async def test_many_requests_for_another_protocol_at_once_are_answered() -> None:
+    sent = (_posts(b"") + b"GET / HTTP/1.1\r\nHost: x\r\n" + ASKS + b"\r\n") * 400
+    async with serving(App()) as port, connected(port) as (reader, writer):
+        writer.write(sent)
+        assert await _sizes(reader, 800) == [0] * 800
+
+
+@pytest.mark.parametrize("more", [b"Transfer-Encoding: chunked\r\n", b"Content-Length: 3\r\n"])
+async def test_asking_for_another_protocol_smuggles_nothing(more: bytes) -> None:
+    async with serving(App()) as port, connected(port) as (reader, writer):
+        writer.write(_posts(b"0\r\n\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\n", more))
+        assert await status(reader) == 400
+        rest = await asyncio.wait_for(reader.read(), 60)
+        assert b" 200 " not in rest

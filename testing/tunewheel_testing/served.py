@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
+from tunewheel_runtime.http import PatientHttp
 
 
 def _server(app: Any, **options: Any) -> uvicorn.Server:
-    return uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off", ws="none", **options))
+    """Return a server that speaks HTTP as the services' doors do."""
+    config = uvicorn.Config(app, http=PatientHttp, log_level="error", lifespan="off", ws="none", **options)
+    return uvicorn.Server(config)
 
 
 @contextmanager

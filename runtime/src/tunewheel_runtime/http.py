@@ -1,4 +1,5 @@
-"""Limits the memory and the time that a client's HTTP connection can take.
+"""Limits the memory and the time that a client's HTTP connection can take, and answers clients that would
+rather speak another protocol.
 
 uvicorn has no limit for the size of a request's head, for the time until it has arrived, or for the time in
 which an answer is read. Endless headers would fill the memory. A client that sends a byte now and then
@@ -12,6 +13,7 @@ import json
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
@@ -138,7 +140,11 @@ class PatientHttp(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         self._received += len(data)
         self._ended = False
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        try:
+            self._feed(data)
+        except HttpParserError:
+            self.send_400_response("Invalid HTTP request received.")
         # If a request ended in these bytes, most of them may belong to its body and not to the next head.
         if self._in_head and not self._ended:
             self._head_size += len(data)
@@ -146,6 +152,33 @@ class PatientHttp(HttpToolsProtocol):
                 self._refuse(431, f"The head is over {self.head_bytes} bytes; send fewer or shorter headers.")
         if self._look is None:
             self._look_in(self.patience_seconds)
+
+    def _feed(self, data: bytes) -> None:
+        """Parse ``data``. A request for another protocol is answered by this one (RFC 9110 §7.8).
+
+        Java's client asks for HTTP/2 (``h2c``) in the first request of a connection without TLS.
+
+        httptools reads no body after such a head. Another parser reads it then.
+        """
+        while True:
+            try:
+                return self.parser.feed_data(data)
+            except HttpParserUpgrade as upgrade:
+                if self._should_upgrade():
+                    return self.handle_websocket_upgrade()
+                data = data[upgrade.args[0] :]
+            version = self.parser.get_http_version().encode()
+            head = b"".join(b"%s: %s\r\n" % one for one in self._framing())
+            rest = _WithoutUpgrade(self)
+            self.parser = HttpRequestParser(rest)
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+            if head:
+                self.parser.feed_data(b"POST / HTTP/%s\r\n%s\r\n" % (version, head))
+            rest.has_head = False
+
+    def _framing(self) -> list[tuple[bytes, bytes]]:
+        """Return the headers that tell where the body of the newest request ends."""
+        return [one for one in self.headers if one[0] in (b"content-length", b"transfer-encoding")]
 
     def on_message_begin(self) -> None:
         self._in_head, self._head_size, self._head_began = True, 0, self.loop.time()
@@ -159,6 +192,8 @@ class PatientHttp(HttpToolsProtocol):
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
+        if self.parser.should_upgrade() and not self._should_upgrade() and self._framing():
+            return  # Its body is still to come.
         self._in_body, self._ended = False, True
         super().on_message_complete()
 
@@ -235,3 +270,32 @@ class PatientHttp(HttpToolsProtocol):
         if not (self._in_body and self.cycle.response_started):
             self.transport.write(STATUS_LINE[status] + head.encode() + body)
         self.transport.close()
+
+
+class _WithoutUpgrade:
+    """What a parser calls that takes over a connection after the head of a request.
+
+    ``has_head``: the protocol knows the head that is being parsed.
+    """
+
+    def __init__(self, http: PatientHttp) -> None:
+        self.has_head = True
+        self._http = http
+        self.on_body = http.on_body
+        self.on_message_complete = http.on_message_complete
+
+    def on_message_begin(self) -> None:
+        if not self.has_head:
+            self._http.on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        if not self.has_head:
+            self._http.on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self.has_head:
+            self._http.on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        if not self.has_head:
+            self._http.on_headers_complete()
