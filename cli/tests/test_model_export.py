@@ -107,14 +107,15 @@ def test_the_command_exports_what_it_fetched_and_prints_what_was_written(
         assert {one.name: one.read_bytes() for one in (fetched / "files").iterdir()} == FILES
         lines = (fetched / "examples.jsonl").read_text().splitlines()
         assert [json.loads(line)["messages"][0]["content"] for line in lines] == ["q1", "q2"]
-        return {"directory": command[-1], "format": "gguf", "dtype": "q8_0", "parity": PARITY}
+        return {"directory": command[-1], "format": "gguf", "dtype": "q4_k_m", "parity": PARITY}
 
     monkeypatch.setattr(model_export, "run_export", export)
-    arguments = ["run", "export", "run-ds", "out", "-p", "helpdesk", "--format", "gguf", "--dtype", "q8_0"]
+    arguments = ["run", "export", "run-ds", "out", "-p", "helpdesk", "--format", "gguf", "--dtype", "q4_k_m"]
+    arguments += ["--llama-cpp", "clone"]
     result = run(*arguments)
-    assert "wrote gguf in q8_0 to out" in result.stdout
+    assert "wrote gguf in q4_k_m to out" in result.stdout
     assert "differ by 0.00021 on average (0.01 allowed); 100.0%" in result.stdout
-    assert given == ["--format", "gguf", "--dtype", "q8_0", "--"]
+    assert given == ["--format", "gguf", "--dtype", "q4_k_m", "--llama-cpp", "clone", "--"]
     told = json.loads(run(*arguments, "--json").stdout)
     assert told["parity"] == PARITY
     assert describe(told) == result.stdout.strip()

@@ -44,11 +44,12 @@ class ModelDtype(StrEnum):
     BFLOAT16 = "bfloat16"
     FLOAT16 = "float16"
     Q8_0 = "q8_0"
+    Q4_K_M = "q4_k_m"
 
 
 DTYPES = {
     ModelFormat.SAFETENSORS: (ModelDtype.FLOAT32, ModelDtype.BFLOAT16),
-    ModelFormat.GGUF: (ModelDtype.FLOAT16, ModelDtype.FLOAT32, ModelDtype.Q8_0),
+    ModelFormat.GGUF: (ModelDtype.FLOAT16, ModelDtype.FLOAT32, ModelDtype.Q8_0, ModelDtype.Q4_K_M),
 }
 ROWS = 1_000
 """How many training examples are fetched. The first 20 of them that the run trained on are compared."""
@@ -66,10 +67,11 @@ def export_model(
     *,
     form: ModelFormat,
     dtype: ModelDtype | None,
+    llama_cpp: Path | None = None,
     on_step: OnStep,
 ) -> dict[str, Any]:
-    """Export a run's model to ``directory``. Return the export's report, which includes the difference from
-    the trained model.
+    """Export a run's model to ``directory``, GGUF by the programs of the folder ``llama_cpp``. Return the
+    export's report, which includes the difference from the trained model.
 
     Raises NotExported, InvalidOption, FolderTaken, and ClientError if the wheel does not give the files.
     """
@@ -87,6 +89,7 @@ def export_model(
     with tempfile.TemporaryDirectory(prefix=f".{directory.name}-", dir=parent) as scratch:
         fetch(client, manifest, Path(scratch), on_step)
         options = ["--format", form, *(["--dtype", dtype] if dtype else [])]
+        options += ["--llama-cpp", str(llama_cpp)] if llama_cpp else []
         return run_export(
             [sys.executable, "-m", MODULE, *options, "--", scratch, str(directory)], on_step=on_step
         )

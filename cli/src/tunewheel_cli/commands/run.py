@@ -162,13 +162,23 @@ def export(
     project: Project,
     form: Annotated[
         ModelFormat,
-        typer.Option("--format", help="safetensors for transformers and vLLM, gguf for llama.cpp."),
+        typer.Option(
+            "--format", help="safetensors for transformers and vLLM, gguf for llama.cpp and Ollama."
+        ),
     ] = ModelFormat.SAFETENSORS,
     dtype: Annotated[
         ModelDtype | None,
         typer.Option(
-            help="safetensors: float32 or bfloat16; gguf: float16, float32 or q8_0.",
+            help="safetensors: float32 or bfloat16; gguf: float16, float32, q8_0 or q4_k_m.",
             show_default="float32, gguf: float16",
+        ),
+    ] = None,
+    llama_cpp: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="TUNEWHEEL_LLAMA_CPP",
+            show_default=False,
+            help="gguf: folder of llama.cpp's sources, whose programs write the file.",
         ),
     ] = None,
 ) -> None:
@@ -180,7 +190,9 @@ def export(
     from tunewheel_cli.model_export import export_model
 
     with steps_bar(silent=call.as_json) as note:
-        written = export_model(call.client, project, run, directory, form=form, dtype=dtype, on_step=note)
+        written = export_model(
+            call.client, project, run, directory, form=form, dtype=dtype, llama_cpp=llama_cpp, on_step=note
+        )
     call.show(written, describe(written))
 
 

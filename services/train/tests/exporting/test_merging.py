@@ -121,8 +121,7 @@ def exporting(tmp_path: Path, monkeypatch, capsys):
     ("method", "form", "file"),
     [
         ("lora", "safetensors", "model.safetensors"),
-        ("qlora", "gguf", "model.gguf"),
-        ("full", "gguf", "model.gguf"),
+        ("qlora", "safetensors", "model.safetensors"),
         ("full", "safetensors", "model.safetensors"),
     ],
 )
@@ -147,6 +146,9 @@ async def test_what_cannot_be_exported_is_said_and_leaves_nothing(bench, trained
     with pytest.raises(SystemExit) as caught:
         await exporting(run, out / "none", "--format", "safetensors", "--dtype", "q8_0")
     assert caught.value.code == 2
+    code, lines, error = await exporting(run, out / "none", "--format", "gguf", "--llama-cpp", tmp_path)
+    assert (code, lines) == (1, [])
+    assert f"export: {tmp_path} has no convert_hf_to_gguf.py" in error
     assert not out.exists()
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "mine.txt").write_text("mine")
@@ -179,6 +181,14 @@ async def test_hidden_folders_that_are_called_like_the_target_are_left_alone(
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [".venv", ".venv.fetched", "venv"]
     assert (tmp_path / "out" / ".venv" / "mine.txt").read_text() == "mine"
     assert (tmp_path / "out" / ".venv.fetched" / "mine.txt").read_text() == "mine"
+
+
+def test_the_system_message_of_all_rows_is_that_of_the_model():
+    system = {"role": "system", "content": "S"}
+    rows = [{"messages": [system, {"role": "user", "content": str(n)}]} for n in range(3)]
+    assert export._system_of(rows) == "S"
+    assert export._system_of([*rows, {"messages": rows[0]["messages"][1:]}]) is None
+    assert export._system_of([{"messages": rows[0]["messages"][1:]}]) is None
 
 
 def test_what_could_not_be_trained_on_is_no_prompt(tiny, conversation_of):

@@ -17,7 +17,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 PROMPTS = 20
 DTYPES: Mapping[str, tuple[str, ...]] = {
     "safetensors": ("float32", "bfloat16"),
-    "gguf": ("float16", "float32", "q8_0"),
+    "gguf": ("float16", "float32", "q8_0", "q4_k_m"),
 }
 """The dtypes of each format. The first is the default."""
 
@@ -50,13 +50,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("directory", type=Path)
     parser.add_argument("--format", choices=tuple(DTYPES), default="safetensors")
     parser.add_argument("--dtype", choices=sorted({dtype for known in DTYPES.values() for dtype in known}))
+    parser.add_argument("--llama-cpp", type=Path)
     chosen = parser.parse_args(arguments)
     dtype = chosen.dtype or DTYPES[chosen.format][0]
     if dtype not in DTYPES[chosen.format]:
         parser.error(f"--dtype {dtype}: {chosen.format} takes {' or '.join(DTYPES[chosen.format])}")
     try:
         manifest = decode_data(RunManifest, (chosen.fetched / "manifest.json").read_bytes())
-        parity = export(manifest, chosen.fetched, chosen.directory, _form(chosen.format, dtype))
+        form = _form(chosen.format, dtype, chosen.llama_cpp)
+        parity = export(manifest, chosen.fetched, chosen.directory, form)
     except TransientError as error:
         print(f"export: {error}", file=sys.stderr)
         return 5
@@ -99,6 +101,7 @@ def export(manifest: RunManifest, fetched: Path, directory: Path, form: Form) ->
     )
     rows = [json.loads(line) for line in (fetched / "examples.jsonl").read_text("utf-8").splitlines()]
     prompts = _prompts(rows, load_tokenizer(base), manifest.recipe.max_tokens)
+    form = replace(form, system=_system_of(rows))
     return export_merged(trained, directory.absolute(), prompts=prompts, form=form, on_step=told)
 
 
@@ -108,11 +111,22 @@ def check_target(directory: Path) -> None:
         raise NotExported(f"{directory} is not an empty directory; name another, or empty it")
 
 
-def _form(form: str, dtype: str) -> Form:
+def _form(form: str, dtype: str, llama_cpp: Path | None) -> Form:
+    from tunewheel_train.exporting.gguf import find_programs
     from tunewheel_train.exporting.merging import Form
 
     encoding: Any = dtype
-    return Form(gguf=encoding) if form == "gguf" else Form(precision=encoding)
+    if form == "gguf":
+        return Form(gguf=encoding, programs=find_programs(llama_cpp, encoding))
+    return Form(precision=encoding)
+
+
+def _system_of(rows: Iterable[dict[str, Any]]) -> str | None:
+    """Return the system message with which all ``rows`` begin, or None."""
+    found = {
+        row["messages"][0]["content"] if row["messages"][0]["role"] == "system" else None for row in rows
+    }
+    return found.pop() if len(found) == 1 else None
 
 
 def _prompts(rows: Iterable[dict[str, Any]], tokenizer: Any, max_tokens: int) -> list[list[int]]:
