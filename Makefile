@@ -19,6 +19,7 @@ NODE := services/serve-gateway/tests/node
 NODE_STAMP := var/node/.installed
 TESTS ?=
 ROUNDS ?= 10
+SHAPES := services/train/tests/model/test_without_gpu.py services/train/tests/model/test_traced_memory.py
 VLLM := var/vllm
 VLLM_STAMP := $(VLLM)/.installed
 PART ?= browsers clients fencing kills matrices models coverage
@@ -27,7 +28,7 @@ PART ?= browsers clients fencing kills matrices models coverage
 # of what a start takes.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install node-packages demo test test-all test-unit test-integration test-e2e nightly coverage vllm-packages test-vllm test-images test-kube chart fuzz lint fmt site screenshots bench bench-gpu bench-gpu-packages generate lock clean wipe
+.PHONY: help install node-packages demo test test-all test-unit test-integration test-e2e test-cuda-shape nightly coverage vllm-packages test-vllm test-images test-kube chart fuzz lint fmt site screenshots bench bench-gpu bench-gpu-packages generate lock clean wipe
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -97,6 +98,9 @@ $(VLLM_STAMP): deploy/vllm/requirements.lock
 	@echo "installing vLLM into $(VLLM)/venv …"
 	@$(UV) pip sync --quiet --compile-bytecode --python $(VLLM)/venv/bin/python --require-hashes $<
 	@touch $@
+
+test-cuda-shape: install ## what a GPU would do, checked without one: memory traced on the meta device, FakeTensor, Liger compiled
+	for part in "" "--nightly matrices"; do $(PYTEST) -q $$part $(SHAPES) $(TESTS); done
 
 test-vllm: install vllm-packages ## the engine's conformance suite on vLLM (minutes to start)
 	$(BIN)/python -m pytest -v --nightly vllm $(TESTS)

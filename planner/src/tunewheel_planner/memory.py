@@ -130,9 +130,11 @@ def kept_per_token(
     inputs = h * max(shares[:3]) + q * shares[3] + h * max(shares[4:6]) + i * shares[6]
     # attention's q, k and v; then gate, its SiLU, and up
     kept = inputs + (q + 4 * k) + 3 * i
-    norms = 2 * h * FP32
-    of_layers = sum(shares) * rank if method.traits.adapter else 2 * h
-    return round((kept + of_layers) * SIZE[precision]) + norms
+    normed = shape.norms * h + shape.head_norms * (q + k)
+    if method.traits.adapter:
+        return round((kept + sum(shares) * rank) * SIZE[precision]) + normed * FP32
+    # a norm that is trained keeps its result too; Gemma's four norms scale it in fp32
+    return round(kept * SIZE[precision]) + normed * (FP32 + (FP32 if shape.norms > 2 else SIZE[precision]))
 
 
 def _scores(shape: ModelShape, rows: Rows, precision: Precision, kind: Literal["cpu", "cuda"]) -> int:

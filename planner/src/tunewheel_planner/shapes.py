@@ -40,6 +40,10 @@ class ModelShape(Frozen):
     """The number of gated MLPs of each block. ``intermediate`` is the width of one."""
     active: Count = 1
     """The number of experts that compute a token."""
+    norms: Count = 2
+    """Norms of the hidden states in each block."""
+    head_norms: bool = False
+    """Whether queries and keys are normalised."""
     shared: Annotated[int, Field(ge=0)] = 0
     """The width of the MLP that computes every token beside the experts."""
 
@@ -159,6 +163,7 @@ def shape_of(config: Mapping[str, Any]) -> ModelShape:
                 "context": told.get("max_position_embeddings") or 2048,
                 "tied": bool(told.get("tie_word_embeddings", config.get("tie_word_embeddings", False))),
                 **_experts(told),
+                **_norms(str(told.get("model_type", ""))),
             }
         )
     except ValidationError as error:
@@ -174,6 +179,14 @@ def _experts(told: Mapping[str, Any]) -> dict[str, Any]:
     shared = told.get("shared_expert_intermediate_size") or (told.get("n_shared_experts") or 0) * width
     active = told.get("num_experts_per_tok") if experts != 1 else 1
     return {"experts": experts, "active": active, "shared": shared}
+
+
+def _norms(family: str) -> dict[str, Any]:
+    """Return the norms of a family, by the beginning of its model type."""
+    return {
+        "norms": 4 if family.startswith(("gemma2", "gemma3", "gemma4")) else 2,
+        "head_norms": family.startswith(("qwen3", "gemma3", "gemma4", "olmo2", "olmo3")),
+    }
 
 
 def _demand_plain(told: Mapping[str, Any]) -> None:
@@ -203,9 +216,14 @@ def _known() -> dict[str, ModelShape]:
     names = ("hidden", "layers", "heads", "kv_heads", "head_size", "intermediate", "vocabulary", "context",
              "tied", "experts", "active")  # fmt: skip
     return {
-        name: ModelShape.model_validate(dict(zip(names, sizes, strict=False)))
+        name: ModelShape.model_validate(dict(zip(names, sizes, strict=False)) | _norms(_family(name)))
         for name, sizes in told["shapes"].items()
     }
+
+
+def _family(name: str) -> str:
+    """Return what the model type of a hub id begins with: ``google/gemma-3-4b-it`` is of gemma3."""
+    return name.rpartition("/")[2].lower().replace("deepseek-r1-0528-", "").replace("-", "")
 
 
 KNOWN = _known()
