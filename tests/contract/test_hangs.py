@@ -153,6 +153,25 @@ def test_a_trial_before_its_deadline_is_no_hang_and_the_model_behind_it_waits_in
     assert gauge(queued, 2 * DAY) == {}
 
 
+@pytest.mark.parametrize("seconds", [10**10, 10**12, 10**15])
+def test_no_number_of_a_spec_or_an_event_is_too_large_for_a_date(seconds: int) -> None:
+    """Else one project would end the console of all."""
+    policy = {"deadline_seconds": seconds, "enabled": True}
+
+    def on_trial(turn: Turn, stage: str) -> None:
+        spec = example("project.declared")["spec"] | {"rollout": {"shadow": policy, "canary": policy}}
+        turn.say("project.declared", spec=spec)
+        turn.served(stage)
+
+    def stuck(turn: Turn) -> None:
+        training(turn)
+        turn.train("progressed", "ds-1", step=12, since_step_seconds=float(seconds))
+
+    for stage in ("shadow", "canary"):
+        assert gauge(lambda turn, stage=stage: on_trial(turn, stage), 8 * DAY) == {}
+    assert set(gauge(stuck, timedelta(0))) == {"training"}
+
+
 def test_each_hang_raises_one_alert_that_names_the_step_and_the_fix(tmp_path: Path) -> None:
     """By promtool: of all the rules, over an hour in which nothing moves."""
     assert len(PLANTED) >= 12

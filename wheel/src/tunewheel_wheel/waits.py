@@ -7,7 +7,7 @@ belong to no stage. docs/operations.md says for each step how long is too long, 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from tunewheel_contracts.formats.rollout_spec import DAY, RolloutSpec
 
@@ -84,8 +84,7 @@ def _last_step(course: Course) -> datetime:
     """Return when a version last made progress. A training that is stuck in a step goes on telling so."""
     if course.progress is None:
         return course.news_at
-    stuck = timedelta(seconds=course.progress.data.since_step_seconds or 0.0)
-    return course.progress.time - stuck
+    return _later(course.progress.time, -(course.progress.data.since_step_seconds or 0.0))
 
 
 def _deadline(facts: Facts, course: Course) -> datetime:
@@ -94,4 +93,13 @@ def _deadline(facts: Facts, course: Course) -> datetime:
     policy = rollout.shadow if course.stage is TurnStage.SHADOW else rollout.canary
     to_show = getattr(entry.data, "to_show", None) is not None
     seconds = DAY * rollout.undecided.days if to_show else policy.deadline_seconds
-    return entry.time + timedelta(seconds=seconds)
+    return _later(entry.time, seconds)
+
+
+def _later(time: datetime, seconds: float) -> datetime:
+    """Return the time ``seconds`` after ``time``; the first or last date of all where events and specs name a
+    number that leads beyond."""
+    try:
+        return time + timedelta(seconds=seconds)
+    except OverflowError:
+        return (datetime.max if seconds > 0 else datetime.min).replace(tzinfo=UTC)

@@ -18,6 +18,8 @@ ASIDE = (TurnEnd.SUPERSEDED, TurnEnd.UNANSWERED, TurnEnd.UNCHANGED)
 STALE = timedelta(days=7)
 """A turn without any event for this long no longer counts as in flight: the service that should continue it
 is gone, or a person does not answer. A turn whose model is on trial has more time; see ``stale_after``."""
+CENTURY = 36_500 * DAY
+"""Seconds. Longer deadlines, which a spec may name, count as this one: dates end with the year 9999."""
 
 
 def stale_after(rollout: RolloutSpec) -> timedelta:
@@ -25,7 +27,7 @@ def stale_after(rollout: RolloutSpec) -> timedelta:
     day is added for its verdict."""
     trials = [stage.deadline_seconds for stage in (rollout.shadow, rollout.canary) if stage.enabled]
     longest = max([*trials, DAY * rollout.undecided.days if rollout.undecided.enabled else 0])
-    return max(STALE, timedelta(seconds=longest) + timedelta(days=1))
+    return max(STALE, timedelta(seconds=min(longest, CENTURY)) + timedelta(days=1))
 
 
 class Wheel:
