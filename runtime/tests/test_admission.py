@@ -144,6 +144,24 @@ def test_the_browser_of_an_allowed_page_is_told_what_it_may_send_and_read() -> N
     assert (here.status_code, "access-control-allow-origin" in here.headers) == (405, False)
 
 
+@pytest.mark.parametrize(
+    ("named", "sent"),
+    [
+        ("https://a.example:443", "https://a.example"),
+        ("http://A.example:80", "http://a.example"),
+        ("https://[2001:db8::1]:443", "https://[2001:db8::1]"),
+        ("https://a.example:80", "https://a.example:80"),
+        ("http://[2001:db8::80]", "http://[2001:db8::80]"),
+        ("https://[2001:db8::443]", "https://[2001:db8::443]"),
+    ],
+)
+def test_the_port_that_no_browser_writes_may_be_named(named: str, sent: str) -> None:
+    ours = client(http_allowed_origins=f"https://other.example:8443, {named}")
+    answer = ours.post("/take", content=b"{}", headers={"origin": sent, **JSON})
+    assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (200, sent)
+    assert ours.post("/take", headers={"origin": f"{sent}0"}).status_code == 403
+
+
 def test_no_other_website_shows_a_page_within_its_own() -> None:
     """There its user would click on what lies below something else."""
     policy = "content-security-policy"

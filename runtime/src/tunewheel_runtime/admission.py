@@ -32,7 +32,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tunewheel_runtime.middleware import Middleware
-from tunewheel_runtime.settings import HttpSettings
+from tunewheel_runtime.settings import DEFAULT_PORTS, HttpSettings
 
 log = structlog.get_logger(__name__)
 
@@ -41,7 +41,6 @@ SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 JSON_LINES = ("application/x-ndjson", "application/jsonl", "application/x-jsonlines")
 YAML = ("application/yaml", "application/x-yaml")
 """RFC 9512, and the usual name before it. A form cannot send these either."""
-DEFAULT_PORTS = {"http": 80, "ws": 80, "https": 443, "wss": 443}
 
 
 def is_loopback(host: str) -> bool:

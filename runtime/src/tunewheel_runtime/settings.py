@@ -16,11 +16,19 @@ TELEMETRY_SECONDS = 30.0
 """Longest time for the last exports of traces, metrics and logs: 10 s each
 (``OTEL_EXPORTER_OTLP_TIMEOUT``)."""
 _NAME = re.compile(r"[a-z0-9_.-]+")
+DEFAULT_PORTS = {"http": 80, "ws": 80, "https": 443, "wss": 443}
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([a-z0-9_.-]+|\[[0-9a-f:]+\])(:\d{1,5})?")
 
 
 def _listed(value: str) -> tuple[str, ...]:
     return tuple(part.strip().lower() for part in value.split(",") if part.strip())
+
+
+def _as_browsers_send(origin: str) -> str:
+    """Return an origin without its scheme's own port, which no browser writes."""
+    scheme, _, authority = origin.partition("://")
+    host, _, port = authority.rpartition(":")
+    return f"{scheme}://{host}" if port.isdigit() and DEFAULT_PORTS.get(scheme) == int(port) else origin
 
 
 def _list_of(pattern: re.Pattern[str], what: str) -> AfterValidator:
@@ -90,7 +98,7 @@ class HttpSettings(SecretFiles):
 
     @property
     def allowed_origins(self) -> tuple[str, ...]:
-        return _listed(self.http_allowed_origins)
+        return tuple(map(_as_browsers_send, _listed(self.http_allowed_origins)))
 
 
 class ServiceSettings(HttpSettings, KafkaSettings):
