@@ -21,7 +21,15 @@ from tunewheel_client import AsyncClient
 from tunewheel_console.authentication import FORM_BYTES, add_authentication
 from tunewheel_console.control.identity import add_login_links
 from tunewheel_console.control.routes import add_steering
-from tunewheel_console.logins import FAILURE_SECONDS, FAILURES, LINK_SECONDS, LINKS_EACH, Attempts, LoginLinks
+from tunewheel_console.logins import (
+    ADDRESSES,
+    FAILURE_SECONDS,
+    FAILURES,
+    LINK_SECONDS,
+    LINKS_EACH,
+    Attempts,
+    LoginLinks,
+)
 from tunewheel_console.sessions import Sessions, session_of
 from tunewheel_console.settings import Settings
 from tunewheel_contracts.events.training import TrainControl
@@ -342,6 +350,8 @@ async def test_an_address_that_fails_too_often_waits(console: Console, browser: 
         ("10.0.0.0/8", "10.1.2.3", "203.0.113.7", 303),
         ("192.0.2.1, 10.1.2.3", "10.1.2.3", "203.0.113.7", 303),
         ("fd00::/8", "fd00::1", "2001:db8::7", 303),
+        ("10.0.0.0/8", "::ffff:10.1.2.3", "203.0.113.7", 303),
+        ("10.1.2.3", "::ffff:10.1.2.4", "203.0.113.7", 429),
         ("10.0.0.0/8", "10.1.2.3", "203.0.113.7, 198.51.100.9", 429),  # the proxy's own word comes last
         ("10.0.0.0/8", "192.0.2.5", "203.0.113.7", 429),
         ("", "10.1.2.3", "203.0.113.7", 429),
@@ -351,6 +361,8 @@ async def test_an_address_that_fails_too_often_waits(console: Console, browser: 
         "network",
         "address",
         "IPv6",
+        "a socket of both kinds",
+        "a stranger at it",
         "what the browser wrote",
         "a stranger",
         "nobody is trusted",
@@ -376,6 +388,33 @@ async def test_behind_a_proxy_each_browser_has_its_own_count_and_none_chooses_it
 def test_proxies_that_could_never_match_are_refused(wrong: str) -> None:
     with pytest.raises(ValidationError, match="addresses or networks, separated by commas"):
         Settings(trusted_proxies=wrong)
+
+
+@pytest.mark.parametrize(
+    ("failed", "later", "is_same"),
+    [
+        ("2001:db8::1", "2001:db8::ffff:2", True),
+        ("2001:db8::1", "2001:db8:0:1::1", False),
+        ("fe80::1%eth0", "fe80::2", True),
+        ("::ffff:203.0.113.7", "203.0.113.7", True),
+        ("203.0.113.7", "203.0.113.8", False),
+        ("x" * 60_000 + "1", "x" * 60_000 + "2", True),
+    ],
+)
+def test_who_has_many_addresses_has_one_count(failed: str, later: str, is_same: bool) -> None:
+    attempts = Attempts()
+    assert attempts.begin(failed)
+    attempts.succeed(later if is_same else failed)
+    assert all(attempts.begin(failed) for _ in range(FAILURES))
+    assert attempts.begin(later) is not is_same
+
+
+def test_one_client_of_ipv6_does_not_make_others_forgotten() -> None:
+    attempts = Attempts()
+    assert all(attempts.begin("203.0.113.7") for _ in range(FAILURES))
+    for n in range(ADDRESSES + 1):
+        attempts.begin(f"2001:db8::{n:x}")
+    assert not attempts.begin("203.0.113.7")
 
 
 def test_failures_are_forgotten_with_time_and_successes_are_none() -> None:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from http import HTTPStatus
+from ipaddress import ip_network
 from urllib.parse import parse_qs
 
 import structlog
@@ -35,7 +36,14 @@ def add_authentication(
     ``X-Forwarded-For`` names the browser's address. Others may write there what they like."""
     web.add_middleware(Authentication, access=access, sessions=sessions, links=links)
     if proxies:
-        web.add_middleware(ProxyHeadersMiddleware, trusted_hosts=proxies)  # type: ignore[arg-type]
+        web.add_middleware(ProxyHeadersMiddleware, trusted_hosts=_also_mapped(proxies))  # type: ignore[arg-type]
+
+
+def _also_mapped(proxies: str) -> list[str]:
+    """Return the networks, those of IPv4 also as a socket of both kinds (``::``) tells them."""
+    named = [ip_network(one.strip()) for one in proxies.split(",") if one.strip()]
+    mapped = [f"::ffff:{one.network_address}/{96 + one.prefixlen}" for one in named if one.version == 4]
+    return [*map(str, named), *mapped]
 
 
 class Authentication:

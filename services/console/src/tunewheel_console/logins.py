@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from html import escape
 from http import HTTPStatus
+from ipaddress import IPv6Address, IPv6Network, ip_address
 
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
@@ -72,7 +73,8 @@ def _hash(secret: str) -> str:
 
 
 class Attempts:
-    """Counts the recent failed logins of each address."""
+    """Counts the recent failed logins of each address, and together those of the addresses that one client
+    has (``_client``)."""
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -81,7 +83,7 @@ class Attempts:
     def begin(self, address: str) -> bool:
         """Count an attempt as failed, until ``succeed`` is called. False: there were too many already, and
         this attempt is not counted. Counting first also limits attempts that are sent at the same time."""
-        since = self._clock() - FAILURE_SECONDS
+        address, since = _client(address), self._clock() - FAILURE_SECONDS
         failures = self._failures.pop(address, deque[float]())
         while failures and failures[0] <= since:
             failures.popleft()
@@ -94,8 +96,21 @@ class Attempts:
         return allowed
 
     def succeed(self, address: str) -> None:
-        if failures := self._failures.get(address):
+        if failures := self._failures.get(_client(address)):
             failures.pop()
+
+
+def _client(address: str) -> str:
+    """Return the network of an IPv6 address: its client has all 2**64 addresses there (RFC 6177 §2), and
+    would never wait. Of what is no address, the first characters: a proxy may hand on what its client
+    wrote."""
+    try:
+        found = ip_address(address.partition("%")[0])
+    except ValueError:
+        return address[:64]
+    if not isinstance(found, IPv6Address):
+        return str(found)
+    return str(found.ipv4_mapped or IPv6Network((int(found), 64), strict=False))
 
 
 _STYLE = """
