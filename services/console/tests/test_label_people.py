@@ -301,6 +301,16 @@ async def test_a_topics_questions_are_answered_at_once_but_for_those_taken_out(l
 
 
 @under()
+async def test_who_is_too_late_for_one_question_keeps_nobody_from_the_others(labels: Any) -> None:
+    labels.log.refusals = 1
+    assert "error" in await together(labels, "ann", 1, output=HORN, seen="none"), "she has the question still"
+    refused = await together(labels, "bob", 1, output=HORN, seen="none", also=[2, 3])
+    assert refused["error"]["param"] == "seen"
+    after = await together(labels, "ann", 2, output=HORN, seen="none", also=[3])
+    assert (after["answered"], after["passed_over"]) == (2, [])
+
+
+@under()
 async def test_a_topic_is_out_of_scope_at_once_and_a_wrong_form_keeps_nothing(labels: Any) -> None:
     refused = await together(labels, "ann", 1, output={"category": "roof"}, also=[2, 3])
     assert (refused["error"]["param"], published(labels.log)) == ("output.category", [])

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import Any
 
 import httpx
 import pytest
+from tunewheel_console.label_queue import Mark
 from tunewheel_console.labelling import HELD_SECONDS
 from tunewheel_contracts.events.turns import AlarmAnswer, TurnDecided
 from tunewheel_contracts.principal import Principal
@@ -299,6 +301,25 @@ async def test_a_console_that_was_killed_before_the_answer_keeps_others_waiting_
     monkeypatch.setattr("tunewheel_console.labelling.CLAIM_SECONDS", -1.0)
     assert (await put(bob, 1, seen="none", output=SOLAR)).status_code == 200
     assert [event.data.validated_by for event in published(log)] == ["ann", "bob"]
+
+
+@pytest.mark.parametrize("seconds", [-61, -3_600, 61, 3_600], ids=["old", "older", "ahead", "far ahead"])
+async def test_after_a_claim_that_does_not_count_any_more_the_next_one_counts(
+    twins: Any, labels: Any, log: Any, store: ObjectStore, seconds: int
+) -> None:
+    ann, bob = twins
+    log.refusals = 1
+    assert (await put(ann, 1, seen="none", output=SOLAR)).status_code == 503
+    folder = "labels/desk/alarm-1.claims"
+    for name, data in (await store.read_folder(folder)).items():
+        claim = Mark.model_validate_json(data)
+        moved = claim.model_copy(update={"at": claim.at + timedelta(seconds=seconds)})
+        await store.replace(f"{folder}/{name}", moved.model_dump_json().encode())
+    queue = await labels.labelling.open("desk", "alarm-1", "bob")
+    assert await labels.labelling.claim(queue, 1, "bob") is None
+    assert (await put(ann, 1, seen="none", output=SOLAR)).status_code == 409, "bob answers it now"
+    assert (await put(bob, 1, seen="none", output=SOLAR)).status_code == 200
+    assert [event.data.validated_by for event in published(log)] == ["bob"]
 
 
 async def test_two_people_are_asked_for_different_items_until_one_has_left_for_long(labels: Any) -> None:

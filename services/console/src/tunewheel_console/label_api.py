@@ -138,11 +138,14 @@ def add_label_routes(api: FastAPI, state: ConsoleState, labelling: Labelling) ->
             for one in together:
                 labelling.check_form(queue, one, output)
             if body.seen is not None:
-                others = {one: await labelling.claim(queue, one, person) for one in together}
-                if (who := others[number]) is not None:
-                    reason = f"is not the present answer: {who} answers item {number} just now; look again"
-                    raise Refused(HTTPStatus.CONFLICT, "seen", reason)
-                together = [one for one in together if others[one] is None]
+                free: list[int] = []
+                for one in together:
+                    if (who := await labelling.claim(queue, one, person)) is None:
+                        free.append(one)
+                    elif one == number:  # before any of the others is claimed for nothing
+                        reason = f"is not the present answer: {who} answers item {one} just now; look again"
+                        raise Refused(HTTPStatus.CONFLICT, "seen", reason)
+                together = free
             for one in together:
                 queue = await labelling.answer(queue, one, output, person=person, caller=caller, at=at)
         return progress(queue, labelling) | {
