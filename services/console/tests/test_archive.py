@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import weakref
 from collections.abc import Callable, Iterable
@@ -155,6 +156,25 @@ async def test_a_console_that_has_started_tells_where_its_projects_stand_still(s
         await console.archive.stop()
         assert ("desk" in console.state.projects.resting) == (records == 0)
         assert set(console.state.waits) == {("desk", "building")}
+
+
+@pytest.mark.parametrize("field", ["waits", "is_asked"])
+async def test_a_checkpoint_without_what_is_told_now_is_folded_again(
+    store: Any, room: Any, field: str
+) -> None:
+    """An earlier state of the same release wrote it."""
+    room(0)
+    desk = Desk("desk")
+    topics = Topics(desk.declared(), desk.requested())
+    await stopped(topics, store)
+    index = json.loads(await store.read(INDEX))
+    del index["projects"]["desk"]["rest"][field]
+    index["rules"] = "1 required"
+    await store.replace(INDEX, json.dumps(index).encode())
+    console = await stopped(topics, store)
+    assert console.decoded
+    console.state.look(datetime.now(UTC))
+    assert set(console.state.waits) == {("desk", "building")}
 
 
 async def test_a_start_from_the_checkpoint_decodes_nothing_and_tells_the_same(

@@ -17,6 +17,7 @@ from typing import Any
 import structlog
 from tunewheel_contracts.errors import TransientError
 from tunewheel_contracts.event import Envelope
+from tunewheel_contracts.identity import content_sha256
 from tunewheel_contracts.topics import BY_NAME
 from tunewheel_runtime.deadletter import Undecoded
 from tunewheel_runtime.service import uncollected
@@ -76,7 +77,7 @@ class Archive:
     ) -> None:
         self._state = state
         self._checkpoint = checkpoint
-        self._rules = rules
+        self._rules = f"{rules} {content_sha256(Rest.model_json_schema())[:12]}"
         self._told = told
         self._then = then
         self._failed = failed

@@ -46,7 +46,7 @@ class Kept(Frozen):
 
 class Index(Frozen):
     rules: str
-    """The release that made the summaries, and how it told commands from forgeries."""
+    """The release that made the summaries, how it told commands from forgeries, and ``Rest``'s fields."""
     begins: Begins
     last: dict[str, tuple[int, str]]
     """By partition, of every topic: the offset and the event's id of the last record that was read."""
