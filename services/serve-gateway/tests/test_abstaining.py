@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from math import exp
 from typing import Any
 
+import aiohttp
 import pytest
 from openai import AsyncOpenAI
 from tunewheel_contracts.formats.confidence import Certainty
@@ -188,6 +190,62 @@ async def test_more_held_answers_than_memory_is_for_are_told_to_come_again(
         await answer.read()
     await until(lambda: world.gateway.in_flight._all.bytes == 0)
     assert len(await world.completions(statuses.count(200))) == statuses.count(200)
+
+
+def _leave(world: Any) -> None:
+    world.engine.gate.clear()
+
+
+def _break_off(world: Any) -> None:
+    world.engine.break_off_after = 1
+    world.engine.dies = True
+
+
+def _refuse(world: Any) -> None:
+    world.engine.fail_with = (400, {"error": {"message": "no such thing"}}, {})
+
+
+def _fail_to_log(world: Any) -> None:
+    async def keep(exchange: Any) -> None:
+        raise OSError("no space left")
+
+    world.gateway.log.keep = keep
+
+
+def _fail_to_judge(world: Any) -> None:
+    async def judge(exchange: Any, target: Any) -> Any:
+        raise RuntimeError("cannot be judged")
+
+    object.__setattr__(world.gateway.chat.answering.abstaining, "judge", judge)
+
+
+@SHAPES
+@pytest.mark.parametrize("twice", [False, True], ids=["alone", "beside another"])
+@pytest.mark.parametrize(
+    "end", [None, _leave, _break_off, _refuse, _fail_to_log, _fail_to_judge], ids=lambda end: str(end)[10:25]
+)
+async def test_memory_of_a_held_answer_is_given_back_however_it_ends(
+    make_world: Any, shape: dict[str, Any], end: Any, twice: bool
+):
+    world = await abstaining(make_world, least=0.01, abstain={"risk": 0.05}, heartbeat_seconds=0)
+    if end is not None:
+        end(world)
+    taken = world.gateway.in_flight
+    asking = [
+        asyncio.create_task(world.chat(f"hi {one}", response_format=JSON, **shape))
+        for one in range(1 + twice)
+    ]
+    if end is _leave:
+        await until(lambda: world.engine.running == len(asking))
+        assert taken._all.bytes > 0
+        for one in asking:
+            one.cancel()
+    for one in asking:
+        with contextlib.suppress(asyncio.CancelledError, aiohttp.ClientError):
+            async with await one as response:
+                await response.read()
+    await until(lambda: taken._all.requests == 0)
+    assert (taken._all.bytes, taken._by_caller) == (0, {})
 
 
 async def test_openais_client_reads_a_refusal(make_world: Any):

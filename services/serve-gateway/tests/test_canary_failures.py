@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 from typing import Any
 
@@ -146,6 +148,44 @@ async def test_what_a_candidate_refuses_is_its_own_fault_if_the_champion_answers
     ]  # fmt: skip
     names = ("replaced", "answered", "failed")
     assert [world.gateway.metrics.value(f"completions.{name}") for name in names] == [1, 1, 0]
+
+
+@pytest.mark.parametrize("leaves", [True, False], ids=["client leaves", "log fails"])
+async def test_a_stream_of_the_champion_is_closed_if_the_refusal_before_it_cannot_be_logged(
+    make_world: Any, monkeypatch: pytest.MonkeyPatch, leaves: bool
+):
+    world = await canary_of(make_world)
+    world.engine.fail_with = (400, {"error": {"message": "no such thing as a seed"}}, {})
+    world.engine.gated = "desk-1"
+    world.engine.gate.clear()
+    log, logging = world.gateway.log, asyncio.Event()
+    monkeypatch.setattr(type(log), "keep", keep := _Keep(logging, forever=leaves))
+    asking = asyncio.create_task(world.chat("hello", stream=True))
+    await logging.wait()
+    if leaves:
+        asking.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        (await asking).close()
+    (event,) = await world.completions()
+    assert event.model_id == "desk-1"
+    await until(lambda: world.engine.cancelled == 1)
+    await until(lambda: world.gateway.in_flight._all.requests == 0)
+    assert keep.models == ["desk-2"]
+
+
+class _Keep:
+    """Stands for ``CompletionLog.keep`` of a disk that is slow, or that fails."""
+
+    def __init__(self, asked: asyncio.Event, *, forever: bool) -> None:
+        self._asked, self._forever = asked, forever
+        self.models: list[str] = []
+
+    async def __call__(self, exchange: Any) -> None:
+        self.models.append(exchange.model_id)
+        self._asked.set()
+        if self._forever:
+            await asyncio.Event().wait()
+        raise OSError("no space left")
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -50,7 +50,12 @@ class Answering:
     async def answer(self, call: Call) -> Answer:
         """Return an answer: ``whole`` and logged, or a stream whose first chunk has arrived, for ``events``.
         Raises ApiError: see ``errors`` and ``upstream.protocol``."""
-        return await self.choosing.answered(call, self._attempt)
+        try:
+            return await self.choosing.answered(call, self._attempt)
+        except BaseException:
+            if call.opened is not None:  # The client left while a replaced candidate's refusal was logged.
+                await self.close(call.opened)
+            raise
 
     async def _attempt(self, call: Call, target: Target, request: ChatRequest) -> Answer:
         answer = self._begin(call, target, request)
@@ -58,6 +63,7 @@ class Answering:
         try:
             if request.stream:
                 await self._open(answer)
+                call.opened = answer
             else:
                 said = await self._complete(answer)
         except (UpstreamError, asyncio.CancelledError) as error:

@@ -39,6 +39,8 @@ class Call:
     """The model to ask in place of a candidate that failed."""
     log_refusal: Callable[[], Awaitable[None]] | None = None
     """Logs what a candidate refused, once the champion was asked."""
+    opened: Answer | None = None
+    """The stream that was opened for the client."""
 
 
 @dataclass(slots=True)
