@@ -6,7 +6,7 @@ from importlib.resources import files
 from typing import Any
 
 import pytest
-from tunewheel_basemodel.chat import encode_chat, render, with_variables
+from tunewheel_basemodel.chat import encode_chat, on_one_day, render, with_variables
 from tunewheel_basemodel.errors import InvalidChat
 from tunewheel_basemodel.loading import load_base
 
@@ -217,6 +217,10 @@ def test_variables_of_the_template_are_as_if_every_call_named_them(
 def test_a_template_sees_the_same_day_whenever_it_is_rendered(tokenizer) -> None:
     tokenizer.chat_template = "{{ strftime_now('%d %b %Y') }} " + NO_END
     assert render(tokenizer, CONVERSATION[:2], False).startswith("01 Jan 2026 system: ")
+    others = on_one_day(with_variables(tokenizer, {"quiet": True}))  # for code that renders by itself
+    asked = others.apply_chat_template(CONVERSATION[:2], tokenize=False).lstrip()
+    assert asked == render(tokenizer, CONVERSATION[:2], False)
+    assert on_one_day(others) is others
     named = with_variables(tokenizer, {"date_string": "26 Jul 2024"})
     named.chat_template += "{{ date_string }}"
     assert render(named, CONVERSATION[:2], False).endswith("26 Jul 2024")

@@ -45,22 +45,26 @@ def render(
     if not messages:
         raise InvalidChat("at least one message is needed")
     try:
-        text = tokenizer.apply_chat_template(
+        text = on_one_day(tokenizer).apply_chat_template(
             [dict(message) for message in messages],
             tools=[dict(tool) for tool in tools] or None,
             tokenize=False,
             add_generation_prompt=add_generation_prompt,
-            chat_template=_on_one_day(tokenizer),
         )
     except (TemplateError, TypeError, KeyError, ValueError) as error:
         raise InvalidChat(f"the model's chat template refuses them ({error}); check the roles") from error
     return str(text)
 
 
-def _on_one_day(tokenizer: PreTrainedTokenizerBase) -> str | None:
-    """Return the chat template with a fixed day; None: it asks for none."""
+def on_one_day(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """Return a tokenizer whose chat template has a fixed day. A template that asks for none is not
+    changed."""
     own = tokenizer.chat_template
-    return _MACRO + own if isinstance(own, str) and "strftime_now" in own else None
+    if not isinstance(own, str) or "strftime_now" not in own or own.startswith(_MACRO):
+        return tokenizer
+    same = copy.copy(tokenizer)
+    same.chat_template = _MACRO + own
+    return same
 
 
 def with_variables(

@@ -8,6 +8,11 @@ from typing import Literal, NamedTuple
 
 from tunewheel_contracts.formats.spec import TaskSpec
 
+SCORING = 5
+"""Increase this when metrics, statistics or the content of scorecards change. A run that is judged again then
+gets a new scorecard, from the rows that were measured before. It is part of the id of a run whose reward the
+metrics are."""
+
 
 class Score(NamedTuple):
     value: float

@@ -29,13 +29,11 @@ from tunewheel_contracts.formats.serving import Route, RouteRole
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.identity import content_id
 from tunewheel_outputs.criteria import check_criteria
+from tunewheel_outputs.metric import SCORING
 from tunewheel_runtime.store import ArtifactMissing, CorruptArtifact, ObjectStore
 
 from tunewheel_eval.measurement import METHOD
 
-SCORING = 5
-"""Increase this when metrics, statistics or the content of scorecards change. A run that is judged again then
-gets a new scorecard, from the rows that were measured before."""
 CELLS = 1
 """The same for the retrieval part of a scorecard."""
 

@@ -105,12 +105,13 @@ def _to_reward(
     by_id = {str(row["example_id"]): row for row in rows}
     prompts = prompts_of(training, by_id, parts) if parts else []
     validated = prompts_of(validation, by_id, {})
-    if min(len(prompts), len(validated)) < FEWEST:
+    scored = sum(any(s is not None for s in one.scores(one.expected, parts).values()) for one in validated)
+    if min(len(prompts), scored) < FEWEST:
         raise RunFailed(
             field="train.reward",
             reason=f"needs {FEWEST} training rows whose own answers meet "
-            f"{', '.join(parts) or 'a criterion of single answers'}, and {FEWEST} validation rows, but there "
-            f"are {len(prompts)} and {len(validated)}; publish more examples, or change "
+            f"{', '.join(parts) or 'a criterion of single answers'}, and {FEWEST} validation rows to which "
+            f"that applies, but there are {len(prompts)} and {scored}; publish more examples, or change "
             "train.validation_fraction",
         )
     return prompts, validated

@@ -217,7 +217,8 @@ def _reward_metrics(trainer: Any) -> dict[str, float]:
     estimate; and the score on validation prompts of the model that is kept."""
     told = [trainer.figures(entry) for entry in trainer.state.log_history if "loss" in entry]
     tail = told[-max(1, len(told) // 10) :]
-    means = {f"reward_{name}": fmean(one.get(name, 0.0) for one in tail) for name in told[0]}
+    names = dict.fromkeys(name for one in tail for name in one)
+    means = {f"reward_{name}": fmean(one[name] for one in tail if name in one) for name in names}
     return means | {"reward_validation": 1 - trainer.course.patience.best_loss}
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 from tunewheel_contracts.errors import InvalidEvent
+from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_testing.adapters import BASE
 from tunewheel_train.errors import RunFailed
 from tunewheel_train.progress import Completed
@@ -57,6 +58,28 @@ async def test_how_a_run_is_carried_out_is_no_part_of_its_name(bench):
 
     assert name(priority=9, keep_checkpoints=5, on_out_of_memory="fail") == name()
     assert name(patience=1) != name()
+
+
+async def test_a_reward_is_part_of_the_name_with_all_that_scores_answers(bench, monkeypatch):
+    from tunewheel_train.runs import runs
+
+    made = await bench()
+
+    def name(reward: bool, metric: str = "rouge_l", minimum: float = 0.1, **task) -> str:
+        asked = made.manifest.spec.model_dump(mode="json")
+        asked["criteria"] = [{"metric": metric, "minimum": minimum}]
+        asked["task"] |= task
+        asked["train"] |= {"reward": {}} if reward else {}
+        spec = ProjectSpec.model_validate(asked)
+        return plan_run(made.manifest.model_copy(update={"spec": spec}), made.event.manifest, BASE).run_id
+
+    glossary = {"glossary": {"forbidden": ["cheap"]}}
+    assert name(True, minimum=0.2) == name(True)
+    assert len({name(True), name(True, "rouge_1"), name(True, **glossary), name(False)}) == 4
+    plain, rewarded = name(False), name(True)
+    monkeypatch.setattr(runs, "SCORING", runs.SCORING + 1)
+    assert name(True) != rewarded
+    assert name(False) == name(False, "rouge_1") == plain
 
 
 async def test_the_completed_event_follows_from_the_manifest_alone(bench):

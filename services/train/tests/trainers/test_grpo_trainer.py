@@ -46,6 +46,23 @@ def letters(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+NUMBERS = TaskSpec.model_validate(
+    TASK.model_dump(mode="json")
+    | {
+        "number_tolerance": {"absolute": 0.1},
+        "output_rules": [{"rule": "allowed_values", "values": ["1", "2", "a"]}],
+    }
+)
+
+
+def numbered(folder: Path, *, letters: int) -> Path:
+    """Rows whose answers are numbers, but for one of ``letters``."""
+    path = folder / "train.parquet"
+    rows = [row(n, str(1 + n % 2) if n % letters else "a") for n in range(100)]
+    pl.DataFrame(rows).write_parquet(path)
+    return path
+
+
 def options(letters: Path, *metrics: str, **reward: Any) -> dict[str, Any]:
     asked = {"steps": 4, "prompts": 4, "answers": 4, "learning_rate": 5e-3} | reward
     return {
@@ -130,14 +147,56 @@ def test_a_reward_that_is_met_by_worse_answers_leaves_the_adapter_of_the_example
     assert all(torch.equal(value, kept[name]) for name, value in run.weights().items())
 
 
+def test_validation_rows_to_which_no_criterion_applies_do_not_count(case, tmp_path: Path):
+    asked = options(numbered(tmp_path, letters=7), "numeric_accuracy", steps=2)
+    asked["rewarded"]["task"] = NUMBERS.model_dump(mode="json")
+    run = case(**asked)
+    metrics = run.train().metrics
+    assert 0 <= metrics["reward_validation"] <= 1
+    assert 0 <= metrics["reward_numeric_accuracy"] <= 1
+    assert all("validation_numeric_accuracy" in message.figures for message in of_reward(run)[1:])
+
+
+def test_too_few_validation_rows_to_which_a_criterion_applies_are_refused(case, tmp_path: Path):
+    asked = options(numbered(tmp_path, letters=1), "numeric_accuracy")
+    asked["rewarded"]["task"] = NUMBERS.model_dump(mode="json")
+    with pytest.raises(RunFailed, match="to which that applies, but there are 0 and 0") as caught:
+        case(**asked).train()
+    assert caught.value.field == "train.reward"
+
+
+@pytest.mark.parametrize(("place", "steps"), [("begin", 0), ("take_back", 4)])
+def test_a_run_that_is_killed_at_either_end_of_the_stage_goes_on_as_if_it_had_not(
+    learnt, case, letters: Path, monkeypatch, place: str, steps: int
+):
+    from tunewheel_train.trainers.grpo_trainer import GrpoTrainer
+
+    def killed(self: Any) -> Any:
+        raise KeyboardInterrupt
+
+    whole, outcome = learnt
+    with monkeypatch.context() as patched:
+        patched.setattr(GrpoTrainer, place, killed)
+        with pytest.raises(KeyboardInterrupt):
+            case(**options(letters)).train()
+    resumed = case(**options(letters))
+    again = resumed.train()
+    assert [m.resumed_from_step for m in resumed.heard(Started)] == [of_reward(whole)[0].step - 1 + steps]
+    assert [m.figures for m in of_reward(resumed)] == [m.figures for m in of_reward(whole)[steps:]]
+    told = "tokens_per_second"
+    assert {**again.metrics, told: 0} == {**outcome.metrics, told: 0}
+    assert all(torch.equal(value, resumed.weights()[name]) for name, value in whole.weights().items())
+
+
 def test_held_back_rows_and_rows_that_fail_the_criteria_are_not_asked():
     from tunewheel_outputs.reward import reward_parts
 
-    rows = [row(0), row(1, "neither"), row(2) | {"format": "replay"}, row(3)]
+    others = [row(2) | {"format": kind} for kind in ("replay", "chunk", "question", "code_summary")]
+    rows = [row(0), row(1, "neither") | {"format": "answer"}, *others, row(3)]
     examples = [Encoded(one["example_id"], (1, 2), (0, 1), record_ids=("r",)) for one in rows]
     parts = reward_parts(["valid_output", "label_accuracy", "perplexity"], TASK)
     assert list(parts) == ["valid_output", "label_accuracy"]
-    found = prompts_of(examples[:3], {one["example_id"]: one for one in rows}, parts)
+    found = prompts_of(examples[:-1], {one["example_id"]: one for one in rows}, parts)
     assert [(prompt.expected, prompt.record_ids) for prompt in found] == [("a", ("r",))]
     assert found[0].scores("b", parts) == {"valid_output": 1.0, "label_accuracy": 0.0}
     assert len(prompts_of(examples, {one["example_id"]: one for one in rows}, {})) == 3

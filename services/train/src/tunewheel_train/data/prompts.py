@@ -36,12 +36,13 @@ def prompts_of(
     examples: Sequence[Encoded], rows: Mapping[str, Mapping[str, Any]], parts: Mapping[str, Part]
 ) -> list[Prompt]:
     """Return the prompts of the ``examples`` whose own answer has the full score by ``parts``: a score that
-    the expert's answer misses would teach other answers. Without parts, return all. General data have no
-    prompt. ``rows``: the rows of the dataset by their ids."""
+    the expert's answer misses would teach other answers. Without parts, return all. Only answers are examples
+    of the task that the parts are about: documents, code and general data have no prompt. ``rows``: the rows
+    of the dataset by their ids."""
     prompts: list[Prompt] = []
     for example in examples:
         row = rows[example.example_id]
-        if row.get("format") == ExampleFormat.REPLAY:
+        if (row.get("format") or ExampleFormat.ANSWER) != ExampleFormat.ANSWER:
             continue
         *before, last = ({"role": m["role"], "content": m["content"]} for m in row["messages"])
         prompt = Prompt(tuple(before), last["content"], example.record_ids)

@@ -22,6 +22,7 @@ from tunewheel_contracts.formats.run import (
     Start,
 )
 from tunewheel_contracts.identity import content_id, content_sha256
+from tunewheel_outputs.metric import SCORING
 
 from tunewheel_train.errors import RunFailed
 from tunewheel_train.job import Rewarded, Tried
@@ -129,7 +130,7 @@ def plan_run(
     if recipe.reward is not None:
         asked = tuple(dict.fromkeys(one.metric for one in manifest.spec.criteria))
         rewarded = Rewarded(task=manifest.spec.task, metrics=asked)
-        identity["reward"] = content_sha256(rewarded.model_dump(mode="json"))
+        identity["reward"] = content_sha256([rewarded.model_dump(mode="json"), SCORING])
     return Run(
         run_id=content_id("run", identity),
         # 63 characters are a Slug's limit.

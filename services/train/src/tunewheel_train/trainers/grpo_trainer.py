@@ -17,7 +17,7 @@ import torch
 from transformers import GenerationConfig
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
-from tunewheel_basemodel.chat import with_variables
+from tunewheel_basemodel.chat import on_one_day, with_variables
 from tunewheel_contracts.formats.recipe import RewardSpec
 from tunewheel_outputs.reward import Part, guard_of, reward_parts
 
@@ -54,7 +54,7 @@ def rewarded_trainer(
     return GrpoTrainer(
         course=course, parts=parts, guard=guard, report=frame.report, args=config,
         reward_funcs=[_scoring(name, course.items, part) for name, part in parts.items()],
-        processing_class=with_variables(frame.tokenizer, frame.job.chat_template_kwargs),
+        processing_class=on_one_day(with_variables(frame.tokenizer, frame.job.chat_template_kwargs)),
         train_dataset=trl_config.as_dataset(
             [{"prompt": list(course.items[index].messages), "number": index} for index in planned]
         ),
@@ -176,6 +176,6 @@ class GrpoTrainer(OwnCheckpoints, GRPOTrainer):
 
 
 def _mean(values: Iterable[float | None]) -> float:
-    """Return the mean of the values that are given; none: NaN."""
-    known = [value for value in values if value is not None]
+    """Return the mean of the values that are known, neither None nor NaN; none: NaN."""
+    known = [value for value in values if value is not None and not math.isnan(value)]
     return sum(known) / len(known) if known else math.nan
