@@ -209,6 +209,27 @@ def test_waits_are_told_of_projects_in_memory_and_at_rest_but_not_of_those_that_
     assert state.waits == {("desk", "building"): 10_800.0, ("bell", "building"): 10_800.0}
 
 
+def test_what_hangs_is_told_beside_very_many_projects_that_ended_badly_long_ago() -> None:
+    state = ConsoleState()
+    for number in range(MOST_WAITS + 1):
+        story = Story(f"old-{number}")
+        story.now += timedelta(hours=number)
+        story.say("project.declared")
+        story.say("dataset.rejected", story.request(), held=None)
+        for event in story.events:
+            state.apply(event)
+    desk = Story("desk", start=story.now)
+    desk.say("project.declared")
+    desk.request()
+    for event in desk.events:
+        state.apply(event)
+    state.look(desk.now + timedelta(hours=3))
+    assert len(state.waits) == MOST_WAITS
+    told = {name for name, _ in state.waits}
+    assert {"desk", f"old-{MOST_WAITS}"} <= told, "the latest end is told, too"
+    assert {"old-0", "old-1"}.isdisjoint(told)
+
+
 def test_of_very_many_projects_the_longest_waits_are_told() -> None:
     state = ConsoleState()
     for number in range(MOST_WAITS + 2):

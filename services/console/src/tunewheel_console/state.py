@@ -28,7 +28,7 @@ from tunewheel_contracts.events.turns import TurnCompleted, TurnDecided
 from tunewheel_contracts.events.upstream import ProjectDeclared
 from tunewheel_contracts.topics import TopicSpec
 from tunewheel_runtime.deadletter import Undecoded
-from tunewheel_wheel.waits import waits_of
+from tunewheel_wheel.waits import BAD, waits_of
 
 from tunewheel_console.commands import Commands, Outcome, refusal_in, refused_as
 from tunewheel_console.project import TRAFFIC, Project
@@ -53,7 +53,8 @@ _NAMES: dict[object, set[str]] = {}
 
 
 MOST_WAITS = 500
-"""The most series of ``waits``, of a project and a step each. The longest waits are told."""
+"""The most series of ``waits``, of a project and a step each. The longest waits are told, then the latest of
+the bad ends: these stay for ever, and would keep out what hangs now."""
 
 
 class Rest(BaseModel):
@@ -189,7 +190,7 @@ class ConsoleState:
             for step, since in waits.items()
             if since <= now
         }
-        self.waits = dict(nlargest(MOST_WAITS, seconds.items(), key=lambda one: one[1]))
+        self.waits = dict(nlargest(MOST_WAITS, seconds.items(), key=lambda one: _urgency(one[0][1], one[1])))
 
     def forget(self, topic: TopicSpec, project: str) -> None:
         """Apply a tombstone: ``project`` is not declared, or not served, any more."""
@@ -228,6 +229,10 @@ class ConsoleState:
         self.refusals[name] = refusal_in(letter)
         if (rest := self.projects.resting.get(command.project)) is not None:
             rest.is_behind |= name not in self.refused_before
+
+
+def _urgency(step: str, seconds: float) -> tuple[bool, float]:
+    return (False, -seconds) if step in BAD else (True, seconds)
 
 
 def share_field_names(model: BaseModel) -> None:
