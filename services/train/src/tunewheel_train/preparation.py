@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -88,21 +89,28 @@ def prepare(base: BaseModel, job: Job, report: Report) -> Prepared:
     everything = training if to_learn is examples else _held_back(examples, recipe)[0]
     spared = _steps_on(everything, recipe) - _steps_on(training, recipe)
     pairs = _told_apart(job, training, tokenizer, limits, report) if recipe.preference else []
-    asked = _to_reward(job, training, validation, rows) if job.rewarded else ([], [])
+    asked = _to_reward(job, training, validation, rows, limits.context) if job.rewarded else ([], [])
     return Prepared(training, validation, pairs, config, validating, spared, *asked)
 
 
 def _to_reward(
-    job: Job, training: Sequence[Encoded], validation: Sequence[Encoded], rows: Sequence[Mapping[str, Any]]
+    job: Job,
+    training: Sequence[Encoded],
+    validation: Sequence[Encoded],
+    rows: Sequence[Mapping[str, Any]],
+    context: int | None,
 ) -> tuple[list[Prompt], list[Prompt]]:
     """Return the prompts that ``train.reward`` asks, and all of the validation rows: what a reward spoils may
-    show on rows that it does not reward. Raises RunFailed if they are too few."""
+    show on rows that it does not reward. Left out are prompts beside which the longest answer does not fit
+    into ``context``. Raises RunFailed if they are too few."""
     assert job.rewarded is not None
     if (count := int(os.environ.get("WORLD_SIZE", "1"))) > 1:
         reason = f"is trained by one process, and {count} train this run; set TUNEWHEEL_TRAIN_PROCESSES=1"
         raise RunFailed(field="train.reward", reason=reason)
     parts = reward_parts(job.rewarded.metrics, job.rewarded.task)
     by_id = {str(row["example_id"]): row for row in rows}
+    most = math.inf if context is None else context - job.rewarded.task.max_output_tokens
+    training, validation = [[e for e in some if e.mask.index(1) <= most] for some in (training, validation)]
     prompts = prompts_of(training, by_id, parts) if parts else []
     validated = prompts_of(validation, by_id, {})
     scored = sum(any(s is not None for s in one.scores(one.expected, parts).values()) for one in validated)
@@ -111,8 +119,8 @@ def _to_reward(
             field="train.reward",
             reason=f"needs {FEWEST} training rows whose own answers meet "
             f"{', '.join(parts) or 'a criterion of single answers'}, and {FEWEST} validation rows to which "
-            f"that applies, but there are {len(prompts)} and {scored}; publish more examples, or change "
-            "train.validation_fraction",
+            "that applies, with room for task.max_output_tokens in the context, but there are "
+            f"{len(prompts)} and {scored}; publish more examples, or change train.validation_fraction",
         )
     return prompts, validated
 

@@ -160,9 +160,29 @@ def test_validation_rows_to_which_no_criterion_applies_do_not_count(case, tmp_pa
 def test_too_few_validation_rows_to_which_a_criterion_applies_are_refused(case, tmp_path: Path):
     asked = options(numbered(tmp_path, letters=1), "numeric_accuracy")
     asked["rewarded"]["task"] = NUMBERS.model_dump(mode="json")
-    with pytest.raises(RunFailed, match="to which that applies, but there are 0 and 0") as caught:
+    with pytest.raises(RunFailed, match=r"applies, with room for .* there are 0 and 0") as caught:
         case(**asked).train()
     assert caught.value.field == "train.reward"
+
+
+@pytest.mark.parametrize(("context", "count"), [(None, 24), (60, 24), (50, 0)])
+def test_prompts_that_leave_no_room_for_an_answer_are_not_asked(case, letters: Path, context, count: int):
+    """A model with learned positions cannot write beyond its context."""
+    from tunewheel_train import preparation
+
+    job = case(**options(letters)).job
+    task = TASK.model_copy(update={"max_output_tokens": 20})
+    job = job.model_copy(update={"rewarded": job.rewarded.model_copy(update={"task": task})})
+    rows = [row(number) for number in range(24)]
+    examples = [Encoded(one["example_id"], (1,) * 41, (0,) * 40 + (1,)) for one in rows]
+    if not count:
+        with pytest.raises(RunFailed, match=r"room for task\.max_output_tokens") as caught:
+            preparation._to_reward(job, examples, examples, rows, context)
+        assert caught.value.field == "train.reward"
+        return
+    assert [len(some) for some in preparation._to_reward(job, examples, examples, rows, context)] == [
+        count
+    ] * 2
 
 
 @pytest.mark.parametrize(("place", "steps"), [("begin", 0), ("take_back", 4)])
