@@ -162,6 +162,18 @@ def test_the_port_that_no_browser_writes_may_be_named(named: str, sent: str) -> 
     assert ours.post("/take", headers={"origin": f"{sent}0"}).status_code == 403
 
 
+def test_an_allowed_page_may_read_why_its_request_is_refused() -> None:
+    page, allows = "https://a.example", "access-control-allow-origin"
+    ours = client(http_allowed_origins=page)
+    told = ours.post("/take", content=b"{}", headers={"origin": page, "content-type": "text/plain"})
+    assert (refusal(told), told.headers[allows]) == ((415, "Content-Type"), page)
+    told = ours.get("/take", headers={"origin": page, "host": "evil.example"})
+    assert (refusal(told), told.headers[allows]) == ((421, "Host"), page)
+    for origin in (EVIL, "null", HERE):
+        told = ours.post("/take", content=b"{}", headers={"origin": origin, "content-type": "text/plain"})
+        assert (told.status_code in (403, 415), allows in told.headers) == (True, False)
+
+
 def test_no_other_website_shows_a_page_within_its_own() -> None:
     """There its user would click on what lies below something else."""
     policy = "content-security-policy"

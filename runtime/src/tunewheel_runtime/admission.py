@@ -97,6 +97,9 @@ class Admission(Middleware):
             await send({"type": "websocket.close", "code": 1008, "reason": refusal.field})
             return
         headers = [(b"content-type", b"application/json")]
+        origin = dict(scope["headers"]).get(b"origin", b"")
+        if origin.decode("latin-1") in self._origins:  # else its page could not read what is wrong
+            headers += [(b"access-control-allow-origin", origin), (b"vary", b"Origin")]
         await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
         await send({"type": "http.response.body", "body": refusal.body()})
 
