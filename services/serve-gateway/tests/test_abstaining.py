@@ -222,7 +222,9 @@ def _fail_to_judge(world: Any) -> None:
 @SHAPES
 @pytest.mark.parametrize("twice", [False, True], ids=["alone", "beside another"])
 @pytest.mark.parametrize(
-    "end", [None, _leave, _break_off, _refuse, _fail_to_log, _fail_to_judge], ids=lambda end: str(end)[10:25]
+    "end",
+    [None, _leave, _break_off, _refuse, _fail_to_log, _fail_to_judge],
+    ids=["answered", "left", "broken off", "refused", "not logged", "not judged"],
 )
 async def test_memory_of_a_held_answer_is_given_back_however_it_ends(
     make_world: Any, shape: dict[str, Any], end: Any, twice: bool
