@@ -480,7 +480,6 @@ def _letter(console: Console, made: Helpdesk) -> None:
     at = Position("ticket.published.dlq", 0, 0)
     told = json.dumps({"ticket_id": "LM-0611", "answer": {"priority": "soon"}}).encode()
     console.refuse(Undecoded(at, b"LM-0611", told, raw, int(made.now.timestamp() * 1000)))
-    console.state.count_dead_letters({"ticket.published": 1})
 
 
 async def _quarantined(console: Console) -> None:
