@@ -56,7 +56,7 @@ async def test_an_event_leaves_focus_scrolling_and_typed_text(helpdesk: Console,
     paths = await some_pages(helpdesk.url)
     run = next(path for path in paths if path.startswith("/projects/lockers/runs/"))
     await page.goto(f"{helpdesk.url}/projects/lockers")
-    form = page.locator("details.order").last
+    form = page.locator("details.order").filter(has=page.locator("textarea")).last
     await form.locator("summary").click()
     await form.locator("textarea").fill("promises ref")
     before = await page.evaluate("scrollY")
