@@ -69,8 +69,9 @@ class Choosing:
     def champion_for(self, call: Call, target: Target, error: BaseException) -> Target | None:
         """Return the champion, to be asked because ``target``, a candidate in canary, failed with ``error``.
 
-        It counts as pinned, so that the rollout compares it by its own share of the requests alone. None:
-        the client gets the error, because ``target`` is no candidate, or no time is left.
+        The champion's answer counts as pinned, so that the rollout compares the champion by its own share of
+        the requests alone. None: the client gets the error, because ``target`` is no candidate, or no time
+        is left.
         """
         if not (is_on_trial(target) and isinstance(error, UpstreamError)):
             return None

@@ -94,7 +94,7 @@ COMPLETES = (404, 429, 502, 504)
 
 
 class Operation(NamedTuple):
-    """One endpoint: a POST if it has a ``body``. ``events``: what it streams, if it does."""
+    """One endpoint. With a ``body`` the method is POST. ``events``: describes the events of a stream."""
 
     path: str
     name: str

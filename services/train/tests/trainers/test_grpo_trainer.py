@@ -1,4 +1,4 @@
-"""GRPO: what it learns, what it keeps, and that an interrupted run ends like an uninterrupted one."""
+"""GRPO: what a model learns by rewards, which weights a run keeps, and that a killed run ends like others."""
 
 from __future__ import annotations
 

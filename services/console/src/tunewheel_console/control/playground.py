@@ -120,8 +120,11 @@ def _contestants(
 
 
 def _candidate(view: Project, asked: str | None, caller: Caller) -> str:
-    """Return the candidate's id. ``asked``: the one that the request names. Raises Refused: 403, the caller
-    may not see its answers; 404, there is none; 409, they would tell a reviewer whose answers are whose."""
+    """Return the candidate's id. ``asked``: the candidate that the request names.
+
+    Raises Refused: 403, the caller may not see a candidate's answers; 404, there is no candidate; 409, the
+    answers would tell a reviewer which model wrote which answer.
+    """
     field = "candidate" if asked is not None else None
     if not any(caller.may(role, view.name) for role in DECIDERS):
         raise Refused(HTTPStatus.FORBIDDEN, field, "is shown to reviewers and operators of the project")

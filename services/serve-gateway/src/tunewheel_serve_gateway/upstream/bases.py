@@ -193,7 +193,7 @@ def whole_model_revision(adapter: AdapterRef) -> str:
 
 
 def homes(engines: Sequence[Endpoint], adapter: AdapterRef) -> list[Endpoint]:
-    """Return those of ``engines`` that should load ``adapter``: those of its base.
+    """Return the ones of ``engines`` that should load ``adapter``: engines of the adapter's base.
 
     A fully fine-tuned model is loaded by the engines that were started on it, once one of them serves it;
     until then, and while none is up, also by those of its base that load whole models. Where no engine
@@ -211,8 +211,8 @@ def homes(engines: Sequence[Endpoint], adapter: AdapterRef) -> list[Endpoint]:
 
 
 def of_base(engines: Sequence[Endpoint], base: str) -> list[Endpoint]:
-    """Return those of ``engines`` that report ``base``, or, where none does, those that report no base. An
-    engine that was never heard of may turn out to have the base."""
+    """Return the ones of ``engines`` that report ``base``. If none does, return the engines that report no
+    base at all: an engine that was never heard of may turn out to have ``base``."""
     found = [e for e in engines if e.identity.base(base) is not None]
     if by_word := [e for e in found if e.identity.bases]:
         return by_word

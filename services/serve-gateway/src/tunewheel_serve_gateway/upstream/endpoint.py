@@ -148,8 +148,8 @@ class Endpoint:
 
     @property
     def trouble(self) -> str | None:
-        """Why the engine is not asked, without its own words on a request, which may quote it; None: it
-        is."""
+        """Why the engine is not asked; None: the engine is asked. Without the engine's own words on a
+        request, which may quote the request."""
         failure = self.last_failure if self.breaker.is_open else None
         return failure.message if failure else self.error
 
