@@ -261,6 +261,18 @@ async def test_similar_questions_stand_beside_a_prompt_but_not_when_only_counts_
         assert "My roof panel 0 hums." in page.text
 
 
+@pytest.mark.parametrize("projects", [None, {"desk"}])
+async def test_only_operators_are_told_which_setting_a_part_of_a_page_lacks(
+    look: Any, state: Any, projects: Any
+):
+    state.projects["desk"].index = object()
+    page = "/projects/desk/labels/alarm-1?item=1"
+    told = (await look(page, ALL - {Role.OPERATOR}, projects)).text
+    assert "the operator of this wheel has not set it up" in told
+    assert "TUNEWHEEL_" not in told
+    assert "TUNEWHEEL_GATEWAY_URL" in (await look(page, ALL, projects)).text
+
+
 async def test_what_documents_say_about_a_question_stands_beside_it(
     look: Any, state: Any, desk: Any, store: Any, monkeypatch: pytest.MonkeyPatch
 ):
