@@ -3,6 +3,7 @@ of the trainers, and Liger's RMSNorm is compiled for GPUs that are not here."""
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -93,6 +94,25 @@ def test_a_layout_that_is_left_on_the_processor_is_found(on_gpu, left: str) -> N
         packed_losses(on_gpu, wrong)
 
 
+NORM = {"casting_mode": 0, "elementwise_affine": True, "BLOCK_SIZE": 4096}
+WIDTHS = {"n_cols": 14336, "BLOCK_SIZE": 16384}
+HEADS = {
+    "bs": 1, "cos_bs": 1, "n_qh": 32, "n_kh": 8, "hd": 128, "pad_n_qh": 32, "pad_n_kh": 8, "pad_hd": 128,
+    "pad_rd": 128, "rd": 128, "BLOCK_SIZE": 128,
+}  # fmt: skip
+KERNELS: dict[str, tuple[str, dict[str, Any]]] = {
+    "norm": ("rms_norm._rms_norm_forward_kernel", NORM),
+    "norm, backward": ("rms_norm._rms_norm_backward_kernel", NORM | {"X_dtype": "bf16", "COMPUTE_DW": False}),
+    "swiglu": ("swiglu._swiglu_forward_kernel", WIDTHS),
+    "swiglu, backward": ("swiglu._swiglu_backward_kernel", WIDTHS),
+    "geglu": ("geglu._geglu_tanh_forward_kernel", WIDTHS),
+    "geglu, backward": ("geglu._geglu_tanh_backward_kernel", WIDTHS),
+    "rope": ("rope._triton_rope", HEADS | {"BACKWARD_PASS": False}),
+    "rope, backward": ("rope._triton_rope", HEADS | {"BACKWARD_PASS": True}),
+}
+"""Liger's kernels for the layers of the models that it knows, each with what is known when it is compiled."""
+
+
 def type_of(argument: str) -> str:
     if argument in ("eps", "offset", "gate_multiplier"):
         return "fp32"
@@ -103,7 +123,10 @@ def type_of(argument: str) -> str:
 
 
 @pytest.mark.parametrize("capability", CAPABILITIES)
-def test_ligers_norm_compiles_for_a_gpu(capability: int, tmp_path, monkeypatch) -> None:
+@pytest.mark.parametrize(
+    "name", [one if one == "norm" else pytest.param(one, marks=NIGHTLY) for one in KERNELS]
+)
+def test_ligers_kernels_compile_for_a_gpu(name: str, capability: int, tmp_path, monkeypatch) -> None:
     triton = pytest.importorskip("triton", reason="Triton is not installed")
     pytest.importorskip("liger_kernel", reason="tunewheel-train[cuda] is not installed")
     from triton.backends.compiler import GPUTarget
@@ -113,8 +136,11 @@ def test_ligers_norm_compiles_for_a_gpu(capability: int, tmp_path, monkeypatch) 
     if nvidia.ptxas is None:
         pytest.skip("Triton came without ptxas")
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    kernel = pytest.importorskip("liger_kernel.ops.rms_norm")._rms_norm_forward_kernel
-    constants = {"casting_mode": 0, "elementwise_affine": True, "BLOCK_SIZE": 4096}
+    path, constants = KERNELS[name]
+    module, _, function = path.rpartition(".")
+    kernel = getattr(importlib.import_module(f"liger_kernel.ops.{module}"), function)
+    if "X_dtype" in constants:
+        constants = constants | {"X_dtype": triton.language.bfloat16}
     types = {one: "constexpr" if one in constants else type_of(one) for one in kernel.arg_names}
     source = ASTSource(kernel, types, constants)
     compiled = triton.compile(source, GPUTarget("cuda", capability, 32), {"num_warps": 8})
