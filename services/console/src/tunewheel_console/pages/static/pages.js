@@ -343,7 +343,7 @@ document.addEventListener("input", keepDraft);
 document.querySelector("form[action$=logout]")?.addEventListener("submit", () => sessionStorage.clear());
 document.querySelectorAll("form[data-draft]").forEach(restoreDraft);
 comeBack();
-document.querySelector("nav.project [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });  // on a narrow page
+document.querySelectorAll("nav [aria-current]").forEach((one) => one.scrollIntoView({ block: "nearest", inline: "center" }));  // on a narrow page
 follow(document.querySelector("main"));
 drawPictures();
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
