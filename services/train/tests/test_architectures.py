@@ -136,3 +136,75 @@ def test_a_mixture_with_attention_sinks_trains_the_layers_that_are_named_and_is_
     with pytest.raises(RunFailed) as caught:
         case("wrong", base_model=path, target_modules=["q_proj", "experts.middle_proj"]).train()
     assert caught.value.reason.startswith("names experts.middle_proj, but the layers here are down_proj, ")
+
+
+EXPERTS = {"num_experts_per_tok": 2, "moe_intermediate_size": 32}
+HYBRID = {"layer_types": ["linear_attention", "full_attention"]}
+PACKED, REFUSED = "packed", "refused: train.target_modules"
+FAMILIES: dict[str, tuple[dict[str, Any], str, str]] = {
+    **{name: ({}, "14 of 14", PACKED) for name in (
+        "llama", "mistral", "ministral", "qwen2", "qwen3", "gemma", "gemma3_text", "olmo", "olmo2", "olmo3",
+        "granite", "smollm3", "cohere", "cohere2", "exaone4", "ernie4_5", "hunyuan_v1_dense", "helium",
+    )},
+    **{name: ({}, "12 of 12", PACKED) for name in (
+        "phi", "glm", "glm4", "starcoder2", "opt", "apertus", "arcee",
+    )},
+    "gemma4_text": ({}, "19 of 19", PACKED),
+    "phi3": ({}, "8 of 8", PACKED),
+    "gpt_neox": ({}, "8 of 8", PACKED),
+    "mixtral": ({"num_local_experts": 4, **EXPERTS}, "12 of 8", PACKED),
+    "qwen2_moe": ({"num_experts": 4, **EXPERTS}, "20 of 16", PACKED),
+    "qwen3_moe": ({"num_experts": 4, **EXPERTS}, "12 of 8", PACKED),
+    "olmoe": ({"num_experts": 4, **EXPERTS}, "12 of 8", PACKED),
+    "granitemoe": ({"num_local_experts": 4, **EXPERTS}, "12 of 8", PACKED),
+    "gpt_oss": ({"num_local_experts": 4, **EXPERTS}, "12 of 8", "its attention takes s_aux"),
+    "llama4_text": ({"num_local_experts": 4, **EXPERTS}, "20 of 16", PACKED),
+    "gemma2": ({}, "14 of 14", "its attention takes softcap 50.0"),
+    "gpt2": ({"n_embd": 32, "n_layer": 2, "n_head": 4}, "8 of 0", "its attention has dropout"),
+    "seed_oss": ({}, "14 of 14", "its attention has dropout"),
+    "stablelm": ({}, "14 of 14", "its attention does not get the layout"),
+    "nemotron": ({}, "12 of 12", "its attention does not get the layout"),
+    "bloom": ({}, "8 of 8", "its layers read the neighbour"),
+    "lfm2": ({"layer_types": ["conv", "full_attention"]}, "12 of 12", "its layers read the neighbour"),
+    "minimax": ({"num_local_experts": 4, **EXPERTS}, "11 of 7", "its layers read the neighbour"),
+    "mamba": ({}, REFUSED, "its layers read the neighbour"),
+    "falcon_h1": ({}, REFUSED, "its layers read the neighbour"),
+    "glm4_moe": ({"n_routed_experts": 4, **EXPERTS}, REFUSED, PACKED),
+    "qwen3_next": ({"num_experts": 4, **EXPERTS, **HYBRID}, REFUSED, "its layers read the neighbour"),
+}  # fmt: skip
+"""By type of model: what its config needs besides SHAPE; how many layers and experts an adapter on all of
+them reaches, of how many linear layers are fused, or that it is refused; and whether its rows are packed, or
+why not."""
+
+
+@pytest.mark.nightly("matrices")
+@pytest.mark.parametrize("family", FAMILIES)
+def test_each_family_is_reached_and_packed_or_refused_by_name(family: str):
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+    from tunewheel_contracts.formats.recipe import TrainSpec
+    from tunewheel_train.data.datasets import Encoded
+    from tunewheel_train.model.adapters import with_adapter
+    from tunewheel_train.model.attention import NotEquivalent, use_packed_attention
+    from tunewheel_train.model.projection import fuse_lora
+
+    more, reached, layout = FAMILIES[family]
+    shape = SHAPE | {"vocab_size": 128, "pad_token_id": 0, "head_dim": 8} | more
+    torch.manual_seed(0)
+    model: Any = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **shape))
+    examples = [
+        Encoded(str(n), (*range(3, 9), *range(10 + n, 40 + n)), (0,) * 20 + (1,) * 16) for n in range(3)
+    ]
+    try:
+        use_packed_attention(model, examples)
+        laid_out = PACKED
+    except NotEquivalent as error:
+        laid_out = str(error)
+    assert laid_out.startswith(layout)
+    try:
+        tuned = with_adapter(model, TrainSpec())
+        count = len(tuned.targeted_module_names) + len(tuned.targeted_parameter_names)
+        found = f"{count} of {fuse_lora(tuned)}"
+    except RunFailed as error:
+        found = f"refused: {error.field}"
+    assert found == reached

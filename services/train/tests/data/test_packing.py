@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from transformers import AutoConfig, AutoModelForCausalLM
 from tunewheel_train.data.datasets import Encoded
 from tunewheel_train.data.packing import pack, pad, shared_prefix
 from tunewheel_train.model.attention import NAME, NotEquivalent, packed_attention, use_packed_attention
@@ -161,6 +162,27 @@ def test_another_attention_that_only_the_config_tells_of_is_refused(tiny, encode
     setattr(model.config, name, value)
     with pytest.raises(NotEquivalent, match=said):
         use_packed_attention(model, encoded)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("model_type", "more"),
+    [("lfm2", {"layer_types": ["conv", "full_attention"]}), ("bloom", {"n_layer": 2, "n_head": 4}),
+     ("qwen3_next", {"num_experts": 0})],
+    ids=["convolution", "positions by place in the row", "recurrence"],
+)  # fmt: skip
+def test_layers_that_read_the_neighbour_of_an_example_are_refused(encoded, model_type, more, dtype):
+    shape = {
+        "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "head_dim": 8, "vocab_size": 1024, "pad_token_id": 0,
+    }  # fmt: skip
+    config = AutoConfig.for_model(model_type, **(shape | more))
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config).to(dtype)
+    before = model.config._attn_implementation
+    with pytest.raises(NotEquivalent, match=r"read the neighbour|log-probabilities"):
+        use_packed_attention(model, encoded)
+    assert model.config._attn_implementation == before != NAME
 
 
 def test_padding_is_masked_and_not_learnt(encoded):
