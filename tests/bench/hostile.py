@@ -5,8 +5,9 @@ and deeply nested parameters, unknown models and paths, wrong keys, a key whose 
 that could be two (smuggling), bodies that end early, streams that nobody reads to their end, rarely a head
 that comes byte by byte or a prompt of 10 MB. Among them are valid requests, which must be answered.
 
-Then a crowd comes: ``--crowd`` clients send 1 MB each to an engine that is silent, and twenty ask for the
-most log-probabilities at once, until each has them.
+Then ``--idle`` sockets are opened that ask nothing, half of them after half a head. Then a crowd comes:
+``--crowd`` clients send 1 MB each to an engine that is silent, and twenty ask for the most log-probabilities
+at once, until each has them.
 
 What must hold: no status of 500 or more (the engine stub never fails, so each would be the gateway's own), an
 answer to whatever is framed as HTTP, no second answer to a smuggled request, and a resident set that grows by
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import hashlib
 import json
 import random
@@ -41,7 +43,7 @@ from tunewheel_local.kafka.broker import LocalKafka
 from tunewheel_local.kafka.ports import free_port
 from tunewheel_local.topics import ensure_topics
 from tunewheel_runtime.store import ObjectStore
-from tunewheel_serve_gateway.chat_body import KNOWN
+from tunewheel_serve_gateway.chat_body import ChatBody
 from tunewheel_testing.command_keys import CommandKeys
 
 GROWTH_BYTES = 150 << 20
@@ -54,7 +56,7 @@ NARROW_KEY = "k-narrow"
 """Has sixty requests a minute: nearly all of its requests are one too many."""
 OTHER_KEY = "k-other"
 SMUGGLED = b"GET /v1/status HTTP/1.1\r\nHost: localhost\r\n\r\n"
-PARAMETERS = sorted(KNOWN)
+PARAMETERS = sorted(ChatBody.__annotations__)
 HUGE = json.dumps({"model": "bench", "messages": [{"role": "user", "content": "x" * (10 << 20)}]}).encode()
 
 
@@ -395,6 +397,32 @@ async def crowd(port: int, gateway: psutil.Process, *, clients: int) -> dict[str
     }
 
 
+async def idlers(port: int, gateway: psutil.Process, *, sockets: int) -> dict[str, Any]:
+    """Open sockets that ask nothing, every second one after half a head, and ask with a key meanwhile."""
+    waits: list[float] = []
+    others = Counter[str]()
+    before, opened = gateway.memory_info().rss, list[asyncio.StreamWriter]()
+    for n in range(sockets):
+        with contextlib.suppress(OSError):
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\n" if n % 2 else b"")
+            opened.append(writer)
+    prober = asyncio.create_task(probe(port, waits, others))
+    await asyncio.sleep(20)
+    prober.cancel()
+    await asyncio.gather(prober, return_exceptions=True)
+    held, connected = gateway.memory_info().rss, len(gateway.net_connections())
+    for writer in opened:
+        writer.close()
+    return {
+        "sockets": len(opened),
+        "connections_of_the_gateway": connected,
+        "rss_bytes_grown": held - before,
+        "another_key": {**others, "p50_seconds": sorted(waits)[len(waits) // 2], "longest": max(waits)},
+        "is_running": gateway.is_running(),
+    }
+
+
 def draws_of(seed: int, numbers: range) -> Iterator[random.Random]:
     return (random.Random(f"{seed} {number}") for number in numbers)
 
@@ -450,6 +478,7 @@ async def measure(port: int, gateway: psutil.Process, options: argparse.Namespac
         seconds, used = time.perf_counter() - began, processor_seconds(contender) - used
         await until_answered(session, contender)
     growth = resident_bytes(contender) - warm
+    idle = await idlers(port, gateway, sockets=options.idle)
     crowded = await crowd(port, gateway, clients=options.crowd)
     wrong = tally.total(lambda status: status.startswith("5"))
     unanswered = sum(
@@ -457,7 +486,9 @@ async def measure(port: int, gateway: psutil.Process, options: argparse.Namespac
     )
     bounded = crowded["rss_bytes_peak"] <= MOST_BYTES and crowded["is_running"]
     bounded = bounded and set(crowded["another_key"]) == {"200", "p50_seconds", "longest"}
+    bounded = bounded and set(idle["another_key"]) == {"200", "p50_seconds", "longest"}
     return {
+        "idle": idle,
         "crowd": crowded,
         "figures": {
             "requests": options.requests,
@@ -485,6 +516,7 @@ def options_of(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--clients", type=int, default=32)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--crowd", type=int, default=2_000)
+    parser.add_argument("--idle", type=int, default=10_000, help="sockets that ask nothing")
     return parser.parse_args(arguments)
 
 
