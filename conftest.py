@@ -66,7 +66,17 @@ _TOGETHER = (
 )
 """Files that go to one worker: they share an engine, an encoder, a process that others are forked from, or
 Great Expectations. To start or import one takes ten seconds of a processor."""
-NIGHTLY = ("browsers", "clients", "fencing", "gguf", "kills", "matrices", "models", "vllm")
+NIGHTLY = (
+    "browsers",
+    "clients",
+    "faults",
+    "fencing",
+    "gguf",
+    "kills",
+    "matrices",
+    "models",
+    "vllm",
+)
 """Parts of `make nightly`: tests that take long, and whose guarantee has a smaller test in `make test` or
 changes seldom. Such a test is marked ``nightly(part)``."""
 _OF_THE_MACHINE = ("this processor", "this machine", "this torch", "vLLM")

@@ -1,0 +1,83 @@
+"""Writes what the nightly part ``faults`` found into ``docs/reliability.md``.
+
+``PYTHONPATH=testing python -m tests.chaos.fault_table --service ingest --fault SIGSTOP`` runs one cell first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import traceback
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+FAULTS = ("kill -9", "broker away", "network cut", "store away", "disk full", "SIGSTOP")
+SERVICES = ("ingest", "curate", "train", "eval", "registry", "serve-gateway", "monitor", "index")
+RESULTS = Path("var/nightly/faults.json")
+PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
+NOT_RUN = "not run"
+WORDS = {
+    "groups": "{} groups",
+    "deaths": "{} deaths",
+    "stopped_seconds": "stopped for {} s",
+    "same_again_after_seconds": "whole again {} s later",
+    "slowest_health_seconds": "health answered within {} s",
+    "ended_itself": "the process ended and was started again",
+    "events": "{} events",
+    "repeated": "{} delivered again",
+    "files": "{} files",
+}
+"""The figures of a cell, in words; a figure that is False or 0 is left out."""
+
+
+def table(results: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
+    """Return the matrix as Markdown: a line for each service and fault."""
+    lines = ["| service | fault | result | figures |", "|---|---|---|---|"]
+    for service in SERVICES:
+        for fault in FAULTS:
+            cell = results.get(fault, {}).get(service, {})
+            figures = [text.format(cell[name]) for name, text in WORDS.items() if cell.get(name)]
+            line = (service, fault, cell.get("result", NOT_RUN), ", ".join(figures))
+            lines.append(f"| {' | '.join(line)} |")
+    return "\n".join(lines)
+
+
+def write() -> None:
+    """Write the figures that are there into the page, between its marks."""
+    results = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else {}
+    marks = "<!-- faults: generated -->", "<!-- faults: end -->"
+    before, _, rest = PAGE.read_text("utf-8").partition(marks[0])
+    after = rest.partition(marks[1])[2]
+    PAGE.write_text(f"{before}{marks[0]}\n{table(results)}\n{marks[1]}{after}", "utf-8")
+
+
+def run(services: Sequence[str], faults: Sequence[str]) -> None:
+    """Run cells one after the other, and go on after one that fails."""
+    from tunewheel_local.kafka.broker import LocalKafka
+
+    from .faults import PATIENCE_SECONDS, run
+
+    with tempfile.TemporaryDirectory() as name:
+        broker = LocalKafka(Path(name) / "kafka", port=None).start(patience=PATIENCE_SECONDS)
+        for service, fault in ((service, fault) for fault in faults for service in services):
+            try:
+                run(service, fault, broker, Path(name) / f"{service}-{fault.replace(' ', '-')}")
+            except Exception:
+                traceback.print_exc()
+        broker.kill()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--service", action="append", choices=SERVICES)
+    parser.add_argument("--fault", action="append", choices=FAULTS)
+    options = parser.parse_args()
+    if options.service or options.fault:
+        run(options.service or SERVICES, options.fault or FAULTS)
+    write()
+
+
+if __name__ == "__main__":
+    main()
