@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import functools
 import subprocess
 import sys
 import tomllib
@@ -72,3 +74,51 @@ forbidden_modules = ["{forbidden}"]
     done = _lint("--config", str(rules))
     assert done.returncode == 1, done.stdout
     assert "1 broken" in done.stdout
+
+
+SOURCES = {
+    ".".join(path.relative_to(source).with_suffix("").parts).removesuffix(".__init__"): path
+    for below in ("*", "services/*")
+    for source in (path.parent for path in ROOT.glob(f"{below}/src/tunewheel_*"))
+    for path in source.rglob("*.py")
+}
+
+
+def imported(path: Path) -> list[tuple[str, str]]:
+    """Return (module, name) of every ``from tunewheel_… import …`` in a file, at whatever depth."""
+    found = [
+        node for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.ImportFrom)
+    ]
+    return [
+        (node.module, one.name)
+        for node in found
+        if node.module and node.module.split(".")[0] in PACKAGES
+        for one in node.names
+    ]
+
+
+@functools.cache
+def names_of(module: str) -> frozenset[str]:
+    """Return what a module of ours defines or imports, and its submodules."""
+    tree = ast.parse(SOURCES[module].read_text("utf-8"))
+    nodes = list(ast.walk(tree))
+    names = {
+        node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+    }
+    names |= {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    names |= {
+        one.asname or one.name
+        for node in nodes
+        if isinstance(node, ast.ImportFrom | ast.Import)
+        for one in node.names
+    }
+    return frozenset(names | {one.rpartition(".")[2] for one in SOURCES if one.rpartition(".")[0] == module})
+
+
+def test_benches_and_scripts_import_what_is_there() -> None:
+    """No other test runs them by day."""
+    files = [*(ROOT / "tests" / "bench").glob("*.py"), *(ROOT / "scripts").glob("*.py")]
+    wanted = {(path.name, module, name) for path in files for module, name in imported(path)}
+    assert len(wanted) > 200
+    missing = {one for one in wanted if one[1] not in SOURCES or one[2] not in names_of(one[1])}
+    assert missing == set()
