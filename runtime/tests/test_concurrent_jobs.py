@@ -38,15 +38,19 @@ class Jobs:
         self._ends: dict[int, asyncio.Event] = {}
         self._lost: set[int] = set()
 
-    async def start(self, *offsets: int, partition: int = 0) -> None:
+    async def start(
+        self, *offsets: int, partition: int = 0, key: bytes = b"k", in_order: bool = False
+    ) -> None:
         for offset in offsets:
-            record: Any = SimpleNamespace(topic="t", partition=partition, offset=offset)
+            record: Any = SimpleNamespace(topic="t", partition=partition, offset=offset, key=key)
             self._ends.setdefault(offset, asyncio.Event())
-            self.concurrent.start(record, self.consumer, self._work(record))
+            self.concurrent.start(record, self.consumer, self._work(record, in_order))
         await _settled()
 
-    def _work(self, record: Any) -> Callable[[], Awaitable[None]]:
+    def _work(self, record: Any, in_order: bool) -> Callable[[], Awaitable[None]]:
         async def work() -> None:
+            if in_order:
+                await self.concurrent.turn(record)
             self.began.append(record.offset)
             await self._ends[record.offset].wait()
             self._ends[record.offset].clear()
@@ -150,3 +154,38 @@ async def test_a_finished_job_that_was_not_committed_is_committed_when_redeliver
     await jobs.start(1)
     assert jobs.began == [1]
     assert jobs.consumer.committed == [(0, 2)]
+
+
+async def test_jobs_of_one_key_run_in_the_order_of_the_log_beside_those_of_other_keys() -> None:
+    jobs = Jobs()
+    await jobs.start(1, 2, 3, key=b"flood", in_order=True)
+    await jobs.start(4, key=b"other", in_order=True)
+    await jobs.start(2, partition=1, key=b"flood", in_order=True)
+    assert jobs.began == [1, 4, 2]
+    await jobs.end(4, 1)
+    assert jobs.began == [1, 4, 2, 2]
+    assert (0, 5) not in jobs.consumer.committed, "2 and 3 are not done"
+
+
+async def test_the_order_of_a_key_outlives_a_partition_that_goes_away_and_comes_back() -> None:
+    """Whoever comes first of the records that are delivered again waits for the first of its key."""
+    jobs = Jobs()
+    await jobs.start(1, 2, in_order=True)
+    await jobs.start(1, 2, in_order=True)  # delivered again while the first still stops
+    await jobs.lose(1)
+    assert jobs.began == [1, 1]
+    await jobs.end(1)
+    assert jobs.began == [1, 1, 2]
+    await jobs.end(2)
+    assert jobs.began == [1, 1, 2]
+    assert jobs.consumer.committed[-1] == (0, 3)
+
+
+async def test_a_job_that_another_worker_settled_holds_back_no_job_of_its_key() -> None:
+    jobs = Jobs()
+    await jobs.start(1, in_order=True)
+    await jobs.lose(1)
+    await jobs.start(2, in_order=True)
+    assert jobs.began == [1, 2]
+    await jobs.end(2)
+    assert jobs.consumer.committed == [(0, 3)]

@@ -31,6 +31,7 @@ from tunewheel_contracts.formats.dataset import DatasetManifest
 from tunewheel_contracts.formats.quarantine import Quarantine, quarantine_path
 from tunewheel_contracts.identity import content_id
 from tunewheel_contracts.principal import Trust
+from tunewheel_runtime.partitions import partition_of
 from tunewheel_runtime.service import Service
 from tunewheel_testing.specs import declared
 from tunewheel_testing.waiting import until
@@ -45,20 +46,21 @@ SOPS = Path(__file__).resolve().parents[2] / "examples" / "helpdesk" / "sops"
 FAULTS = ("is silent", "rings by itself", "fell off on the road", "came in the wrong colour", "rattles")
 
 
-def curate(kafka: str, store: Path, *, worker: Sequence[str] = ()) -> Service:
+def curate(kafka: str, store: Path, *, worker: Sequence[str] = (), **settings: Any) -> Service:
     """``worker`` is the command of its builds' process: by default forked from one that is loaded. Specs may
     read general data from the folder that holds the store."""
     from tunewheel_curate.main import make_app
     from tunewheel_curate.settings import Settings
 
-    settings = Settings(
+    made = Settings(
         bootstrap_servers=kafka,
         store_url=store.as_uri(),
         policy_seconds=0.1,
         spec_folders=str(store.parent),
+        **settings,
     )
     # Of this seed ``test_versions`` has one anyway, in this very process.
-    return make_app(settings, worker=worker or forked("tunewheel_curate.builds.worker", hash_seed="1"))
+    return make_app(made, worker=worker or forked("tunewheel_curate.builds.worker", hash_seed="1"))
 
 
 def records(project: str) -> list[Envelope[RecordIngested]]:
@@ -316,6 +318,36 @@ async def test_too_few_examples_are_refused_with_the_fix(kafka: str, tmp_path: P
     assert rejected.data.reasons[0].startswith("dataset.min_examples: 5 clean examples")
     assert letters[0].field == "project"
     assert "not declared" in letters[0].reason
+
+
+async def test_a_project_that_floods_and_whose_source_is_away_holds_up_no_other_project(
+    kafka: str, tmp_path: Path, project: str
+) -> None:
+    """The requests of all are in one partition, the flood's first, and there is one slot. After a failure the
+    flood's first build waits for longer than this test; nothing of the flood is lost with its process."""
+    count = topics.DATASET_REQUESTED.partitions
+    flood, *others = (name for n in range(100) if partition_of(name := f"{project}-{n}", count) == count - 1)
+    others = others[:2]
+    asked = [DatasetRequested(project=flood, reason=BuildReason.COMMAND, request=f"{n}") for n in range(4)]
+    away = {"replay": {"source": "http://127.0.0.1:9/general.jsonl"}}
+    store, settings = tmp_path / "store", {"build_retry_seconds": 3_600.0, "spec_hosts": "127.0.0.1"}
+    async with Bus(kafka) as bus:
+        async with running(curate(kafka, store, **settings)):
+            await bus.publish(spec_of(flood, away, min_new_records=1_000), *records(flood))
+            await bus.publish(*(new_event(data, source="/test") for data in asked))
+            await until(lambda: any(store.glob("attempts/curate/*/*.failure.json")))
+            for name in others:
+                await bus.publish(spec_of(name), *records(name))
+            for name in others:
+                (made,) = await versions(bus, name)
+                assert made.data.counts.examples == 40
+        await bus.publish(spec_of(flood, min_new_records=1_000))
+        async with running(curate(kafka, store, **settings)):
+            (made,) = await versions(bus, flood)
+            rejected = await bus.collect(topics.DATASET_REJECTED, 3, where=lambda e: e.project == flood)
+    assert all(made.data.dataset_id in event.data.reasons[0] for event in rejected)
+    assert len({event.causation_id for event in rejected}) == 3, "each request has its answer"
+    assert not any(store.glob("attempts/curate/*/*")), "what ended well, or was rejected, counts no attempts"
 
 
 @pytest.mark.nightly("matrices")

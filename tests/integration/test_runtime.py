@@ -497,9 +497,9 @@ def in_a_partition_that_moves(project: str) -> str:
     return next(name for name, key in keys if (murmur2(key) & 0x7FFFFFFF) % count == count - 1)
 
 
-@pytest.mark.parametrize("concurrent", [pytest.param(False, marks=pytest.mark.nightly("matrices")), True])
+@pytest.mark.parametrize("in_order", [pytest.param(False, marks=pytest.mark.nightly("matrices")), True])
 async def test_a_job_stops_when_its_partition_moves_and_only_one_result_is_published(
-    kafka: str, tmp_path: Path, project: str, concurrent: bool
+    kafka: str, tmp_path: Path, project: str, in_order: bool
 ) -> None:
     project = in_a_partition_that_moves(project)
     workers = [service(kafka, tmp_path, project) for _ in range(2)]
@@ -510,7 +510,7 @@ async def test_a_job_stops_when_its_partition_moves_and_only_one_result_is_publi
     def attach(index: int) -> None:
         made = workers[index]
 
-        @made.job(topics.DATASET_REQUESTED, concurrent=concurrent)
+        @made.job(topics.DATASET_REQUESTED, in_order=in_order)
         async def work(event: Envelope[DatasetRequested], lease: Lease) -> Envelope[TrainControl] | None:
             if event.project != project:
                 return None
@@ -556,7 +556,7 @@ async def test_jobs_beside_each_other_are_committed_without_a_gap(
     def worker() -> Service:
         made = service(kafka, tmp_path, project)
 
-        @made.job(topics.DATASET_REQUESTED, concurrent=True)
+        @made.job(topics.DATASET_REQUESTED)
         async def work(event: Envelope[DatasetRequested], lease: Lease) -> Envelope[TrainControl] | None:
             if event.project != project:
                 return None

@@ -3,6 +3,9 @@
 Kafka stores one committed offset per partition, and all records before it count as done. Jobs end in any
 order, so an offset is committed only once all earlier jobs of its partition are done. After a crash or a
 rebalance Kafka delivers the uncommitted records again, even those whose jobs are running or done.
+
+Jobs of one record key may have to run in the order of the log (``turn``): each begins once the one before it
+is settled, so it can read its result on the log. The jobs of other keys do not wait for them.
 """
 
 # aiokafka has no type stubs.
@@ -11,8 +14,10 @@ rebalance Kafka delivers the uncommitted records again, even those whose jobs ar
 from __future__ import annotations
 
 import asyncio
+from bisect import insort
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
@@ -21,6 +26,16 @@ from tunewheel_runtime.handling import Record
 
 Place = tuple[TopicPartition, int]
 Work = Callable[[], Awaitable[None]]
+
+
+@dataclass(slots=True)
+class _Open:
+    """A record that was delivered, and whose offset is not committed."""
+
+    key: bytes | None
+    is_settled: bool = False
+    turn: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set once no earlier record of the key is unsettled."""
 
 
 class ConcurrentJobs:
@@ -32,24 +47,29 @@ class ConcurrentJobs:
     def __init__(self, guard: Callable[[Awaitable[None]], Awaitable[None]]) -> None:
         self._guard = guard
         self._tasks: dict[Place, asyncio.Task[None]] = {}
-        self._open: defaultdict[TopicPartition, dict[int, bool]] = defaultdict(dict)
-        """By partition: the delivered and uncommitted offsets, and whether the job of each is done."""
+        self._open: defaultdict[TopicPartition, dict[int, _Open]] = defaultdict(dict)
+        """By partition and offset."""
+        self._unsettled: defaultdict[tuple[TopicPartition, bytes | None], list[int]] = defaultdict(list)
+        """By partition and key: the offsets of the open records that are not settled, in order."""
 
     def start(self, record: Record, consumer: AIOKafkaConsumer, work: Work) -> None:
         """Start ``work`` on ``record`` now. A record that is delivered again waits for its running job; if
         that job settles the record, nothing more is done."""
         place = TopicPartition(record.topic, record.partition), record.offset
         self._leave_to_others(*place)
-        self._open[place[0]].setdefault(place[1], False)
+        if place[1] not in self._open[place[0]]:
+            self._open[place[0]][place[1]] = _Open(record.key)
+            insort(self._unsettled[place[0], record.key], place[1])
+            self._pass_turn(place[0], record.key)
         earlier = self._tasks.get(place)
 
         async def run() -> None:
             if earlier is not None:
                 await asyncio.wait({earlier})
-            settled = self._open[place[0]].get(place[1])
-            if settled:
+            opened = self._open[place[0]].get(place[1])
+            if opened is not None and opened.is_settled:
                 await self.settle(record, consumer)
-            elif settled is not None:
+            elif opened is not None:
                 await work()
 
         task = asyncio.create_task(self._ending(place, run()), name=f"job-{place[0]}-{place[1]}")
@@ -73,18 +93,38 @@ class ConcurrentJobs:
         offsets = self._open[partition]
         ended = [
             offset
-            for offset, settled in offsets.items()
-            if offset < first and not settled and (partition, offset) not in self._tasks
+            for offset, one in offsets.items()
+            if offset < first and not one.is_settled and (partition, offset) not in self._tasks
         ]
         for offset in ended:
+            self._close(partition, offset)
             del offsets[offset]
+
+    def _close(self, partition: TopicPartition, offset: int) -> None:
+        """Note that ``offset`` holds back no other record of its key."""
+        key = self._open[partition][offset].key
+        unsettled = self._unsettled[partition, key]
+        if offset in unsettled:
+            unsettled.remove(offset)
+        self._pass_turn(partition, key)
+
+    def _pass_turn(self, partition: TopicPartition, key: bytes | None) -> None:
+        if not (unsettled := self._unsettled[partition, key]):
+            del self._unsettled[partition, key]
+            return
+        self._open[partition][unsettled[0]].turn.set()
+
+    async def turn(self, record: Record) -> None:
+        """Return once no earlier record of the same key and partition is unsettled."""
+        await self._open[TopicPartition(record.topic, record.partition)][record.offset].turn.wait()
 
     async def settle(self, record: Record, consumer: AIOKafkaConsumer) -> None:
         """Note that ``record`` is done. Commit as far as all earlier records of the partition are done."""
         partition = TopicPartition(record.topic, record.partition)
         offsets = self._open[partition]
-        offsets[record.offset] = True
-        first = min((offset for offset, settled in offsets.items() if not settled), default=None)
+        offsets[record.offset].is_settled = True
+        self._close(partition, record.offset)
+        first = min((offset for offset, one in offsets.items() if not one.is_settled), default=None)
         done = [offset for offset in offsets if first is None or offset < first]
         if done and await commit_past(consumer, {partition: max(done)}):
             for offset in done:

@@ -13,7 +13,7 @@ revoked and then assigned, so only the assignment matters, not the revocation.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any
 
 import structlog
@@ -27,7 +27,7 @@ from tunewheel_runtime.deadletter import undecoded
 from tunewheel_runtime.handling import Handling, Outcome, Record
 from tunewheel_runtime.publishing import Produced, as_list
 from tunewheel_runtime.retry import retry
-from tunewheel_runtime.waiting import within
+from tunewheel_runtime.waiting import first_of, within
 
 log = structlog.get_logger(__name__)
 
@@ -70,6 +70,8 @@ class Lease:
 JobHandler = Callable[[Envelope[Any], Lease], Awaitable[Produced]]
 Settle = Callable[[Record, AIOKafkaConsumer], Awaitable[None]]
 """Commits past a record whose job is done."""
+Turn = Callable[[Record], Coroutine[Any, Any, None]]
+"""Returns when the job of a record may begin."""
 
 
 class LeaseListener(ConsumerRebalanceListener):
@@ -119,9 +121,10 @@ async def consume_job(
     record: Record,
     consumer: AIOKafkaConsumer,
     settle: Settle,
+    turn: Turn | None = None,
 ) -> None:
-    """Run the job of one record. Publish its events only while the lease holds, then ``settle`` the
-    record."""
+    """Run the job of one record, once ``turn`` has returned. Publish its events only while the lease holds,
+    then ``settle`` the record."""
     consumption.instruments.consumed.add(1, {"topic": spec.name})
     with consumption.instruments.handling(spec, [record]) as handling:
         try:
@@ -137,6 +140,8 @@ async def consume_job(
         if partition not in consumer.assignment():
             lease.lose(f"{partition} moved to another worker")
         try:
+            if turn is not None:
+                await first_of(turn(record), lease.lost.wait())
             await _run(consumption, spec, handler, lease, record, delivery, handling)
             # Settle even if the service was told to stop meanwhile: the events are on the log already.
             await settle(record, consumer)

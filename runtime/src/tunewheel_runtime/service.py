@@ -193,13 +193,14 @@ class Service:
         """Pass whole batches of ``Delivery`` to the handler."""
         return self._subscriptions.batch(topic, max_records)
 
-    def job(self, topic: TopicSpec, *, concurrent: bool = False) -> Callable[[H], H]:
-        """Run long work under a ``Lease`` on the event's partition.
+    def job(self, topic: TopicSpec, *, in_order: bool = False) -> Callable[[H], H]:
+        """Run long work under a ``Lease`` on the event's partition. The handler is called for every event at
+        once; ``Slots`` decide which job runs.
 
-        ``concurrent``: the handler is called for every event at once, and must itself decide in which order
-        the jobs run. Otherwise it is called for one event after the other.
+        ``in_order``: events with the same record key are handled one after the other, in the order of the
+        log. Each finds the events of the one before on the log.
         """
-        return self._subscriptions.job(topic, concurrent=concurrent)
+        return self._subscriptions.job(topic, in_order=in_order)
 
     @property
     def check_signature(self) -> Check:

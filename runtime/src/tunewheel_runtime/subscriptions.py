@@ -23,8 +23,7 @@ from tunewheel_runtime.broker import make_broker
 from tunewheel_runtime.broker_watch import Lag
 from tunewheel_runtime.concurrent_jobs import ConcurrentJobs
 from tunewheel_runtime.consuming import Consumption, commit
-from tunewheel_runtime.handling import Record
-from tunewheel_runtime.jobs import LONGEST_JOB_MS, JobHandler, LeaseListener, Settle, consume_job
+from tunewheel_runtime.jobs import LONGEST_JOB_MS, JobHandler, LeaseListener, consume_job
 from tunewheel_runtime.kafka import COMMITTED, client_options, foreign_options, stop_in_full
 from tunewheel_runtime.log import Cursor, LogUnreadable
 from tunewheel_runtime.partitions import Backlog, Settled, backlog_of, handles, lag_of, settled_of
@@ -105,19 +104,20 @@ class Subscriptions:
 
         return self._register(topic, consume_and_commit, max_records=max_records)
 
-    def job(self, topic: TopicSpec, *, concurrent: bool = False) -> Callable[[H], H]:
+    def job(self, topic: TopicSpec, *, in_order: bool = False) -> Callable[[H], H]:
         listener = self._listeners[topic.name] = LeaseListener()
+        jobs = self._concurrent
 
         async def consume(handler: JobHandler, message: StreamMessage[Any]) -> None:
             record, consumer = message.raw_message, _consumer(message)
-
-            async def work(settle: Settle) -> None:
-                await consume_job(self._consumption, topic, handler, listener, record, consumer, settle)
-
-            if concurrent:
-                self._concurrent.start(record, consumer, lambda: work(self._concurrent.settle))
-            else:
-                await work(_settle_alone)
+            jobs.start(
+                record,
+                consumer,
+                lambda: consume_job(
+                    self._consumption, topic, handler, listener, record, consumer, jobs.settle,
+                    jobs.turn if in_order else None,
+                ),
+            )  # fmt: skip
 
         return self._register(topic, consume, listener=listener)
 
@@ -262,10 +262,6 @@ async def pass_gap(consumer: AIOKafkaConsumer, partition: TopicPartition, option
 async def _leave_undecoded(message: StreamMessage[Any]) -> StreamMessage[Any]:
     """Pass the message on undecoded. The service decodes it, so that a failure can become a dead letter."""
     return message
-
-
-async def _settle_alone(record: Record, consumer: Any) -> None:
-    await commit(consumer, [record])
 
 
 def _consumer(message: StreamMessage[Any]) -> Any:

@@ -35,6 +35,7 @@ from tunewheel_curate.settings import Settings
 from tunewheel_runtime.attempts import Attempts
 from tunewheel_runtime.retry import Backoff
 from tunewheel_runtime.service import Lease, LeaseLost, Position, Service
+from tunewheel_runtime.slots import Slots
 from tunewheel_runtime.store import ObjectStore
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -95,7 +96,7 @@ class Desk:
         self.log: list[Envelope[Any]] = []
         self.state = LogState()
         self.table = RecordTable(str(store / "records"))
-        self.builder = DyingBuilder()
+        self.builder, self.slots = DyingBuilder(), Slots(1)
         self._rows = records(*({"partition": 0, "offset": n} for n in range(5)))
         service = Service("curate", Settings(store_url=store.as_uri(), **identity))
         self.indexes, self.store = Indexes(), service.store
@@ -110,6 +111,7 @@ class Desk:
             missing=MissingRecords(service.store, service.warn),
             builder=self.builder,
             attempts=Attempts(ObjectStore(store.as_uri()), "curate", limit=3),
+            slots=self.slots,
             backoff=Backoff(3, 0.0, 0.0),
             catch_up=self.catch_up,
         )
@@ -320,6 +322,44 @@ async def test_a_build_that_dies_once_is_built(desk: Desk) -> None:
     desk.builder.deaths = [BuildFailed("killed")]
     assert (await desk.build()).reasons == ("dataset.min_examples: 3 clean examples",)
     assert desk.builder.begun == 2
+
+
+async def test_a_build_that_waits_for_a_slot_costs_no_attempt_and_reads_the_spec_when_it_begins(
+    desk: Desk,
+) -> None:
+    """kill -9 while a hundred builds wait must not reject them as builds that killed their process."""
+    async with desk.slots.hold("another", asyncio.Event(), job="long"):
+        waiting = asyncio.create_task(desk.build())
+        while not desk.slots._waiting:
+            await asyncio.sleep(0)
+        assert not await desk.store.list("attempts")
+        desk.projects.knows_only_in_part("spec.dataset.pii.vault")
+    assert "spec.dataset.pii.vault" in (await waiting).reasons[0]
+    assert desk.builder.begun == 0
+
+
+async def test_a_failed_attempt_waits_without_its_slot(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk.builder.deaths = [BuildFailed("its teacher is away"), BuildFailed("still away")]
+    held: list[object] = []
+
+    async def pause(lease: Lease, seconds: float) -> None:
+        async with desk.slots.hold("another", lease.lost, job="other") as slot:
+            held.append(slot)
+
+    monkeypatch.setattr(Lease, "pause", pause)
+    async with asyncio.timeout(120):
+        assert (await desk.build()).reasons == ("dataset.min_examples: 3 clean examples",)
+    assert held == [0, 0]
+
+
+async def test_a_request_that_was_answered_meanwhile_waits_for_no_slot(desk: Desk) -> None:
+    request = new_event(
+        DatasetRequested(project="shop", reason=BuildReason.COMMAND, request="r", records_upto={"0": 3}),
+        source="/test",
+    )
+    desk.log += [request, rejected(request)]
+    async with desk.slots.hold("another", asyncio.Event(), job="long"), asyncio.timeout(120):
+        assert await answer_of(desk, request) is None
 
 
 async def test_an_answer_that_did_not_reach_the_log_is_given_again(desk: Desk) -> None:

@@ -39,6 +39,7 @@ from tunewheel_retrieval.index import Index
 from tunewheel_retrieval.opening import open_index
 from tunewheel_runtime.jobs import LeaseLost
 from tunewheel_runtime.retry import Backoff
+from tunewheel_runtime.slots import Slots
 from tunewheel_runtime.store import ObjectStore
 from tunewheel_testing.indexes import STATIC, put_index, without_files
 from tunewheel_testing.log import lease
@@ -425,7 +426,7 @@ class Told(dict[str, str]):
 
 
 def turns(told: Told, seconds: float = 600.0) -> Turns:
-    return Turns(told.warn, seconds, between_tries=Backoff(attempts=1, first=0.01, longest=0.01))
+    return Turns(told.warn, seconds, Slots(1), between_tries=Backoff(attempts=1, first=0.01, longest=0.01))
 
 
 async def test_an_evaluation_waits_for_its_endpoint_while_others_go_on_and_outlives_its_process(
@@ -441,8 +442,8 @@ async def test_an_evaluation_waits_for_its_endpoint_while_others_go_on_and_outli
 
     monkeypatch.setattr(Embedders, "of", away)
     queue = turns(told)
-    first = asyncio.create_task(queue.take("run-1", lease(), partial(judge, waiting, version)))
-    second = asyncio.create_task(queue.take("run-2", lease(), partial(judge, other, None)))
+    first = asyncio.create_task(queue.take("desk", "run-1", lease(), partial(judge, waiting, version)))
+    second = asyncio.create_task(queue.take("desk", "run-2", lease(), partial(judge, other, None)))
     async with asyncio.timeout(120):
         verdict = await second
     assert isinstance(verdict, EvalPassed)
@@ -452,7 +453,7 @@ async def test_an_evaluation_waits_for_its_endpoint_while_others_go_on_and_outli
     assert text.startswith("the evaluation of run-1 waits, others go on: no vectors of its questions: ")
     first.cancel()  # kill -9: its event is not committed, and comes again
     await asyncio.wait({first})
-    again = asyncio.create_task(turns(told).take("run-1", lease(), partial(judge, waiting, version)))
+    again = asyncio.create_task(turns(told).take("desk", "run-1", lease(), partial(judge, waiting, version)))
     await until(lambda: bool(told))
     assert not again.done()
     newer = await indexed(store, CHANGED)
@@ -476,15 +477,15 @@ async def test_who_waits_for_an_index_is_judged_by_the_next_one_and_stops_with_i
             raise PassagesAway("no index: it was deleted", field="plan.index")
         return found
 
-    assert await turns(told).take("run-1", own, judge) == "ix-2"
-    stopped = asyncio.create_task(turns(told).take("run-1", own, judge))
+    assert await turns(told).take("desk", "run-1", own, judge) == "ix-2"
+    stopped = asyncio.create_task(turns(told).take("desk", "run-1", own, judge))
     await until(lambda: bool(told))
     own.lose("the service is stopping")
     with pytest.raises(LeaseLost):
         await stopped
     assert not told
     with pytest.raises(InvalidEvent, match=r"\(no index: it was deleted\); mend that") as caught:
-        await turns(told, 0.0).take("run-1", lease(), judge)
+        await turns(told, 0.0).take("desk", "run-1", lease(), judge)
     assert (caught.value.field, dict(told)) == ("plan.index", {})
 
 

@@ -139,7 +139,7 @@ class TrainSpec(Strict):
     """``shrink``: retry with smaller micro-batches, then with recomputed activations. ``quantize``: after
     these, retry as qlora. ``fail``: do not retry."""
     priority: Annotated[int, Field(ge=0, le=9)] = 5
-    """Among runs that wait for the same machine, the one with the highest priority goes first."""
+    """Of a project's runs that wait for the same machine, the one with the highest priority goes first."""
     max_hours: Ceiling = None
     """A run whose estimate is higher is refused before it starts, and a run that passes it is stopped.
     `tunewheel run resume` trains such a run without a ceiling. null: no ceiling."""

@@ -26,6 +26,7 @@ from tunewheel_runtime.attempts import Attempts, AttemptsSpent
 from tunewheel_runtime.identity.roles import Role
 from tunewheel_runtime.retry import Backoff
 from tunewheel_runtime.service import Delivery, Lease, Service
+from tunewheel_runtime.slots import Slots
 from tunewheel_runtime.view import LogReader, View
 from tunewheel_turns.deciding import Step
 from tunewheel_turns.dispatch import Dispatch, utc_now
@@ -61,6 +62,7 @@ class Curation:
         builder: Builder,
         missing: MissingRecords,
         attempts: Attempts,
+        slots: Slots,
         backoff: Backoff,
         catch_up: CatchUp,
         clock: Callable[[], datetime] = utc_now,
@@ -69,6 +71,7 @@ class Curation:
         self._followed = followed
         self._builder = builder
         self._attempts = attempts
+        self._slots = slots
         self._backoff = backoff
         self._catch_up = catch_up
         self._answering = Answering(
@@ -218,14 +221,35 @@ class Curation:
         """Return the event that answers a request; None if the log has the answer already.
 
         A request that names no records is answered by a request that names them. So every attempt at a build
-        has the same records.
+        has the same records. An attempt begins once it has a slot, with what the log then says. After a
+        failure it waits without a slot, so that other projects' builds go on.
 
         Raises:
             InvalidEvent: the person who asks is no operator of the project, or the project is not declared.
         """
-        await self._followed.refresh()
-        if self.state.history.has_answered(event.id) or event.data.awaits_index:
-            return None  # ``requests_that_waited`` answers a request that waits for an index
+        failed = 0
+        while True:
+            await self._followed.refresh()
+            if event.data.records_upto is None or self._is_answered(event):
+                return await self._answer(event, lease)
+            try:
+                async with self._slots.hold(event.project, lease.lost, job=event.id):
+                    lease.check()
+                    await self._followed.refresh()
+                    return await self._answer(event, lease)
+            except BuildFailed:
+                await lease.pause(self._backoff.delay(failed))
+                failed += 1
+
+    def _is_answered(self, event: Envelope[DatasetRequested]) -> bool:
+        # ``requests_that_waited`` answers a request that waits for an index
+        return self.state.history.has_answered(event.id) or event.data.awaits_index
+
+    async def _answer(self, event: Envelope[DatasetRequested], lease: Lease) -> Envelope[Any] | None:
+        """Return the answer by the log as it was read last. Raises InvalidEvent; BuildFailed: an attempt
+        failed that is not the last."""
+        if self._is_answered(event):
+            return None
         if event.data.records_upto is None:  # curate's own requests name their records
             await self._service.access.require(
                 event.data.principal, Role.OPERATOR, event.project, field="principal"
@@ -245,24 +269,17 @@ class Curation:
         return await self._built(event, declared.data.spec, lease)
 
     async def _built(self, event: Envelope[DatasetRequested], spec: ProjectSpec, lease: Lease) -> Answer:
-        """Build until an attempt succeeds; reject the request once its attempts are spent."""
-        failed = 0
-        while True:
-            newest = self.indexes.get(event.project)
-            try:
-                async with self._attempts.begin(event.id, spared=(BuildStopped, WorkerFailed, OSError)):
-                    return await self._answering.answer(
-                        event, spec, stop=lease.lost, newest=newest and newest.data
-                    )
-            except BuildStopped as error:
-                raise lease.Lost(str(error)) from error
-            except AttemptsSpent as error:
-                return self._answering.reject(
-                    event, spec, f"build: {error}. Remove the cause, then ask again"
+        """Build, or reject the request if its attempts are spent. Raises BuildFailed."""
+        newest = self.indexes.get(event.project)
+        try:
+            async with self._attempts.begin(event.id, spared=(BuildStopped, WorkerFailed, OSError)):
+                return await self._answering.answer(
+                    event, spec, stop=lease.lost, newest=newest and newest.data
                 )
-            except BuildFailed:
-                await lease.pause(self._backoff.delay(failed))
-                failed += 1
+        except BuildStopped as error:
+            raise lease.Lost(str(error)) from error
+        except AttemptsSpent as error:
+            return self._answering.reject(event, spec, f"build: {error}. Remove the cause, then ask again")
 
     async def _naming_records(
         self, event: Envelope[DatasetRequested], spec: ProjectSpec

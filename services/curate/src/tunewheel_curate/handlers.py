@@ -32,11 +32,11 @@ def register(
     async def on_drift_detected(event: Envelope[DriftDetected]) -> Envelope[DatasetRequested] | None:
         return await curation.turn_for(event)
 
-    @service.job(topics.LABELS_REQUESTED, concurrent=True)
+    @service.job(topics.LABELS_REQUESTED)
     async def on_labels_requested(event: Envelope[LabelsRequested], lease: Lease) -> None:
         await labels.pass_on(event, lease)
 
-    @service.job(topics.TURN_DECIDED, concurrent=True)
+    @service.job(topics.TURN_DECIDED)
     async def on_turn_decided(event: Envelope[TurnDecided], lease: Lease) -> None:
         await reminders.pass_on(event, lease)
 
@@ -53,6 +53,6 @@ def register(
     service.check(topics.DATASET_REJECTED)
     service.check(topics.RECORD_JUDGED)
 
-    @service.job(topics.DATASET_REQUESTED)
+    @service.job(topics.DATASET_REQUESTED, in_order=True)
     async def on_dataset_requested(event: Envelope[DatasetRequested], lease: Lease) -> Envelope[Any] | None:
         return await curation.answer(event, lease)

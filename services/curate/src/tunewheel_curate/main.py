@@ -21,6 +21,7 @@ from tunewheel_runtime.process import run_service
 from tunewheel_runtime.retention import delete_handled
 from tunewheel_runtime.retry import Backoff
 from tunewheel_runtime.service import Service
+from tunewheel_runtime.slots import Slots
 
 from tunewheel_curate.builds.building import WORKER, Builder
 from tunewheel_curate.builds.log_state import TOPICS, LogState
@@ -101,6 +102,7 @@ def make_app(settings: Settings, *, worker: Sequence[str] = WORKER) -> Service:
         builder=builder,
         missing=missing,
         attempts=Attempts(service.store, service.name, limit=settings.build_attempts),
+        slots=Slots(settings.build_slots),
         backoff=Backoff(settings.build_attempts, settings.build_retry_seconds, math.inf),
         catch_up=fill,
     )

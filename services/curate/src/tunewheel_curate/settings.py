@@ -23,6 +23,8 @@ class Settings(WebhookSettings):
     """Records are deleted from the log so many days after they came, if the record table has them. -1: never.
     Erased people's texts stay on ``record.ingested`` until then. A lost record table is mended from a backup
     that is younger than this."""
+    build_slots: int = Field(default=1, ge=1)
+    """Builds at once, of different projects. Each has a process of its own."""
     build_attempts: int = Field(default=5, ge=1)
     """Attempts at a build before its request is rejected. An attempt counts if it ran out of memory, crashed,
     exceeded ``build_seconds``, was killed, or found a source that does not answer."""

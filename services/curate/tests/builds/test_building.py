@@ -55,7 +55,7 @@ def waiting(builder: Builder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 async def test_builds_of_one_worker_leave_their_files_until_they_are_taken(order: BuildOrder) -> None:
     builder = Builder()
     await builder.prepare()
-    worker = builder._worker
+    (worker,) = builder._idle
     for _ in range(2):
         async with builder.build(order, stop=asyncio.Event()) as (outcome, folder):
             assert outcome.manifest is not None
@@ -63,16 +63,15 @@ async def test_builds_of_one_worker_leave_their_files_until_they_are_taken(order
             assert content_sha256(train) == outcome.manifest.train.sha256
             assert not (folder / "data_docs").exists(), "nothing is expected of a first version"
         assert not folder.exists()
-    assert builder._worker is worker
+    assert builder._idle == [worker]
     await builder.close()
 
 
 @pytest.mark.usefixtures("waiting")
 async def test_a_build_that_dies_is_a_loud_failure(builder: Builder, order: BuildOrder) -> None:
     await builder.prepare()
-    assert builder._worker is not None
     building = asyncio.create_task(_built(builder, order, asyncio.Event()))
-    (await _fork_of(psutil.Process(builder._worker.pid))).kill()
+    (await _fork_of(psutil.Process(builder._idle[0].pid))).kill()
     with pytest.raises(BuildFailed, match=r"killed \(signal 9\), most likely for want of memory"):
         await building
     assert builder._metrics.value("builds.failed") == 1
@@ -81,8 +80,7 @@ async def test_a_build_that_dies_is_a_loud_failure(builder: Builder, order: Buil
 @pytest.mark.usefixtures("waiting")
 async def test_a_build_stops_when_told_and_its_processes_end(builder: Builder, order: BuildOrder) -> None:
     await builder.prepare()
-    assert builder._worker is not None
-    worker, stop = psutil.Process(builder._worker.pid), asyncio.Event()
+    worker, stop = psutil.Process(builder._idle[0].pid), asyncio.Event()
     building = asyncio.create_task(_built(builder, order, stop))
     fork = await _fork_of(worker)
     stop.set()
@@ -99,8 +97,7 @@ async def test_a_build_whose_caller_is_cancelled_leaves_no_process(
     builder: Builder, order: BuildOrder
 ) -> None:
     await builder.prepare()
-    assert builder._worker is not None
-    worker = psutil.Process(builder._worker.pid)
+    worker = psutil.Process(builder._idle[0].pid)
     building = asyncio.create_task(_built(builder, order, asyncio.Event()))
     await _fork_of(worker)
     building.cancel()
@@ -114,8 +111,7 @@ async def test_a_build_that_takes_too_long_is_ended(
     builder: Builder, order: BuildOrder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await builder.prepare()
-    assert builder._worker is not None
-    worker = psutil.Process(builder._worker.pid)
+    worker = psutil.Process(builder._idle[0].pid)
     monkeypatch.setattr(builder, "_seconds", 0.1)
     with pytest.raises(BuildFailed, match=r"did not end within 0\.1 seconds"):
         await _built(builder, order, asyncio.Event())
@@ -145,10 +141,37 @@ async def test_a_source_that_is_away_is_the_builds_failure(
 
 async def test_a_worker_that_dies_is_a_loud_failure_too(builder: Builder, order: BuildOrder) -> None:
     await builder.prepare()
-    assert builder._worker is not None
     builder._worker.kill()
     with pytest.raises(WorkerFailed, match="signal 9"):
         await _built(builder, order, asyncio.Event())
+
+
+@pytest.mark.usefixtures("waiting")
+async def test_builds_at_once_have_workers_of_their_own_and_all_end(
+    builder: Builder, order: BuildOrder
+) -> None:
+    await builder.prepare()
+    first, stop = psutil.Process(builder._idle[0].pid), asyncio.Event()
+    building = asyncio.create_task(_built(builder, order, stop))
+    await _fork_of(first)
+    await builder.prepare()
+    assert not builder._idle, "a worker runs"
+    second = asyncio.create_task(_built(builder, order, stop))
+    (worker,) = await _others(first)
+    await _fork_of(worker)
+    stop.set()
+    for one in (building, second):
+        with pytest.raises(BuildStopped):
+            await one
+    assert not first.is_running()
+    assert not worker.is_running()
+
+
+async def _others(first: psutil.Process) -> list[psutil.Process]:
+    """Return the other processes that this one started, once there is one."""
+    while not (found := [one for one in psutil.Process().children() if one.pid != first.pid]):
+        await asyncio.sleep(0.01)
+    return found
 
 
 async def _built(builder: Builder, order: BuildOrder, stop: asyncio.Event) -> None:

@@ -34,11 +34,9 @@ from tunewheel_eval.reviewing.deciding import Reviews
 from tunewheel_eval.waiting import Turns
 
 
-def register(
-    service: Service, evaluator: Evaluator, erased: Erased, notices: Notices, *, wait_seconds: float
-) -> None:
-    """Subscribe to finished runs, to people's reviews and to what curate erased. ``wait_seconds``: see
-    ``Turns``."""
+def register(service: Service, evaluator: Evaluator, erased: Erased, notices: Notices, turns: Turns) -> None:
+    """Subscribe to finished runs, to people's reviews and to what curate erased. ``turns``: when evaluations
+    run."""
     service.ask_who()
     serving = service.view(topics.SERVING_DESIRED)
     service.check(topics.SERVING_DESIRED)
@@ -63,9 +61,7 @@ def register(
         await proofs.refresh()
         await erased.forget_in(project, dataset_id, service.store)
 
-    runs, requests = Turns(service.warn, wait_seconds), Turns(service.warn, wait_seconds)
-
-    @service.job(topics.TRAIN_COMPLETED, concurrent=True)
+    @service.job(topics.TRAIN_COMPLETED)
     async def on_train_completed(event: Envelope[TrainCompleted], lease: Lease) -> Envelope[Verdict]:
         async def judge() -> Verdict:
             desired = await desired_now(event.project)
@@ -74,14 +70,14 @@ def register(
             spent = desired.spent if desired else 0.0
             return await evaluator.evaluate(event.data, champion, lease, index=index, spent=spent)
 
-        verdict = await ask(service.store, await runs.take(event.data.run_id, lease, judge))
+        verdict = await ask(service.store, await turns.take(event.project, event.data.run_id, lease, judge))
         await forget_late(event.project, event.data.dataset_id)
         return service.new(verdict, cause=event)
 
     async def may_ask(request: EvalRequested) -> None:
         await service.access.require(request.principal, Role.OPERATOR, request.project, field="principal")
 
-    @service.job(topics.EVAL_REQUESTED, concurrent=True)
+    @service.job(topics.EVAL_REQUESTED)
     async def on_eval_requested(event: Envelope[EvalRequested], lease: Lease) -> Envelope[Verdict] | None:
         async def judge() -> tuple[EvaluationPlan, Verdict | None]:
             desired = await desired_now(event.project)
@@ -90,7 +86,7 @@ def register(
             asked = Asked(event.data, desired, may_ask, index, known)
             return await evaluator.evaluate_again(asked, lease)
 
-        plan, judged = await requests.take(event.data.run_id, lease, judge)
+        plan, judged = await turns.take(event.project, event.data.run_id, lease, judge)
         verdict = await ask(service.store, judged) if judged is not None else None
         await forget_late(plan.project, plan.rows_of)
         return service.new(verdict, cause=event) if verdict is not None else None
@@ -102,11 +98,11 @@ def register(
     answered = service.replay((topics.REVIEW_ANSWERED,), answers.apply)
     reviews = Reviews(service.store, answers, may_review)
 
-    @service.job(topics.REVIEW_REQUESTED, concurrent=True)
+    @service.job(topics.REVIEW_REQUESTED)
     async def on_review_requested(event: Envelope[ReviewRequested], lease: Lease) -> None:
         await notices.tell(event, lease)
 
-    @service.job(topics.COMPARISONS_REQUESTED, concurrent=True)
+    @service.job(topics.COMPARISONS_REQUESTED)
     async def on_comparisons_requested(
         event: Envelope[ComparisonsRequested], lease: Lease
     ) -> Sequence[Envelope[AnswersCompared]]:

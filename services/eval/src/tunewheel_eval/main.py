@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from tunewheel_runtime.process import run_service
 from tunewheel_runtime.service import Service
+from tunewheel_runtime.slots import Slots
 from tunewheel_runtime.webhooks import Webhook
 
 from tunewheel_eval.evaluation import Evaluator
@@ -14,6 +15,7 @@ from tunewheel_eval.handlers import register
 from tunewheel_eval.measured import Measured
 from tunewheel_eval.reviewing.asking import Notices
 from tunewheel_eval.settings import Settings
+from tunewheel_eval.waiting import Turns
 from tunewheel_eval.worker_process import WORKER
 
 
@@ -26,7 +28,8 @@ def make_app(settings: Settings, *, worker: Sequence[str] = WORKER) -> Service:
     service.on_startup(evaluator.prepare)
     service.on_shutdown(evaluator.close)
     notices = Notices(service.store, Webhook.of(settings), settings)
-    register(service, evaluator, erased, notices, wait_seconds=settings.eval_wait_seconds)
+    turns = Turns(service.warn, settings.eval_wait_seconds, Slots(settings.eval_slots))
+    register(service, evaluator, erased, notices, turns)
     return service
 
 

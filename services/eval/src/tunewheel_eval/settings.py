@@ -17,6 +17,8 @@ class Settings(WebhookSettings):
     """Processor threads for measuring; 0: torch decides."""
     eval_batch_size: int = Field(default=32, ge=1)
     """How many prompts are answered in one batch."""
+    eval_slots: int = Field(default=1, ge=1)
+    """How many evaluations run at once. Each loads its models into a process of its own."""
     eval_attempts: int = Field(default=3, ge=1)
     """Attempts at measuring a run before it fails, each with smaller batches. Attempts that made progress do
     not count."""

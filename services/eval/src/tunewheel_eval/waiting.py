@@ -1,4 +1,4 @@
-"""Runs evaluations one after the other. An evaluation that waits for its passages lets others go first.
+"""Runs evaluations when they have a slot. An evaluation that waits for its passages waits without one.
 
 An endpoint for embeddings, or the index service, may be away for days, and only some projects need them. A
 waiting evaluation keeps its event: the offset is committed only when its verdict is on the log. So after a
@@ -8,7 +8,6 @@ verdict: a verdict without them would be about the outage, not about the model.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -17,6 +16,7 @@ from tunewheel_contracts.errors import InvalidEvent, TransientError, TunewheelEr
 from tunewheel_runtime.deadletter import Warn
 from tunewheel_runtime.jobs import Lease
 from tunewheel_runtime.retry import Backoff
+from tunewheel_runtime.slots import Slots
 
 from tunewheel_eval.errors import PassagesAway
 
@@ -26,15 +26,16 @@ BETWEEN_TRIES = Backoff(attempts=1, first=1.0, longest=60.0)
 
 
 class Turns:
-    """The evaluations of one topic. ``warn`` shows at ``/health/ready`` which evaluation waits for what. An
-    evaluation waits at most ``longest_seconds`` in this process."""
+    """The evaluations of a process. ``warn`` shows at ``/health/ready`` which evaluation waits for what. An
+    evaluation waits at most ``longest_seconds`` for its passages in this process."""
 
-    def __init__(self, warn: Warn, longest_seconds: float, *, between_tries: Backoff = BETWEEN_TRIES) -> None:
-        self._warn, self._longest_seconds = warn, longest_seconds
+    def __init__(
+        self, warn: Warn, longest_seconds: float, slots: Slots, *, between_tries: Backoff = BETWEEN_TRIES
+    ) -> None:
+        self._warn, self._longest_seconds, self._slots = warn, longest_seconds, slots
         self._between_tries = between_tries
-        self._turn = asyncio.Lock()
 
-    async def take(self, run_id: str, lease: Lease, judge: Callable[[], Awaitable[T]]) -> T:
+    async def take(self, project: str, run_id: str, lease: Lease, judge: Callable[[], Awaitable[T]]) -> T:
         """Return the result of ``judge``. It is called again after each ``PassagesAway``.
 
         Raises:
@@ -45,7 +46,7 @@ class Turns:
         gives_up = None
         try:
             while True:
-                async with self._turn:
+                async with self._slots.hold(project, lease.lost, job=run_id):
                     lease.check()
                     try:
                         return await judge()

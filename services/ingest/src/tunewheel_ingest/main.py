@@ -15,6 +15,7 @@ from tunewheel_runtime.view import View
 
 from tunewheel_ingest.documents import Documents
 from tunewheel_ingest.door.app import FILES, make_api
+from tunewheel_ingest.door.quota import Quota
 from tunewheel_ingest.handlers import register, require_project
 from tunewheel_ingest.parsing.process import ParserProcess
 from tunewheel_ingest.settings import Settings
@@ -25,12 +26,16 @@ from tunewheel_ingest.sources.topics import SourceTopics
 class Door:
     """The HTTP API's access to the service."""
 
-    def __init__(self, service: Service, projects: View[ProjectDeclared]) -> None:
+    def __init__(self, service: Service, projects: View[ProjectDeclared], quota: Quota) -> None:
         self._service = service
         self._projects = projects
+        self._quota = quota
 
     async def check_project(self, project: str) -> None:
         await require_project(self._projects, project)
+
+    def admit(self, project: str) -> None:
+        self._quota.admit(project)
 
     def source(self, project: str, name: str) -> SourceSpec | None:
         declared = self._projects.get(project)
@@ -42,6 +47,7 @@ class Door:
 
     async def publish(self, envelopes: list[Envelope[Any]]) -> None:
         await self._service.publish_many(envelopes)
+        self._quota.charge(envelope.project for envelope in envelopes)
 
 
 def make_app(settings: Settings) -> Service:
@@ -57,7 +63,7 @@ def make_app(settings: Settings) -> Service:
     documents = Documents(service.store, parser, max_bytes=settings.max_document_bytes)
     register(service, projects, documents)
     delete_handled(service, days=settings.upstream_days)
-    door = Door(service, projects)
+    door = Door(service, projects, Quota(settings.project_events_per_minute))
     service.mount(
         make_api(
             door,

@@ -34,6 +34,9 @@ class Settings(ServiceSettings):
     """Time that reading one document may take."""
     max_parsed_mb: int = Field(default=16, ge=1)
     """Largest result of reading one document, in MiB: its Markdown and its sections together."""
+    project_events_per_minute: int | None = Field(default=None, ge=1)
+    """The most events of one project that the doors of one process take a minute, and at once after a pause.
+    More are refused with status 429. Erasures are never refused. None: no limit."""
     publish_batch: int = Field(default=500, ge=1)
     """How many lines of a JSON Lines body are published and acknowledged together."""
     upstream_days: int = Field(default=7, ge=FOREVER)

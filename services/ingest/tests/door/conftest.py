@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 import yaml
 from fastapi import FastAPI
 from tunewheel_contracts.errors import InvalidEvent
+from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.identity import content_sha256
 from tunewheel_ingest.door.app import make_api
+from tunewheel_ingest.door.quota import Quota
 from tunewheel_runtime.identity.access import Access
 from tunewheel_runtime.identity.guard import guard
 from tunewheel_runtime.settings import HttpSettings
@@ -39,7 +42,14 @@ class Log(MemoryLog):
     """An intake that knows the projects ``p`` and ``q`` and keeps what is published."""
 
     wrap = MemoryLog.new
-    publish = MemoryLog.publish_many  # type: ignore[assignment]
+    quota = Quota(None)
+
+    async def publish(self, envelopes: list[Envelope[Any]]) -> None:  # type: ignore[override]
+        await self.publish_many(envelopes)
+        self.quota.charge(envelope.project for envelope in envelopes)
+
+    def admit(self, project: str) -> None:
+        self.quota.admit(project)
 
     async def check_project(self, project: str) -> None:
         if project not in ("p", "q"):

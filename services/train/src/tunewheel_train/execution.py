@@ -19,6 +19,7 @@ from tunewheel_contracts.events.training import TrainCompleted, TrainFailed
 from tunewheel_contracts.formats.dataset import DatasetManifest
 from tunewheel_planner.calibration import Calibration
 from tunewheel_runtime.jobs import Lease
+from tunewheel_runtime.slots import Slots
 from tunewheel_runtime.store import ObjectStore
 
 from tunewheel_train.errors import RunFailed
@@ -42,7 +43,6 @@ from tunewheel_train.runs.runs import (
     unresolved_base,
 )
 from tunewheel_train.runs.shortage import disk_full, is_disk_full
-from tunewheel_train.runs.slots import Slots
 from tunewheel_train.runs.starting import ChampionOf, decide_start, decided, fetch_dataset, prepare
 from tunewheel_train.runs.tracking import Tracker
 from tunewheel_train.runs.tries import Tries

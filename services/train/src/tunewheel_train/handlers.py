@@ -138,7 +138,7 @@ def telling(service: Service, cause: Envelope[DatasetVersioned] | Envelope[Sweep
 def _train_here(known: Followed, worker: Sequence[str]) -> None:
     service, trainings = known.service, known.local(worker)
 
-    @service.job(topics.DATASET_VERSIONED, concurrent=True)
+    @service.job(topics.DATASET_VERSIONED)
     async def on_dataset_versioned(
         event: Envelope[DatasetVersioned], lease: Lease
     ) -> Envelope[TrainCompleted | TrainFailed]:
@@ -149,7 +149,7 @@ def _train_here(known: Followed, worker: Sequence[str]) -> None:
 
     sweeps = Sweeps(service.store, trainings, known.controls)
 
-    @service.job(topics.SWEEP_REQUESTED, concurrent=True)
+    @service.job(topics.SWEEP_REQUESTED)
     async def on_sweep_requested(event: Envelope[SweepRequested], lease: Lease) -> Envelope[SweepProgressed]:
         await known.commands.demand_accepted(event)
         await asyncio.gather(known.versioned.refresh(), known.obeyed.refresh())
@@ -167,11 +167,11 @@ def _train_in_a_cluster(known: Followed, jobs: Jobs) -> None:
     )  # fmt: skip
     service.on_shutdown(jobs.close)
 
-    @service.job(topics.DATASET_VERSIONED, concurrent=True)
+    @service.job(topics.DATASET_VERSIONED)
     async def on_dataset_versioned(event: Envelope[DatasetVersioned], lease: Lease) -> None:
         await trainings.train(event, lease, telling(service, event))
 
-    @service.job(topics.SWEEP_REQUESTED, concurrent=True)
+    @service.job(topics.SWEEP_REQUESTED)
     async def on_sweep_requested(event: Envelope[SweepRequested], lease: Lease) -> Envelope[SweepProgressed]:
         await known.commands.demand_accepted(event)
         reason = "runs are Jobs of a cluster here, and sweeps are trained by the processes of a worker alone"

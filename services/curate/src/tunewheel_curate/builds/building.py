@@ -47,8 +47,8 @@ class BuildStopped(TunewheelError):
 
 
 class Builder:
-    """Runs one build at a time in a worker process. ``prepare`` starts the worker ahead of need; otherwise
-    the first build does. The worker is kept for the next build."""
+    """Runs each build in a worker process. ``prepare`` starts one ahead of need; otherwise the first build
+    does. A worker is kept for the next build."""
 
     def __init__(
         self,
@@ -66,8 +66,8 @@ class Builder:
         self._pseudonym_secret = pseudonym_secret or SecretStr("")
         self._allowed = allowed or AllowedSources()
         self._seconds = seconds
-        self._worker: asyncio.subprocess.Process | None = None
-        self._turn = asyncio.Lock()
+        self._idle: list[asyncio.subprocess.Process] = []
+        self._running = 0
 
     def pseudonyms(self, project: str) -> Pseudonyms:
         """Return the pseudonyms that builds of ``project`` give to customers, sources and experts."""
@@ -75,15 +75,19 @@ class Builder:
 
     async def prepare(self) -> None:
         """Start a worker if none runs. It loads its libraries, so that the next build starts at once."""
-        if self._worker is not None and self._worker.returncode is None:
-            return
-        self._worker = await _start_worker(self._command)
+        if not self._running and not any(worker.returncode is None for worker in self._idle):
+            self._idle = [await _start_worker(self._command)]
 
     async def close(self) -> None:
-        """End the worker."""
-        worker, self._worker = self._worker, None
-        if worker is not None:
-            await _end(worker)
+        """End the workers that run no build."""
+        while self._idle:
+            await _end(self._idle.pop())
+
+    async def _take(self) -> asyncio.subprocess.Process:
+        while self._idle:
+            if (worker := self._idle.pop()).returncode is None:
+                return worker
+        return await _start_worker(self._command)
 
     @contextlib.asynccontextmanager
     async def build(
@@ -101,31 +105,36 @@ class Builder:
             WorkerFailed: the worker died before it took the build.
             TransientError: the records have not all reached the table yet, or the store is away.
         """
-        async with self._turn:
-            with tempfile.TemporaryDirectory(prefix=SCRATCH_PREFIX, ignore_cleanup_errors=True) as name:
-                folder, remembered = Path(name) / "version", Path(name) / "holdout_memory.parquet"
-                folder.mkdir()
-                if memory is not None:
-                    await asyncio.to_thread(remembered.write_bytes, memory)
-                here = {
-                    "folder": str(folder),
-                    "memory": None if memory is None else str(remembered),
-                    "regression_set": self._regression_set,
-                    "pseudonym_secret": self._pseudonym_secret,
-                    "allowed": self._allowed,
-                    "trace": carried(),
-                }
-                outcome = await self._run(order.model_copy(update=here), stop)
-                if outcome.behind is not None:
-                    raise TransientError(outcome.behind)
-                if outcome.away is not None:
-                    raise BuildFailed(outcome.away)
-                yield outcome, folder
+        with tempfile.TemporaryDirectory(prefix=SCRATCH_PREFIX, ignore_cleanup_errors=True) as name:
+            folder, remembered = Path(name) / "version", Path(name) / "holdout_memory.parquet"
+            folder.mkdir()
+            if memory is not None:
+                await asyncio.to_thread(remembered.write_bytes, memory)
+            here = {
+                "folder": str(folder),
+                "memory": None if memory is None else str(remembered),
+                "regression_set": self._regression_set,
+                "pseudonym_secret": self._pseudonym_secret,
+                "allowed": self._allowed,
+                "trace": carried(),
+            }
+            outcome = await self._run(order.model_copy(update=here), stop)
+            if outcome.behind is not None:
+                raise TransientError(outcome.behind)
+            if outcome.away is not None:
+                raise BuildFailed(outcome.away)
+            yield outcome, folder
 
     async def _run(self, order: BuildOrder, stop: asyncio.Event) -> BuildOutcome:
-        await self.prepare()
-        worker = self._worker
-        assert worker is not None
+        self._running += 1
+        try:
+            return await self._run_in(await self._take(), order, stop)
+        finally:
+            self._running -= 1
+
+    async def _run_in(
+        self, worker: asyncio.subprocess.Process, order: BuildOrder, stop: asyncio.Event
+    ) -> BuildOutcome:
         began, ended = time.perf_counter(), "failed"
         try:
             async with asyncio.timeout(self._seconds):
@@ -136,14 +145,15 @@ class Builder:
             if outcome.away is None:
                 ended = "built" if outcome.manifest is not None else "nothing"
         except TimeoutError as error:
-            await self.close()
+            await _end(worker)
             raise BuildFailed(f"it did not end within {self._seconds:g} seconds") from error
         except BaseException:
-            await self.close()
+            await _end(worker)
             raise
         finally:
             self._metrics.observe("build.seconds", time.perf_counter() - began, outcome=ended)
             self._metrics.add("builds.failed", int(ended == "failed"))
+        self._idle.append(worker)
         return outcome
 
 

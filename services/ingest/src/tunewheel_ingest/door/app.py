@@ -44,6 +44,10 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
     },
     413: {"model": Receipt, "description": "The body is over the limit"},
     422: {"model": Receipt, "description": "Nothing was taken; every refusal names the field and the fix"},
+    429: {
+        "model": Receipt,
+        "description": "The project sends too much; send again after Retry-After. Sending again is harmless",
+    },
     503: {
         "model": Receipt | ErrorResponse,
         "description": "The broker, the store or the issuer of tokens is away; sending again is harmless",

@@ -58,16 +58,21 @@ class Bulk:
 
         Status 202: something was accepted, or nothing was refused; refusals are listed. 422: nothing was
         accepted. 403: nothing was accepted, because the caller lacks the role everywhere. 413: a single body
-        is over the limit. 503: the broker is away; lines accepted before that stay accepted.
+        is over the limit. 429: the project of the next line sends too much. 503: the broker is away. In both
+        cases lines accepted before that stay accepted.
         """
         if (refused := encoded(request)) is not None:
             return refused
         receipt, waiting, size, statuses = Receipt(), list[Envelope[Any]](), 0, set[int]()
+        admitted: set[str] = set()
         try:
             async for line in self._lines(request, body):
                 try:
                     data = sent_by(request, self._read(event_class, line, project), role)
                     await self._intake.check_project(data.project)
+                    if role is not Role.OPERATOR and data.project not in admitted:  # erasures never wait
+                        self._intake.admit(data.project)
+                        admitted.add(data.project)
                     waiting.append(self._intake.wrap(data))
                     size += len(line.data or b"")
                 except InvalidEvent as error:

@@ -57,7 +57,8 @@ class Files:
         """Store the file in ``body`` and publish the document. ``fields`` come from the query.
 
         Status 202: published. 403: the caller is not a publisher of the document's project. 413: the document
-        is over the limit. 422: it is refused. 503: the broker or the store is away.
+        is over the limit. 422: it is refused. 429: the project sends too much.
+        503: the broker or the store is away.
         """
         if (refused := encoded(request)) is not None:
             return refused
@@ -103,6 +104,7 @@ class Files:
         document = sent_by(request, document, Role.PUBLISHER)
         require_parser(document)
         await self._intake.check_project(document.project)
+        self._intake.admit(document.project)
         return document
 
     async def _read_form(

@@ -17,6 +17,7 @@ from tunewheel_contracts.principal import SET_BY_DOORS, Trust
 from tunewheel_runtime.identity.guard import caller_of
 from tunewheel_runtime.identity.roles import NotAuthorised, Role
 
+from tunewheel_ingest.door.quota import OverQuota
 from tunewheel_ingest.records import is_lowered, remedy_of, source_of
 
 log = structlog.get_logger(__name__)
@@ -31,6 +32,7 @@ class Intake(Protocol):
     """The way into the service."""
 
     async def check_project(self, project: str) -> None: ...
+    def admit(self, project: str) -> None: ...
     def source(self, project: str, name: str) -> SourceSpec | None: ...
     def wrap(self, data: Any) -> Envelope[Any]: ...
     async def publish(self, envelopes: list[Envelope[Any]]) -> None: ...
@@ -64,7 +66,7 @@ class Receipt(BaseModel):
     """The first 1,000 refusals."""
     lowered: Lowered | None = Field(default=None, exclude_if=lambda lowered: lowered is None)
     error: str | None = Field(default=None, exclude_if=lambda error: error is None)
-    """Why the rest of the body was not read (status 503)."""
+    """Why the rest of the body was not read (status 429 or 503)."""
 
     def accept(self, envelopes: Sequence[Envelope[Any]]) -> None:
         self.accepted += len(envelopes)
@@ -130,8 +132,8 @@ def status_of(error: InvalidEvent) -> int:
     return 413 if isinstance(error, TooLarge) else 422
 
 
-def answer(receipt: Receipt, status: int) -> JSONResponse:
-    headers = {"Retry-After": str(RETRY_SECONDS)} if status == 503 else None
+def answer(receipt: Receipt, status: int, *, retry_after: int | None = None) -> JSONResponse:
+    headers = {"Retry-After": str(retry_after)} if retry_after is not None else None
     return JSONResponse(receipt.model_dump(), status_code=status, headers=headers)
 
 
@@ -154,5 +156,10 @@ def encoded(request: Request) -> JSONResponse | None:
 
 
 def unavailable(receipt: Receipt, error: TransientError) -> JSONResponse:
-    """Return the answer while the broker or the store is away. Events accepted before that are on the log."""
-    return answer(receipt.model_copy(update={"error": str(error)}), 503)
+    """Return the answer while the broker or the store is away, or the project sends too much. Events accepted
+    before that are on the log."""
+    said = receipt.model_copy(update={"error": str(error)})
+    if isinstance(error, OverQuota):
+        log.warning("over_quota", reason=str(error))
+        return answer(said, 429, retry_after=error.retry_after)
+    return answer(said, 503, retry_after=RETRY_SECONDS)

@@ -74,6 +74,7 @@ class Webhooks:
         receipt = Receipt()
         try:
             await self._intake.check_project(project)
+            self._intake.admit(project)
             found = [*mapped(source, project, Message(parse_json(bytes(body))), at_door)]
             envelopes = [
                 as_published(one.event, source, time=one.changed_at) for one in found if one.event is not None

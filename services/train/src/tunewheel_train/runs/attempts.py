@@ -14,6 +14,7 @@ from tunewheel_contracts.events.training import TrainAction
 from tunewheel_contracts.formats.run import Adjustment
 from tunewheel_planner.calibration import Correction
 from tunewheel_runtime.jobs import Lease
+from tunewheel_runtime.slots import Slots
 from tunewheel_runtime.store import ObjectStore
 from tunewheel_runtime.waiting import first_of
 
@@ -26,7 +27,7 @@ from tunewheel_train.runs.controls import Controls, Versions
 from tunewheel_train.runs.process import WORKER, Last, ProcessDied, train_once
 from tunewheel_train.runs.runs import Result, Run
 from tunewheel_train.runs.shortage import next_rung
-from tunewheel_train.runs.slots import ALONE, Slots
+from tunewheel_train.runs.slots import ALONE
 from tunewheel_train.runs.starting import prepare
 from tunewheel_train.runs.telling import Teller
 from tunewheel_train.runs.tracking import Tracker
@@ -171,10 +172,12 @@ class Attempt:
 
     async def _one_process(self, job: Job) -> Last | None:
         """Run one process once this machine has a slot; None: the run was stopped while it waited."""
-        stop, self._stopped_at = asyncio.Event(), None
+        run, stop, self._stopped_at = self._run, asyncio.Event(), None
         watcher = asyncio.create_task(self._watch(stop), name="watch-run")
         try:
-            async with self._slots.hold(self._run, stop) as slot:
+            async with self._slots.hold(
+                run.project, stop, job=run.run_id, priority=run.recipe.priority, background=bool(run.tried)
+            ) as slot:
                 if stop.is_set() or slot is None or self._is_superseded():
                     return None
                 self._began = True
