@@ -141,7 +141,7 @@ async def test_a_source_that_is_away_is_the_builds_failure(
 
 async def test_a_worker_that_dies_is_a_loud_failure_too(builder: Builder, order: BuildOrder) -> None:
     await builder.prepare()
-    builder._worker.kill()
+    builder._idle[0].kill()
     with pytest.raises(WorkerFailed, match="signal 9"):
         await _built(builder, order, asyncio.Event())
 

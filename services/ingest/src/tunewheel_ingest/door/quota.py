@@ -1,7 +1,7 @@
 """Limits the rate at which the doors of this process take events of one project.
 
 Every event that was taken uses up its part of a minute. A request is refused while its project has used up
-more than a minute that is still to come (the generic cell rate algorithm, ITU-T I.371, annex A). A request
+a minute or more that is still to come (the generic cell rate algorithm, ITU-T I.371, annex A). A request
 that was admitted is carried out to its end: what it took beyond the limit delays the project's next request.
 So a body of any length gets through, and over time the rate holds.
 """
@@ -42,7 +42,7 @@ class Quota:
         """Raise OverQuota if ``project`` must wait."""
         wait = self._used_upto.get(project, 0.0) - self._clock() - MINUTE
         if self._limit is not None and wait >= 0:
-            raise OverQuota(project, self._limit, max(1, math.ceil(wait)))
+            raise OverQuota(project, self._limit, math.floor(wait) + 1)
 
     def charge(self, projects: Iterable[str]) -> None:
         """Count an event that was taken for each of ``projects``."""
