@@ -48,7 +48,7 @@ def test_every_route_and_body_is_described() -> None:
                 status: answer["content"]["application/json"]["schema"]
                 for status, answer in route["responses"].items()
             }
-            assert set(said) - {"404"} == {"202", "401", "403", "413", "422", "503"}
+            assert set(said) - {"404"} == {"202", "401", "403", "413", "422", "429", "503"}
             receipt, error = (
                 {"$ref": f"#/components/schemas/{name}"} for name in ("Receipt", "ErrorResponse")
             )
