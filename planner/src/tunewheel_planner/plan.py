@@ -9,7 +9,7 @@ from typing import Literal
 
 from tunewheel_contracts.formats.methods import TrainMethod
 from tunewheel_contracts.formats.plan import Interval, MemoryParts, TrainPlan, ValidationPlan
-from tunewheel_contracts.formats.recipe import TrainSpec
+from tunewheel_contracts.formats.recipe import CHECKPOINT_SECONDS, CHECKPOINT_SHARE, TrainSpec
 
 from tunewheel_planner.calibration import Correction
 from tunewheel_planner.devices import Device
@@ -32,7 +32,7 @@ LOADING = 1e9
 DOWNLOADING = 100e6
 """Bytes per second from the hub."""
 SAVING = 200e6
-"""Bytes per second when a checkpoint is written, read again and hashed (SHA-256) twice."""
+"""Bytes per second when a checkpoint is written, read again and hashed (SHA-256)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,16 +288,16 @@ def _mean_speed(stages: Sequence[_Stage], speeds: Sequence[Interval]) -> Interva
 
 def _hours(frame: _Frame, stages: Sequence[_Stage], speeds: Sequence[Interval]) -> Interval:
     work = [stage.tokens * (1 + stage.share_validating) for stage in stages]
-    beside = _seconds_beside(frame, stages)
     slowest, expected, fastest = (
-        (sum(tokens / rate for tokens, rate in zip(work, rates, strict=True)) + beside) / 3600
+        _with_what_is_beside(frame, stages, sum(t / rate for t, rate in zip(work, rates, strict=True))) / 3600
         for rates in _by_bound(speeds)
     )
     return Interval(low=fastest, expected=expected, high=slowest)
 
 
-def _seconds_beside(frame: _Frame, stages: Sequence[_Stage]) -> float:
-    """Return the time in which nothing is trained: start, base, and checkpoints."""
+def _with_what_is_beside(frame: _Frame, stages: Sequence[_Stage], seconds: float) -> float:
+    """Return the ``seconds`` of steps and the time in which nothing is trained: start, base, and
+    checkpoints."""
     recipe, shape = frame.recipe, frame.shape
     base = shape.parameters * SIZE["bfloat16"]
     adapter = shape.adapter_parameters(recipe.rank, recipe.target_modules)
@@ -307,9 +307,12 @@ def _seconds_beside(frame: _Frame, stages: Sequence[_Stage]) -> float:
         count_steps(stage.stats.examples, batch_size=recipe.batch_size, epochs=stage.epochs)
         for stage in stages
     )
-    saved = math.ceil(steps / recipe.checkpoint_steps)
+    each = checkpoint / SAVING
+    # one at the end, and the others as ``CheckpointWriter.is_due`` says
+    others = max(CHECKPOINT_SHARE * seconds, each * (seconds // CHECKPOINT_SECONDS))
+    saved = min(math.ceil(steps / recipe.checkpoint_steps) * each, each + others)
     fetched = base / DOWNLOADING if frame.download else 0.0
-    return START_SECONDS + base / LOADING + fetched + saved * checkpoint / SAVING
+    return seconds + START_SECONDS + base / LOADING + fetched + saved
 
 
 def _by_bound(speeds: Sequence[Interval]) -> tuple[list[float], list[float], list[float]]:

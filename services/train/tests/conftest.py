@@ -11,6 +11,7 @@ import contextlib
 import functools
 import json
 import os
+import runpy
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -126,6 +127,13 @@ def pairs_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("pairs") / "preferences.parquet"
     pl.DataFrame([make_pair(number) for number in range(8)]).write_parquet(path)
     return path
+
+
+@pytest.fixture(scope="session", autouse=True)
+def checkpoints_at_every_chance() -> None:
+    """A checkpoint is written every ``checkpoint_steps``, whatever it costs, so that tests know the steps."""
+    forge = runpy.run_path(str(Path(__file__).with_name("forge.py")))
+    forge["checkpoint_at_every_chance"]()
 
 
 @dataclass

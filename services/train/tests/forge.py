@@ -17,6 +17,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -33,6 +34,7 @@ def main() -> None:
     for name in ("stages", "trainers.sft_trainer"):
         importlib.import_module(f"tunewheel_train.{name}")
     gc.freeze()  # no fork copies what it shares, or looks through it
+    checkpoint_at_every_chance()
     gc.enable()
     for line in sys.stdin:
         request = json.loads(line)
@@ -41,6 +43,17 @@ def main() -> None:
         children = [fork(request, rank, count, port) for rank in range(count)]
         codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
         print(json.dumps(codes), flush=True)
+
+
+def checkpoint_at_every_chance() -> None:
+    """Write a checkpoint every ``checkpoint_steps``, whatever it costs."""
+    from tunewheel_train.trainers.checkpoint_writer import CheckpointWriter
+
+    def is_due(self: CheckpointWriter, step: int, every: int) -> bool:
+        self.wait()
+        return step % every == 0
+
+    CheckpointWriter.is_due = is_due  # type: ignore[method-assign]
 
 
 _reserved: list[socket.socket] = []
@@ -213,8 +226,30 @@ def second_process_dies() -> None:
     PlannedSteps.training_step = stepping  # type: ignore[method-assign]
 
 
-def _at_step(trainer: Any, *_: Any) -> bool:
-    return trainer.state.global_step == STEP
+def while_a_checkpoint_is_written() -> None:
+    """Die when the next step is done and the checkpoint's files are written, but not its manifest."""
+    from tunewheel_train.trainers import checkpoints
+    from tunewheel_train.trainers.progress_callback import ProgressCallback
+
+    goes_on, hashed, ended = threading.Event(), checkpoints.sha256_file, ProgressCallback.on_step_end
+
+    def hashing(file: Path) -> str:
+        if file.parent.name.endswith(f"{STEP:06}"):
+            assert goes_on.wait(120)
+            die()
+        return hashed(file)
+
+    def ending(self: Any, args: Any, state: Any, control: Any, **more: Any) -> Any:
+        if state.global_step == STEP + 1:
+            goes_on.set()
+        return ended(self, args, state, control, **more)
+
+    checkpoints.sha256_file = hashing
+    ProgressCallback.on_step_end = ending
+
+
+def _at_step(snapshot: Any, *_: Any) -> bool:
+    return snapshot.step == STEP
 
 
 CHECKPOINTS = "tunewheel_train.trainers.checkpoints"
@@ -222,8 +257,9 @@ POINTS: dict[str, Callable[[], None]] = {
     "started": at_message("started"),
     "first step reported": at_message("progressed", 1),
     "middle of a step": in_the_middle_of_a_step,
-    "checkpoint's tensors written": after(CHECKPOINTS, "_write_tensors", only=_at_step),
-    "checkpoint's scalars collected": after(CHECKPOINTS, "_scalars", only=_at_step),
+    "checkpoint copied, not written": after(CHECKPOINTS, "_write_files", before=True, only=_at_step),
+    "checkpoint being written, training goes on": while_a_checkpoint_is_written,
+    "checkpoint's manifest written": after(CHECKPOINTS, "_write_files", only=_at_step),
     "checkpoint whole, not in its place": at_the_rename(before=True),
     "checkpoint in its place, older ones not dropped": at_the_rename(before=False),
     "checkpoint reported": at_message("checkpointed", STEP),

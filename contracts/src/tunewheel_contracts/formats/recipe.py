@@ -15,6 +15,12 @@ OPERATIONAL = frozenset({"priority", "keep_checkpoints", "on_out_of_memory", "ma
 """Fields that affect how a run is carried out, but not its result. They are not part of the run's id."""
 
 
+MOST_ANSWERS = 1_000_000
+"""The most answers that a model writes for ``train.reward``: days of one GPU."""
+CHECKPOINT_SHARE = 0.03
+"""The largest share of a run's time in which checkpoints are written."""
+CHECKPOINT_SECONDS = 600.0
+"""A checkpoint is written after so many seconds, whatever it costs."""
 CHAMPION = "champion"
 """The value of ``continue_from`` that names the model in production. Model ids contain a hyphen."""
 
@@ -70,6 +76,16 @@ class RewardSpec(Strict):
     """How strongly the model is kept close to the model that this training began with (KL divergence)."""
     temperature: Annotated[float, Field(gt=0, le=2)] = 1.0
     """How freely answers are drawn."""
+
+    @model_validator(mode="after")
+    def _writes_what_can_be_written(self) -> Self:
+        if (written := self.steps * self.prompts * self.answers) > MOST_ANSWERS:
+            raise inconsistent(
+                "steps",
+                f"{self.steps} x {self.prompts} prompts x {self.answers} answers are {written:,}, and at "
+                f"most {MOST_ANSWERS:,} are written; lower one of them",
+            )
+        return self
 
 
 Ceiling = Annotated[
@@ -131,8 +147,9 @@ class TrainSpec(Strict):
     reward: Annotated[RewardSpec | None, Field(exclude_if=lambda reward: reward is None)] = None
     """null: no reinforcement learning."""
     checkpoint_steps: PositiveInt = 20
-    """Steps between two checkpoints. Validations happen at a multiple of these steps, which depends on their
-    cost."""
+    """Fewest steps between two checkpoints. There are fewer checkpoints if they would take more than 3 % of
+    the time, but one every ten minutes, after a better validation and at the end. Validations happen at a
+    multiple of these steps, which depends on their cost."""
     keep_checkpoints: PositiveInt = 2
     """Number of newest checkpoints that are kept. The best by validation is always kept."""
     on_out_of_memory: Literal["fail", "shrink", "quantize"] = "shrink"

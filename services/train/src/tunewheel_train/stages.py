@@ -19,9 +19,11 @@ from tunewheel_train.errors import RunStopped
 from tunewheel_train.job import Job
 from tunewheel_train.model import modeling
 from tunewheel_train.model.machine import device_facts
+from tunewheel_train.model.process_group import wait_for_all
 from tunewheel_train.preparation import Prepared, over_limit
 from tunewheel_train.progress import Started
 from tunewheel_train.trainers import checkpoints, handover, trl_config
+from tunewheel_train.trainers.checkpoint_writer import CheckpointWriter
 from tunewheel_train.trainers.course import Course
 from tunewheel_train.trainers.frame import Frame
 from tunewheel_train.trainers.progress_callback import ProgressCallback
@@ -39,7 +41,7 @@ def train(frame: Frame, prepared: Prepared) -> Any:
     frame.report(_started(frame, prepared, (then or examples).total_steps, newest))
     trainer: Any = None
     if examples.steps and state["stage"] == "examples":
-        trainer = _train_on_examples(frame, examples)
+        trainer = _train_on_examples(frame, examples, newest)
         examples.metrics = _example_metrics(trainer)
     if then is None:
         return trainer
@@ -105,7 +107,7 @@ def _started(frame: Frame, prepared: Prepared, total: int, resumed: Path | None)
     )
 
 
-def _train_on_examples(frame: Frame, course: Course) -> Any:
+def _train_on_examples(frame: Frame, course: Course, begun: Path | None) -> Any:
     from tunewheel_train.trainers.sft_trainer import SftTrainer
 
     rate = frame.job.recipe.learning_rate
@@ -116,7 +118,7 @@ def _train_on_examples(frame: Frame, course: Course) -> Any:
         train_dataset=trl_config.as_dataset([{"input_ids": list(e.input_ids)} for e in course.items]),
     )  # fmt: skip
     modeling.prepare_parameters(trainer.model)
-    _run(trainer, frame)
+    _run(trainer, frame, begun)
     return trainer
 
 
@@ -136,7 +138,7 @@ def _train_further(frame: Frame, course: Course, begun: Path | None) -> Any:
         train_dataset=trl_config.as_dataset([pair.as_row() for pair in course.items]),
     )  # fmt: skip
     modeling.prepare_parameters(trainer.model)
-    _run(trainer, frame)
+    _run(trainer, frame, begun)
     return trainer
 
 
@@ -150,7 +152,7 @@ def _train_by_reward(frame: Frame, course: Course, begun: Path | None) -> Any:
     modeling.prepare_parameters(trainer.model)
     if begun is None:
         trainer.begin()
-    _run(trainer, frame)
+    _run(trainer, frame, begun)
     course.metrics["reward_kept"] = float(not trainer.take_back())
     return trainer
 
@@ -161,11 +163,10 @@ def _arguments(frame: Frame, course: Course, rate: float) -> dict[str, Any]:
     )
 
 
-def _run(trainer: Any, frame: Frame) -> None:
-    """Train to the end of the course or until early stopping, then load the best weights."""
+def _run(trainer: Any, frame: Frame, resumed: Path | None) -> None:
+    """Train to the end of the course or until early stopping, then load the best weights. ``resumed`` is the
+    newest checkpoint if it belongs to this stage."""
     course, work_dir = trainer.course, frame.job.work_dir
-    newest = checkpoints.latest(work_dir, course.method)
-    resumed = newest if newest and checkpoints.read_state(newest)["stage"] == course.stage else None
     trainer.add_callback(ProgressCallback(trainer, frame.report, frame.should_stop))
     if not course.tokens_seen:
         course.count_seconds_from(0.0)
@@ -173,7 +174,9 @@ def _run(trainer: Any, frame: Frame) -> None:
         checkpoints.load_weights(trainer, resumed)
         trainer.state = TrainerState.load_from_json(str(resumed / checkpoints.TRAINER_STATE))
     else:
-        trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+        with CheckpointWriter(work_dir, frame.report) as trainer.writer:
+            trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+        wait_for_all()  # the other processes read the checkpoints of the first
     done = trainer.state.global_step
     if done < course.end and not course.patience.over:
         if course.is_over_limit:

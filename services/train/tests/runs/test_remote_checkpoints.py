@@ -86,6 +86,25 @@ async def test_the_best_by_validation_is_kept_and_comes_along(store, tmp_path: P
     assert {path.name for path in there.iterdir()} == {"checkpoint-000020", "checkpoint-000080"}
 
 
+async def test_the_best_comes_along_though_its_own_upload_was_skipped(store, tmp_path: Path):
+    here, there = tmp_path / "here", tmp_path / "there"
+    write_checkpoint(here, 20)  # a newer one came before the upload began
+    for step in (40, 60, 80):
+        await upload(store, write_checkpoint(here, step, best=20))
+    there.mkdir()
+    assert await remote_checkpoints.download(store, PREFIX, there) == 80
+    assert {path.name for path in there.iterdir()} == {"checkpoint-000020", "checkpoint-000080"}
+
+
+async def test_what_changed_on_the_disk_is_not_taken_by_another_machine(store, tmp_path: Path):
+    await upload(store, write_checkpoint(tmp_path / "here", 20))
+    changed = write_checkpoint(tmp_path / "here", 40)
+    (changed / checkpoints.WEIGHTS).write_bytes(b"other")
+    await upload(store, changed)
+    (tmp_path / "there").mkdir()
+    assert await remote_checkpoints.download(store, PREFIX, tmp_path / "there") == 20
+
+
 async def test_a_damaged_one_is_passed_over_for_the_one_before(store, tmp_path: Path):
     for step in (20, 40):
         await upload(store, write_checkpoint(tmp_path / "here", step))

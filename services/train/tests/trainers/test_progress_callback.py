@@ -21,7 +21,8 @@ def test_the_clock_is_read_when_the_gpu_has_done_what_it_was_given(monkeypatch: 
     monkeypatch.setattr(progress_callback, "synchronize", wait)
     monkeypatch.setattr(progress_callback.time, "monotonic", lambda: now[0])
     course = Course(items=[], steps=[[0], [0]], micro_batch_size=1)
-    trainer = SimpleNamespace(course=course, accelerator=SimpleNamespace(num_processes=1))
+    trainer = SimpleNamespace(course=course, writer=SimpleNamespace(is_due=lambda step, every: False))
+    trainer.accelerator = SimpleNamespace(num_processes=1, is_main_process=True)
     callback = progress_callback.ProgressCallback(trainer, lambda message: None, lambda: False)
     args, control = SimpleNamespace(save_steps=1), SimpleNamespace(should_training_stop=False)
     for step, before, during in ((1, 5.0, 2.0), (2, 3.0, 4.0)):

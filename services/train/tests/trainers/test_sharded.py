@@ -70,7 +70,7 @@ def test_parts_come_together_one_by_one_and_in_the_first_process_alone(monkeypat
         at_once.append(sum(reference() is not None for reference in held))
         copy = tensor.clone()
         held.append(weakref.ref(copy))
-        vars(copy)["to"] = lambda *_: torch.zeros(1)  # as from a GPU: what is kept is another copy
+        vars(copy)["to"] = lambda *_, **__: torch.zeros(1)  # as from a GPU: what is kept is another copy
         return copy
 
     layer = torch.nn.Sequential(*(torch.nn.Linear(4, 4) for _ in range(3)))
@@ -79,7 +79,7 @@ def test_parts_come_together_one_by_one_and_in_the_first_process_alone(monkeypat
     optimizer.step()
     monkeypatch.setattr(checkpoints, "whole", gather)
     trainer = SimpleNamespace(model=layer, optimizer=optimizer)
-    files = checkpoints._tensors(trainer, keep=first)
+    files = checkpoints._tensors(trainer, keep=first, copied=False, without={})
     assert len(held) == 6 + 3 * 6
     assert {name: len(tensors) for name, tensors in files.items()} == (
         {checkpoints.WEIGHTS: 6, checkpoints.OPTIMIZER: 18} if first

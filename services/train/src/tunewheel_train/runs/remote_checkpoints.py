@@ -15,6 +15,7 @@ import shutil
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import structlog
 from tunewheel_contracts.fields import ArtifactRef
@@ -26,12 +27,25 @@ log = structlog.get_logger(__name__)
 
 
 async def upload(store: ObjectStore, prefix: str, directory: Path, *, keep: int) -> None:
-    """Upload the checkpoint ``directory`` below ``prefix``. Keep only the newest ``keep`` and the best one
-    there.
+    """Upload the checkpoint ``directory`` below ``prefix``, and before it the best one by validation, unless
+    it is there. Keep only the newest ``keep`` and the best one there.
 
-    A checkpoint that the training process has deleted in the meantime is skipped. Raises TransientError.
+    A checkpoint that the training process has deleted in the meantime is skipped. The hashes are those of the
+    manifest: whoever downloads the checkpoint compares them. Raises TransientError.
     """
-    manifest = await asyncio.to_thread(checkpoints.read_manifest, directory)
+    manifest = await asyncio.to_thread(_manifest_of, directory)
+    if manifest is None:
+        return
+    there = {_step_of(name) for name, files in (await _listed(store, prefix)).items() if _is_whole(files)}
+    best: int | None = manifest.get("best_step")
+    if best is not None and best not in there | {manifest["step"]}:
+        await _put(store, prefix, directory.with_name(checkpoints.name_of(best)))
+    await _put(store, prefix, directory)
+    await _prune(store, prefix, keep=keep, best=best)
+
+
+async def _put(store: ObjectStore, prefix: str, directory: Path) -> None:
+    manifest = await asyncio.to_thread(_manifest_of, directory)
     if manifest is None:
         return
     try:
@@ -42,7 +56,18 @@ async def upload(store: ObjectStore, prefix: str, directory: Path, *, keep: int)
     except FileNotFoundError:
         return
     await store.put(f"{prefix}/{name}/{checkpoints.MANIFEST}", last)
-    await _prune(store, prefix, keep=keep, best=manifest.get("best_step"))
+
+
+def _manifest_of(directory: Path) -> dict[str, Any] | None:
+    try:
+        manifest: dict[str, Any] = json.loads((directory / checkpoints.MANIFEST).read_text())
+    except FileNotFoundError:
+        return None
+    return manifest
+
+
+def _is_whole(files: list[str]) -> bool:
+    return any(PurePosixPath(path).name == checkpoints.MANIFEST for path in files)
 
 
 async def _prune(store: ObjectStore, prefix: str, *, keep: int, best: int | None) -> None:

@@ -8,9 +8,9 @@
       reference.safetensors   DPO and KTO: the reference weights
       checkpoint.json         step, best step and SHA-256 of the other files; written last
 
-A checkpoint is written to a scratch directory and moved into place in one step. It is used only if every hash
-matches. Scratch directories of killed processes are deleted when the run is resumed. No pickle is written or
-read.
+A checkpoint is written to a scratch directory and moved into place in one step, by a thread
+(``checkpoint_writer.py``). It is used only if every hash matches. Scratch directories of killed processes are
+deleted when the run is resumed. No pickle is written or read.
 """
 
 from __future__ import annotations
@@ -19,10 +19,12 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from tunewheel_basemodel.digest import sha256_file
+from tunewheel_contracts.formats.methods import TrainMethod
 
 from tunewheel_train.model.sharding import like, reshard, whole
 from tunewheel_train.trainers.random_state import random_state, restore_random_state
@@ -33,6 +35,23 @@ OPTIMIZER = "optimizer.safetensors"
 REFERENCE = "reference.safetensors"
 STATE = "state.json"
 TRAINER_STATE = "trainer_state.json"
+Unchanged = dict[str, tuple[Path, str]]
+"""File and SHA-256 by name, of what stays the same in all checkpoints of a stage."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The state of a trainer after a step, in main memory."""
+
+    step: int
+    best_step: int | None
+    keep: int
+    tensors: dict[str, dict[str, Any]]
+    """By file and name."""
+    texts: dict[str, str]
+    """By file."""
+    copied: bool
+    """Whether training may go on before the tensors are written."""
 
 
 def name_of(step: int) -> str:
@@ -76,23 +95,34 @@ def at_step(run_dir: Path, step: int) -> Path | None:
     return directory if read_manifest(directory) is not None else None
 
 
-def save(trainer: Any, run_dir: Path) -> Path:
-    """Write the trainer's current state as a checkpoint in ``run_dir``.
+def take(trainer: Any, unchanged: Unchanged) -> Snapshot | None:
+    """Return the trainer's current state without the files of ``unchanged``; None: this process does not
+    write. Processes that train together call this together.
 
-    All checkpoints but the newest ``course.keep`` and the best one by validation are deleted. Processes that
-    train together call this together; the first one writes.
+    A copy of all weights and moments would take 12 bytes per parameter of a processor's memory, so ``full``
+    is not copied there.
     """
-    course = trainer.course
-    tensors = _tensors(trainer, keep=trainer.accelerator.is_main_process)
+    course, main = trainer.course, trainer.accelerator.is_main_process
+    copied = TrainMethod(course.method).traits.adapter or trainer.args.device.type != "cpu"
+    tensors = _tensors(trainer, keep=main, copied=copied, without=unchanged)
+    if not main:
+        return None
+    texts = {STATE: json.dumps(_scalars(trainer)), TRAINER_STATE: json.dumps(asdict(trainer.state), indent=2)}
     step = course.first_step + trainer.state.global_step
-    target = run_dir / name_of(step)
-    if not trainer.accelerator.is_main_process:
-        return target
+    return Snapshot(step, course.patience.best_step, course.keep, tensors, texts, copied)
+
+
+def write(snapshot: Snapshot, run_dir: Path, unchanged: Unchanged) -> Path:
+    """Write ``snapshot`` as a checkpoint in ``run_dir``. Afterwards ``unchanged`` has its unchanged files.
+
+    All checkpoints but the newest ``snapshot.keep`` and the best one by validation are deleted.
+    """
+    target = run_dir / name_of(snapshot.step)
     scratch = run_dir / f".{target.name}"
     drop_unfinished(run_dir)
     try:
         scratch.mkdir(parents=True)
-        _write(trainer, tensors, scratch, step)
+        files = _write_files(snapshot, scratch, unchanged)
     except BaseException:  # free the space at once: the disk may be full
         shutil.rmtree(scratch, ignore_errors=True)
         raise
@@ -100,8 +130,10 @@ def save(trainer: Any, run_dir: Path) -> Path:
         shutil.rmtree(target)
     scratch.rename(target)
     _sync(run_dir)
-    for old in candidates(run_dir)[course.keep :]:
-        if step_of(old) != course.patience.best_step:
+    if REFERENCE in files:
+        unchanged[REFERENCE] = (target / REFERENCE, files[REFERENCE])
+    for old in candidates(run_dir)[snapshot.keep :]:
+        if step_of(old) != snapshot.best_step:
             shutil.rmtree(old, ignore_errors=True)
     return target
 
@@ -112,22 +144,29 @@ def drop_unfinished(run_dir: Path) -> None:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _write(trainer: Any, tensors: dict[str, dict[str, Any]], scratch: Path, step: int) -> None:
-    """Write a whole checkpoint, manifest included, to the disk."""
+def _write_files(snapshot: Snapshot, scratch: Path, unchanged: Unchanged) -> dict[str, str]:
+    """Write a whole checkpoint, manifest included, to the disk. Return the SHA-256 of its files."""
     from safetensors.torch import save_file
 
-    for name, held in tensors.items():
+    for name, (file, _) in unchanged.items():
+        try:
+            os.link(file, scratch / name)
+        except OSError:  # a file system without links
+            shutil.copyfile(file, scratch / name)
+    for name, held in snapshot.tensors.items():
         save_file(held, scratch / name)
-    (scratch / STATE).write_text(json.dumps(_scalars(trainer)))
-    trainer.state.save_to_json(str(scratch / TRAINER_STATE))
-    files = {file.name: sha256_file(file) for file in sorted(scratch.iterdir())}
-    manifest = {"step": step, "best_step": trainer.course.patience.best_step, "files": files}
-    (scratch / MANIFEST).write_text(json.dumps(manifest, indent=1))
+    for name, text in snapshot.texts.items():
+        (scratch / name).write_text(text)
+    files = {name: sha256 for name, (_, sha256) in unchanged.items()}
+    files |= {name: sha256_file(scratch / name) for name in [*snapshot.tensors, *snapshot.texts]}
+    manifest = {"step": snapshot.step, "best_step": snapshot.best_step, "files": files}
+    (scratch / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True))
     for file in scratch.iterdir():
         _sync(file)
+    return files
 
 
-def _tensors(trainer: Any, *, keep: bool) -> dict[str, dict[str, Any]]:
+def _tensors(trainer: Any, *, keep: bool, copied: bool, without: Unchanged) -> dict[str, dict[str, Any]]:
     """Return the whole tensors of each file, gathered from all processes; empty if ``keep`` is false."""
     parameters = dict(trainable(trainer.model))
     frozen = {
@@ -136,17 +175,17 @@ def _tensors(trainer: Any, *, keep: bool) -> dict[str, dict[str, Any]]:
         if ".ref." in name
     }
     files = {WEIGHTS: parameters, OPTIMIZER: _moments(trainer, parameters)}
-    files |= {REFERENCE: frozen} if frozen else {}
+    files |= {REFERENCE: frozen} if frozen and REFERENCE not in without else {}
     # Gather one tensor at a time: a sharded model may be too large for one GPU.
-    return {name: _gathered(tensors, keep=keep) for name, tensors in files.items()}
+    return {name: _gathered(tensors, keep=keep, copied=copied) for name, tensors in files.items()}
 
 
-def _gathered(tensors: dict[str, Any], *, keep: bool) -> dict[str, Any]:
+def _gathered(tensors: dict[str, Any], *, keep: bool, copied: bool) -> dict[str, Any]:
     held: dict[str, Any] = {}
     for name, tensor in tensors.items():
         gathered = whole(tensor.detach())
         if keep:
-            held[name] = gathered.to("cpu").contiguous()
+            held[name] = gathered.to("cpu", copy=copied).contiguous()
     return held
 
 

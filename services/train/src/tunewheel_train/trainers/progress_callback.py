@@ -6,21 +6,20 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback
 
 from tunewheel_train.errors import RunFailed
 from tunewheel_train.model.machine import gpu_bytes, present_bytes, synchronize
-from tunewheel_train.progress import Checkpointed, Message, Progressed
-from tunewheel_train.trainers import checkpoints
+from tunewheel_train.progress import Message, Progressed
 from tunewheel_train.trainers.course import RATES
 from tunewheel_train.trainers.handover import from_first
 
 
 class ProgressCallback(TrainerCallback):
-    """Reports every step and every checkpoint. On ``should_stop`` it writes a checkpoint and stops.
+    """Reports every step, and decides after which a checkpoint is written. On ``should_stop`` it has one
+    written and stops.
 
     It validates when the course says so, and stops when the course's patience is over.
     """
@@ -46,28 +45,33 @@ class ProgressCallback(TrainerCallback):
         course = self._trainer.course
         synchronize()  # work is queued on a GPU faster than it is done
         course.step_seconds += time.monotonic() - self._step_began
-        self._validated = None
+        self._validated, step = None, course.first_step + state.global_step
         if course.validates_at(state.global_step):
             # nodes may round differently, but all must stop together: use the first process's loss
             self._validated = from_first(float(self._trainer.validate()))
-            course.patience.saw(self._validated, course.first_step + state.global_step)
-            control.should_training_stop |= course.patience.over
-        ends = state.global_step == course.until or self._all_should_stop()
-        if ends and state.global_step < state.max_steps:
-            control.should_save = True
-            control.should_training_stop = True
+            course.patience.saw(self._validated, step)
+        stops, is_due = self._agreed(
+            self._should_stop() or course.is_over_limit,
+            # the first process alone knows what checkpoints have taken
+            self._trainer.accelerator.is_main_process
+            and self._trainer.writer.is_due(state.global_step, args.save_steps),
+        )
+        stops |= course.patience.over or state.global_step in (course.until, state.max_steps)
+        control.should_training_stop |= stops
+        # the weights of the best validation are taken from its checkpoint
+        is_best = self._validated is not None and course.patience.best_step == step
+        control.should_save = stops or is_best or is_due
         return control
 
-    def _all_should_stop(self) -> bool:
-        """Return whether any process that trains together was asked to stop, or is over the limit of hours.
-        Then all of them stop."""
+    def _agreed(self, *votes: bool) -> list[bool]:
+        """Return for each vote whether any process that trains together cast it. Then all of them do it."""
         accelerator = self._trainer.accelerator
-        wanted = self._should_stop() or self._trainer.course.is_over_limit
         if accelerator.num_processes == 1:
-            return wanted
+            return list(votes)
         import torch
 
-        return bool(accelerator.gather(torch.tensor([int(wanted)], device=accelerator.device)).any())
+        all_votes = accelerator.gather(torch.tensor([votes], dtype=torch.int, device=accelerator.device))
+        return [bool(vote) for vote in all_votes.any(dim=0)]
 
     def on_log(
         self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any
@@ -114,7 +118,3 @@ class ProgressCallback(TrainerCallback):
             total_steps=course.total_steps,
             record_ids=course.record_ids(stage_step),
         )
-
-    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        step = self._trainer.course.first_step + state.global_step
-        self._report(Checkpointed(step=step, path=str(Path(args.output_dir) / checkpoints.name_of(step))))

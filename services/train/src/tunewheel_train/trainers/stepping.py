@@ -19,6 +19,7 @@ from transformers import PrinterCallback
 
 from tunewheel_train.data.schedule import micro_batches
 from tunewheel_train.trainers import checkpoints
+from tunewheel_train.trainers.checkpoint_writer import CheckpointWriter
 from tunewheel_train.trainers.course import Course
 
 
@@ -43,6 +44,8 @@ class OwnCheckpoints:
     args: Any
     state: Any
     accelerator: Any
+    writer: CheckpointWriter
+    """Set before the training begins."""
 
     def __init__(self, *, course: Course, **trl: Any) -> None:
         self.course = course
@@ -57,8 +60,7 @@ class OwnCheckpoints:
         return 0
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        checkpoints.save(self, Path(str(self.args.output_dir)))
-        self.accelerator.wait_for_everyone()
+        self.writer.save(self)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str | None, model: Any = None) -> None:
         if resume_from_checkpoint is not None:

@@ -46,7 +46,7 @@ def trl_arguments(
         "gradient_checkpointing_kwargs": recomputing,
         "logging_steps": 1,
         "logging_nan_inf_filter": False,
-        "save_strategy": "steps",
+        "save_strategy": "no",  # ``ProgressCallback`` decides when
         "save_steps": recipe.checkpoint_steps,
         "save_only_model": True,  # Trainer's own checkpoints are not written
         "seed": recipe.seed,
