@@ -385,6 +385,8 @@ def test_criteria_are_part_of_what_training_makes_only_where_they_reward() -> No
         ({"method": "full", "reward": {}}, "train.reward"),
         ({"preference": {}, "reward": {}}, "train.reward"),
         ({"reward": {"answers": 1}}, "train.reward.answers"),
+        ({"reward": {"steps": 1_954, "prompts": 16, "answers": 32}}, "train.reward.steps"),
+        ({"reward": {"steps": 123, "prompts": 1024}}, "train.reward.steps"),
         ({"reward": {"beta": 0}}, "train.reward.beta"),
     ],
 )

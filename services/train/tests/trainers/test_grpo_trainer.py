@@ -259,3 +259,23 @@ def test_a_checkpoint_keeps_the_model_with_which_the_stage_began(learnt):
     state = json.loads((newest / checkpoints.STATE).read_text())
     assert state["stage"] == "reward"
     assert "validation_label_accuracy_before" in state["metrics"]
+
+
+@pytest.mark.parametrize("at_once", [4, 6, 16, 100])
+def test_smaller_micro_batches_write_fewer_answers_at_once(monkeypatch, at_once: int):
+    from trl.trainer.grpo_trainer import GRPOTrainer
+    from tunewheel_train.trainers.grpo_trainer import GrpoTrainer
+
+    sizes = list[int]()
+
+    def written(self: Any, asked: list[list[int]], *beside: Any) -> Any:
+        sizes.append(len(asked))
+        return [[*prompt, 0] for prompt in asked], None
+
+    monkeypatch.setattr(GRPOTrainer, "_generate_single_turn", written)
+    trainer = object.__new__(GrpoTrainer)
+    trainer._at_once = at_once
+    asked = [[number] for number in range(16)]
+    answers, _ = trainer._generate_single_turn(asked, None, {}, 4)
+    assert answers == [[number, 0] for number in range(16)]
+    assert (sum(sizes), max(sizes)) == (16, min(at_once, 16))

@@ -53,6 +53,7 @@ def rewarded_trainer(
     planned = [index for step in course.steps for index in step]
     return GrpoTrainer(
         course=course, parts=parts, guard=guard, report=frame.report, args=config,
+        at_once=min(recipe.micro_batch_size, reward.prompts) * reward.answers,
         reward_funcs=[_scoring(name, course.items, part) for name, part in parts.items()],
         processing_class=on_one_day(with_variables(frame.tokenizer, frame.job.chat_template_kwargs)),
         train_dataset=trl_config.as_dataset(
@@ -81,7 +82,11 @@ class GrpoTrainer(OwnCheckpoints, GRPOTrainer):
     resumed run draws the answers that an uninterrupted one draws.
     """
 
-    def __init__(self, *, parts: Parts, guard: Parts, report: Callable[[Message], None], **trl: Any) -> None:
+    def __init__(
+        self, *, parts: Parts, guard: Parts, report: Callable[[Message], None], at_once: int, **trl: Any
+    ) -> None:
+        """``at_once``: so many answers are written in one batch, which smaller micro-batches make smaller."""
+        self._at_once = at_once
         self._parts = parts
         self._measured = {**parts, **guard}
         (self._guard,) = guard
@@ -137,6 +142,12 @@ class GrpoTrainer(OwnCheckpoints, GRPOTrainer):
         self.course.counted(int(self.state.num_input_tokens_seen - before))
         return loss
 
+    def _generate_single_turn(self, prompt_ids: Sequence[Any], *beside: Any, **more: Any) -> Any:
+        written: list[Any] = []
+        for some in micro_batches(prompt_ids, self._at_once):
+            written += super()._generate_single_turn(some, *beside, **more)[0]
+        return written, None  # without vLLM there are no probabilities of the writing model
+
     def _measure(self) -> tuple[float, float]:
         """Return (one minus the mean score, the guard) of greedy answers to the validation prompts."""
         prompts: Sequence[Prompt] = self.course.validation
@@ -149,7 +160,7 @@ class GrpoTrainer(OwnCheckpoints, GRPOTrainer):
         return 1 - _mean(_mean(one[name] for name in self._parts) for one in found), means[self._guard]
 
     def _answers(self, prompts: Sequence[Prompt]) -> list[str]:
-        """Return greedy answers, drawn for as many prompts at once as a step has answers."""
+        """Return greedy answers, in batches of the size in which a step's answers are written."""
         tokenizer: Any = self.processing_class
         model: Any = self.accelerator.unwrap_model(self.model)
         config = GenerationConfig(
@@ -159,7 +170,7 @@ class GrpoTrainer(OwnCheckpoints, GRPOTrainer):
         answers: list[str] = []
         was_training = model.training
         model.eval()
-        for some in micro_batches(prompts, self.args.generation_batch_size):
+        for some in micro_batches(prompts, self._at_once):
             asked = tokenizer.apply_chat_template(
                 [list(one.messages) for one in some], add_generation_prompt=True, tokenize=True,
                 return_dict=True,
