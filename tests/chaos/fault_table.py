@@ -26,6 +26,7 @@ WORDS = {
     "slowest_health_seconds": "health answered within {} s",
     "ended_itself": "the process ended and was started again",
     "events": "{} events",
+    "more": "{} more than without the fault",
     "repeated": "{} delivered again",
     "files": "{} files",
 }
