@@ -27,7 +27,7 @@ VERSIONED := pyproject.toml $(wildcard */pyproject.toml services/*/pyproject.tom
     deploy/helm/tunewheel/Chart.yaml deploy/compose/compose.yaml deploy/images/Dockerfile \
     deploy/README.md deploy/compose/README.md docs/operations.md tests/kube/chart.py
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
-PART ?= browsers clients faults fencing kills matrices models coverage
+PART ?= browsers clients faults fencing kills matrices models paths coverage
 
 # Many an image sets it, and uv compiles nothing: each process would compile its libraries anew, which is half
 # of what a start takes.
@@ -80,7 +80,7 @@ test-e2e: install ## the loop and the engine on a tiny model, and kill -9
 	$(PYTEST) -q -m "e2e or chaos" $(TESTS)
 
 # A part's figures, such as the seconds of each test, are in var/nightly/<part>.xml.
-nightly: install node-packages $(if $(filter vllm,$(PART)),vllm-packages) ## long kills, matrices, browsers, other clients, SmolLM2 and coverage (PART=kills runs one part, PART=vllm the engine's on vLLM)
+nightly: install node-packages $(if $(filter vllm,$(PART)),vllm-packages) ## long kills, matrices, browsers, other clients, SmolLM2, readers' paths and coverage (PART=kills runs one part, PART=vllm the engine's on vLLM)
 	for part in $(filter-out coverage,$(PART)); do \
 	    $(PYTEST) -q --nightly $$part --junitxml var/nightly/$$part.xml $(TESTS); \
 	done

@@ -75,6 +75,7 @@ NIGHTLY = (
     "kills",
     "matrices",
     "models",
+    "paths",
     "vllm",
 )
 """Parts of `make nightly`: tests that take long, and whose guarantee has a smaller test in `make test` or

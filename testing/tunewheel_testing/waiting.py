@@ -30,10 +30,12 @@ async def until(
         raise AssertionError(f"{what} did not come true in {patience} s") from None
 
 
-def wait_for(condition: Callable[[], Any], what: str = "the condition") -> Any:
+def wait_for(
+    condition: Callable[[], Any], what: str = "the condition", *, patience: float = PATIENCE_SECONDS
+) -> Any:
     """Return what ``condition`` returns once that is truthy; for what runs in another thread or process."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + patience
     while not (found := condition()):
-        assert time.monotonic() < deadline, f"{what} did not come true in {PATIENCE_SECONDS} s"
+        assert time.monotonic() < deadline, f"{what} did not come true in {patience} s"
         time.sleep(0.01)
     return found

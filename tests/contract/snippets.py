@@ -25,13 +25,14 @@ from typer.main import get_command
 
 ROOT = Path(__file__).resolve().parents[2]
 BLOCK = re.compile(
-    r"(?:^<!-- not run here: (?P<reason>[^>]+) -->\n+)?"
+    r"(?:^<!-- (?:(?P<path>path)|not run here: (?P<reason>[^>]+)) -->\n+)?"
     r"^(?P<indent> *)```(?P<language>\w*)\n(?P<code>.*?)^ *```$",
     re.MULTILINE | re.DOTALL,
 )
+NAMED = re.compile(r"# (?:a line of \w+ in )?(\S+\.\w+)\n")
 DRAWN = re.compile(r"[─│┌▶◀▲▼]")
 SHELL = ("bash", "sh", "console")
-FREE = ("cat", "cd", "echo", "export", "for", "mkdir", "pip", "sed", "sha256sum")
+FREE = ("cat", "cd", "echo", "export", "for", "git", "mkdir", "pip", "sed", "sha256sum")
 """Words of the shell that need no check but the shell's own."""
 PAGES = (
     "*.md",
@@ -52,6 +53,13 @@ class Block:
     code: str
     reason: str
     """Why it is not run here; empty: it is checked."""
+    on_path: bool = False
+    """Whether a test of each night runs it, with the others of its page's path, in their order."""
+
+    @property
+    def file(self) -> str | None:
+        """The path in the first line, if it has one: the block is that file, or lines to add to it."""
+        return found[1] if (found := NAMED.match(self.code)) else None
 
     @property
     def place(self) -> str:
@@ -65,7 +73,7 @@ def blocks(page: str, text: str) -> Iterator[Block]:
         indent = found["indent"]
         code = "".join(part.removeprefix(indent) for part in code.splitlines(keepends=True))
         language = found["language"] or ("text" if DRAWN.search(code) else "bash")
-        yield Block(page, line, language, code, found["reason"] or "")
+        yield Block(page, line, language, code, found["reason"] or "", bool(found["path"]))
 
 
 class Faulty(Exception):

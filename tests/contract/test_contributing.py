@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -32,8 +31,7 @@ def shown(section: str) -> Shown:
     text = PAGE.partition(f"\n## {section}\n")[2].partition("\n## ")[0]
     found: Shown = {}
     for block in blocks("CONTRIBUTING.md", text):
-        named = re.match(r"# (?:a line of \w+ in )?(\S+\.\w+)\n", block.code)
-        found[named[1] if named else block.language] = block.code
+        found[block.file or block.language] = block.code
     return found
 
 

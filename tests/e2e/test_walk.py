@@ -20,11 +20,11 @@ TINY, SMOLLM2 = "tiny", "smollm2"
 SERVICES = ("engine", "ingest", "curate", "train", "eval", "registry", "gateway", "monitor", "console")
 
 
-def write_csv(file: Path) -> int:
+def write_csv(file: Path, columns: tuple[str, str] = ("question", "team")) -> int:
     """Write what a team may have: questions, and which team answered each. Return the number of rows."""
     rows = [(one["body"], one["answer"]["category"]) for one in small_desk.tickets()]
     with file.open("w", encoding="utf-8", newline="") as target:
-        csv.writer(target).writerows([("question", "team"), *rows])
+        csv.writer(target).writerows([columns, *rows])
     return len(rows)
 
 

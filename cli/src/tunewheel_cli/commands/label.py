@@ -31,7 +31,7 @@ def list_(call: Call, project: Project) -> None:
     call.show(found, tell)
 
 
-RequestId = Annotated[str, typer.Argument(help="As `tunewheel label list` names it.", show_default=False)]
+RequestId = Annotated[str, typer.Argument(help="Its id, the beginning of it, or latest.", show_default=False)]
 
 
 @calling

@@ -35,7 +35,7 @@ def list_(call: Call, project: Project, reviewer: Reviewer = None) -> None:
     call.show(found, tell)
 
 
-Review = Annotated[str, typer.Argument(help="As `tunewheel review list` names it.", show_default=False)]
+Review = Annotated[str, typer.Argument(help="Its id, the beginning of it, or latest.", show_default=False)]
 
 
 @calling

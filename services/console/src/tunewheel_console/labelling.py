@@ -32,6 +32,7 @@ from tunewheel_runtime.store import ObjectStore
 
 from tunewheel_console.actions import Actions
 from tunewheel_console.control.dataset_files import DatasetFiles
+from tunewheel_console.control.resolving import find, project_of
 from tunewheel_console.label_queue import LabelQueue, Mark, Opinion, order_of
 from tunewheel_console.project import Project
 from tunewheel_console.state import ConsoleState
@@ -77,13 +78,12 @@ class Labelling:
         there is no such request, or its prompts are not in the store. TransientError: the broker or the store
         cannot be reached."""
         await self.state.projects.open(project)  # at once, it would keep other requests waiting
-        if self._find(project, request_id) is None:  # this process may have just started
+        try:
+            view, request = self._find(project, request_id)
+        except Refused:  # this process may have just started
             await self.refresh()
-        found = self._find(project, request_id)
-        if found is None:
-            reason = f"{project} has no request for labels {request_id}; list its requests"
-            raise Refused(HTTPStatus.NOT_FOUND, "request_id", reason)
-        view, request = found
+            view, request = self._find(project, request_id)
+        request_id = request.data.request_id
         items, spec = await self._read_prompts(request.data), self.spec_of(project)
         for item in items:
             if item.is_erased:
@@ -218,10 +218,10 @@ class Labelling:
         await self.actions.answer(queue.request, example)
         return await self._marked(queue, item, "out_of_scope" if output is None else "answered", person, at)
 
-    def _find(self, project: str, request_id: str) -> tuple[Project, Envelope[LabelsRequested]] | None:
-        view = self.state.projects.get(project)
-        request = view.labels.by_id.get(request_id) if view else None
-        return None if view is None or request is None else (view, request)
+    def _find(self, project: str, asked: str) -> tuple[Project, Envelope[LabelsRequested]]:
+        view = project_of(self.state, project)
+        requests = view.labels.by_id
+        return view, find(asked, requests, _asked_at, field="request_id", project=project, noun="label")
 
     async def _read_prompts(self, asked: LabelsRequested) -> tuple[LabelPrompt, ...]:
         """Read the prompts. They are read again each time, because an erasure empties some."""
@@ -295,6 +295,10 @@ def _as_answer(task: TaskSpec, output: str) -> dict[str, Any] | str:
     """Return a JSON object as an object, and any other answer as text."""
     value = json.loads(output) if task.output_schema is not None else None
     return value if isinstance(value, dict) else output.strip()
+
+
+def _asked_at(request: Envelope[LabelsRequested]) -> datetime:
+    return request.time
 
 
 def _folder(project: str, request_id: str) -> str:

@@ -29,6 +29,7 @@ from tunewheel_runtime.refusals import Refused
 from tunewheel_runtime.store import ObjectStore
 
 from tunewheel_console.actions import Actions
+from tunewheel_console.control.resolving import project_of, resolve
 from tunewheel_console.queues import Asked, Review
 from tunewheel_console.sitting import ItemAnswer, Sitting, comparison_of, dealt_pairs, require_open, set_of
 from tunewheel_console.state import ConsoleState
@@ -68,14 +69,15 @@ class Reviewing:
     """Reads the log to its current end."""
     _places: dict[tuple[str, str], tuple[_Deal, int]] = field(default_factory=dict, init=False)
 
-    def _find(self, project: str, review_id: str) -> tuple[Review, Asked]:
-        view = self.state.projects.get(project)
-        review = view.reviews.by_id.get(review_id) if view else None
-        if review is None or review.request is None:
-            raise Refused(
-                HTTPStatus.NOT_FOUND, "review_id", f"{project} has no review {review_id}; list its reviews"
-            )
-        return review, review.request
+    def _find(self, project: str, asked: str) -> tuple[str, Review, Asked]:
+        reviews = project_of(self.state, project).reviews.by_id
+        times = {name: one.request.time for name, one in reviews.items() if one.request is not None}
+        review_id = resolve(
+            asked, sorted(times, key=times.__getitem__, reverse=True), field="review_id", project=project
+        )
+        review = reviews[review_id]
+        assert review.request is not None
+        return review_id, review, review.request
 
     async def open(self, project: str, review_id: str, reviewer: str) -> Sitting:
         """Return the items of ``reviewer``, who gets a place at the first call, in the order of arrival.
@@ -83,10 +85,10 @@ class Reviewing:
         broker or the store cannot be reached."""
         await self.state.projects.open(project)  # at once, it would keep other requests waiting
         try:
-            review, request = self._find(project, review_id)
+            review_id, review, request = self._find(project, review_id)
         except Refused:  # this process may have just started, and not have read the request yet
             await self.refresh()
-            review, request = self._find(project, review_id)
+            review_id, review, request = self._find(project, review_id)
         if review.comparisons is not None:
             return await self._open_comparisons(review, request, reviewer)
         found = await self._read_set(review_id, request)
