@@ -149,6 +149,15 @@ async def test_an_answer_that_was_given_earlier_replaces_no_later_one(ann: Any, 
     assert said[0].id == said[1].id, "the same import twice is one answer"
 
 
+async def test_the_latest_request_is_named_by_that_word_too(ann: Any) -> None:
+    assert (await put(ann, 1, output=SOLAR)).status_code == 200
+    for told in ((await ann.get(f"{PLACE}/latest")).json(), (await ann.get(REQUEST)).json()):
+        assert (told["request_id"], told["answered"]) == (REQUEST.rpartition("/")[2], 1)
+    answered = await ann.put(f"{PLACE}/latest/items/2/answer", json={"output": SOLAR})
+    assert answered.json()["answered"] == 2
+    assert (await ann.get(f"{PLACE}/alarm-")).json()["answered"] == 2, "a unique beginning"
+
+
 async def test_another_console_and_one_that_just_started_go_on_where_this_one_was(
     labels: Any, ann: Any, log: Any, store: ObjectStore
 ) -> None:

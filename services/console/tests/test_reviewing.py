@@ -74,6 +74,13 @@ async def test_the_share_of_somebody_who_stays_away_goes_to_the_next(console: An
         assert of_bob in prompts
 
 
+async def test_the_latest_review_is_named_by_that_word_too(ann: httpx.AsyncClient, log: Any):
+    assert (await ann.get(f"{PLACE}/latest")).json()["review_id"] == "rev-1"
+    said = await ann.put(f"{PLACE}/latest/items/1/answer", json={"choice": "left"})
+    assert said.json()["answered"] == 1
+    assert log.events[-1].data.review_id == "rev-1"
+
+
 async def test_a_changed_answer_is_a_revision_and_the_same_again_is_nothing(ann: httpx.AsyncClient, log: Any):
     for choice in ("left", "left", "same", "same"):
         assert (await ann.put(f"{REVIEW}/items/1/answer", json={"choice": choice})).json()["answered"] == 1
