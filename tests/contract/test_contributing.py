@@ -63,7 +63,7 @@ def suite(path: str) -> Any:
 
 
 def test_the_metric_scores_its_rows_and_withstands_what_a_model_may_write(beside: Any) -> None:
-    (path, code), (tests, rows) = shown("A metric").items()
+    (path, code), (tests, rows), _ = shown("A metric").items()
     beside(metrics, path, code)
     metrics.known_metrics.cache_clear()
     try:
