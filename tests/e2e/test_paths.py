@@ -110,7 +110,7 @@ def walker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Walker]:
     (clone / "var").mkdir()
     write_csv(clone / "questions.csv", ("question", "answer"))
     base = str(write_tiny_model(root / "base", context=2048))  # its context holds a ticket, byte by byte
-    apart = ("TUNEWHEEL_", "PYTEST", "VIRTUAL_ENV")
+    apart = ("TUNEWHEEL_", "PYTEST", "VIRTUAL_ENV", "MAKE", "MFLAGS")
     env = {name: value for name, value in os.environ.items() if not name.startswith(apart)}
     env |= {
         f"GIT_{who}_{what}": "path@example.org"
