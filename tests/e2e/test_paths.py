@@ -164,8 +164,8 @@ def it_is_committed(walker: Walker, said: str) -> None:
 
 def there_is_a_verdict(walker: Walker, said: str) -> None:
     with walker.client as wheel:
-        assert wheel.turns.show("questions", "latest").outcome == "promoted"
-        assert wheel.evaluations.show("questions", "latest").scorecard.verdict == "passed"
+        assert wheel.turns.show("questions", "latest").state == "ended"
+        assert wheel.evaluations.show("questions", "latest").outcome in ("passed", "failed", "undecided")
 
 
 def it_is_answered(walker: Walker, said: str) -> None:
