@@ -192,6 +192,8 @@ SAMPLES: Mapping[str, Mapping[str, list[Sample]]] = {
         "POST /v1/projects/{project}/sources/{name}": [
             Sample(f"/v1/projects/{PROJECT}/sources/own", b"{}", 401)  # no key counts, a signature does
         ],
+        "GET /v1/schemas/{name}.json": [Sample("/v1/schemas/ticket.published.json")],
+        "GET /v1/asyncapi.yaml": [Sample("/v1/asyncapi.yaml")],
     },
     "registry": {
         **DESCRIPTIONS,

@@ -109,6 +109,7 @@ PANELS: dict[str, tuple[Entry, ...]] = {
         Entry("doctor", "Look for what is wrong with an installation.", "doctor:doctor"),
         Entry("admin key-file", "Change a file of API keys, without a wheel.", "admin_key_file:command"),
         Entry("admin audit", "List or export who ordered what.", "admin_audit:command"),
+        Entry("contracts publish", "Write schemas into a schema registry.", "contracts:publish"),
         Entry("admin topics", "Compare the topics of a Kafka with their specs.", "topics:topics"),
         Entry("admin acls", "Print the least rights that each principal needs.", "topics:acls"),
         Entry(
@@ -140,6 +141,7 @@ NOUNS = {
     "source": "Other systems that a project learns from",
     "dead-letter": "Refused messages",
     "key": "API keys",
+    "contracts": "The schemas of topics",
     "admin": "Kafka and what an installation needs",
 }
 """By first word of commands with two words, what they are about."""

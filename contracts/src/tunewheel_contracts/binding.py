@@ -1,20 +1,25 @@
-"""CloudEvents 1.0 attributes as Kafka headers, in binary mode.
+"""CloudEvents 1.0 on Kafka: written in binary mode, read in binary and in structured mode.
 
-Source: CloudEvents 1.0.2 core §3, and its Kafka protocol binding §3.2. Attributes are ``ce_*`` headers; the
-data's type is ``content-type``. The SDK's binding is not used, because it took as long as all other work of
-ingest for a record. A test checks that this module gives the same results as the SDK.
+Source: CloudEvents 1.0.2 core §3, its Kafka protocol binding §3.2 and §3.3, and its JSON format. In binary
+mode attributes are ``ce_*`` headers, and the data's type is ``content-type``. In structured mode
+``content-type`` is ``application/cloudevents+json``, and the value is an object of the attributes and
+``data``. The SDK's binding is not used, because it took as long as all other work of ingest for a record. A
+test checks that this module gives the same results as the SDK.
 """
 
 from __future__ import annotations
 
+import base64
+import json
 import re
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import cast
+from typing import Any, cast
 
 from tunewheel_contracts.errors import InvalidEvent
 
 CONTENT_TYPE = "application/json"
+STRUCTURED = "application/cloudevents+json"
 REQUIRED_HEADERS = ("ce_specversion", "ce_id", "ce_source", "ce_type")
 Headers = Mapping[str, bytes] | Iterable[tuple[str, bytes]]
 
@@ -55,19 +60,65 @@ def time_text(time: datetime) -> str:
     return f"{stamp[:-6]}Z" if stamp.endswith("+00:00") else stamp
 
 
-def from_headers(headers: Headers) -> dict[str, str]:
-    """Return the attributes in ``headers``, by name in lower case. All required attributes are present.
+def read_event(headers: Headers, value: bytes) -> tuple[dict[str, str], bytes]:
+    """Return the attributes of a message, by name in lower case, and its data. All required attributes are
+    present. A message with any ``ce_*`` header is in binary mode, so nobody signs in one mode what is read in
+    the other.
 
     Raises:
-        InvalidEvent: the headers are not those of a CloudEvent; ``field`` names the header.
+        InvalidEvent: the message is no CloudEvent; ``field`` names the header or the attribute.
     """
-    pairs = cast("Mapping[str, bytes]", headers).items() if isinstance(headers, Mapping) else headers
+    pairs = tuple(cast("Mapping[str, bytes]", headers).items() if isinstance(headers, Mapping) else headers)
     attributes = {
         lowered[3:]: _text(lowered, raw) for name, raw in pairs if (lowered := name.lower())[:3] == _PREFIX
     }
+    if not attributes and _is_structured(pairs):
+        event = structured_event(value)
+        data = event.pop("data", None)
+        # Attributes may be numbers and booleans; their canonical text is that of JSON (core §3.1).
+        attributes = {
+            name: one if isinstance(one, str) else json.dumps(one)
+            for name, one in event.items()
+            if one is not None
+        }
+        value = json.dumps(data).encode()
+    _check(attributes)
+    return attributes, value
+
+
+def structured_event(value: bytes | Any) -> dict[str, Any]:
+    """Return a CloudEvent of the JSON format, given as bytes or as parsed JSON; ``data_base64`` becomes
+    ``data``.
+
+    Raises:
+        InvalidEvent: it is no JSON, or no CloudEvent.
+    """
+    try:
+        event = json.loads(value) if isinstance(value, bytes) else value
+    except (ValueError, RecursionError) as error:
+        raise InvalidEvent(field="(body)", reason=f"is not JSON; send {STRUCTURED}") from error
+    if not isinstance(event, dict) or "specversion" not in event:
+        raise InvalidEvent(field="specversion", reason="is missing; send CloudEvents, structured or binary")
+    found = cast("dict[str, Any]", event)
+    if "data_base64" not in found:
+        return found
+    try:
+        data = json.loads(base64.b64decode(found["data_base64"], validate=True))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise InvalidEvent(field="data_base64", reason="is no JSON in base64; send JSON as data") from error
+    return {name: one for name, one in found.items() if name != "data_base64"} | {"data": data}
+
+
+def _is_structured(pairs: Iterable[tuple[str, bytes]]) -> bool:
+    kinds = [raw or b"" for name, raw in pairs if name.lower() == "content-type"]
+    return any(kind.partition(b";")[0].strip().lower() == STRUCTURED.encode() for kind in kinds)
+
+
+def _check(attributes: dict[str, str]) -> None:
     if not attributes:
         raise InvalidEvent(
-            field="ce_type", reason="is missing; send CloudEvents 1.0 in binary mode (ce_* headers)"
+            field="ce_type",
+            reason=f"is missing; send CloudEvents 1.0 with ce_* headers, or with content-type {STRUCTURED}",
         )
     for name in REQUIRED_HEADERS:
         if not attributes.get(name[3:]):
@@ -81,7 +132,6 @@ def from_headers(headers: Headers) -> dict[str, str]:
         if name not in _KNOWN and not _EXTENSION.fullmatch(name):
             reason = "is not a valid attribute name; use lower-case letters and digits, but not 'data'"
             raise InvalidEvent(field=f"ce_{name}", reason=reason)
-    return attributes
 
 
 def _text(name: str, raw: bytes | None) -> str:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from tunewheel_contracts.binding import Headers, from_headers, to_headers
+from tunewheel_contracts.binding import Headers, read_event, to_headers
 from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.identity import event_id
 from tunewheel_contracts.reading import Reading, read_json
@@ -145,12 +145,12 @@ class Envelope(Generic[E]):
         field is refused, unless one of our own doors published the event.
 
         Raises:
-            InvalidEvent: the headers are not those of a CloudEvent, or the value does not fit the schema;
+            InvalidEvent: the message is no CloudEvent, or the value does not fit the schema;
                 ``field`` names the first wrong field.
         """
         if value is None:
             raise InvalidEvent(field="(body)", reason="is empty; send the event's data as JSON")
-        attributes = from_headers(headers)
+        attributes, value = read_event(headers, value)
         time = _read_time(attributes.get("time"), logged_ms)
         if (kind := attributes["type"]) != event_class.type:
             raise InvalidEvent(field="ce_type", reason=f"is {kind!r} on the topic of {event_class.type!r}")

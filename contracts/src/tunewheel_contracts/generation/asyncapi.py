@@ -25,6 +25,20 @@ DEAD_LETTER_HEADERS = {
     "dlq_source_partition": "The message's partition on that topic.",
     "dlq_source_offset": "The message's offset in that partition.",
 }
+SECURITY: dict[str, dict[str, Any]] = {
+    "sasl-plain": {"type": "plain", "description": "SASL/PLAIN over TLS."},
+    "sasl-scram-256": {"type": "scramSha256", "description": "SASL/SCRAM-SHA-256 over TLS."},
+    "sasl-scram-512": {"type": "scramSha512", "description": "SASL/SCRAM-SHA-512 over TLS."},
+    "mtls": {"type": "X509", "description": "TLS with a certificate of the client."},
+    "sasl-oauthbearer": {
+        "type": "oauth2",
+        "description": "SASL/OAUTHBEARER over TLS; the token is that of the issuer which the brokers trust.",
+        "flows": {
+            "clientCredentials": {"tokenUrl": "https://issuer.example.org/token", "availableScopes": {}}
+        },
+    },
+}
+"""How clients may authenticate at ``kafka-secure``: what the services can, and Kafka's own names for it."""
 HEADER = "# Generated from the event models and topics; run `python -m tunewheel_contracts.generate`.\n"
 
 
@@ -65,17 +79,20 @@ def document() -> dict[str, Any]:
         "info": {"title": "Tunewheel", "version": "0.1.0", "license": {"name": "Apache-2.0"}},
         "defaultContentType": CONTENT_TYPE,
         "servers": {
-            "kafka": {
-                "host": "{bootstrap}",
-                "protocol": "kafka",
-                "variables": {"bootstrap": {"default": "localhost:9092"}},
-            }
+            "kafka": _server("kafka", "On one machine, and with compose: without authentication."),
+            "kafka-secure": {
+                **_server(
+                    "kafka-secure", "Elsewhere; `tunewheel admin acls` prints the rights of each principal."
+                ),
+                "security": [{"$ref": f"#/components/securitySchemes/{name}"} for name in SECURITY],
+            },
         },
         "channels": channels,
         "operations": operations,
         "components": {
             "messages": messages | {"DeadLetter": _dead_letter_message()},
             "messageTraits": {"CloudEvent": _cloud_event()},
+            "securitySchemes": SECURITY,
         },
     }
 
@@ -84,6 +101,15 @@ def asyncapi_files() -> dict[str, str]:
     """Return text by path, relative to the repository's root."""
     body = yaml.safe_dump(document(), sort_keys=False, allow_unicode=True, width=110, default_flow_style=None)
     return {FILE: HEADER + body}
+
+
+def _server(protocol: str, description: str) -> dict[str, Any]:
+    return {
+        "host": "{bootstrap}",
+        "protocol": protocol,
+        "description": description,
+        "variables": {"bootstrap": {"default": "localhost:9092", "description": "A broker of yours."}},
+    }
 
 
 def _dashed(topic: str) -> str:

@@ -12,7 +12,6 @@ from pydantic_core import core_schema
 from tunewheel_contracts.formats.catalog import FORMATS
 from tunewheel_contracts.topics import TOPICS, TopicSpec
 
-BASE_URL = "https://tunewheel.dev/schemas"
 FOLDER = "contracts/schemas"
 
 
@@ -31,11 +30,12 @@ class _Untitled(GenerateJsonSchema):
 
 
 def json_schema(name: str, model: type[BaseModel]) -> dict[str, Any]:
-    """Return the schema of the JSON that a reader of ``model`` accepts."""
+    """Return the schema of the JSON that a reader of ``model`` accepts. Its ``$id`` is relative to the
+    address from which the schema is read: a file of the repository, or ingest's ``/v1/schemas``."""
     schema = model.model_json_schema(schema_generator=_Untitled, mode="validation")
     return {
         "$schema": GenerateJsonSchema.schema_dialect,
-        "$id": f"{BASE_URL}/{name}.json",
+        "$id": f"{name}.json",
         **schema,
     }
 

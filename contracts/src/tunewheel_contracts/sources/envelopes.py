@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
+from tunewheel_contracts.binding import structured_event
 from tunewheel_contracts.errors import InvalidEvent
 
 
@@ -29,7 +28,7 @@ def opened(format: str, value: Any, key: Any = None) -> Message | None:
         InvalidEvent: the message is not of ``format``.
     """
     if format == "cloudevents":
-        return None if value is None else Message(_cloud_event(value))
+        return None if value is None else Message(structured_event(value))
     if format == "debezium":
         key = _payload(key)
         value = _payload(value)
@@ -75,19 +74,6 @@ def _changed_row(value: Any, key: Any) -> Message | None:
             )
         case _:
             raise InvalidEvent(field="op", reason="is none of c, r, u, d, m and t with the row of after")
-
-
-def _cloud_event(value: Any) -> dict[str, Any]:
-    event = _object(value)
-    if event is None or "specversion" not in event:
-        raise InvalidEvent(field="specversion", reason="is missing; send CloudEvents, structured or binary")
-    if "data_base64" not in event:
-        return event
-    try:
-        data = json.loads(base64.b64decode(event["data_base64"], validate=True))
-    except (ValueError, TypeError, RecursionError) as error:
-        raise InvalidEvent(field="data_base64", reason="is no JSON in base64; send JSON as data") from error
-    return {**event, "data": data}
 
 
 def structured(value: Any, headers: Mapping[str, bytes]) -> Any:

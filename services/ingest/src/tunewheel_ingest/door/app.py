@@ -34,6 +34,7 @@ from tunewheel_ingest.door.bulk import Bulk
 from tunewheel_ingest.door.files import Files
 from tunewheel_ingest.door.intake import Intake, Receipt, answer
 from tunewheel_ingest.door.once import HEADER, Once
+from tunewheel_ingest.door.published_contracts import add_contracts
 from tunewheel_ingest.door.webhooks import Webhooks
 
 RESPONSES: dict[int | str, dict[str, Any]] = {
@@ -137,6 +138,7 @@ def make_api(
     _add_files(app, files, once)
     _add_withdrawal(app, bulk, once)
     _add_webhooks(app, Webhooks(intake, once, secrets=source_secrets, max_bytes=max_body_bytes))
+    add_contracts(app)
     app.exception_handler(HTTPException)(_no_route)
     describe(app, tuple(PUBLISHED.values()))
     guard_descriptions(app.routes)
