@@ -4,11 +4,13 @@ import json
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pytest
 from tunewheel_contracts.event import new_event
 from tunewheel_contracts.events.data import RecordIngested, RecordKind
 from tunewheel_contracts.formats.dataset import ChatMessage
 from tunewheel_contracts.formats.document import DocumentSection
-from tunewheel_curate.records.log import Gap, MissingRecords, rows_of
+from tunewheel_curate.records.log import Gap, MissingRecords, check_not_ahead, rows_of
+from tunewheel_curate.records.table import ForeignRecordTable
 from tunewheel_curate.stage import RECORD_SCHEMA
 from tunewheel_runtime.service import Delivery, Position
 from tunewheel_runtime.store import ObjectStore
@@ -50,6 +52,12 @@ def test_a_row_says_when_it_was_validated() -> None:
     at = datetime(2026, 3, 9, tzinfo=UTC)
     row = rows_of([delivery(validated_at=at)]).row(0, named=True)
     assert (row["validated_at"], row["occurred_at"]) == (at, None)
+
+
+def test_a_table_that_was_copied_after_the_log_is_refused() -> None:
+    check_not_ahead("s3://wheel/records", {0: 7, 1: 3}, {0: 7, 1: 9, 2: 4})
+    with pytest.raises(ForeignRecordTable, match=r"partition 1 of record\.ingested up to offset 3, "):
+        check_not_ahead("s3://wheel/records", {0: 7, 1: 4}, {0: 7, 1: 3})
 
 
 class Start:

@@ -33,7 +33,7 @@ from tunewheel_runtime.service import Delivery
 from tunewheel_runtime.settings import ServiceSettings
 from tunewheel_runtime.store import ObjectStore
 
-from tunewheel_curate.records.table import RecordTable
+from tunewheel_curate.records.table import ForeignRecordTable, RecordTable
 from tunewheel_curate.stage import RECORD_SCHEMA
 
 log = structlog.get_logger(__name__)
@@ -59,12 +59,16 @@ async def catch_up(
 
     Raises:
         TransientError: the broker or the store is away.
-        ForeignRecordTable: see ``RecordTable.append``.
+        ForeignRecordTable: the table holds records that come after the log's end; or see
+            ``RecordTable.append``.
     """
     new = 0
     async with Cursor(client_options(settings), [RECORD_INGESTED.name]) as cursor:
         spans = {number: span for (_, number), span in sorted(cursor.spans.items())}
         reached = {number: await asyncio.to_thread(table.reached, number) for number in spans}
+        if any(reached[n] > span.end for n, span in spans.items()):
+            await cursor.look()  # replicas append meanwhile
+            check_not_ahead(table.url, reached, {n: span.end for (_, n), span in cursor.spans.items()})
         await missing.compare(begins={n: span.begin for n, span in spans.items()}, reached=reached)
         behind = {(RECORD_INGESTED.name, n): span.end for n, span in spans.items() if reached[n] < span.end}
         cursor.start_from({place: reached[place[1]] for place in behind})
@@ -74,6 +78,22 @@ async def catch_up(
     if new:
         log.info("records_caught_up", new=new)
     return new
+
+
+def check_not_ahead(url: str, reached: Mapping[int, int], ends: Mapping[int, int]) -> None:
+    """Refuse a table that was copied after the log. The log's next records would get offsets that the table
+    counts as its own, and would be left out.
+
+    Raises:
+        ForeignRecordTable: the table at ``url`` has ``reached`` an offset beyond the log's end.
+    """
+    for partition, end in sorted(ends.items()):
+        if (claimed := reached.get(partition, 0)) > end:
+            raise ForeignRecordTable(
+                f"the record table at {url} has partition {partition} of {RECORD_INGESTED.name} up to offset "
+                f"{claimed - 1}, and the log ends at {end}: the table was copied after the log. Restore "
+                "records/ from a copy that is older than the log's"
+            )
 
 
 def _readable(records: Sequence[Undecoded]) -> list[Delivery[RecordIngested]]:

@@ -300,8 +300,9 @@ class RecordTable:
                 continue
             raise ForeignRecordTable(
                 f"the record table at {self.url} claims offset {row['offset']} of record.ingested but does "
-                f"not hold {row['record_id']}: it was filled from another log. Point store_url elsewhere, "
-                "or delete the table: it is rebuilt from the log at the next start"
+                f"not hold {row['record_id']}: it was filled from another log. Point store_url elsewhere, or "
+                "restore records/ from a copy that is older than the log's. Only if the log still has all "
+                "records, delete the table: it is rebuilt at the next start"
             )
 
 
