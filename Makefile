@@ -49,7 +49,7 @@ $(STAMP): requirements.lock pyproject.toml $(foreach p,$(PACKAGES),$(p)/pyprojec
 	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation $(foreach p,$(PACKAGES),-e ./$(p))
 	@touch $(STAMP)
 
-node-packages: $(NODE_STAMP) ## install what tests of OpenAI's Node client need, from a hashed lock
+node-packages: $(NODE_STAMP) ## install what tests of OpenAI's Node client and of TypeScript's types need, from a hashed lock
 
 $(NODE_STAMP): $(NODE)/package.json $(NODE)/package-lock.json
 	@mkdir -p $(@D)
