@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -31,6 +32,7 @@ from tunewheel_runtime.telemetry import Telemetry, make_telemetry
 from tunewheel_serve_gateway.api import make_api
 from tunewheel_serve_gateway.gateway import Gateway
 from tunewheel_serve_gateway.settings import Settings
+from tunewheel_serve_gateway.upstream.balancing import beginning_of, pick
 from tunewheel_testing.adapters import BASE, put_adapter
 from tunewheel_testing.engine import FakeEngine
 from tunewheel_testing.log import MemoryLog, wrap
@@ -144,6 +146,18 @@ class World:
         headers = body.pop("headers", {})
         payload = {"model": model, "messages": messages, **body}
         return await self.session.post(f"{self.url}/v1/chat/completions", json=payload, headers=headers)
+
+    def texts(self, place: int, count: int = 1) -> list[str]:
+        """Return messages to ``desk-1``, without a bundle, that go to this engine where none is busy."""
+        engines, found = self.gateway.pool.endpoints, list[str]()
+        for n in itertools.count():
+            prompt = [("system", "Answer as JSON."), ("user", f"hello {n}")]
+            asked = [{"role": role, "content": content} for role, content in prompt]
+            if pick(engines, beginning_of("desk-1", asked)) is engines[place]:
+                found.append(f"hello {n}")
+            if len(found) == count:
+                break
+        return found
 
     async def said(self, text: str = "hello", **body: Any) -> str:
         async with await self.chat(text, **body) as response:

@@ -56,8 +56,9 @@ async def test_an_engine_that_comes_has_its_adapters_loaded_and_is_asked(
 ):
     assert await world.said() == "desk-1: hello"
     behind[NAME] = engines
-    await until(lambda: "desk-1" in engines[1].adapters)
-    await asyncio.gather(*(world.said() for _ in range(8)))
+    await until(lambda: [e.ready >= {"desk-1"} for e in world.gateway.pool.endpoints] == [True, True])
+    for place in (0, 1):
+        await world.said(*world.texts(place))
     assert all(engine.asked for engine in engines)
     assert len(world.gateway.status(None)["engine"]["endpoints"]) == 2
 

@@ -50,8 +50,8 @@ def retries(world: Any) -> int:
     return sum(metrics.value("engine.retries", of=endpoint.name) for endpoint in endpoints)
 
 
-async def streamed(world: Any) -> str:
-    async with await world.chat(stream=True) as response:
+async def streamed(world: Any, text: str = "hello") -> str:
+    async with await world.chat(text, stream=True) as response:
         assert response.status == 200, await response.text()
         return await response.text()
 
@@ -81,18 +81,17 @@ async def test_an_engine_that_refuses_an_adapter_keeps_it_from_no_other(make_pai
     assert other == {}
 
 
-async def test_requests_take_turns_and_avoid_the_busy_engine(make_pair: Any):
+async def test_conversations_stay_with_an_engine_until_it_is_busy(make_pair: Any):
     world = await make_pair()
-    for _ in range(4):
-        await world.said()
-    assert [len(engine.asked) for engine in world.engines] == [2, 2]
+    first, second = world.texts(0, 2), world.texts(1, 2)
+    for text in (*first, *second, first[0]):
+        await world.said(text)
+    assert [len(engine.asked) for engine in world.engines] == [3, 2]
     world.engines[0].gate.clear()
-    waiting = [asyncio.create_task(world.said()) for _ in range(2)]
-    await until(lambda: world.engines[0].running == 1)
-    await until(lambda: len(world.engines[1].asked) == 3)
-    for _ in range(3):
-        await world.said()
-    assert [len(engine.asked) for engine in world.engines] == [3, 6]
+    waiting = [asyncio.create_task(world.said(first[0])) for _ in range(2)]
+    await until(lambda: world.engines[0].running == 2)
+    assert await world.said(first[0]) == f"desk-1: {first[0]}", "two of three would be above the bound"
+    assert [len(engine.asked) for engine in world.engines] == [5, 3]
     world.engines[0].gate.set()
     await asyncio.gather(*waiting)
 
@@ -107,8 +106,8 @@ async def test_an_engine_that_fails_before_the_first_byte_is_replaced(
     world = await make_pair(engine_breaker_seconds=3600)
     world.engines[0].dies = dies
     world.engines[0].fail_with = None if dies else BROKEN
-    for _ in range(12):
-        assert "desk-1" in (await streamed(world) if stream else await world.said())
+    for text in world.texts(0, 12):
+        assert "desk-1" in (await streamed(world, text) if stream else await world.said(text))
     assert len(world.engines[1].asked) == 12
     assert len(world.engines[0].asked) == 5, "then its breaker opened"
     assert retries(world) == 5
@@ -171,10 +170,11 @@ async def test_a_request_that_ends_engines_reaches_two_of_four(make_world: Any, 
     assert "hello" in await world.said()
     for engine in world.engines:
         engine.poison = ""
-    world.engines[0].poison = DEATHS[death]
-    for _ in range(4):
+    for engine in world.engines:
+        engine.poison = DEATHS[death]
         async with await world.chat("poison", stream=stream) as response:
             assert response.status == 200, "a single engine that dies is replaced"
+        engine.poison = ""
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -274,13 +274,13 @@ async def test_an_answer_that_has_begun_is_never_asked_for_again(make_pair: Any)
 async def test_an_engine_that_hangs_is_left_for_another(make_pair: Any):
     world = await make_pair(engine_first_byte_seconds=2.0, engine_breaker_failures=1)
     world.engines[0].silent.add("/v1/chat/completions")
-    assert {await world.said() for _ in range(4)} == {"desk-1: hello"}
+    for text in world.texts(0, 4):
+        assert await world.said(text) == f"desk-1: {text}"
     assert world.engines[0].calls.count("/v1/chat/completions") == 1
     world.engines[0].silent.clear()
     world.gateway.reconciler.wake()
     await until(lambda: all(not e.breaker.is_open for e in world.gateway.pool.endpoints))
-    await world.said()
-    await world.said()
+    await world.said(*world.texts(0))
     assert world.engines[0].asked, "it is asked again once it lists its models"
 
 
@@ -297,8 +297,9 @@ async def test_a_stream_that_falls_silent_in_the_middle_ends_after_the_time_betw
 async def test_a_full_queue_sends_the_request_to_another_and_is_passed_on_where_all_are_full(make_pair: Any):
     world = await make_pair()
     world.engines[0].fail_with = (429, {"error": {"message": "full"}}, {"retry-after": "7"})
-    assert {await world.said() for _ in range(8)} == {"desk-1: hello"}
-    assert len(world.engines[0].asked) > 1, "a full queue is no fault"
+    for text in world.texts(0, 8):
+        assert await world.said(text) == f"desk-1: {text}"
+    assert len(world.engines[0].asked) == 8, "a full queue is no fault"
     world.engines[1].fail_with = world.engines[0].fail_with
     async with await world.chat() as response:
         assert (response.status, response.headers["retry-after"]) == (429, "7")
@@ -320,7 +321,8 @@ async def test_an_engine_without_its_adapter_is_left_out_until_it_is_loaded_agai
     world = await make_pair()
     await (world.engine.restart() if how == "restarted" else asyncio.sleep(0))
     world.engine.adapters.clear()
-    assert {await world.said() for _ in range(6)} == {"desk-1: hello"}
+    for text in world.texts(0, 3):
+        assert await world.said(text) == f"desk-1: {text}"
     await until(lambda: "desk-1" in world.engine.adapters, "loaded again in the background")
     await until(lambda: all("desk-1" in e.ready for e in world.gateway.pool.endpoints))
 
@@ -348,7 +350,8 @@ async def test_a_request_from_before_the_load_takes_no_loaded_model_out_of_servi
 async def test_an_engine_that_comes_back_has_its_adapters_soon(make_pair: Any):
     world = await make_pair(reconcile_seconds=0.2)
     await world.engine.stop()
-    assert {await world.said() for _ in range(8)} == {"desk-1: hello"}
+    for text in world.texts(0, 8):
+        assert await world.said(text) == f"desk-1: {text}"
     await until(lambda: world.gateway.pool.endpoints[0].breaker.is_open)
     await world.engine.restart()
     await until(lambda: "desk-1" in world.engine.adapters)
@@ -492,7 +495,8 @@ async def test_what_an_engine_says_of_a_request_is_in_no_log_of_the_process(make
     world = await make_pair(engine_breaker_failures=1, engine_breaker_seconds=3600)
     world.engine.fail_with = (503, {"error": {"message": "cannot parse 'my card is 4111'"}}, {})
     with capture_logs() as logs:
-        assert {await world.said() for _ in range(2)} == {"desk-1: hello"}
+        for text in world.texts(0, 2):
+            assert await world.said(text) == f"desk-1: {text}"
     assert "engine_breaker_opened" in [line["event"] for line in logs]
     told = await status_of(world)
     assert [one["up"] for one in told] == [False, True]

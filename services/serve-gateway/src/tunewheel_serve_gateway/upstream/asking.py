@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from tunewheel_serve_gateway.routing import Target
+from tunewheel_serve_gateway.upstream.balancing import beginning_of
 from tunewheel_serve_gateway.upstream.endpoint import Endpoint
 from tunewheel_serve_gateway.upstream.pool import Pool
 from tunewheel_serve_gateway.upstream.protocol import (
@@ -70,7 +71,7 @@ async def complete(
     pool: Pool, target: Target, body: dict[str, Any], asked: Asked | None = None, *, sampled: bool = False
 ) -> dict[str, Any]:
     """Return the whole ``chat.completion``. Raises UpstreamError: no engine answered."""
-    attempt = _Attempt(pool, target, asked, whole=True)
+    attempt = _Attempt(pool, target, body, asked, whole=True)
     while True:
         endpoint = attempt.next_engine()
         with endpoint.answering(target.model_id):
@@ -89,7 +90,7 @@ async def stream(
 ) -> AsyncGenerator[Chunk, None]:
     """Yield the chunks of one engine's answer; another engine is tried until the first text. Raises
     UpstreamError: no engine answered, or the one that did broke off."""
-    attempt = _Attempt(pool, target, asked, whole=False)
+    attempt = _Attempt(pool, target, body, asked, whole=False)
     while True:
         endpoint = attempt.next_engine()
         chunks = endpoint.client.stream(endpoint.body_for(target, body, sampled=sampled))
@@ -119,10 +120,13 @@ async def stream(
 class _Attempt:
     """One request to one model: the engines that were asked, and the errors of those engines."""
 
-    def __init__(self, pool: Pool, target: Target, asked: Asked | None, *, whole: bool) -> None:
+    def __init__(
+        self, pool: Pool, target: Target, body: dict[str, Any], asked: Asked | None, *, whole: bool
+    ) -> None:
         """``whole``: the answer is not streamed, so a long one is silent until it is there."""
         self._pool = pool
         self._target = target
+        self._beginning = beginning_of(target.model_id, body.get("messages", ()))
         self._whole = whole
         self._tried: list[Endpoint] = []
         self._asked_at = 0.0
@@ -140,7 +144,7 @@ class _Attempt:
         barred = self._tried
         if len(self._doubted) > 1:  # the request may have ended them already, and must not end a third
             barred = [e for e in self._pool.endpoints if e in self._tried or e not in self._doubted]
-        endpoint = self._pool.choose(self._target, barred)
+        endpoint = self._pool.choose(self._target, barred, self._beginning)
         if endpoint is None:
             error = self._error or self._pool.why_none(self._target)
             raise _given_up(error) if len(self._doubted) > 1 else error

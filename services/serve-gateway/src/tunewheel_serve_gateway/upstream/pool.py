@@ -1,7 +1,6 @@
 """The engines behind the gateway: which are healthy, which have a model, and which of them is asked next.
 
-The next request goes to the engine with the fewest requests under way, among the healthy engines that have
-the model.
+The next request goes to one of the healthy engines that have the model; ``balancing`` says to which.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from tunewheel_runtime.tls import trust
 from tunewheel_serve_gateway.metrics import Metrics
 from tunewheel_serve_gateway.routing import Target
 from tunewheel_serve_gateway.settings import Settings
+from tunewheel_serve_gateway.upstream.balancing import pick
 from tunewheel_serve_gateway.upstream.bases import have_one_base, of_base
 from tunewheel_serve_gateway.upstream.breaker import Breaker
 from tunewheel_serve_gateway.upstream.endpoint import Endpoint
@@ -48,9 +48,6 @@ class Pool:
         self.lost: Callable[[Endpoint, str], None] = lambda _, __: None
         self._metrics = metrics
         self._retry_after = str(retry_after)
-        self._turn = 0
-        metrics.gauge("engines", "Engines of the pool", lambda: len(self.endpoints))
-        metrics.gauge("engines.up", "Engines whose circuit breaker is closed", lambda: len(self._up()))
 
     async def close(self) -> None:
         for endpoint in self.endpoints:
@@ -64,7 +61,7 @@ class Pool:
     def ready(self) -> set[str]:
         """Return the models that some healthy engine has. An engine that does not answer counts too where no
         other of its base does: clients are told that it is away, and no other model takes their requests."""
-        up = self._up()
+        up = self.up()
         found = {name for endpoint in up for name in endpoint.ready}
         for endpoint in self.endpoints:
             if endpoint.breaker.is_open and not any(have_one_base(endpoint, other) for other in up):
@@ -91,18 +88,13 @@ class Pool:
         engines = self.having(target) or self.endpoints
         return sorted({part for e in engines for part in e.unknown(target)}, reverse=True)
 
-    def choose(self, target: Target, tried: Collection[Endpoint]) -> Endpoint | None:
-        """Return the engine to ask next: that with the fewest requests under way, in turn where equal. Where
-        none is up, one that could not be reached is tried: it may be back, and if not says so at once."""
+    def choose(self, target: Target, tried: Collection[Endpoint], beginning: bytes) -> Endpoint | None:
+        """Return the engine to ask next for a prompt of this ``beginning``; see ``balancing``. Where none is
+        up, one that could not be reached is tried: it may be back, and if not says so at once."""
         left = [e for e in self.having(target) if e not in tried]
         free = [e for e in left if e.breaker.allows()]
         free = free or [e for e in left if isinstance(e.last_failure, UpstreamAway)]
-        if not free:
-            return None
-        self._turn += 1
-        count = len(self.endpoints)
-        order = {e: (n - self._turn) % count for n, e in enumerate(self.endpoints)}
-        return min(free, key=lambda endpoint: (endpoint.outstanding, order[endpoint]))
+        return pick(free, beginning) if free else None
 
     def status(self) -> list[dict[str, Any]]:
         """Return how each engine is, as plain data."""
@@ -184,11 +176,12 @@ class Pool:
     def _can_be_spared(self, endpoint: Endpoint, error: UpstreamError) -> bool:
         """Tell whether an engine that is silent or broken where it should list its models is taken for down:
         it may fail to answer this question alone, so the last of a base is not."""
-        others = (e for e in self._up() if e is not endpoint)
+        others = (e for e in self.up() if e is not endpoint)
         wrong = not isinstance(error, UpstreamRefused | ModelNotLoaded)
         return wrong and any(have_one_base(endpoint, other) for other in others)
 
-    def _up(self) -> list[Endpoint]:
+    def up(self) -> list[Endpoint]:
+        """Return the engines whose circuit breaker is closed."""
         return [endpoint for endpoint in self.endpoints if not endpoint.breaker.is_open]
 
 
@@ -202,6 +195,8 @@ def make_pool(settings: Settings, is_adapter: Callable[[str], bool], metrics: Me
 
     listed = [url for url in settings.engine_urls if not url.startswith(BY_NAME)]
     pool = Pool([make(url) for url in listed], metrics, retry_after=settings.retry_after_seconds)
+    metrics.gauge("engines", "Engines of the pool", lambda: len(pool.endpoints))
+    metrics.gauge("engines.up", "Engines whose circuit breaker is closed", lambda: len(pool.up()))
     pool.make, pool.names = make, [url for url in settings.engine_urls if url.startswith(BY_NAME)]
     for name in pool.names:
         make_client(settings, name.removeprefix(BY_NAME), is_adapter)  # raises now if the settings are wrong
