@@ -19,17 +19,19 @@ import pytest
 from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.events.lifecycle import ServingDesired
+from tunewheel_contracts.formats.confidence import Certainty
 from tunewheel_contracts.formats.run import AdapterRef, BaseModelRef
 from tunewheel_contracts.formats.serving import DesiredRoutes, Route, RouteRole
 from tunewheel_local.kafka.ports import free_port
 from tunewheel_runtime.service import Service
 from tunewheel_runtime.store import ObjectStore
 from tunewheel_testing import engine
-from tunewheel_testing.adapters import SMOLLM2
+from tunewheel_testing.adapters import SMOLLM2, bundle_of
 from tunewheel_testing.engine import FakeEngine
 from tunewheel_testing.specs import declared
 
 from .bus import Bus, running, until
+from .test_monitor import monitor
 from .verdicts import stored_adapter
 
 pytestmark = pytest.mark.integration
@@ -249,3 +251,48 @@ async def until_routed(service: Service, project: str, wanted: list[tuple[str, i
             return [(route["model_id"], route["percent"]) for route in routes] == wanted
 
         await until(is_routed)
+
+
+async def test_what_a_model_doubts_is_answered_by_the_endpoint_of_its_spec_or_asked_of_people(
+    kafka: str, tmp_path: Path, project: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("TUNEWHEEL_FALLBACK_KEY", "s3cret")
+    adapter = await stored_adapter(ObjectStore((tmp_path / "store").as_uri()), project, 1)
+    sure = Certainty(intercept=0.0, slope=1.0, least=0.99, label_field="said")
+    event = desired(project, 1, (adapter, 100))
+    (route,) = event.data.desired.routes
+    judged = route.model_copy(update={"bundle": bundle_of(adapter.model_id, base=SMOLLM2, certainty=sure)})
+    event = new_event(
+        event.data.model_copy(update={"desired": DesiredRoutes(routes=(judged,))}), source="/test"
+    )
+    large = FakeEngine("large-1")
+    large.api_key = "s3cret"
+    settings = {"spec_hosts": "127.0.0.1=TUNEWHEEL_FALLBACK_KEY"}
+    async with FakeEngine(SMOLLM2.name).serving() as engine, large.serving() as outside, Bus(kafka) as bus:
+        endpoint = {"base_url": f"{outside}/v1", "model": "large-1", "api_key_env": "TUNEWHEEL_FALLBACK_KEY"}
+        spec = {
+            "task": {"system_prompt": "Answer.", "label_field": "said"},
+            "criteria": [{"metric": "rouge_l", "minimum": 0.1}],
+            "serving": {"abstain": {"risk": 0.05, "to": "endpoint", "endpoint": endpoint}},
+        }
+        await bus.publish(declared(project, **spec), event)
+        store = tmp_path / "store"
+        async with (
+            running(gateway(kafka, tmp_path, engine, **settings)) as service,
+            running(monitor(kafka, store)),
+            client_of(service) as client,
+        ):
+            form: Any = {"response_format": {"type": "json_object"}}
+            await answered_by(client, project, "large-1")
+            known = await client.chat.completions.create(model=project, messages=HELLO, **form)
+            assert (known.model, known.choices[0].message.refusal) == ("large-1", None)
+            large.api_key = "another"
+            asked: Any = [{"role": "user", "content": "who pays for this?"}]
+            refused = await client.chat.completions.create(model=project, messages=asked, **form)
+            assert (refused.model, refused.choices[0].message.content) == (adapter.model_id, None)
+            (requested,) = await bus.collect(topics.LABELS_REQUESTED, 1, where=lambda e: e.project == project)
+            assert requested.data.completion_ids == (refused.id,)
+            withheld = await bus.collect(
+                topics.INFERENCE_COMPLETED, 1, where=lambda e: e.data.answered_by == known.id
+            )
+            assert withheld[0].data.model_id == adapter.model_id

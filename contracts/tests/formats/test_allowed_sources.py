@@ -11,7 +11,7 @@ from tunewheel_contracts.errors import InvalidSpec
 from tunewheel_contracts.formats.allowed_sources import AllowedSources
 from tunewheel_contracts.formats.judge import JudgeSpec
 from tunewheel_contracts.formats.retrieval_spec import RetrievalSpec
-from tunewheel_contracts.formats.spec import EvaluationSpec, ProjectSpec
+from tunewheel_contracts.formats.spec import EvaluationSpec, ProjectSpec, ServingSpec
 
 KEY = "TUNEWHEEL_TEACHER_KEY"
 
@@ -103,6 +103,22 @@ def test_a_judge_is_held_to_the_same_list(url: str, key: str | None, field: str 
     allowed = AllowedSources(hosts="judge.example=TUNEWHEEL_JUDGE_KEY")
     asked = spec().model_copy(update={"evaluation": EvaluationSpec(judge=judge)})
     assert_checked(allowed, asked, field and f"evaluation.judge.{field}")
+
+
+@pytest.mark.parametrize(
+    ("url", "key", "field"),
+    [
+        ("https://large.example/v1", "TUNEWHEEL_FALLBACK_KEY", None),
+        ("https://large.example/v1", "TUNEWHEEL_FALLBACK_OTHER", "api_key_env"),
+        ("https://other.example/v1", None, "base_url"),
+    ],
+)
+def test_a_fallback_is_held_to_the_same_list(url: str, key: str | None, field: str | None) -> None:
+    fallback = {"base_url": url, "model": "m", "api_key_env": key}
+    serving = {"abstain": {"risk": 0.05, "to": "endpoint", "endpoint": fallback}}
+    asked = spec().model_copy(update={"serving": ServingSpec.model_validate(serving)})
+    allowed = AllowedSources(hosts="large.example=TUNEWHEEL_FALLBACK_KEY")
+    assert_checked(allowed, asked, field and f"serving.abstain.endpoint.{field}")
 
 
 def test_a_teacher_that_is_not_asked_may_stay_in_the_spec() -> None:

@@ -316,6 +316,9 @@ def test_only_a_task_with_labels_abstains(task: dict[str, Any], is_taken: bool) 
     assert caught.value.field == "serving.abstain"
 
 
+ELSEWHERE = {"base_url": "https://models.example/v1", "model": "large-1"}
+
+
 @pytest.mark.parametrize(
     ("abstain", "field"),
     [
@@ -325,6 +328,19 @@ def test_only_a_task_with_labels_abstains(task: dict[str, Any], is_taken: bool) 
         ({"risk": 0.05, "to": "boss"}, "to"),
         ({"risk": 0.05, "unknown": 0.5}, "unknown"),
         ({"risk": 0.05, "threshold": 0.9}, "threshold"),
+        ({"risk": 0.05, "reply": ""}, "reply"),
+        ({"risk": 0.05, "to": "endpoint"}, "endpoint"),
+        ({"risk": 0.05, "endpoint": ELSEWHERE}, "endpoint"),
+        ({"risk": 0.05, "to": "label", "endpoint": ELSEWHERE}, "endpoint"),
+        ({"risk": 0.05, "to": "endpoint", "endpoint": ELSEWHERE | {"api_key": "x"}}, "endpoint.api_key"),
+        (
+            {"risk": 0.05, "to": "endpoint", "endpoint": ELSEWHERE | {"api_key_env": "HF_TOKEN"}},
+            "endpoint.api_key_env",
+        ),
+        (
+            {"risk": 0.05, "to": "endpoint", "endpoint": ELSEWHERE | {"base_url": "https://me:pw@h/v1"}},
+            "endpoint.base_url",
+        ),
     ],
 )
 def test_a_wrong_abstention_is_refused_by_its_field(abstain: dict[str, Any], field: str) -> None:

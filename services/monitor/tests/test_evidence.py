@@ -150,11 +150,14 @@ async def test_completions_that_a_person_chose_become_a_request_without_personal
     assert "blue" not in desk.files()[request.prompts]
 
 
+ENDPOINT = {"endpoint": {"base_url": "https://models.example/v1", "model": "large-1"}}
+
+
 async def doubted(desk: Any, to: str, **fields: Any) -> list[Any]:
     """Return the requests for labels that one completion gives, delivered twice."""
     desk.declare(
         task={"system_prompt": "Answer.", "label_field": "category"},
-        serving={"abstain": {"risk": 0.05, "to": to}},
+        serving={"abstain": {"risk": 0.05, "to": to} | (ENDPOINT if to == "endpoint" else {})},
     )
     told = {"overrides": ("abstained",), "certainty": 0.4, "output": "", "customer": "Kim"} | fields
     delivery = desk.traffic.completion(MAIL, **told)
@@ -164,8 +167,9 @@ async def doubted(desk: Any, to: str, **fields: Any) -> list[Any]:
     return [(one.data, delivery.event) for one in twice[0]]
 
 
-async def test_a_question_whose_answer_was_withheld_becomes_a_request_for_a_label(desk: Any) -> None:
-    ((request, completion),) = await doubted(desk, "label")
+@pytest.mark.parametrize("to", ["label", "endpoint"])
+async def test_a_question_whose_answer_was_withheld_becomes_a_request_for_a_label(desk: Any, to: str) -> None:
+    ((request, completion),) = await doubted(desk, to)
     name = completion.data.completion_id
     assert (request.completion_ids, request.wanted) == ((name,), 1)
     assert request.asked_by == completion.data.model_id
@@ -180,6 +184,11 @@ async def test_a_question_whose_answer_was_withheld_becomes_a_request_for_a_labe
     [
         ("people", {}),
         ("label", {"overrides": ()}),
+        ("endpoint", {"answered_by": "chatcmpl-1"}),
+        (
+            "endpoint",
+            {"overrides": ("fallback",), "certainty": None, "model_id": "large-1", "output": "bell"},
+        ),
         ("label", {"certainty": None}),
         ("label", {"texts": "hashed"}),
     ],

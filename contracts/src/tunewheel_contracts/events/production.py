@@ -24,8 +24,11 @@ from tunewheel_contracts.formats.index import RetrievalUse
 from tunewheel_contracts.formats.serving import Fault, LogPolicy, RouteRole
 from tunewheel_contracts.topic import DAY_MS, TopicSpec
 
+FALLBACK = "fallback"
+"""Among ``overrides``: the endpoint of ``serving.abstain`` answered, in place of the project's model."""
 ABSTAINED = "abstained"
-"""Among ``overrides``: no answer was sent. It stands there so that every count of answers leaves it out."""
+"""Among ``overrides``: the answer was not sent. Both stand there so that every count of answers leaves them
+out."""
 
 
 class InferenceCompleted(Event):
@@ -41,7 +44,8 @@ class InferenceCompleted(Event):
     role: RouteRole
     pinned: bool = False
     """The client asked for exactly this model, or the champion answered because the candidate in canary had
-    failed. The request was not routed to this model by its share, so a rollout's comparison ignores it."""
+    failed, or the project's fallback answered. The request was not routed to this model by its share, so a
+    rollout's comparison ignores it."""
     shadow_of: SourceId | None = None
     """For a shadow copy: id of the copied completion."""
     messages: tuple[ChatMessage, ...]
@@ -80,7 +84,8 @@ class InferenceCompleted(Event):
     """Settings of the project that the client replaced: ``system_prompt``, ``retrieval``,
     ``response_format``, ``tools``, names of sampling parameters, ``max_tokens`` if the answer ended at a
     limit below the task's. Such an answer says little about the model. Also ``abstained``: the model was not
-    sure of its answer, so a refusal was sent instead; ``output`` is empty."""
+    sure of its answer, so it was not sent; ``output`` is empty. Also ``fallback``: an endpoint of
+    ``serving.abstain`` answered instead; ``model_id`` is its model."""
     retrieval: Annotated[RetrievalUse | None, Field(exclude_if=operator.not_)] = None
     """The passages in the prompt; None: nothing was retrieved."""
     confidence: Annotated[Confidence | None, Field(exclude_if=operator.not_)] = None
@@ -88,6 +93,9 @@ class InferenceCompleted(Event):
     the project abstains for each."""
     certainty: Annotated[Fraction | None, Field(exclude_if=lambda certainty: certainty is None)] = None
     """How often answers of this confidence are right, by held-out rows. Only where the project abstains."""
+    answered_by: Annotated[SourceId | None, Field(exclude_if=operator.not_)] = None
+    """For an answer that was not sent: the completion of the project's fallback, which answered instead.
+    None: the client got a refusal."""
 
     @property
     def abstained(self) -> bool:

@@ -13,6 +13,7 @@ from pydantic import AfterValidator
 
 from tunewheel_contracts.errors import InvalidSpec, check_all
 from tunewheel_contracts.fields import Frozen
+from tunewheel_contracts.formats.confidence import FallbackSpec
 from tunewheel_contracts.formats.dataset_spec import ReplaySpec
 from tunewheel_contracts.formats.example_formats import TeacherSpec
 from tunewheel_contracts.formats.judge import JudgeSpec
@@ -24,13 +25,14 @@ DEFAULT_HOSTS = f"{HUB},hf.co"
 TEACHER_FIELD = "dataset.formats.documents.questions.teacher"
 EMBEDDING_FIELD = "retrieval.embedding"
 JUDGE_FIELD = "evaluation.judge"
+FALLBACK_FIELD = "serving.abstain.endpoint"
 REPLAY_FIELD = "dataset.replay.source"
 
 _NAME, _IPV6 = r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*", r"[0-9a-f]*:[0-9a-f:.]*"
 _HOST = re.compile(rf"{_NAME}|{_IPV6}")
 _ENTRY = re.compile(
     rf"(?P<host>{_NAME}|\[{_IPV6}\])(?::(?P<port>\d{{1,5}}))?"
-    r"(?:=(?P<key>TUNEWHEEL_(?:TEACHER|EMBEDDING|JUDGE)_[A-Z0-9_]{1,64}))?"
+    r"(?:=(?P<key>TUNEWHEEL_(?:TEACHER|EMBEDDING|JUDGE|FALLBACK)_[A-Z0-9_]{1,64}))?"
 )
 
 
@@ -44,8 +46,8 @@ def _are_hosts(value: str) -> str:
         if not _ENTRY.fullmatch(entry):
             raise ValueError(
                 f"{entry!r} is not a host: write host, host:port, or either with =TUNEWHEEL_TEACHER_…, "
-                "=TUNEWHEEL_EMBEDDING_… or =TUNEWHEEL_JUDGE_…, the variable whose key that host may get; "
-                "separate several by commas"
+                "=TUNEWHEEL_EMBEDDING_…, =TUNEWHEEL_JUDGE_… or =TUNEWHEEL_FALLBACK_…, the variable whose key "
+                "that host may get; separate several by commas"
             )
     return value
 
@@ -65,7 +67,7 @@ Folders = Annotated[str, AfterValidator(_are_folders)]
 
 
 class AllowedSources(Frozen):
-    """The hosts and folders that a spec's teacher, replay, embedding and judge may name."""
+    """The hosts and folders that a spec's teacher, replay, embedding, judge and fallback may name."""
 
     hosts: Hosts = DEFAULT_HOSTS
     folders: tuple[str, ...] = ()
@@ -93,6 +95,8 @@ class AllowedSources(Frozen):
             checks.append(partial(self.check_embedding, spec.retrieval.embedding))
         if spec.evaluation.judge is not None:
             checks.append(partial(self.check_judge, spec.evaluation.judge))
+        if (abstain := spec.serving.abstain) is not None and abstain.endpoint is not None:
+            checks.append(partial(self.check_fallback, abstain.endpoint))
         if spec.dataset.replay is not None:
             checks.append(partial(self._check_replay, spec.dataset.replay))
         check_all(*checks)
@@ -127,6 +131,14 @@ class AllowedSources(Frozen):
             InvalidSpec
         """
         self._check_endpoint(judge.base_url, judge.api_key_env, JUDGE_FIELD)
+
+    def check_fallback(self, fallback: FallbackSpec) -> None:
+        """Refuse a fallback whose host is not listed, or whose key is not listed for the host.
+
+        Raises:
+            InvalidSpec
+        """
+        self._check_endpoint(fallback.base_url, fallback.api_key_env, FALLBACK_FIELD)
 
     def _check_endpoint(self, url: str, key: str | None, field: str) -> None:
         self.check_url(url, f"{field}.base_url")

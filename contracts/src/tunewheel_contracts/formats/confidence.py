@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import operator
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, StringConstraints, ValidationInfo, model_validator
 
-from tunewheel_contracts.fields import FiniteFloat, Fraction, Frozen, NonNegative, PositiveInt, Strict
-from tunewheel_contracts.reading import if_unknown
+from tunewheel_contracts.errors import inconsistent
+from tunewheel_contracts.fields import FiniteFloat, Fraction, Frozen, NonNegative, PositiveInt, Strict, Text
+from tunewheel_contracts.reading import Reading, if_unknown
 
 LogProbability = Annotated[FiniteFloat, Field(le=0)]
 """Natural logarithm of a probability by the model alone: before temperature, penalties and constraints."""
@@ -41,6 +43,23 @@ class Calibration(Frozen):
     deviation."""
 
 
+class FallbackSpec(Strict):
+    """A model behind an OpenAI-compatible endpoint that answers what the project's own model is not sure
+    of. It gets the conversation as the client sent it, with the system prompt and the passages."""
+
+    base_url: Annotated[str, StringConstraints(pattern=r"^https?://[^\s@]+$", max_length=512)]
+    """URL of the API, up to and including ``/v1``, without credentials. Its host must be listed by the
+    gateway's operator in ``TUNEWHEEL_SPEC_HOSTS``."""
+    model: Annotated[str, StringConstraints(min_length=1, max_length=256)]
+    api_key_env: Annotated[str, StringConstraints(pattern=r"^TUNEWHEEL_FALLBACK_[A-Z0-9_]{1,64}$")] | None = (
+        None
+    )
+    """The variable of the gateway's environment that holds the API key. The prefix keeps a spec from naming
+    any other secret. ``TUNEWHEEL_SPEC_HOSTS`` lists the keys that may be sent to each host."""
+    timeout_seconds: Annotated[float, Field(gt=0, le=600)] = 30.0
+    """Longest wait for its whole answer, or for the next part of a streamed one."""
+
+
 class AbstainSpec(Strict):
     """Answers of which the model is not sure enough are not sent."""
 
@@ -50,9 +69,20 @@ class AbstainSpec(Strict):
     unknown: Annotated[float, Field(ge=0, lt=0.5)] = 0.1
     """The share of questions about subjects that no label fits, with which ``risk`` is to hold. Every answer
     to them is wrong. 0: all questions are like the held-out ones."""
-    to: Annotated[Literal["people", "label"], if_unknown("people")] = "people"
+    to: Annotated[Literal["people", "label", "endpoint"], if_unknown("people")] = "people"
     """Who gets the question. ``people``: the application is told that a person must look. ``label``: the
-    question also becomes a request for a label."""
+    question also becomes a request for a label. ``endpoint``: another model answers, which ``endpoint``
+    names; what it does not answer becomes a request for a label."""
+    endpoint: Annotated[FallbackSpec | None, Field(exclude_if=operator.not_)] = None
+    reply: Annotated[Text | None, Field(min_length=1, max_length=2_000, exclude_if=operator.not_)] = None
+    """The text of the refusal that is sent in place of an answer. Null: a sentence in English."""
+
+    @model_validator(mode="after")
+    def _names_the_endpoint(self, info: ValidationInfo) -> Self:
+        is_read = isinstance(info.context, Reading) and not info.context.is_strict
+        if (self.to == "endpoint") != (self.endpoint is not None) and not is_read:
+            raise inconsistent("endpoint", "and to: endpoint go together; give both, or remove both")
+        return self
 
 
 class RiskPoint(Frozen):

@@ -261,15 +261,16 @@ class Questions:
         return chosen(asked, prompts=found.path, dataset_id=dataset_id)
 
     async def withheld(self, deliveries: Sequence[Delivery[InferenceCompleted]]) -> list[Envelope[Any]]:
-        """Return a request for a label of each question whose answer was withheld, where the project's spec
-        says so. An answer whose confidence no engine gave is withheld for the engine's fault: nobody is
-        asked. Nor is anybody where the log holds no text, nor about what ``Doubts`` leaves out.
+        """Return a request for a label of each question whose answer was withheld and that no fallback
+        answered, where the project's spec says so. An answer whose confidence no engine gave is withheld for
+        the engine's fault: nobody is asked. Nor is anybody where the log holds no text, nor about what
+        ``Doubts`` leaves out.
         Raises TransientError: see ``choose``."""
         requests: list[Envelope[Any]] = []
         for event, at in ((one.event, one.position) for one in deliveries if one.event.data.abstained):
             data, spec = event.data, await self.knowledge.spec(event.project)
             abstain = spec.serving.abstain if spec is not None else None
-            if abstain is None or abstain.to != "label" or data.certainty is None:
+            if abstain is None or abstain.to == "people" or data.certainty is None or data.answered_by:
                 continue
             if not self.doubts.take(data):
                 self.metrics.add("doubts.not_asked")

@@ -54,12 +54,12 @@ class Abstaining:
         if not exchange.is_sampled or certainty is None or spec is None:
             return []
         found, sure = await asyncio.to_thread(_judged, exchange, spec.task, target)
-        if exchange.is_held:
+        if exchange.is_held and spec.serving.abstain is not None:
             exchange.certainty = sure
             if sure is None:
                 log.warning("confidence_unknown", project=exchange.project, model=exchange.model_id)
             if sure is None or sure < (certainty.least or 0.0):
-                exchange.abstain(found)
+                exchange.abstain(found, spec.serving.abstain.reply or REFUSAL)
         headers: Headers = [] if sure is None else [(CONFIDENCE, f"{sure:.3f}".encode())]
         return [*headers, (b"x-tunewheel-abstained", b"true")] if exchange.abstained else headers
 
@@ -75,9 +75,9 @@ def _judged(exchange: Exchange, task: TaskSpec, target: Target) -> tuple[Confide
     return found, certainty_of(found, target.bundle.certainty)
 
 
-def refused(answer: dict[str, Any]) -> dict[str, Any]:
-    """Return a whole ``chat.completion`` with a refusal in place of the answer."""
-    message = {"role": "assistant", "content": None, "refusal": REFUSAL}
+def refused(answer: dict[str, Any], refusal: str) -> dict[str, Any]:
+    """Return a whole ``chat.completion`` with ``refusal`` in place of the answer."""
+    message = {"role": "assistant", "content": None, "refusal": refusal}
     choice = {"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}
     return {**answer, "choices": [choice]}
 
@@ -88,7 +88,7 @@ def told(chunks: Sequence[Chunk], exchange: Exchange) -> list[Chunk]:
     sent = list(chunks)
     if exchange.abstained and sent:
         usual = {key: value for key, value in chunks[0].items() if key not in ("choices", "usage")}
-        said = {"role": "assistant", "content": None, "refusal": REFUSAL}
+        said = {"role": "assistant", "content": None, "refusal": exchange.refusal}
         spoken = [
             {**usual, "choices": [{"index": 0, "delta": delta, "finish_reason": finish, "logprobs": None}]}
             for delta, finish in ((said, None), (dict[str, Any](), "stop"))

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -20,6 +20,7 @@ from tunewheel_serve_gateway.choosing import Choosing, is_on_trial, may_be_short
 from tunewheel_serve_gateway.completions.exchange import Exchange
 from tunewheel_serve_gateway.completions.ids import CompletionIds
 from tunewheel_serve_gateway.completions.overrides import overrides_of
+from tunewheel_serve_gateway.fallbacks import Fallbacks
 from tunewheel_serve_gateway.limits.in_flight import LOGPROB_BYTES
 from tunewheel_serve_gateway.logprobs import Ask, LogprobSample
 from tunewheel_serve_gateway.outcomes import Outcomes
@@ -28,6 +29,7 @@ from tunewheel_serve_gateway.retrieval.retrieved import cite
 from tunewheel_serve_gateway.routing import Target
 from tunewheel_serve_gateway.settings import Settings
 from tunewheel_serve_gateway.upstream import asking
+from tunewheel_serve_gateway.upstream.asking import Asked
 from tunewheel_serve_gateway.upstream.pool import Pool
 from tunewheel_serve_gateway.upstream.protocol import AT_HAND, Chunk, UpstreamError
 from tunewheel_serve_gateway.upstream.sse import as_event
@@ -45,6 +47,7 @@ class Answering:
     settings: Settings
     logprobs: LogprobSample
     abstaining: Abstaining
+    fallbacks: Fallbacks
     schemas: OutputSchemas = field(default_factory=OutputSchemas)
 
     async def answer(self, call: Call) -> Answer:
@@ -58,24 +61,53 @@ class Answering:
             raise
 
     async def _attempt(self, call: Call, target: Target, request: ChatRequest) -> Answer:
-        answer = self._begin(call, target, request)
-        said: dict[str, Any] = {}
+        answer = await self._ask(self.pool, call, target, request)
+        if answer.exchange.abstained:
+            answer = await self._instead(answer)
+        if request.stream:
+            call.opened = answer
+            return answer
+        answer.whole = orjson.dumps(answer.request.form.whole(_signed(answer.said, answer.exchange)))
+        answer.said = {}  # Log-probabilities take ten times the memory of their JSON; do not wait with them.
+        await self.outcomes.answered(answer)
+        return answer
+
+    async def _ask(self, pool: Pool, call: Call, target: Target, request: ChatRequest) -> Answer:
+        """Return an answer of ``target``: whole, or a stream whose first chunk has arrived."""
+        answer = self._begin(pool, call, target, request)
         try:
             if request.stream:
                 await self._open(answer)
-                call.opened = answer
             else:
-                said = await self._complete(answer)
+                answer.said = await self._complete(answer)
         except (UpstreamError, asyncio.CancelledError) as error:
             await self._note_failure(answer, error)
             raise
-        if not request.stream:
-            answer.whole = orjson.dumps(request.form.whole(_signed(said, answer.exchange)))
-            del said  # Log-probabilities take ten times the memory of their JSON; do not wait with them.
-            await self.outcomes.answered(answer)
         return answer
 
-    def _begin(self, call: Call, target: Target, request: ChatRequest) -> Answer:
+    async def _instead(self, withheld: Answer) -> Answer:
+        """Return the answer of the project's fallback in place of one that is ``withheld``; the latter, with
+        its refusal, if there is no fallback or it fails."""
+        found = self.fallbacks.of(withheld.target, withheld.request.model)
+        if found is None:
+            return withheld
+        (pool, target), exchange = found, withheld.exchange
+        exchange.finish(withheld.seconds)
+        call = replace(withheld.call, asked=Asked(withheld.call.asked.arrived))
+        try:
+            ask = partial(self._ask, pool)
+            answer = await self.choosing.within_context(call, target, withheld.request, ask)
+        except UpstreamError as error:
+            self.fallbacks.note(target.project, error)
+            return withheld
+        except BaseException as error:
+            await self.outcomes.failed(exchange, error, withheld.seconds)
+            raise
+        self.fallbacks.note(target.project, None)
+        answer.exchange.withheld = exchange
+        return answer
+
+    def _begin(self, pool: Pool, call: Call, target: Target, request: ChatRequest) -> Answer:
         started = time.perf_counter()
         request.check_limit(max(self.settings.max_output_tokens, target.max_output_tokens or 0))
         completion_id = self.ids.new(target.project)
@@ -100,10 +132,13 @@ class Answering:
             is_held=is_held,
             shows_logprobs=bool(request.parameters.get("logprobs")),
         )
-        answer = Answer(call, target, request, exchange, request.upstream_body(target), started)
+        answer = Answer(call, pool, target, request, exchange, request.upstream_body(target), started)
         if request.stream:
-            # The champion may yet answer for a candidate, and a heartbeat would have named the candidate.
-            call.expect(request.headers if is_on_trial(target) else answer.headers)
+            # Another model may yet answer, and a heartbeat would have named this one.
+            is_open = is_on_trial(target) or (
+                is_held and self.fallbacks.of(target, request.model) is not None
+            )
+            call.expect(request.headers if is_open else answer.headers)
         return answer
 
     async def _complete(self, answer: Answer) -> dict[str, Any]:
@@ -112,13 +147,13 @@ class Answering:
         if exchange.is_held and not exchange.shows_logprobs:
             limits = [answer.body[name] for name in LIMITS if name in answer.body]
             answer.call.hold(max(limits, default=self.settings.max_output_tokens) * LOGPROB_BYTES)
-        engine: Ask[dict[str, Any]] = partial(asking.complete, self.pool, target, asked=asked)
+        engine: Ask[dict[str, Any]] = partial(asking.complete, answer.pool, target, asked=asked)
         ask = partial(self.logprobs.ask, exchange, ask=partial(held_to, target, engine))
         said = await asked.in_time(self.schemas.complete(request, target, answer.body, ask))
         exchange.take(said)
         answer.told = await self.abstaining.judge(exchange, target)
         if exchange.abstained:
-            return refused(said)
+            return refused(said, exchange.refusal)
         cite(said, request.citation_for(target))
         return said
 
@@ -141,7 +176,7 @@ class Answering:
     async def _begun(
         self, answer: Answer, body: dict[str, Any], *, sampled: bool = False
     ) -> tuple[AsyncGenerator[Chunk, None], Chunk | None]:
-        chunks = asking.stream(self.pool, answer.target, body, answer.call.asked, sampled=sampled)
+        chunks = asking.stream(answer.pool, answer.target, body, answer.call.asked, sampled=sampled)
         try:
             return chunks, await anext(chunks, None)
         except BaseException:

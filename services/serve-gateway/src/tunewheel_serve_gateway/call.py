@@ -16,6 +16,7 @@ from tunewheel_serve_gateway.errors import Headers
 from tunewheel_serve_gateway.output_schema import StreamCheck
 from tunewheel_serve_gateway.routing import Target
 from tunewheel_serve_gateway.upstream.asking import Asked
+from tunewheel_serve_gateway.upstream.pool import Pool
 from tunewheel_serve_gateway.upstream.protocol import Chunk
 
 
@@ -48,6 +49,7 @@ class Answer:
     """What one model answers to a call."""
 
     call: Call
+    pool: Pool
     target: Target
     request: ChatRequest
     """The call's request, with passages. An attempt after a refused one may have fewer of them."""
@@ -57,6 +59,8 @@ class Answer:
     started: float
     told: Headers = field(default_factory=list[tuple[bytes, bytes]])
     """Headers that tell how sure the model is of the answer."""
+    said: dict[str, Any] = field(default_factory=dict[str, Any])
+    """An answer that is not streamed, as the engine gave it."""
     whole: bytes = b""
     """The body of an answer that is not streamed."""
     chunks: AsyncGenerator[Chunk, None] | None = None
@@ -73,7 +77,7 @@ class Answer:
         return [
             *self.request.headers,
             (b"x-tunewheel-model", self.target.model_id.encode("latin-1", "replace")),
-            (b"x-tunewheel-role", self.target.role.value.encode()),
+            (b"x-tunewheel-role", self.target.arm.encode()),
             *self.told,
         ]
 

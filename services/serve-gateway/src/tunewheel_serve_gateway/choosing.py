@@ -44,7 +44,7 @@ class Choosing:
         target = await self._find(call)
         request = await self._with_passages(call, target.project)
         try:
-            return await self._within_context(call, target, request, ask)
+            return await self.within_context(call, target, request, ask)
         except UpstreamError as error:
             champion, failure = call.champion, error
             if champion is not None:
@@ -61,7 +61,7 @@ class Choosing:
         if champion is None:
             target = await self._find(call)
         try:
-            return await self._within_context(call, target, request, ask)
+            return await self.within_context(call, target, request, ask)
         except ModelNotLoaded as error:
             message = f"model {target.model_id} is being loaded; try again shortly"
             raise Unavailable(message, param="model", retry_after="2") from error
@@ -89,7 +89,7 @@ class Choosing:
         log_refusal, call.log_refusal = call.log_refusal, None
         fault: Fault = "client"
         try:
-            answer = await self._within_context(call, champion, request, ask)
+            answer = await self.within_context(call, champion, request, ask)
             fault = "model"
             return answer
         finally:
@@ -136,7 +136,7 @@ class Choosing:
     def _first_byte_seconds(self) -> float:
         return self.settings.engine_first_byte_seconds or self.settings.engine_timeout_seconds
 
-    async def _within_context(self, call: Call, target: Target, request: ChatRequest, ask: Ask[T]) -> T:
+    async def within_context(self, call: Call, target: Target, request: ChatRequest, ask: Ask[T]) -> T:
         """Call ``ask``. While the engine refuses the prompt as too long, drop the last passage and call it
         again. A prompt that is too long without passages is refused: the client must shorten it."""
         while True:

@@ -36,6 +36,7 @@ from tunewheel_serve_gateway.completions.recording import Recorder
 from tunewheel_serve_gateway.completions.spool import Spool
 from tunewheel_serve_gateway.embeddings import Embeddings
 from tunewheel_serve_gateway.errors import Unavailable, UnknownModel
+from tunewheel_serve_gateway.fallbacks import Fallbacks
 from tunewheel_serve_gateway.feedback import as_allowed
 from tunewheel_serve_gateway.limits.admitting import make_admission
 from tunewheel_serve_gateway.limits.in_flight import InFlight
@@ -130,6 +131,7 @@ class Gateway:
         self._outcomes = Outcomes(self.pool, self.reconciler, self.log, self._ids, self.metrics, settings)
         self.retriever = make_retriever(settings, store, self.catalog.spec, self.metrics)
         choosing = Choosing(self.reconciler, self.catalog, self.retriever, self.metrics, settings)
+        self._fallbacks = Fallbacks(self.catalog.spec, settings, self.metrics, warn)
         answering = Answering(
             self.pool,
             choosing,
@@ -138,6 +140,7 @@ class Gateway:
             settings,
             LogprobSample(settings.confidence_share),
             Abstaining(self.catalog.spec),
+            self._fallbacks,
         )
         self.admission = make_admission(settings, self.metrics)
         self.embeddings = Embeddings(
@@ -264,6 +267,7 @@ class Gateway:
             await self.log.close(timeout_seconds=self._settings.shutdown_seconds / 2)
         finally:
             await self.admission.close()
+            await self._fallbacks.close()
             await self.pool.close()
 
     def require_started(self) -> None:

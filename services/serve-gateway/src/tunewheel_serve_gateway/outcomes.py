@@ -9,6 +9,7 @@ import time
 from dataclasses import dataclass, field, replace
 from functools import partial
 
+from tunewheel_contracts.events.production import FALLBACK
 from tunewheel_contracts.formats.serving import RouteRole
 from tunewheel_runtime.waiting import end_all
 
@@ -57,17 +58,27 @@ class Outcomes:
         """Record an answered request. Returns once the answer is on the disk; only then is the last part of
         it sent to the client."""
         exchange = answer.exchange
-        exchange.finish(answer.seconds)
+        if not exchange.completed_at:  # a refusal's time ends before a fallback was asked in vain
+            exchange.finish(answer.seconds)
         self._measure(exchange, "answered")
+        if exchange.withheld is not None:
+            exchange.withheld.answered_by = exchange.completion_id
+        await self._note_withheld(exchange.withheld)
         await self.log.keep(exchange)
         self._offer_copy(answer.target, answer.request, exchange)
         self._count_refused(answer.target, exchange)
+
+    async def _note_withheld(self, exchange: Exchange | None) -> None:
+        """Record an answer in whose place another one was to be sent."""
+        if exchange is not None:
+            self._measure(exchange, "withheld")
+            await self.log.keep(exchange)
 
     def _measure(self, exchange: Exchange, outcome: str) -> None:
         metrics, project = self.metrics, exchange.project
         labels = {
             "project": project,
-            "role": exchange.role.value,
+            "role": FALLBACK if FALLBACK in exchange.overrides else exchange.role.value,
             "model": metrics.label_of(exchange.model_id),
         }
         metrics.observe("completion.seconds", exchange.latency_seconds, **labels, outcome=outcome)
@@ -75,6 +86,7 @@ class Outcomes:
             metrics.observe("first_token.seconds", exchange.first_token_seconds, **labels)
         if outcome == "answered":
             metrics.add("completions.answered")
+        if outcome in ("answered", "withheld"):
             if exchange.abstained:
                 metrics.add("completions.abstained", of=project)
             metrics.add("tokens.prompt", exchange.prompt_tokens, of=project)
@@ -107,13 +119,16 @@ class Outcomes:
         is not waited for. ``is_replaced``: the champion is asked instead, so the client does not see the
         failure."""
         if isinstance(error, UpstreamError):
-            fault = error.fault
-            if isinstance(error, UpstreamLost) and (is_replaced or self._is_compared(exchange)):
+            fault, is_fallback = error.fault, FALLBACK in exchange.overrides
+            if is_fallback:
+                fault = "engine"  # Whatever it says of the request: the client's refusal tells of no failure.
+            elif isinstance(error, UpstreamLost) and (is_replaced or self._is_compared(exchange)):
                 fault = "engine"  # The rollout compares how many connections either side loses.
             if fault is not None:
                 exchange.fail(str(error), fault)
             exchange.finish(seconds)
             if fault is not None:
+                await self._note_withheld(exchange.withheld)
                 await self.log.keep(exchange)
             if is_replaced:
                 self.metrics.add("completions.replaced")
@@ -121,13 +136,14 @@ class Outcomes:
             elif fault == "client":  # An application's faulty requests are no outage.
                 self._measure(exchange, "refused")
             elif not isinstance(error, ModelNotLoaded):
-                self.metrics.add("completions.failed")
+                self.metrics.add("completions.failed", not is_fallback)
                 self._measure(exchange, "failed")
             return
         exchange.cancel()
         exchange.finish(seconds)
         self._measure(exchange, "disconnected")
-        self.log.offer(exchange)
+        for one in filter(None, (exchange.withheld, exchange)):
+            self.log.offer(one)
 
     def _is_compared(self, exchange: Exchange) -> bool:
         """Return whether a rollout compares this answer of the champion with a canary's."""

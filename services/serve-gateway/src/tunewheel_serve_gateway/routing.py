@@ -8,6 +8,7 @@ from hashlib import blake2b
 from types import MappingProxyType
 from typing import Any
 
+from tunewheel_contracts.events.production import FALLBACK
 from tunewheel_contracts.fields import JsonObject
 from tunewheel_contracts.formats.bundle import Bundle, ChatTemplateKwargs
 from tunewheel_contracts.formats.run import AdapterRef
@@ -57,11 +58,18 @@ class Target:
     percent: int = 100
     adapter: AdapterRef | None = None
     pinned: bool = False
+    is_fallback: bool = False
+    """Whether it is the endpoint of ``serving.abstain``, and no model of the project."""
     retrieves: bool = False
     """Whether the project's passages are put into the prompt unless a request says otherwise."""
     response_format: dict[str, Any] | None = None
     """The form to which answers are constrained where the client names none, as a parameter of OpenAI's
     API."""
+
+    @property
+    def arm(self) -> str:
+        """The role as clients and metrics are told."""
+        return FALLBACK if self.is_fallback else self.role.value
 
     @property
     def schema(self) -> JsonObject | None:

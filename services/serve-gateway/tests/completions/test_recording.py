@@ -285,10 +285,11 @@ def test_a_record_is_what_the_model_of_the_event_would_write(make: Any, policy: 
 def test_every_field_of_the_event_is_written():
     made = confident()
     made.certainty, made.retrieved, made.finish_reason = 0.75, grounded().retrieved, "length"
+    made.answered_by = "chatcmpl-2"
     (kept,) = Recorder(lambda _: spec(), lambda: "s").record([made])
     assert kept is not None
     assert set(json.loads(kept.record.value)) == set(InferenceCompleted.model_fields)
-    assert kept.data().certainty == 0.75
+    assert (kept.data().certainty, kept.data().answered_by) == (0.75, "chatcmpl-2")
 
 
 @pytest.mark.parametrize(

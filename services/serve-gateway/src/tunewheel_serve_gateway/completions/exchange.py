@@ -55,6 +55,12 @@ class Exchange:
     certainty: float | None = None
     """The calibrated confidence in a held answer; None: it is not held, or no engine gave it."""
     abstained: bool = False
+    refusal: str = ""
+    """What the client is told in place of an answer that was not sent."""
+    withheld: Exchange | None = None
+    """The answer in whose place this one is sent."""
+    answered_by: str | None = None
+    """The completion that was sent in place of this answer."""
     confidence: Confidence | None = None
     """Of an answer that was not sent. That of others is measured when they are logged."""
     trace: Mapping[str, bytes] = field(default_factory=dict[str, bytes])
@@ -118,10 +124,10 @@ class Exchange:
         """The text so far."""
         return self.output or "".join(self._parts)
 
-    def abstain(self, found: Confidence | None) -> None:
-        """Note that the answer, of which the model is as sure as ``found`` says, is not sent. Its text is
-        dropped: nobody may rate it, or learn from it, as an answer."""
-        self.abstained, self.confidence = True, found
+    def abstain(self, found: Confidence | None, refusal: str) -> None:
+        """Note that the answer, of which the model is as sure as ``found`` says, is not sent, but
+        ``refusal``. Its text is dropped: nobody may rate it, or learn from it, as an answer."""
+        self.abstained, self.confidence, self.refusal = True, found, refusal
         self.overrides = (*self.overrides, ABSTAINED)
         self.output, self.finish_reason = "", "stop"
         self._parts.clear()

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tunewheel_contracts.events.production import FALLBACK
 from tunewheel_contracts.formats.bundle import Bundle
 
 from tunewheel_serve_gateway.chat_request import LIMITS, ChatRequest
@@ -30,13 +31,14 @@ _WITHOUT_EFFECT: Mapping[str, tuple[Any, ...]] = {
 
 def overrides_of(request: ChatRequest, target: Target) -> tuple[str, ...]:
     """Return the names of the settings of ``target`` that ``request`` replaces: ``system_prompt``,
-    ``retrieval``, ``response_format``, ``tools``, sampling parameters, ``max_tokens``.
+    ``retrieval``, ``response_format``, ``tools``, sampling parameters, ``max_tokens``. A fallback replaces
+    the model itself.
 
     Sampling parameters are compared with the bundle that was judged. They are not compared for a model
     without a verdict: it is sampled by the engine's defaults, which are unknown. A ``seed`` is no override,
     because it only chooses among the same model's answers.
     """
-    found: list[str] = []
+    found: list[str] = [FALLBACK] if target.is_fallback else []
     own = target.system_prompt
     if (request.is_bare and own) or any(
         one["role"] == "system" and one["content"] != own for one in request.conversation

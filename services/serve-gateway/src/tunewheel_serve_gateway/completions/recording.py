@@ -282,6 +282,8 @@ def _value(
         data["confidence"] = confidence.model_dump(mode="json")
     if exchange.certainty is not None:
         data["certainty"] = exchange.certainty
+    if exchange.answered_by is not None:
+        data["answered_by"] = exchange.answered_by
     return orjson.dumps(data, option=orjson.OPT_UTC_Z)
 
 

@@ -79,6 +79,8 @@ class Admitted:
         """Set the tokens that were used: the engine's count, or an estimate for an answer that broke off."""
         said = exchange.said_tokens
         self.used = (exchange.prompt_tokens or self.prompt) + said if said or exchange.prompt_tokens else 0
+        if (withheld := exchange.withheld) is not None:
+            self.used += withheld.prompt_tokens + withheld.completion_tokens
 
     def abandon(self) -> None:
         """Charge at least the prompt of a client that disconnected: the engine may have processed it."""

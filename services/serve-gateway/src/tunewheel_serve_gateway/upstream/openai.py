@@ -32,7 +32,6 @@ from tunewheel_serve_gateway.upstream.protocol import (
 )
 from tunewheel_serve_gateway.upstream.sse import DONE, read_data
 
-CHATS = "/v1/chat/completions"
 TEXT_OR_NONE = (str, type(None))
 
 
@@ -43,15 +42,18 @@ class OpenAiUpstream:
         self,
         url: str,
         *,
+        chats: str = "/v1/chat/completions",
         api_key: str | None = None,
         tls: ssl.SSLContext | None = None,
         timeouts: Timeouts | None = None,
         retry_after: int = 2,
     ) -> None:
-        """``tls``: the trusted certificate authorities; None: the system's."""
+        """``chats``: the path of the chat API below ``url``. ``tls``: the trusted certificate
+        authorities; None: the system's."""
         headers = {"content-type": "application/json"}
         if api_key:
             headers["authorization"] = f"Bearer {api_key}"
+        self._chats = chats
         self._timeouts = timeouts or Timeouts()
         self._retry_after = str(retry_after)
         self._connections = Connections(
@@ -63,13 +65,13 @@ class OpenAiUpstream:
         self._connections.close()
 
     async def complete(self, body: dict[str, Any]) -> dict[str, Any]:
-        answer = as_object(await self._whole("POST", CHATS, body))
+        answer = as_object(await self._whole("POST", self._chats, body))
         if not _says(answer, "message"):
             raise self._no_answer(answer)
         return answer
 
     async def stream(self, body: dict[str, Any]) -> AsyncGenerator[Chunk, None]:
-        connection = await self._ask("POST", CHATS, body, streams=True)
+        connection = await self._ask("POST", self._chats, body, streams=True)
         begun = speaks = is_done = False
         try:
             async for payload, more in read_data(connection.parts()):
