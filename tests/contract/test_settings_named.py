@@ -18,7 +18,7 @@ SERVICES = sorted(path.parent for path in ROOT.glob("services/*/pyproject.toml")
 NAME = re.compile(r"TUNEWHEEL_[A-Z0-9_]*[A-Z0-9]")
 OF_OTHERS = ("TUNEWHEEL_ENGINE_URL", "TUNEWHEEL_ENGINE_API_KEY")
 """Named by a service that does not read it: the engine's tests are pointed at another engine by it."""
-OF_SPECS = ("TUNEWHEEL_TEACHER", "TUNEWHEEL_EMBEDDING", "TUNEWHEEL_JUDGE")
+OF_SPECS = ("TUNEWHEEL_TEACHER", "TUNEWHEEL_EMBEDDING", "TUNEWHEEL_JUDGE", "TUNEWHEEL_FALLBACK")
 """Beginnings of the names that a project's spec chooses itself."""
 PAGES = sorted(
     path
