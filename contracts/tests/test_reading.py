@@ -60,6 +60,23 @@ def _examples() -> Iterator[tuple[str, BaseModel, dict[str, Any]]]:
         yield path.parts[-3], read, read.model_dump(mode="json")
 
 
+@pytest.mark.parametrize("of_then", [[{"low": 0.0, "right": 0.5}], {"rows": 40, "intercept": 0.2}])
+def test_a_field_that_was_once_given_in_another_form_is_left_out(of_then: Any):
+    """``calibration`` was a list, then an object; ``calibration_curve`` took its place."""
+    told = json.loads((EXAMPLES / "eval.passed" / "valid" / "first.json").read_bytes())
+    read = decode_data(MODELS["eval.passed"], json.dumps(told).encode())
+    for contestant in told["contestants"]:
+        contestant.pop("calibration_curve", None)
+        contestant["calibration"] = of_then
+    before = decode_data(MODELS["eval.passed"], json.dumps(told).encode())
+    curves = [one.calibration_curve for one in read.contestants]
+    assert any(curves)
+    none = [None] * len(curves)
+    assert [one.calibration_curve for one in before.contestants] == none
+    assert [one.calibration for one in before.contestants] == none
+    assert before.checks == read.checks
+
+
 def _objects(value: Any, path: Path_ = ()) -> Iterator[tuple[Path_, BaseModel]]:
     if isinstance(value, BaseModel):
         yield path, value

@@ -298,6 +298,6 @@ async def test_the_calibration_of_a_model_comes_from_the_verdict_that_passed_it(
     desk.knowledge.apply(new_event(passed, source="/test", time=START, correlation_id="turn"))
     (candidate,) = (one for one in passed.contestants if one.role == "candidate")
     known = desk.knowledge.calibration("helpdesk", passed.adapter.model_id)
-    assert known == candidate.calibration
+    assert known == candidate.calibration_curve
     assert known is not None
     assert desk.knowledge.calibration("helpdesk", "another") is None

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from tunewheel_contracts.fields import ArtifactRef, FiniteFloat, Fraction, Frozen, NonNegative, Sha256, Slug
 from tunewheel_contracts.formats.bundle import Bundle
@@ -46,10 +46,14 @@ class Contestant(Frozen):
     cut: Annotated[int, Field(ge=0, exclude_if=operator.not_)] = 0
     """The number of its answers that ended because they could no longer be valid
     (``evaluation.stop_early``)."""
-    calibration: Annotated[Calibration | None, Field(exclude_if=operator.not_)] = None
+    calibration_curve: Annotated[Calibration | None, Field(exclude_if=operator.not_)] = None
     """How often its labels are right, by its confidence in them. None: it has no labels, or too few rows."""
+    calibration: Annotated[
+        Calibration | None, BeforeValidator(lambda _: None), Field(exclude_if=operator.not_)
+    ] = None
+    """Not written and not read: earlier releases wrote it in two forms."""
     abstention: Annotated[Abstention | None, Field(exclude_if=operator.not_)] = None
-    """Which of its answers are not sent. None: as for ``calibration``, or the spec does not abstain."""
+    """Which of its answers are not sent. None: as for ``calibration_curve``, or the spec does not abstain."""
 
 
 ComparedMetric = Literal["valid_output", "label_accuracy", "rouge_l", "perplexity", "regression_accuracy"]

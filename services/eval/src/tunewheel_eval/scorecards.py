@@ -95,7 +95,7 @@ def build_scorecard(
             by_label=_by_label(slices, role),
             bundle=bundles[role],
             cut=one.cut,
-            calibration=one.calibration,
+            calibration_curve=one.calibration,
             abstention=abstains if role is Role.CANDIDATE else None,
         )
         for role, one in outcomes.items()

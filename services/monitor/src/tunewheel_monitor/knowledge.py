@@ -203,5 +203,5 @@ class Knowledge:
                 total = round(metrics["examples"])
                 valid = round(metrics["valid_output"] * total)
                 self._holdouts[model] = (total - valid, total)
-                if contestant.calibration is not None:
-                    self._calibrations[model] = contestant.calibration
+                if contestant.calibration_curve is not None:
+                    self._calibrations[model] = contestant.calibration_curve
