@@ -76,6 +76,7 @@ NIGHTLY = (
     "matrices",
     "models",
     "paths",
+    "upgrade",
     "vllm",
 )
 """Parts of `make nightly`: tests that take long, and whose guarantee has a smaller test in `make test` or
