@@ -105,6 +105,19 @@ async def test_what_changed_on_the_disk_is_not_taken_by_another_machine(store, t
     assert await remote_checkpoints.download(store, PREFIX, tmp_path / "there") == 20
 
 
+@pytest.mark.parametrize("keep", [1, 2])
+@pytest.mark.parametrize("damaged", [30, 37])
+async def test_a_damaged_one_takes_no_place_of_those_written_after_it(store, tmp_path: Path, damaged, keep):
+    """The steps of checkpoints depend on time: after a resume they are others."""
+    for content in range(4):  # the order of names of the same step is that of their hashes
+        changed = write_checkpoint(tmp_path / f"killed-{content}", damaged, str(content))
+        (changed / checkpoints.WEIGHTS).write_bytes(b"torn")
+        await upload(store, changed, keep=9)
+    await upload(store, write_checkpoint(tmp_path / "here", 30), keep=keep)
+    (tmp_path / "there").mkdir()
+    assert await remote_checkpoints.download(store, PREFIX, tmp_path / "there") == 30
+
+
 async def test_a_damaged_one_is_passed_over_for_the_one_before(store, tmp_path: Path):
     for step in (20, 40):
         await upload(store, write_checkpoint(tmp_path / "here", step))

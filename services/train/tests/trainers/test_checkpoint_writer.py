@@ -189,3 +189,39 @@ def test_the_reference_is_written_and_hashed_once(monkeypatch, tmp_path: Path, l
     assert (newest / checkpoints.REFERENCE).read_bytes() == content
     (newest / checkpoints.REFERENCE).write_bytes(b"other")
     assert checkpoints.latest(tmp_path) is None
+
+
+@pytest.mark.parametrize("keep", [1, 2])
+@pytest.mark.parametrize("why", ["damaged", "of another method"])
+def test_what_a_resume_passed_over_takes_no_place_of_a_new_checkpoint(tmp_path: Path, why: str, keep: int):
+    """The steps of checkpoints depend on time: after a resume they are others."""
+
+    def of(method: str, step: int) -> checkpoints.Snapshot:
+        texts = {checkpoints.STATE: f'{{"method": "{method}"}}', checkpoints.TRAINER_STATE: "{}"}
+        return snapshot(step, keep=keep, texts=texts)
+
+    for step in (37, 57):
+        passed = checkpoints.write(of("lora", step), tmp_path, {})
+        if why == "damaged":
+            (passed / checkpoints.WEIGHTS).write_bytes(b"torn")
+    for step in (20, 40):
+        written = checkpoints.write(of("qlora", step), tmp_path, {})
+        assert checkpoints.latest(tmp_path, "qlora") == written
+
+
+def test_all_of_a_checkpoint_is_on_the_disk_before_it_is_moved_into_place(monkeypatch, tmp_path: Path):
+    done, sync, rename = list[str](), checkpoints.os.fsync, Path.rename
+
+    def syncing(descriptor: int) -> None:
+        done.append(Path(f"/proc/self/fd/{descriptor}").resolve().name)
+        sync(descriptor)
+
+    def renaming(path: Path, target: Path) -> Path:
+        done.append("moved")
+        return rename(path, target)
+
+    monkeypatch.setattr(checkpoints.os, "fsync", syncing)
+    monkeypatch.setattr(Path, "rename", renaming)
+    written = checkpoints.write(snapshot(2), tmp_path, {})
+    assert {*done[:-2]} == {f".{written.name}", *(file.name for file in written.iterdir())}
+    assert done[-2:] == ["moved", tmp_path.name]

@@ -28,7 +28,7 @@ log = structlog.get_logger(__name__)
 
 async def upload(store: ObjectStore, prefix: str, directory: Path, *, keep: int) -> None:
     """Upload the checkpoint ``directory`` below ``prefix``, and before it the best one by validation, unless
-    it is there. Keep only the newest ``keep`` and the best one there.
+    it is there. Of those up to its step, keep only the newest ``keep`` and the best one there.
 
     A checkpoint that the training process has deleted in the meantime is skipped. The hashes are those of the
     manifest: whoever downloads the checkpoint compares them. Raises TransientError.
@@ -40,22 +40,25 @@ async def upload(store: ObjectStore, prefix: str, directory: Path, *, keep: int)
     best: int | None = manifest.get("best_step")
     if best is not None and best not in there | {manifest["step"]}:
         await _put(store, prefix, directory.with_name(checkpoints.name_of(best)))
-    await _put(store, prefix, directory)
-    await _prune(store, prefix, keep=keep, best=best)
+    newest = await _put(store, prefix, directory)
+    if newest is not None:
+        await _prune(store, prefix, newest=newest, keep=keep, best=best)
 
 
-async def _put(store: ObjectStore, prefix: str, directory: Path) -> None:
+async def _put(store: ObjectStore, prefix: str, directory: Path) -> str | None:
+    """Return the name below ``prefix``; None: it has been deleted in the meantime."""
     manifest = await asyncio.to_thread(_manifest_of, directory)
     if manifest is None:
-        return
+        return None
     try:
         last = await asyncio.to_thread((directory / checkpoints.MANIFEST).read_bytes)
         name = f"{checkpoints.name_of(manifest['step'])}.{hashlib.sha256(last).hexdigest()[:12]}"
         for file, sha256 in manifest["files"].items():
             await store.put_file(f"{prefix}/{name}/{file}", directory / file, sha256=sha256)
     except FileNotFoundError:
-        return
+        return None
     await store.put(f"{prefix}/{name}/{checkpoints.MANIFEST}", last)
+    return name
 
 
 def _manifest_of(directory: Path) -> dict[str, Any] | None:
@@ -70,12 +73,15 @@ def _is_whole(files: list[str]) -> bool:
     return any(PurePosixPath(path).name == checkpoints.MANIFEST for path in files)
 
 
-async def _prune(store: ObjectStore, prefix: str, *, keep: int, best: int | None) -> None:
-    """Delete all checkpoints but the newest ``keep`` and the best one by validation."""
-    newest_first = sorted((await _listed(store, prefix)).items(), reverse=True)
-    for name, files in newest_first[keep:]:
+async def _prune(store: ObjectStore, prefix: str, *, newest: str, keep: int, best: int | None) -> None:
+    """Delete the checkpoints up to ``newest``, but the newest ``keep`` and the best one by validation. Later
+    ones were passed over when the run was resumed, as was another one of the same step."""
+    listed = await _listed(store, prefix)
+    ages = sorted(((_step_of(name), name == newest, name) for name in listed), reverse=True)
+    newest_first = [name for *age, name in ages if age <= [_step_of(newest), True]]
+    for name in newest_first[keep:]:
         if _step_of(name) != best:
-            await store.delete(files)
+            await store.delete(listed[name])
 
 
 async def remove(store: ObjectStore, prefix: str) -> None:

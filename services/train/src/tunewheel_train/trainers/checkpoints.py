@@ -115,7 +115,8 @@ def take(trainer: Any, unchanged: Unchanged) -> Snapshot | None:
 def write(snapshot: Snapshot, run_dir: Path, unchanged: Unchanged) -> Path:
     """Write ``snapshot`` as a checkpoint in ``run_dir``. Afterwards ``unchanged`` has its unchanged files.
 
-    All checkpoints but the newest ``snapshot.keep`` and the best one by validation are deleted.
+    Of the checkpoints up to this step, all but the newest ``snapshot.keep`` and the best one by validation
+    are deleted. Later ones are of another method or damaged: they count for nothing, and stay.
     """
     target = run_dir / name_of(snapshot.step)
     scratch = run_dir / f".{target.name}"
@@ -132,7 +133,8 @@ def write(snapshot: Snapshot, run_dir: Path, unchanged: Unchanged) -> Path:
     _sync(run_dir)
     if REFERENCE in files:
         unchanged[REFERENCE] = (target / REFERENCE, files[REFERENCE])
-    for old in candidates(run_dir)[snapshot.keep :]:
+    kept = [one for one in candidates(run_dir) if step_of(one) <= snapshot.step]
+    for old in kept[snapshot.keep :]:
         if step_of(old) != snapshot.best_step:
             shutil.rmtree(old, ignore_errors=True)
     return target
@@ -161,7 +163,7 @@ def _write_files(snapshot: Snapshot, scratch: Path, unchanged: Unchanged) -> dic
     files |= {name: sha256_file(scratch / name) for name in [*snapshot.tensors, *snapshot.texts]}
     manifest = {"step": snapshot.step, "best_step": snapshot.best_step, "files": files}
     (scratch / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True))
-    for file in scratch.iterdir():
+    for file in (*scratch.iterdir(), scratch):
         _sync(file)
     return files
 
