@@ -185,6 +185,37 @@ def test_layers_that_read_the_neighbour_of_an_example_are_refused(encoded, model
     assert model.config._attn_implementation == before != NAME
 
 
+BEGINNING = tuple(range(20, 50))
+ALIKE = {
+    "but for a label": [((*BEGINNING, label), 30) for label in (7, 9)],
+    "but for a label and an end": [((*BEGINNING, label, 2), 30) for label in (7, 9)],
+    "altogether": [((*BEGINNING, 7, 8), 20)] * 2,
+    "in answers far behind long questions": [((*range(1, 400), first, *BEGINNING), 420) for first in (7, 9)],
+}
+"""Token ids of two examples, and how many of them are asked."""
+
+
+@pytest.mark.parametrize(
+    ("layers", "dtype"),
+    [(["conv", "full_attention"], torch.float32), (["conv", "full_attention"], torch.bfloat16),
+     (["conv", "conv"], torch.float32)],
+)  # fmt: skip
+@pytest.mark.parametrize("alike", ALIKE)
+def test_the_neighbour_is_seen_whatever_the_examples_have_in_common(alike: str, dtype, layers):
+    shape = {
+        "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "vocab_size": 512, "pad_token_id": 0, "layer_types": layers,
+    }  # fmt: skip
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model("lfm2", **shape)).to(dtype)
+    examples = [
+        Encoded(str(at), ids, tuple(int(place >= asked) for place in range(len(ids))))
+        for at, (ids, asked) in enumerate(ALIKE[alike])
+    ]
+    with pytest.raises(NotEquivalent, match="read the neighbour"):
+        use_packed_attention(model, examples)
+
+
 def test_padding_is_masked_and_not_learnt(encoded):
     batch = pad(encoded[:3], pad_token_id=0)
     assert int(batch["attention_mask"].sum()) == sum(len(example) for example in encoded[:3])

@@ -22,6 +22,8 @@ from tunewheel_train.data.datasets import Encoded
 from tunewheel_train.data.packing import PackedLayout, pack, shared_prefix
 
 NAME = "tunewheel_packed"
+NEAR = 16
+"""So many tokens behind the border of two examples are compared, beside the learnt ones."""
 # Up to this length explicit matrix products beat PyTorch's CPU flash kernel, whose backward is slow.
 _EXPLICIT_UP_TO = 768
 _HIDDEN = -1e9
@@ -216,24 +218,37 @@ class NotEquivalent(Exception):
 
 def _scores(model: Any, examples: Sequence[Encoded], *, packed: bool = False) -> torch.Tensor:
     """Log-probability [targets] of every learnt token."""
+    logits, targets = _logits(model, examples, packed=packed)
+    return -F.cross_entropy(logits.float(), targets, reduction="none")
+
+
+def _logits(model: Any, examples: Sequence[Encoded], *, packed: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits [targets, vocabulary] of every learnt token, and the tokens [targets]."""
     batch = pack(examples).to(model.device)
     layout = {"packed": batch.layout} if packed else {}
     output = model(
         input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False,
         logits_to_keep=batch.predicting, **layout,
     )  # fmt: skip
-    return -F.cross_entropy(output.logits[0].float(), batch.targets, reduction="none")
+    return output.logits[0], batch.targets
 
 
 def _demand_apart(model: Any, row: Sequence[Encoded]) -> None:
-    """Raise NotEquivalent if the last example of ``row`` gets other scores beside other tokens. Layers that
+    """Raise NotEquivalent if the last example of ``row`` gets other logits beside other tokens. Layers that
     are no attention, such as convolutions and recurrences, read across the border of examples, often too
     little to be seen among rounded scores. In the same layout even the rounding stays, so any difference
     tells."""
     *others, last = row
-    learnt, kept = sum(last.mask[1:]), shared_prefix(row) + 1
-    changed = [replace(one, input_ids=(*one.input_ids[:kept], *one.input_ids[kept:][::-1])) for one in others]
-    beside = [_scores(model, [*first, last], packed=True)[-learnt:] for first in (others, changed)]
+    kept, size = shared_prefix(row) + 1, model.config.get_text_config().vocab_size
+    changed = [
+        replace(one, input_ids=(*one.input_ids[:kept], *((t + 1) % size for t in one.input_ids[kept:])))
+        for one in others
+    ]
+    # what is read across the border may fade before the learnt tokens
+    near = tuple(int(at >= kept) for at in range(len(last)))[: kept + NEAR]
+    last = replace(last, mask=near + last.mask[len(near) :])
+    told = sum(last.mask)
+    beside = [_logits(model, [*first, last], packed=True)[0][-told:] for first in (others, changed)]
     difference = (beside[0] - beside[1]).abs().mean().item()
     has_experts = any(".experts." in name for name, _ in model.named_parameters())
     # experts that get other tokens besides may sum in another order
