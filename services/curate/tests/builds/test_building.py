@@ -16,7 +16,7 @@ from tunewheel_contracts.formats.look import Look, look_path
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.identity import content_sha256
 from tunewheel_contracts.pseudonyms import Pseudonyms
-from tunewheel_curate.builds.building import Builder, BuildFailed, BuildStopped, WorkerFailed
+from tunewheel_curate.builds.building import WORKER, Builder, BuildFailed, BuildStopped, WorkerFailed
 from tunewheel_curate.builds.one_build import run_build
 from tunewheel_curate.builds.order import BuildOrder
 from tunewheel_curate.holdout.memory import HoldoutMemory
@@ -168,10 +168,17 @@ async def test_builds_at_once_have_workers_of_their_own_and_all_end(
 
 
 async def _others(first: psutil.Process) -> list[psutil.Process]:
-    """Return the other processes that this one started, once there is one."""
-    while not (found := [one for one in psutil.Process().children() if one.pid != first.pid]):
+    """Return the other workers of this process, once there is one. Other tests' children are none."""
+    while not (found := [one for one in psutil.Process().children() if one != first and _is_worker(one)]):
         await asyncio.sleep(0.01)
     return found
+
+
+def _is_worker(process: psutil.Process) -> bool:
+    try:
+        return WORKER[-1] in process.cmdline()
+    except psutil.Error:
+        return False
 
 
 async def _built(builder: Builder, order: BuildOrder, stop: asyncio.Event) -> None:
