@@ -16,7 +16,7 @@ from tunewheel_contracts.formats.look import Look, look_path
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.identity import content_sha256
 from tunewheel_contracts.pseudonyms import Pseudonyms
-from tunewheel_curate.builds.building import WORKER, Builder, BuildFailed, BuildStopped, WorkerFailed
+from tunewheel_curate.builds.building import Builder, BuildFailed, BuildStopped, WorkerFailed
 from tunewheel_curate.builds.one_build import run_build
 from tunewheel_curate.builds.order import BuildOrder
 from tunewheel_curate.holdout.memory import HoldoutMemory
@@ -151,13 +151,14 @@ async def test_builds_at_once_have_workers_of_their_own_and_all_end(
     builder: Builder, order: BuildOrder
 ) -> None:
     await builder.prepare()
+    known = set(psutil.Process().children())
     first, stop = psutil.Process(builder._idle[0].pid), asyncio.Event()
     building = asyncio.create_task(_built(builder, order, stop))
     await _fork_of(first)
     await builder.prepare()
     assert not builder._idle, "a worker runs"
     second = asyncio.create_task(_built(builder, order, stop))
-    (worker,) = await _others(first)
+    (worker,) = await _besides(known)
     await _fork_of(worker)
     stop.set()
     for one in (building, second):
@@ -167,18 +168,11 @@ async def test_builds_at_once_have_workers_of_their_own_and_all_end(
     assert not worker.is_running()
 
 
-async def _others(first: psutil.Process) -> list[psutil.Process]:
-    """Return the other workers of this process, once there is one. Other tests' children are none."""
-    while not (found := [one for one in psutil.Process().children() if one != first and _is_worker(one)]):
+async def _besides(known: set[psutil.Process]) -> list[psutil.Process]:
+    """Return the processes that this one started besides ``known``, once there is one."""
+    while not (found := set(psutil.Process().children()) - known):
         await asyncio.sleep(0.01)
-    return found
-
-
-def _is_worker(process: psutil.Process) -> bool:
-    try:
-        return WORKER[-1] in process.cmdline()
-    except psutil.Error:
-        return False
+    return [*found]
 
 
 async def _built(builder: Builder, order: BuildOrder, stop: asyncio.Event) -> None:
