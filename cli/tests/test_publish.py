@@ -27,6 +27,9 @@ class Intake(MemoryLog):
     wrap = MemoryLog.new
     publish = MemoryLog.publish_many  # type: ignore[assignment]
 
+    def admit(self, project: str) -> None:
+        """Take from every project as much as comes."""
+
     async def check_project(self, project: str) -> None:
         if project != "desk":
             raise InvalidEvent(field="project", reason=f"{project!r} is not declared; declare it")

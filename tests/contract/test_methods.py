@@ -28,7 +28,7 @@ from tunewheel_planner.plan import DatasetStats, make_plan, parts_of
 from tunewheel_planner.shapes import KNOWN
 from tunewheel_train.job import Job
 from tunewheel_train.model.sharding import why_whole
-from tunewheel_train.runs.shortage import next_rung
+from tunewheel_train.shortage import next_rung
 
 shape = KNOWN["HuggingFaceTB/SmolLM2-135M-Instruct"]
 stats = DatasetStats(examples=100, tokens=10_000, longest=200, learnt=3_000)

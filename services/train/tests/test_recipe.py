@@ -18,7 +18,7 @@ from tunewheel_planner.shapes import KNOWN
 from tunewheel_train.errors import RunFailed
 from tunewheel_train.preparation import Prepared, follow_plan, prepare
 from tunewheel_train.progress import Planned, Progressed, Started, Warned
-from tunewheel_train.runs.shortage import is_disk_full
+from tunewheel_train.shortage import is_disk_full
 from tunewheel_train.trainers import checkpoints
 
 

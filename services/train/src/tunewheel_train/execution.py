@@ -42,11 +42,11 @@ from tunewheel_train.runs.runs import (
     plan_run,
     unresolved_base,
 )
-from tunewheel_train.runs.shortage import disk_full, is_disk_full
 from tunewheel_train.runs.starting import ChampionOf, decide_start, decided, fetch_dataset, prepare
 from tunewheel_train.runs.tracking import Tracker
 from tunewheel_train.runs.tries import Tries
 from tunewheel_train.settings import Settings
+from tunewheel_train.shortage import disk_full, is_disk_full
 
 log = structlog.get_logger(__name__)
 

@@ -31,7 +31,7 @@ from tunewheel_runtime.worker_spans import worker_span
 from tunewheel_train.errors import RunFailed, RunStopped
 from tunewheel_train.job import Job
 from tunewheel_train.progress import Alive, Failed, Located, Message, Searching, Stopped, write
-from tunewheel_train.runs.shortage import disk_full, is_disk_full, is_out_of_memory, out_of_memory
+from tunewheel_train.shortage import disk_full, is_disk_full, is_out_of_memory, out_of_memory
 from tunewheel_train.trainers import checkpoints
 
 _IO = Path("/proc/self/io")

@@ -20,8 +20,8 @@ from tunewheel_train.runs.process import (
     run_process,
     train_once,
 )
-from tunewheel_train.runs.shortage import out_of_memory
 from tunewheel_train.settings import Settings
+from tunewheel_train.shortage import out_of_memory
 
 HOUR = 3_600.0
 

@@ -26,13 +26,13 @@ from tunewheel_train.runs import remote_checkpoints
 from tunewheel_train.runs.controls import Controls, Versions
 from tunewheel_train.runs.process import WORKER, Last, ProcessDied, train_once
 from tunewheel_train.runs.runs import Result, Run
-from tunewheel_train.runs.shortage import next_rung
 from tunewheel_train.runs.slots import ALONE
 from tunewheel_train.runs.starting import prepare
 from tunewheel_train.runs.telling import Teller
 from tunewheel_train.runs.tracking import Tracker
 from tunewheel_train.runs.tries import Tries
 from tunewheel_train.settings import Settings
+from tunewheel_train.shortage import next_rung
 
 log = structlog.get_logger(__name__)
 Tell = Callable[[Event], Awaitable[None]]

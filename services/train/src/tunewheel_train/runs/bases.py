@@ -26,9 +26,9 @@ from tunewheel_train.job import Job
 from tunewheel_train.progress import Failed, Located
 from tunewheel_train.runs.following import ignore
 from tunewheel_train.runs.process import Last, Patience, ProcessDied, run_process
-from tunewheel_train.runs.shortage import oom_kills, out_of_memory
 from tunewheel_train.runs.starting import BEATS
 from tunewheel_train.settings import Settings
+from tunewheel_train.shortage import oom_kills, out_of_memory
 
 log = structlog.get_logger(__name__)
 Base = tuple[BaseModelRef, BaseModelFacts | None]

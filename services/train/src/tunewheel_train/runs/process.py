@@ -19,9 +19,9 @@ from tunewheel_runtime.worker_spans import trace_environment
 
 from tunewheel_train.job import Job
 from tunewheel_train.progress import Alive, Completed, Failed, Located, Message, Stopped, parse
-from tunewheel_train.runs.shortage import ended_by_bitsandbytes, oom_kills, out_of_memory
 from tunewheel_train.runs.slots import ALONE, Node, devices_of
 from tunewheel_train.settings import Settings
+from tunewheel_train.shortage import ended_by_bitsandbytes, oom_kills, out_of_memory
 
 Last = Completed | Failed | Located | Stopped
 OnMessage = Callable[[Message], Awaitable[None]]

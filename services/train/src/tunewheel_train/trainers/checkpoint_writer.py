@@ -12,7 +12,7 @@ from tunewheel_contracts.formats.recipe import CHECKPOINT_SECONDS, CHECKPOINT_SH
 
 from tunewheel_train.errors import RunFailed
 from tunewheel_train.progress import Checkpointed, Message
-from tunewheel_train.runs.shortage import is_disk_full, is_out_of_memory
+from tunewheel_train.shortage import is_disk_full, is_out_of_memory
 from tunewheel_train.trainers import checkpoints
 
 

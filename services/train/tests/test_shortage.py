@@ -10,7 +10,7 @@ from tunewheel_planner.plan import DatasetStats, make_plan
 from tunewheel_planner.plan import rungs as rungs_of
 from tunewheel_planner.shapes import KNOWN
 from tunewheel_train.job import Job
-from tunewheel_train.runs.shortage import (
+from tunewheel_train.shortage import (
     disk_full,
     ended_by_bitsandbytes,
     is_disk_full,
