@@ -112,6 +112,11 @@ def test_a_structured_event_may_have_data_in_base64_and_attributes_that_are_no_t
         (json.dumps(EVENT | {"specversion": "0.3"}).encode(), "ce_specversion"),
         (json.dumps(EVENT | {"a-b": "x"}).encode(), "ce_a-b"),
         (json.dumps(EVENT | {"data_base64": "e"}).encode(), "data_base64"),
+        (json.dumps(EVENT | {"id": "\ud800"}).encode(), "id"),
+        (json.dumps(EVENT | {"correlationid": "x\udfff"}).encode(), "correlationid"),
+        (json.dumps(EVENT | {"\ud800": "x"}).encode(), r"\ud800"),
+        (json.dumps(EVENT | {"id": {"a": 1}}).encode(), "id"),
+        (json.dumps(EVENT | {"id": float("nan")}).encode(), "id"),
     ],
 )
 def test_what_is_no_structured_event_is_refused_by_its_field(value: bytes, field: str) -> None:

@@ -72,15 +72,10 @@ def read_event(headers: Headers, value: bytes) -> tuple[dict[str, str], bytes]:
     attributes = {
         lowered[3:]: _text(lowered, raw) for name, raw in pairs if (lowered := name.lower())[:3] == _PREFIX
     }
-    if not attributes and _is_structured(pairs):
+    if is_structured(pairs):
         event = structured_event(value)
         data = event.pop("data", None)
-        # Attributes may be numbers and booleans; their canonical text is that of JSON (core §3.1).
-        attributes = {
-            name: one if isinstance(one, str) else json.dumps(one)
-            for name, one in event.items()
-            if one is not None
-        }
+        attributes = {name: _told(name, one) for name, one in event.items() if one is not None}
         value = json.dumps(data).encode()
     _check(attributes)
     return attributes, value
@@ -109,7 +104,12 @@ def structured_event(value: bytes | Any) -> dict[str, Any]:
     return {name: one for name, one in found.items() if name != "data_base64"} | {"data": data}
 
 
-def _is_structured(pairs: Iterable[tuple[str, bytes]]) -> bool:
+def is_structured(pairs: Iterable[tuple[str, bytes]]) -> bool:
+    """Return whether a message with these headers is read in structured mode. Any ``ce_*`` header makes it
+    binary."""
+    pairs = tuple(pairs)
+    if any(name[:3].lower() == _PREFIX for name, _ in pairs):
+        return False
     kinds = [raw or b"" for name, raw in pairs if name.lower() == "content-type"]
     return any(kind.partition(b";")[0].strip().lower() == STRUCTURED.encode() for kind in kinds)
 
@@ -132,6 +132,20 @@ def _check(attributes: dict[str, str]) -> None:
         if name not in _KNOWN and not _EXTENSION.fullmatch(name):
             reason = "is not a valid attribute name; use lower-case letters and digits, but not 'data'"
             raise InvalidEvent(field=f"ce_{name}", reason=reason)
+
+
+def _told(name: str, value: Any) -> str:
+    """Return an attribute of the JSON format as text; for integers and booleans that of JSON (core §3.1)."""
+    if not isinstance(value, str | int):
+        raise InvalidEvent(field=ascii(name)[1:-1], reason="is no text, integer or boolean; send one of them")
+    text = value if isinstance(value, str) else json.dumps(value)
+    if not (name + text).isascii():
+        try:
+            (name + text).encode()
+        except UnicodeEncodeError as error:  # half a character, which no header of what follows could hold
+            reason = "has half of a surrogate pair; send whole characters"
+            raise InvalidEvent(field=ascii(name)[1:-1], reason=reason) from error
+    return text
 
 
 def _text(name: str, raw: bytes | None) -> str:
