@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from base64 import b64encode
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,7 +15,7 @@ from tunewheel_contracts.erasures import Erasure
 from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.event import KafkaRecord
 from tunewheel_runtime.deadletter import DeadLetters, Position, Undecoded
-from tunewheel_runtime.erased_letters import is_erased
+from tunewheel_runtime.erased_letters import _message, is_erased
 from tunewheel_runtime.retry import Backoff
 
 NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
@@ -57,6 +59,26 @@ def test_a_message_that_names_the_person_goes(value: bytes) -> None:
 )
 def test_dead_letters_of_other_people_and_projects_stay(value: bytes | None) -> None:
     assert not is_erased(message(value), [PERSON])
+
+
+@pytest.mark.parametrize("logged", [None, NOON + timedelta(hours=2)])
+@pytest.mark.parametrize(
+    ("project", "hours", "goes"), [("desk", -1, True), ("shop", -1, False), ("desk", 1, False)]
+)
+@pytest.mark.parametrize("form", ["data", "data_base64"])
+def test_a_structured_message_goes_by_what_it_says_inside(
+    form: str, project: str, hours: int, goes: bool, logged: datetime | None
+) -> None:
+    data: Any = {"project": project, "customer": "C-7"}
+    inside = data if form == "data" else b64encode(json.dumps(data).encode()).decode()
+    event = {"specversion": "1.0", "time": (NOON + timedelta(hours=hours)).isoformat(), form: inside}
+    letter = message(
+        json.dumps(event).encode(),
+        headers={"content-type": b"application/cloudevents+json", "dlq_service": b"ingest"},
+        logged_ms=logged and int(logged.timestamp() * 1000),
+    )
+    assert is_erased(letter, [PERSON]) is goes
+    assert is_erased(_message(letter), [PERSON]) is goes
 
 
 @pytest.mark.parametrize("subject", ["7", "C-7", "é", "n" * 64, "n" * 200])

@@ -16,7 +16,9 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from tunewheel_contracts.binding import is_structured, structured_event
 from tunewheel_contracts.erasures import Erasure
+from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.event import KafkaRecord
 
 from tunewheel_runtime.deadletter import Position, Undecoded, refused, withheld
@@ -39,6 +41,7 @@ def is_erased(record: Undecoded, erasures: Iterable[Erasure]) -> bool:
     """
     if record.position.topic.startswith("erasure."):
         return False
+    record = _with_headers(record)
     said, published = _Said.of(record), _published(record)
     return any(
         (published is None or published <= erasure.until)
@@ -46,6 +49,21 @@ def is_erased(record: Undecoded, erasures: Iterable[Erasure]) -> bool:
         and said.names(erasure.subject)
         for erasure in erasures
     )
+
+
+def _with_headers(record: Undecoded) -> Undecoded:
+    """Return a structured CloudEvent with its time and its project as headers, and its data not in base64."""
+    if not is_structured(record.headers.items()):
+        return record
+    try:
+        event = structured_event(record.value or b"")
+    except InvalidEvent:
+        return record
+    data = event.get("data")
+    project = event.get("project") or (data.get("project") if isinstance(data, dict) else None)
+    told = {"ce_time": event.get("time"), "ce_project": project}
+    headers = {name: one.encode("utf-8", "replace") for name, one in told.items() if isinstance(one, str)}
+    return replace(record, headers={**record.headers, **headers}, value=json.dumps(event).encode())
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,4 +200,5 @@ class ErasedLetters:
 def _message(letter: Undecoded) -> Undecoded:
     """Return the refused message in a letter. The letter's timestamp is the time of the refusal, which may be
     long after publication; it is only an upper bound of the time of publication."""
+    letter = _with_headers(letter)
     return letter if _sent(letter.headers) is not None else replace(letter, logged_ms=None)
