@@ -333,6 +333,7 @@ ELSEWHERE = {"base_url": "https://models.example/v1", "model": "large-1"}
         ({"risk": 0.05, "endpoint": ELSEWHERE}, "endpoint"),
         ({"risk": 0.05, "to": "label", "endpoint": ELSEWHERE}, "endpoint"),
         ({"risk": 0.05, "to": "endpoint", "endpoint": ELSEWHERE | {"api_key": "x"}}, "endpoint.api_key"),
+        ({"risk": 0.05, "to": "endpoint", "endpoint": ELSEWHERE | {"model": "a\r\nb: c"}}, "endpoint.model"),
         (
             {"risk": 0.05, "to": "endpoint", "endpoint": ELSEWHERE | {"api_key_env": "HF_TOKEN"}},
             "endpoint.api_key_env",

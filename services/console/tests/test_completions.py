@@ -159,11 +159,12 @@ def test_what_is_erased_is_gone_from_rows_index_and_bytes(
         add(n, f"Question {n} about zebras", "An answer " * 40)
     add(1, "zyxwvut asked the wardrobe " * 200, "quokkanaut", customer="kim")
     add(2, "zyxwvut asked the wardrobe", "quokkanaut", shadow_of="c-0001", role="shadow", customer="kim")
-    add(3, "The third is not hers", customer="kimberley")
+    add(4, "zyxwvut asked the wardrobe", "", answered_by="c-0001", customer="kim")
+    add(3, "The third is not hers", customer="kimberley", answered_by="c-0399")
     before = stored(tmp_path)
     assert b"zyxwvut" in before, "else nothing would be shown by its absence"
-    erasure = Erasure(project="desk", until=START + timedelta(seconds=3), **subject)
-    assert completions.erase([erasure]) == 2
+    erasure = Erasure(project="desk", until=START + timedelta(seconds=4), **subject)
+    assert completions.erase([erasure]) == 3
     assert completions.erase([erasure]) == 0
     after = stored(tmp_path)
     for text in (b"zyxwvut", b"quokkanaut", b"yxwvut", b"uokkanaut"):

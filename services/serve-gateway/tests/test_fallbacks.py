@@ -8,8 +8,10 @@ import json
 from typing import Any
 
 import pytest
+from tunewheel_contracts.event import new_event
 from tunewheel_contracts.formats.confidence import Certainty
 from tunewheel_serve_gateway.abstaining import REFUSAL
+from tunewheel_serve_gateway.completions.kept import kept_as
 from tunewheel_testing.adapters import bundle_of
 from tunewheel_testing.engine import FakeEngine
 from tunewheel_testing.waiting import until
@@ -89,6 +91,7 @@ async def test_the_endpoint_answers_and_the_log_tells_both(
     assert (own.abstained, own.output, own.answered_by) == (True, "", other.completion_id)
     assert (other.overrides, other.pinned) == (("fallback", "response_format"), True)
     assert other.output == '{"said": "hi"}'
+    assert {kept_as(new_event(one, source="/t")).about for one in (own, other)} == {other.completion_id}
     assert (other.customer, other.confidence, other.certainty) == ("u-1", None, None)
     assert headers.get("x-tunewheel-confidence") is None
     assert not any(text for name, text in world.warnings.items() if name.startswith("fallback"))
@@ -239,3 +242,24 @@ async def test_the_default_reply_is_a_sentence(make_world: Any, outside: FakeEng
     abstain = {"risk": 0.05, "to": "people"}
     world.declare(task={"label_field": "said"}, serving={"abstain": abstain})
     assert (await asked(world, stream=False))[1]["refusal"] == REFUSAL
+
+
+@SHAPES
+async def test_an_endpoint_that_drips_is_given_up_in_time(make_world: Any, stream: bool):
+    async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 9999999\r\n\r\n")
+        with contextlib.suppress(ConnectionError):
+            while not writer.is_closing():
+                writer.write(b":\n" if stream else b" ")
+                await writer.drain()
+                await asyncio.sleep(0.02)
+
+    server = await asyncio.start_server(drip, "127.0.0.1", 0)
+    dripping: Any = FakeEngine(LARGE)
+    dripping.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    named = {"timeout_seconds": 1, "api_key_env": None}
+    world = await falling_back(make_world, dripping, named=named)
+    async with asyncio.timeout(120):
+        assert (await asked(world, stream=stream))[1]["refusal"] == "Bitte fragen Sie jemanden."
+    server.close()

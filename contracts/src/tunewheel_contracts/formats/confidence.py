@@ -8,7 +8,16 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, StringConstraints, ValidationInfo, model_validator
 
 from tunewheel_contracts.errors import inconsistent
-from tunewheel_contracts.fields import FiniteFloat, Fraction, Frozen, NonNegative, PositiveInt, Strict, Text
+from tunewheel_contracts.fields import (
+    FiniteFloat,
+    Fraction,
+    Frozen,
+    NonNegative,
+    PositiveInt,
+    SourceId,
+    Strict,
+    Text,
+)
 from tunewheel_contracts.reading import Reading, if_unknown
 
 LogProbability = Annotated[FiniteFloat, Field(le=0)]
@@ -50,7 +59,7 @@ class FallbackSpec(Strict):
     base_url: Annotated[str, StringConstraints(pattern=r"^https?://[^\s@]+$", max_length=512)]
     """URL of the API, up to and including ``/v1``, without credentials. Its host must be listed by the
     gateway's operator in ``TUNEWHEEL_SPEC_HOSTS``."""
-    model: Annotated[str, StringConstraints(min_length=1, max_length=256)]
+    model: SourceId
     api_key_env: Annotated[str, StringConstraints(pattern=r"^TUNEWHEEL_FALLBACK_[A-Z0-9_]{1,64}$")] | None = (
         None
     )

@@ -179,7 +179,7 @@ class CompletionCopy:
         self._completions.add(found, reached)
 
     def _is_erased(self, data: InferenceCompleted) -> bool:
-        names = (data.completion_id, data.shadow_of or data.completion_id)
+        names = {data.completion_id, data.shadow_of or data.answered_by or data.completion_id}
         whose, at = {"project": data.project, "customer": data.customer}, data.completed_at
         return any(self._erasures.take(**whose, source_id=name, at=at) for name in names)
 

@@ -39,6 +39,8 @@ Place = tuple[datetime, str]
 _QUESTION = """(SELECT group_concat(json_extract(value, '$.content'), char(10))
   FROM json_each({0}, '$.messages') WHERE json_extract(value, '$.role') <> 'system')"""
 _WORDS = f"{_QUESTION}, json_extract({{0}}, '$.output')"
+ANSWERED_BY = "json_extract(body, '$.answered_by')"
+"""The answer that a client got in place of one that was withheld."""
 _SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS completions (
   n INTEGER PRIMARY KEY, project TEXT NOT NULL, id TEXT NOT NULL, at INTEGER NOT NULL, role TEXT NOT NULL,
@@ -47,6 +49,7 @@ CREATE TABLE IF NOT EXISTS completions (
 CREATE INDEX IF NOT EXISTS by_time ON completions (project, at, id);
 CREATE INDEX IF NOT EXISTS by_customer ON completions (project, customer) WHERE customer IS NOT NULL;
 CREATE INDEX IF NOT EXISTS by_original ON completions (project, shadow_of) WHERE shadow_of IS NOT NULL;
+CREATE INDEX IF NOT EXISTS by_answer ON completions (project, {ANSWERED_BY}) WHERE {ANSWERED_BY} IS NOT NULL;
 CREATE TABLE IF NOT EXISTS labels (mark INTEGER, n INTEGER, PRIMARY KEY (mark, n)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS labels_of ON labels (n);
 CREATE TABLE IF NOT EXISTS reached (
@@ -191,8 +194,8 @@ class Completions:
                 (where + "customer = ?", (one.project, microseconds(one.until), one.customer))
                 if one.customer is not None
                 else (
-                    where + "(id = ? OR shadow_of = ?)",
-                    (one.project, microseconds(one.until), one.source_id, one.source_id),
+                    where + f"(id = ? OR shadow_of = ? OR {ANSWERED_BY} = ?)",
+                    (one.project, microseconds(one.until), one.source_id, one.source_id, one.source_id),
                 )
                 for one in erasures
             ]

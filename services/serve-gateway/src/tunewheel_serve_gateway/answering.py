@@ -93,7 +93,8 @@ class Answering:
             return withheld
         (pool, target), exchange = found, withheld.exchange
         exchange.finish(withheld.seconds)
-        call = replace(withheld.call, asked=Asked(withheld.call.asked.arrived))
+        until = time.perf_counter() + self.fallbacks.patience(target.project)
+        call = replace(withheld.call, asked=Asked(withheld.call.asked.arrived, until))
         try:
             ask = partial(self._ask, pool)
             answer = await self.choosing.within_context(call, target, withheld.request, ask)

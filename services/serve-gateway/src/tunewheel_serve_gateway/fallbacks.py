@@ -62,6 +62,13 @@ class Fallbacks:
             is_fallback=True,
         )
 
+    def patience(self, project: str) -> float:
+        """Return the longest time for a connection and the whole answer, or the beginning of a streamed one,
+        in seconds. The connection's own time-outs, which count against the endpoint, end earlier, but begin
+        anew with each byte."""
+        endpoint, connect = self._endpoint(project), self.settings.engine_connect_seconds
+        return endpoint.timeout_seconds + connect if endpoint is not None else 0.0
+
     def note(self, project: str, error: UpstreamError | None) -> None:
         """Show in the health that the endpoint of ``project`` failed; ``error`` None: it answered."""
         endpoint = self._endpoint(project)

@@ -39,7 +39,8 @@ class Kept:
     customer: str | None
     completion_id: str
     about: str
-    """The completion id that an erasure may name. For a shadow copy it is the id of the copied completion."""
+    """The completion id that an erasure may name. For a shadow copy it is the id of the copied completion,
+    for a withheld answer that of the answer which the client got."""
     completed_at: float
     """Unix seconds."""
     record: KafkaRecord
@@ -68,7 +69,7 @@ def kept_as(event: Envelope[InferenceCompleted]) -> Kept:
         project=data.project,
         customer=data.customer,
         completion_id=data.completion_id,
-        about=data.shadow_of or data.completion_id,
+        about=data.shadow_of or data.answered_by or data.completion_id,
         completed_at=data.completed_at.timestamp(),
         record=record,
     )

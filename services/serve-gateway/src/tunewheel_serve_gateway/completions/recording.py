@@ -102,7 +102,7 @@ class Recorder:
             project=exchange.project,
             customer=customer,
             completion_id=exchange.completion_id,
-            about=exchange.shadow_of or exchange.completion_id,
+            about=exchange.shadow_of or exchange.answered_by or exchange.completion_id,
             completed_at=exchange.completed_at,
             record=KafkaRecord(TOPIC, exchange.completion_id.encode(), value, _headers(exchange)),
         )
