@@ -118,6 +118,13 @@ def test_an_engine_that_leaves_moves_no_conversation_of_the_others():
     assert len({engine.name for engine in moved.values()}) == 4, "all others take a part"
 
 
+@pytest.mark.parametrize("prefix", ["http://proxy:8000/", "http://me:pw@proxy:8000/"])
+def test_engines_behind_one_host_share_the_conversations(prefix: str):
+    some = [Endpoint(f"{prefix}engine-{n}", cast(Any, None), Breaker()) for n in range(3)]
+    share = Counter(pick(some, begins(n)).url for n in range(300))
+    assert all(60 < share[engine.url] < 140 for engine in some)
+
+
 def test_the_same_engines_have_the_same_order_in_every_gateway():
     some, others = engines(5), engines(5)[::-1]
     assert [pick(some, begins(n)).name for n in range(50)] == [

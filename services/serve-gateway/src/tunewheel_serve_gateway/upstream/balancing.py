@@ -43,7 +43,9 @@ def pick(engines: Sequence[Endpoint], beginning: bytes) -> Endpoint:
     if len(engines) == 1:
         return engines[0]
     most = ceil(EXCESS * (sum(engine.outstanding for engine in engines) + 1) / len(engines))
-    return max(
-        (engine for engine in engines if engine.outstanding < most),
-        key=lambda engine: blake2b(engine.name.encode(), key=beginning, digest_size=8).digest(),
-    )
+
+    def place(engine: Endpoint) -> bytes:
+        name = engine.url.rpartition("@")[2]  # engines behind one proxy differ by their paths alone
+        return blake2b(name.encode(), key=beginning, digest_size=8).digest()
+
+    return max((engine for engine in engines if engine.outstanding < most), key=place)
