@@ -138,4 +138,6 @@ def test_who_is_not_let_in_reads_why(registry: type[Registry], monkeypatch: pyte
 def test_a_registry_that_is_away_or_no_address(registry: type[Registry]) -> None:
     assert run("--registry", "http://127.0.0.1:1").exit_code == 5
     assert run("--registry", "registry:8081").exit_code == 2
+    held = run("--registry", "http://desk:s3cret@127.0.0.1:1")
+    assert (held.exit_code, "s3cret" in held.output + held.stderr) == (2, False)
     assert registry.calls == []

@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterable
 from enum import StrEnum
 from typing import Annotated, Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import typer
 from tunewheel_contracts.errors import TransientError, TunewheelError
@@ -72,6 +72,9 @@ def publish(
     """
     if not registry.startswith(("http://", "https://")):
         raise InvalidOption(f"--registry: {registry!r} is no address; give http(s)://host:port")
+    if "@" in urlsplit(registry).netloc:
+        variables = "TUNEWHEEL_SCHEMA_REGISTRY_USERNAME and TUNEWHEEL_SCHEMA_REGISTRY_PASSWORD"
+        raise InvalidOption(f"--registry: holds a login, which errors would show; give it in {variables}")
     specs = [spec for spec in TOPICS if every or spec.is_from_upstream]
     done = _publish(registry.rstrip("/"), specs, prefix=prefix, level=compatibility)
     reach.show(
