@@ -153,7 +153,7 @@ bench-gpu-packages: install ## gather what bench-gpu lacks elsewhere into var/be
 	$(BIN)/python tests/bench/gpu.py --gather "$(UV)"
 
 version: ## write the version TO into all packages, the chart and compose (TO=0.2.0)
-	@test -n "$(TO)" || { echo "say which: make version TO=0.2.0; this is $(VERSION)"; exit 2; }
+	@echo "$(TO)" | grep -Eqx '[0-9]+(\.[0-9]+){2}' || { echo "say which: make version TO=0.2.0; this is $(VERSION)"; exit 2; }
 	sed -i -E '/^(appV|v)ersion\b|tunewheel|VERSION|registry/s/\b$(subst .,\.,$(VERSION))\b/$(TO)/g' $(VERSIONED)
 
 release: ## build wheels, chart, bills of materials and checksums into dist/, signed if KEY names a private key

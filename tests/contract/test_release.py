@@ -64,6 +64,19 @@ def test_make_version_writes_it_everywhere_and_nothing_else(tmp_path: Path) -> N
     assert all(line.startswith('version = "') or '"tunewheel-' in line for line in changed), changed
 
 
+@pytest.mark.skipif(shutil.which("make") is None, reason="there is no make here")
+@pytest.mark.parametrize("to", ["", "latest", "v0.2.0", "0.2", "0.2.0rc1", "0.2.0/x", "0.2.0 0.3.0"])
+def test_make_version_refuses_what_a_wheel_or_the_chart_cannot_have(to: str, tmp_path: Path) -> None:
+    for name in ("pyproject.toml", "Makefile"):
+        shutil.copy(ROOT / name, tmp_path)
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("MAKE")}
+    command = ["make", "-C", str(tmp_path), "version", f"TO={to}"]
+    done = subprocess.run(command, env=environment, check=False, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "make version TO=0.2.0" in done.stdout
+    assert (tmp_path / "pyproject.toml").read_bytes() == (ROOT / "pyproject.toml").read_bytes()
+
+
 def test_a_package_needs_its_siblings_in_its_own_version() -> None:
     """Otherwise an upgrade of one package would leave the others as they were."""
     for name in PACKAGES:
