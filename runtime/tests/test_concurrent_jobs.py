@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from aiokafka import TopicPartition
 from tunewheel_runtime.concurrent_jobs import ConcurrentJobs
 
@@ -189,3 +190,39 @@ async def test_a_job_that_another_worker_settled_holds_back_no_job_of_its_key() 
     assert jobs.began == [1, 2]
     await jobs.end(2)
     assert jobs.consumer.committed == [(0, 3)]
+
+
+async def test_a_job_that_stops_after_another_worker_settled_it_holds_back_no_job_of_its_key() -> None:
+    """The partition is back with the next record before the one that lost its lease has ended."""
+    jobs = Jobs()
+    await jobs.start(1, 2, in_order=True)
+    await jobs.start(3, key=b"other", in_order=True)
+    await jobs.lose(1)
+    assert jobs.began == [1, 3, 2]
+    await jobs.end(2, 3)
+    assert jobs.consumer.committed == [], "nobody here knows that 1 is done until a later record says so"
+    await jobs.start(4, in_order=True)
+    await jobs.end(4)
+    assert jobs.consumer.committed == [(0, 5)]
+
+
+@pytest.mark.parametrize("stops_late", [False, True])
+async def test_jobs_that_lost_their_leases_together_run_in_order_when_they_come_again(
+    stops_late: bool,
+) -> None:
+    jobs = Jobs()
+    await jobs.start(1, 2, 3, in_order=True)
+    await jobs.lose(1)
+    if not stops_late:
+        await jobs.lose(2)
+        await jobs.lose(3)
+    before = list(jobs.began)
+    await jobs.start(1, 2, 3, in_order=True)
+    if stops_late:
+        await jobs.lose(2)
+    assert jobs.began == [*before, 1]
+    await jobs.end(1)
+    assert jobs.began == [*before, 1, 2]
+    await jobs.end(2, 3)
+    assert jobs.began == [*before, 1, 2, 3]
+    assert jobs.consumer.committed[-1] == (0, 4)

@@ -14,7 +14,7 @@ is settled, so it can read its result on the log. The jobs of other keys do not 
 from __future__ import annotations
 
 import asyncio
-from bisect import insort
+from bisect import bisect_left, insort
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -35,7 +35,7 @@ class _Open:
     key: bytes | None
     is_settled: bool = False
     turn: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set once no earlier record of the key is unsettled."""
+    """Set once no earlier record of the key holds this one back."""
 
 
 class ConcurrentJobs:
@@ -50,17 +50,15 @@ class ConcurrentJobs:
         self._open: defaultdict[TopicPartition, dict[int, _Open]] = defaultdict(dict)
         """By partition and offset."""
         self._unsettled: defaultdict[tuple[TopicPartition, bytes | None], list[int]] = defaultdict(list)
-        """By partition and key: the offsets of the open records that are not settled, in order."""
+        """By partition and key: the offsets of the open records that neither are settled nor ended, in order.
+        They hold back the later ones."""
 
     def start(self, record: Record, consumer: AIOKafkaConsumer, work: Work) -> None:
         """Start ``work`` on ``record`` now. A record that is delivered again waits for its running job; if
         that job settles the record, nothing more is done."""
         place = TopicPartition(record.topic, record.partition), record.offset
         self._leave_to_others(*place)
-        if place[1] not in self._open[place[0]]:
-            self._open[place[0]][place[1]] = _Open(record.key)
-            insort(self._unsettled[place[0], record.key], place[1])
-            self._pass_turn(place[0], record.key)
+        self._queue(*place, self._open[place[0]].setdefault(place[1], _Open(record.key)))
         earlier = self._tasks.get(place)
 
         async def run() -> None:
@@ -78,9 +76,22 @@ class ConcurrentJobs:
     async def _ending(self, place: Place, job: Awaitable[None]) -> None:
         try:
             await self._guard(job)
+            if self._tasks.get(place) is asyncio.current_task() and place[1] in self._open[place[0]]:
+                # Settled or not. A job without its lease may end late, when another worker has settled it
+                # and the next one of its key is here already. Whoever lost the same lease sees that itself.
+                self._close(*place)
         finally:
             if self._tasks.get(place) is asyncio.current_task():
                 del self._tasks[place]
+
+    def _queue(self, partition: TopicPartition, offset: int, opened: _Open) -> None:
+        """Let ``offset`` hold back the later records of its key, also if it did not when it came before."""
+        unsettled = self._unsettled[partition, opened.key]
+        if not opened.is_settled and offset not in unsettled:
+            insort(unsettled, offset)
+            for later in unsettled[bisect_left(unsettled, offset) :]:
+                self._open[partition][later].turn.clear()
+        self._pass_turn(partition, opened.key)
 
     def _leave_to_others(self, partition: TopicPartition, first: int) -> None:
         """Forget the jobs before offset ``first`` that ended without being settled.
@@ -115,7 +126,7 @@ class ConcurrentJobs:
         self._open[partition][unsettled[0]].turn.set()
 
     async def turn(self, record: Record) -> None:
-        """Return once no earlier record of the same key and partition is unsettled."""
+        """Return once no earlier record of the same key and partition waits or runs."""
         await self._open[TopicPartition(record.topic, record.partition)][record.offset].turn.wait()
 
     async def settle(self, record: Record, consumer: AIOKafkaConsumer) -> None:
