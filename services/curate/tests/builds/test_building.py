@@ -168,6 +168,24 @@ async def test_builds_at_once_have_workers_of_their_own_and_all_end(
     assert not worker.is_running()
 
 
+@pytest.mark.usefixtures("waiting")
+@pytest.mark.parametrize("prepares_first", [True, False])
+async def test_a_build_that_comes_while_a_worker_starts_takes_this_worker(
+    builder: Builder, order: BuildOrder, prepares_first: bool
+) -> None:
+    stop, preparing, known = asyncio.Event(), None, set(psutil.Process().children())
+    if prepares_first:
+        preparing = asyncio.create_task(builder.prepare())
+    building = asyncio.create_task(_built(builder, order, stop))
+    await (preparing or builder.prepare())
+    while not any(worker.children() for worker in await _besides(known)):
+        await asyncio.sleep(0.01)
+    assert len(await _besides(known)) == 1
+    stop.set()
+    with pytest.raises(BuildStopped):
+        await building
+
+
 async def _besides(known: set[psutil.Process]) -> list[psutil.Process]:
     """Return the processes that this one started besides ``known``, once there is one."""
     while not (found := set(psutil.Process().children()) - known):

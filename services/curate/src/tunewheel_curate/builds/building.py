@@ -68,6 +68,8 @@ class Builder:
         self._seconds = seconds
         self._idle: list[asyncio.subprocess.Process] = []
         self._running = 0
+        self._starting = asyncio.Lock()
+        """Held while a worker is looked for or starts: a build takes the worker that ``prepare`` starts."""
 
     def pseudonyms(self, project: str) -> Pseudonyms:
         """Return the pseudonyms that builds of ``project`` give to customers, sources and experts."""
@@ -75,8 +77,9 @@ class Builder:
 
     async def prepare(self) -> None:
         """Start a worker if none runs. It loads its libraries, so that the next build starts at once."""
-        if not self._running and not any(worker.returncode is None for worker in self._idle):
-            self._idle = [await _start_worker(self._command)]
+        async with self._starting:
+            if not self._running and not any(worker.returncode is None for worker in self._idle):
+                self._idle = [await _start_worker(self._command)]
 
     async def close(self) -> None:
         """End the workers that run no build."""
@@ -84,10 +87,11 @@ class Builder:
             await _end(self._idle.pop())
 
     async def _take(self) -> asyncio.subprocess.Process:
-        while self._idle:
-            if (worker := self._idle.pop()).returncode is None:
-                return worker
-        return await _start_worker(self._command)
+        async with self._starting:
+            while self._idle:
+                if (worker := self._idle.pop()).returncode is None:
+                    return worker
+            return await _start_worker(self._command)
 
     @contextlib.asynccontextmanager
     async def build(
