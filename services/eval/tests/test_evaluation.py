@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -666,6 +667,31 @@ async def test_a_killed_service_counts_and_an_attempt_that_came_further_does_not
         with pytest.raises(KeyError):
             await evaluator.evaluate(event, None, lease())
     assert isinstance(await evaluator.evaluate(event, None, lease()), EvalFailed)
+
+
+async def test_requests_that_lead_to_one_evaluation_measure_it_once_beside_another_runs(
+    real_run: MakeRun, evaluator: Evaluator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run's files are in one folder, where two measurements at once would mix their rows."""
+    one, other = await real_run(make_spec()), await real_run(make_spec(), run_id="run-other")
+    measured, both, running, begun = evaluation.run_worker, asyncio.Event(), set[Path](), list[Path]()
+
+    async def run(job: Path, **rest: Any) -> None:
+        begun.append(job)
+        running.add(job)
+        if len(running) == 2:
+            both.set()
+        await both.wait()
+        await measured(job, **rest)
+        running.remove(job)
+
+    monkeypatch.setattr(evaluation, "run_worker", run)
+    verdicts = await asyncio.gather(
+        *(evaluator.evaluate(event, None, lease()) for event in (one, one, other, one))
+    )
+    assert len(set(begun)) == len(begun) == 2
+    assert verdicts[0] == verdicts[1] == verdicts[3]
+    assert verdicts[2].run_id == "run-other"
 
 
 async def test_malformed_regression_set_stops_the_service(store: ObjectStore, settings: Settings) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import Mapping, Sequence
+from weakref import WeakValueDictionary
 
 import structlog
 from opentelemetry.metrics import NoOpMeter
@@ -72,6 +73,8 @@ class Evaluator:
         self.judges = Judges(store, allowed)
         self._people = ReviewedPairs(store)
         self._judge = Judge(store, self._looks, settings.eval_dtype, self.judges, self._people)
+        self._turns = WeakValueDictionary[str, asyncio.Lock]()
+        """By ``scorecard_id``: held while it is made."""
 
     async def prepare(self) -> None:
         """Read the regression set. Raises ValueError if it is malformed, which stops the service."""
@@ -137,14 +140,16 @@ class Evaluator:
         return plan, None
 
     async def _verdict(self, plan: EvaluationPlan, manifest: DatasetManifest, lease: Lease) -> Verdict:
-        stored = await read_scorecard(self._store, plan)
-        if stored is None:
-            contest = await self._contest(plan, manifest)
-            try:
-                scorecard = await self._play(contest, lease)
-            finally:
-                self._metrics.over(plan.scorecard_id)
-            stored = await self._keep(plan, scorecard)
+        turn = self._turns.setdefault(plan.scorecard_id, asyncio.Lock())
+        async with turn:  # several events may lead to one evaluation, which has one folder
+            stored = await read_scorecard(self._store, plan)
+            if stored is None:
+                contest = await self._contest(plan, manifest)
+                try:
+                    scorecard = await self._play(contest, lease)
+                finally:
+                    self._metrics.over(plan.scorecard_id)
+                stored = await self._keep(plan, scorecard)
         await self._show(plan, stored[0])
         await self.sweep()
         return verdict_of(plan, *stored)
