@@ -66,7 +66,7 @@ class Walker:
         return told.stdout
 
     def take(self, block: Block) -> tuple[int, str]:
-        """Do what a block says; return how many commands that was, and what they printed."""
+        """Do what a block says; return the number of its commands, and their output."""
         code = block.code
         for shown, run in self.stands_for.items():
             code = code.replace(shown, run)

@@ -12,7 +12,7 @@ from .upgrading import RELEASES, run
 pytestmark = [pytest.mark.integration, pytest.mark.nightly("upgrade")]
 
 NEWEST = "09973d6fc1c1205871bcc95a4c6b23403759abd3"
-"""The newest commit from which one may upgrade and to which one may go back. It is no release of
+"""The newest commit from which an upgrade and a rollback are tried. The commit is no release of
 ``releases.txt``, whose logs are read anew in every run of the tests."""
 
 

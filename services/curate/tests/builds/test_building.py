@@ -187,7 +187,7 @@ async def test_a_build_that_comes_while_a_worker_starts_takes_this_worker(
 
 
 async def _besides(known: set[psutil.Process]) -> list[psutil.Process]:
-    """Return the processes that this one started besides ``known``, once there is one."""
+    """Return the child processes of the test besides ``known``, once there is one."""
     while not (found := set(psutil.Process().children()) - known):
         await asyncio.sleep(0.01)
     return [*found]
