@@ -52,12 +52,15 @@ class ConcurrentJobs:
         self._unsettled: defaultdict[tuple[TopicPartition, bytes | None], list[int]] = defaultdict(list)
         """By partition and key: the offsets of the open records that neither are settled nor ended, in order.
         They hold back the later ones."""
+        self._given_up: defaultdict[TopicPartition, set[int]] = defaultdict(set)
+        """By partition: the offsets whose job ended without settling its record."""
 
     def start(self, record: Record, consumer: AIOKafkaConsumer, work: Work) -> None:
         """Start ``work`` on ``record`` now. A record that is delivered again waits for its running job; if
         that job settles the record, nothing more is done."""
         place = TopicPartition(record.topic, record.partition), record.offset
         self._leave_to_others(*place)
+        self._given_up[place[0]].discard(place[1])
         self._queue(*place, self._open[place[0]].setdefault(place[1], _Open(record.key)))
         earlier = self._tasks.get(place)
 
@@ -83,6 +86,9 @@ class ConcurrentJobs:
         finally:
             if self._tasks.get(place) is asyncio.current_task():
                 del self._tasks[place]
+                opened = self._open[place[0]].get(place[1])
+                if opened is not None and not opened.is_settled:
+                    self._given_up[place[0]].add(place[1])
 
     def _queue(self, partition: TopicPartition, offset: int, opened: _Open) -> None:
         """Let ``offset`` hold back the later records of its key, also if it did not when it came before."""
@@ -101,15 +107,11 @@ class ConcurrentJobs:
         offset blocks the commit of later ones: its record may be delivered to this worker again, and must not
         be committed past.
         """
-        offsets = self._open[partition]
-        ended = [
-            offset
-            for offset, one in offsets.items()
-            if offset < first and not one.is_settled and (partition, offset) not in self._tasks
-        ]
-        for offset in ended:
-            self._close(partition, offset)
-            del offsets[offset]
+        for offset in [one for one in self._given_up[partition] if one < first]:
+            self._given_up[partition].discard(offset)
+            if offset in self._open[partition]:
+                self._close(partition, offset)
+                del self._open[partition][offset]
 
     def _close(self, partition: TopicPartition, offset: int) -> None:
         """Note that ``offset`` holds back no other record of its key."""
