@@ -244,6 +244,35 @@ async def test_an_engine_that_is_silent_is_not_waited_for():
         await until(lambda: server.ended == 3, "the connections' ends")
 
 
+def every_few_milliseconds(part: bytes, times: int) -> Answer:
+    """Answer with ``part`` again and again, each time as a chunk of its own, and never end."""
+
+    async def write(writer: asyncio.StreamWriter) -> None:
+        writer.write(CHUNKED)
+        for _ in range(times):
+            writer.write(f"{len(part):x}\r\n".encode() + part + b"\r\n")
+            await asyncio.sleep(0.005)
+
+    tasks: list[asyncio.Task[None]] = []
+    return lambda _, writer: tasks.append(asyncio.ensure_future(write(writer)))
+
+
+@pytest.mark.parametrize("comment", [b": ping\n\n", b":\n", b":data: none\n\n"])
+async def test_a_stream_of_comments_alone_is_silence(comment: bytes):
+    async with engine(every_few_milliseconds(comment, 10_000)) as (_, client):
+        with pytest.raises(UpstreamSilent):
+            await streamed(client, patience=0.1)
+
+
+@pytest.mark.parametrize("part", [b"data: {}\n\n", b": ping\n\ndata: {}\n\n", b"the rest of a long line"])
+async def test_a_stream_is_heard_by_whatever_is_no_comment(part: bytes):
+    async with engine(every_few_milliseconds(part, 10_000)) as (_, client):
+        connection = await client.ask("POST", "/chat", b"{}", headers={}, patience=30.0, streams=True)
+        begun = connection._heard
+        await until(lambda: connection._heard > begun, "a later part")
+        client.release(connection)
+
+
 async def test_a_longer_wait_does_not_outlast_a_shorter_one():
     async with engine(WHOLE, CHUNKED) as (_, client):
         assert await whole(client, patience=300.0) == (200, b"hello")

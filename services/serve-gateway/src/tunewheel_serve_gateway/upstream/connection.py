@@ -142,7 +142,8 @@ class Connection(asyncio.Protocol):
         if self._is_over:  # Nobody asked: the next request would take these bytes for its answer.
             self.cut()
             return
-        self._heard = self._loop.time()
+        if not (self.is_stream and self._has_head):
+            self._heard = self._loop.time()
         try:
             self._parser.feed_data(data)
         except (HttpParserError, HttpParserUpgrade) as error:
@@ -194,6 +195,8 @@ class Connection(asyncio.Protocol):
         self._parts.append(body)
         self._unread += len(body)
         if self.is_stream:
+            if body[:1] != b":" or b"\ndata:" in body:  # Comments keep a connection open, and answer nothing.
+                self._heard = self._loop.time()
             if self._unread > MOST_UNREAD and not self._is_paused:
                 self._is_paused = True
                 self._transport.pause_reading()
