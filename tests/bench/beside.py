@@ -30,31 +30,38 @@ def main() -> None:
     parser.add_argument("--hidden-size", type=int, default=64)
     parser.add_argument("--rank", type=int, default=32)
     parser.add_argument("--contender", help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--processes", type=int, default=1, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.contender:
         measure(chosen)
         return
     from report import write_report
+    from tunewheel_testing.tiny import write_tiny_model
 
+    with tempfile.TemporaryDirectory() as scratch:
+        # Here and not in the process that trains: that one forks, and must have no threads before.
+        write_tiny_model(Path(scratch, "base"), hidden_size=chosen.hidden_size)
+        write_rows(Path(scratch, "train.parquet"), chosen.examples)
+        contenders = {
+            f"{name}, {count} processes": in_own_process(name, count, Path(scratch), chosen)
+            for count in (1, 2)
+            for name in CONTENDERS
+        }
     write_report(
         "beside",
         packages=("torch", "transformers", "trl"),
-        contenders={
-            f"{name}, {count} processes": in_own_process(name, count, chosen)
-            for count in (1, 2)
-            for name in CONTENDERS
-        },
+        contenders=contenders,
         ratios={},
         examples=chosen.examples,
         rank=chosen.rank,
     )
 
 
-def in_own_process(name: str, count: int, chosen: argparse.Namespace) -> dict[str, Any]:
+def in_own_process(name: str, count: int, folder: Path, chosen: argparse.Namespace) -> dict[str, Any]:
     from tunewheel_train.runs.process import environment
 
-    told = (f"--examples={chosen.examples}", f"--hidden-size={chosen.hidden_size}", f"--rank={chosen.rank}")
+    told = (f"--folder={folder}", f"--rank={chosen.rank}")
     command = [sys.executable, __file__, "--contender", name, "--processes", str(count), *told]
     done = subprocess.run(command, env=environment(count), stdout=subprocess.PIPE, text=True, check=True)
     lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
@@ -65,17 +72,16 @@ def in_own_process(name: str, count: int, chosen: argparse.Namespace) -> dict[st
 
 def measure(chosen: argparse.Namespace) -> None:
     """Train, and print the figures."""
-    from tunewheel_testing.tiny import write_tiny_model
     from tunewheel_train import worker
     from tunewheel_train.job import Job
 
+    given: Path = chosen.folder
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        base = write_tiny_model(folder / "base", hidden_size=chosen.hidden_size)
-        write_rows(folder / "train.parquet", chosen.examples)
         job = Job.model_validate(
             {
-                "run_id": "run-bench", "base_model": str(base), "train_path": folder / "train.parquet",
+                "run_id": "run-bench", "base_model": str(given / "base"),
+                "train_path": given / "train.parquet",
                 "output_dir": folder / "adapter", "work_dir": folder / "work", "cache_dir": folder / "cache",
                 "dtype": "float32", "processes": 0 if chosen.processes == 2 else 1,
                 "base_parameters": 1_000_000, "recipe": {"rank": chosen.rank, "patience": 1000},
