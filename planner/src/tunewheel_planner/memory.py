@@ -109,8 +109,7 @@ def _activations(
     kind: Literal["cpu", "cuda"],
     gradient_checkpointing: bool,
 ) -> int:
-    layer = rows.tokens * kept
-    layer += _scores(shape, rows, precision, kind)
+    layer = rows.tokens * (kept + scores_per_token(shape, rows.longest, precision, kind))
     ends = rows.tokens * shape.hidden * (SIZE[precision] + FP32)
     if not gradient_checkpointing:
         return shape.layers * layer + ends
@@ -128,8 +127,8 @@ def kept_per_token(
     shares = [blocks / shape.layers for blocks in shape.adapted(trained)]
     # the inputs of qkv, o, gate/up and down; a frozen layer keeps none
     inputs = h * max(shares[:3]) + q * shares[3] + h * max(shares[4:6]) + i * shares[6]
-    # attention's q, k and v; then gate, its SiLU, and up
-    kept = inputs + (q + 4 * k) + 3 * i
+    # attention's q, k and v, repeated for each head if no fused kernel attends; then gate, its SiLU, and up
+    kept = inputs + q + (2 * q if shape.capped else 4 * k) + 3 * i
     normed = shape.norms * h + shape.head_norms * (q + k)
     if method.traits.adapter:
         return round((kept + sum(shares) * rank) * SIZE[precision]) + normed * FP32
@@ -137,10 +136,14 @@ def kept_per_token(
     return round(kept * SIZE[precision]) + normed * (FP32 + (FP32 if shape.norms > 2 else SIZE[precision]))
 
 
-def _scores(shape: ModelShape, rows: Rows, precision: Precision, kind: Literal["cpu", "cuda"]) -> int:
-    """Return the bytes of attention's probabilities: in fp32 and in the lower precision if they are kept,
-    otherwise one fp32 number per row and head."""
-    if kind == "cuda" or rows.longest > EXPLICIT_UP_TO:
-        return rows.tokens * shape.heads * FP32
+def scores_per_token(
+    shape: ModelShape, longest: int, precision: Precision, kind: Literal["cpu", "cuda"]
+) -> int:
+    """Return the bytes of attention's probabilities that one token keeps in one block, in rows of ``longest``
+    tokens: in fp32 and in the lower precision if they are kept, otherwise one fp32 number per head. Scores that
+    are capped are always kept, and before the softmax too."""
+    if not shape.capped and (kind == "cuda" or longest > EXPLICIT_UP_TO):
+        return shape.heads * FP32
     rounded = SIZE[precision] if precision != "float32" else 0
-    return rows.tokens * rows.longest * shape.heads * (FP32 + rounded)
+    capped = SIZE[precision] if shape.capped else 0
+    return longest * shape.heads * (FP32 + rounded + capped)

@@ -46,6 +46,8 @@ class ModelShape(Frozen):
     """Whether queries and keys are normalised."""
     shared: Annotated[int, Field(ge=0)] = 0
     """The width of the MLP that computes every token beside the experts."""
+    capped: bool = False
+    """Whether attention's scores are capped (Gemma 2), which no fused kernel of PyTorch does."""
 
     @property
     def query(self) -> int:
@@ -163,7 +165,8 @@ def shape_of(config: Mapping[str, Any]) -> ModelShape:
                 "context": told.get("max_position_embeddings") or 2048,
                 "tied": bool(told.get("tie_word_embeddings", config.get("tie_word_embeddings", False))),
                 **_experts(told),
-                **_norms(str(told.get("model_type", ""))),
+                **_of_family(str(told.get("model_type", ""))),
+                "capped": bool(told.get("attn_logit_softcapping")),
             }
         )
     except ValidationError as error:
@@ -181,11 +184,12 @@ def _experts(told: Mapping[str, Any]) -> dict[str, Any]:
     return {"experts": experts, "active": active, "shared": shared}
 
 
-def _norms(family: str) -> dict[str, Any]:
-    """Return the norms of a family, by the beginning of its model type."""
+def _of_family(family: str) -> dict[str, Any]:
+    """Return what a family has that its sizes do not tell, by the beginning of its model type."""
     return {
         "norms": 4 if family.startswith(("gemma2", "gemma3", "gemma4")) else 2,
         "head_norms": family.startswith(("qwen3", "gemma3", "gemma4", "olmo2", "olmo3")),
+        "capped": family.startswith("gemma2"),
     }
 
 
@@ -216,7 +220,7 @@ def _known() -> dict[str, ModelShape]:
     names = ("hidden", "layers", "heads", "kv_heads", "head_size", "intermediate", "vocabulary", "context",
              "tied", "experts", "active")  # fmt: skip
     return {
-        name: ModelShape.model_validate(dict(zip(names, sizes, strict=False)) | _norms(_family(name)))
+        name: ModelShape.model_validate(dict(zip(names, sizes, strict=False)) | _of_family(_family(name)))
         for name, sizes in told["shapes"].items()
     }
 
