@@ -19,7 +19,8 @@ NODE := services/serve-gateway/tests/node
 NODE_STAMP := var/node/.installed
 TESTS ?=
 ROUNDS ?= 10
-SHAPES := services/train/tests/model/test_without_gpu.py services/train/tests/model/test_traced_memory.py
+SHAPES := services/train/tests/model/test_without_gpu.py services/train/tests/model/test_traced_memory.py \
+    services/train/tests/trainers/test_on_a_gpu_that_is_not_here.py
 VLLM := var/vllm
 VLLM_STAMP := $(VLLM)/.installed
 # Where the version is written. The root's pyproject.toml is the one that counts; a test holds the others to it.
