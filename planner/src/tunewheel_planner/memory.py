@@ -140,8 +140,8 @@ def scores_per_token(
     shape: ModelShape, longest: int, precision: Precision, kind: Literal["cpu", "cuda"]
 ) -> int:
     """Return the bytes of attention's probabilities that one token keeps in one block, in rows of ``longest``
-    tokens: in fp32 and in the lower precision if they are kept, otherwise one fp32 number per head. Scores that
-    are capped are always kept, and before the softmax too."""
+    tokens: in fp32 and in the lower precision if they are kept, otherwise one fp32 number per head. Capped
+    scores are always kept, and before the softmax too."""
     if not shape.capped and (kind == "cuda" or longest > EXPLICIT_UP_TO):
         return shape.heads * FP32
     rounded = SIZE[precision] if precision != "float32" else 0
