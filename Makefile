@@ -34,7 +34,7 @@ PART ?= browsers clients faults fencing kills matrices models paths upgrade cove
 # of what a start takes.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install node-packages demo test test-all test-unit test-integration test-e2e test-cuda-shape nightly coverage vllm-packages test-vllm test-images test-kube chart fuzz lint fmt version release audit site screenshots bench bench-gpu bench-gpu-packages generate lock clean wipe
+.PHONY: help install node-packages demo test test-all test-unit test-integration test-e2e test-cuda-shape nightly coverage vllm-packages test-vllm test-images test-kube chart fuzz lint fmt version release audit site screenshots charts bench bench-gpu bench-gpu-packages generate lock clean wipe
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -171,6 +171,10 @@ site: install ## build the site of all pages into var/site/html; a link to nowhe
 
 screenshots: install ## take the docs' pictures of the console, in Chromium (ARGS="--all DIR": every page)
 	PYTHONPATH=testing $(BIN)/python scripts/screenshots.py $(ARGS)
+
+charts: ## draw the charts of docs/measurements whose tables have changed
+	@$(WITH_UV)
+	$(UV) run --quiet --no-project --with matplotlib==3.11.2 scripts/charts.py
 
 generate: install ## write schemas, the AsyncAPI document, the pages and what the chart takes from the code anew
 	$(BIN)/python -m tunewheel_contracts.generate

@@ -28,7 +28,7 @@ FLOORS = {
     "LOCATION": ((282, 0.97, 0.92), (316, 0.97, 0.84)),
 }
 """By half of presidio's own synthetic templates: how many are labelled, and the precision and the recall that
-the recognisers must reach, a little under what docs/benchmarks.md tells."""
+the recognisers must reach, a little under what docs/measurements/curation.md tells."""
 
 
 def redact_text(text: str, entities: tuple[str, ...]) -> str:

@@ -159,3 +159,24 @@ def test_the_change_log_begins_with_the_one_version_of_packages_and_chart(pages:
     assert packages == {chart["version"]} == {chart["appVersion"]} == {newest[1]}
     licences = {tomllib.loads(file.read_text("utf-8"))["project"]["license"] for file in files}
     assert licences == {"Apache-2.0"}
+
+
+@pytest.mark.parametrize(
+    ("page", "heading", "cell", "least"),
+    [("README.md", "## What was measured", 2, 10), ("docs/benchmarks.md", "# Measurements", 3, 45)],
+)
+def test_a_figure_of_an_overview_stands_on_the_page_that_its_row_links_to(
+    page: str, heading: str, cell: int, least: int, pages: dict[str, str]
+) -> None:
+    section = pages[page].split(heading)[1].split("\n## ")[0]
+    rows = [line for line in section.splitlines() if line.startswith("|") and "](" in line]
+    assert len(rows) >= least
+    number = re.compile(r"\d[\d,]*(?:\.\d+)?|\.\d+")
+    missing: list[str] = []
+    for row in rows:
+        link = LINK.findall(row)[-1].partition("#")[0]
+        target = ((ROOT / page).parent / link).read_text("utf-8")
+        stands = {found.rstrip(",") for found in number.findall(target)}
+        told = {found.rstrip(",") for found in number.findall(row.split("|")[cell])}
+        missing += [f"{link}: {figure}" for figure in sorted(told - stands)]
+    assert missing == []

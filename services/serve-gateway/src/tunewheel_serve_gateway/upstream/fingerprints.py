@@ -26,7 +26,7 @@ SOON_SECONDS = 60.0
 """The same after a comparison that found a difference, or whose prompts the engine did not answer."""
 IN_FLOAT32, IN_OTHERS = 0.02, 0.25
 """The largest difference that is taken for rounding, in nats: between engines that are known to compute in
-float32, and otherwise. See docs/benchmarks.md, "Fingerprints"."""
+float32, and otherwise. See docs/measurements/serving.md."""
 
 
 @dataclass(frozen=True, slots=True)
