@@ -13,7 +13,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-FAULTS = ("kill -9", "broker away", "network cut", "store away", "disk full", "SIGSTOP")
+FAULTS = (
+    "kill -9", "broker away", "network cut", "store away", "disk full", "SIGSTOP", "slow store",
+    "clock steps",
+)  # fmt: skip
 SERVICES = ("ingest", "curate", "train", "eval", "registry", "serve-gateway", "monitor", "index")
 RESULTS = Path("var/nightly/faults.json")
 PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
@@ -21,6 +24,7 @@ NOT_RUN = "not run"
 WORDS = {
     "groups": "{} groups",
     "deaths": "{} deaths",
+    "steps": "{} steps",
     "stopped_seconds": "stopped for {} s",
     "same_again_after_seconds": "whole again {} s later",
     "slowest_health_seconds": "health answered within {} s",
@@ -58,7 +62,8 @@ def run(services: Sequence[str], faults: Sequence[str]) -> None:
     """Run cells one after the other, and go on after one that fails."""
     from tunewheel_local.kafka.broker import LocalKafka
 
-    from .faults import PATIENCE_SECONDS, run
+    from .faults import run
+    from .sides import PATIENCE_SECONDS
 
     with tempfile.TemporaryDirectory() as name:
         broker = LocalKafka(Path(name) / "kafka", port=None).start(patience=PATIENCE_SECONDS)

@@ -11,6 +11,7 @@ from tunewheel_local.kafka.broker import LocalKafka
 from ..conftest import start_broker
 from . import faults
 from .fault_table import FAULTS, SERVICES
+from .inputs import PACKAGES
 
 pytestmark = [pytest.mark.chaos, pytest.mark.nightly("faults")]
 
@@ -33,4 +34,4 @@ def test_a_fault_changes_nothing_of_what_a_service_leaves(
 
 def test_the_table_has_every_cell_of_the_matrix() -> None:
     assert tuple(faults.FAULTS) == FAULTS
-    assert tuple(faults.PACKAGES) == SERVICES
+    assert tuple(PACKAGES) == SERVICES

@@ -1,0 +1,108 @@
+"""What a service of the fault matrix is given: the recorded log of two turns (``tests/frozen``), topic by
+topic, and an example of the contracts for each consumed topic that this log does not have."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import importlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from tunewheel_contracts.event import new_event
+from tunewheel_contracts.topics import TOPICS, TopicSpec
+from tunewheel_testing.story import EXAMPLES
+
+from ..frozen.snapshot import Line, load_log
+
+SNAPSHOT = Path(__file__).parents[1] / "frozen" / "2026-11"
+PROJECT = "frozen"
+ELSEWHERE = "elsewhere"
+"""The project of events that a service only checks, because it publishes them itself."""
+PACKAGES = {
+    "ingest": "tunewheel_ingest",
+    "curate": "tunewheel_curate",
+    "train": "tunewheel_train",
+    "eval": "tunewheel_eval",
+    "registry": "tunewheel_registry",
+    "serve-gateway": "tunewheel_serve_gateway",
+    "monitor": "tunewheel_monitor",
+    "index": "tunewheel_index",
+}
+QUICK = {
+    "TUNEWHEEL_IDENTITY": "open",  # The recorded log is older than signatures.
+    "TUNEWHEEL_RETRY_FIRST_DELAY_SECONDS": "0.1",
+    "TUNEWHEEL_RETRY_MAX_DELAY_SECONDS": "2",
+    "TUNEWHEEL_POLICY_SECONDS": "0.1",
+    "TUNEWHEEL_BUILD_RETRY_SECONDS": "0",
+    "TUNEWHEEL_EVAL_WAIT_SECONDS": "0",
+    "TUNEWHEEL_CLOCK_SECONDS": "0.2",
+    "TUNEWHEEL_SESSION_TIMEOUT_MS": "6000",
+    "TUNEWHEEL_TRAIN_DTYPE": "float32",
+    "TUNEWHEEL_TRAIN_THREADS": "1",
+    "TUNEWHEEL_EVAL_THREADS": "1",
+    "TUNEWHEEL_UPSTREAM_DAYS": "-1",
+    "TUNEWHEEL_RECORD_DAYS": "-1",
+}
+
+
+def groups_of(service: str, folder: Path) -> list[str]:
+    """Return the topics of the service's consumer groups, in the order of the contracts. The group that
+    elects the active process handles nothing."""
+    package = PACKAGES[service]
+    environment = QUICK | {"TUNEWHEEL_STORE_URL": folder.as_uri(), "TUNEWHEEL_CACHE_DIR": str(folder)}
+    with changed(environment):
+        settings = importlib.import_module(f"{package}.settings").Settings()
+        app = importlib.import_module(f"{package}.main").make_app(settings)
+    topics = {topic for group, topic in app.groups if not group.endswith(".active")}
+    return [spec.name for spec in TOPICS if spec.name in topics]
+
+
+@contextlib.contextmanager
+def changed(environment: Mapping[str, str]) -> Iterator[None]:
+    before = dict(os.environ)
+    os.environ.update(environment)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+class Input:
+    """What a service finds on the log, by topic."""
+
+    def __init__(self, service: str, groups: Sequence[str]) -> None:
+        self.groups = groups
+        self.specs = [t for t in TOPICS if service in (*t.producers, *t.consumers, *t.replayed_by)]
+        self.made = [t for t in self.specs if service in t.producers]
+        recorded: dict[str, list[Line]] = {}
+        for line in load_log(SNAPSHOT):
+            recorded.setdefault(line.topic, []).append(line)
+        own = {t.name for t in self.made}
+        self.lines: dict[str, list[Line]] = {}
+        for spec in self.specs:
+            if spec.name in own and spec.name not in groups:
+                continue
+            lines = [] if spec.producers == (service,) else recorded.get(spec.name, [])
+            if spec.name in groups and not lines:
+                lines = [self._example(spec, ELSEWHERE if spec.name in own else PROJECT)]
+            self.lines[spec.name] = lines
+
+    @property
+    def context(self) -> list[Line]:
+        """What the service replays and has no group for, and the declared project."""
+        return [line for topic, lines in self.lines.items() if topic not in self.groups for line in lines]
+
+    def _example(self, spec: TopicSpec, project: str) -> Line:
+        file = min((EXAMPLES / spec.name / "valid").glob("*.json"))
+        data = json.loads(file.read_text("utf-8")) | {"project": project}
+        record = new_event(spec.event.model_validate(data), source="/test").to_kafka()
+        headers = [(name, _text(value or b"")) for name, value in record.headers.items()]
+        return Line(spec.name, 0, _text(record.key), _text(record.value), headers)
+
+
+def _text(value: bytes) -> str:
+    return base64.b64encode(value).decode()

@@ -1,0 +1,293 @@
+"""One service beside the same service under a fault: both must leave the same on the log and in the store.
+
+Each side has a store of its own, and topics of its own under a prefix.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import multiprocessing
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from aiokafka import AIOKafkaProducer, TopicPartition
+from tunewheel_local.kafka.ports import free_port
+from tunewheel_local.topics import ensure_topics, wanted_topics
+from tunewheel_runtime.kafka import client_options
+from tunewheel_runtime.kafka_settings import KafkaSettings
+from tunewheel_runtime.log import Cursor, read
+from tunewheel_runtime.partitions import group_backlog
+from tunewheel_testing.waiting import until
+
+from ..frozen.snapshot import Line, unpack_store
+from .inputs import PACKAGES, QUICK, SNAPSHOT, Input, changed, groups_of
+from .struck import Gap, serve
+
+MODULES = [f"{package}.main" for package in PACKAGES.values()]
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(MODULES)
+"""Processes of the services, forked from one that has their libraries. The service is made in the fork."""
+FRESH = multiprocessing.get_context("spawn")
+"""Processes that load what ``LD_PRELOAD`` names."""
+PATIENCE_SECONDS = 600.0
+MAY_SAY_MORE = ("monitor",)
+"""Services that score until they have told the end of a turn, which a process that dies early tells later."""
+NOT_COMPARED = ("attempts", "caches", "data_docs", "records", "signatures")
+"""Folders of the store whose files have random names, or that say how often something was tried."""
+
+
+@dataclass
+class Side:
+    """One service on topics and its own store."""
+
+    service: str
+    kafka: str
+    prefix: str
+    folder: Path
+    given: Input
+    settings: dict[str, str] = field(default_factory=dict)
+    ports: Mapping[int, int] | None = None
+    preload: dict[str, str] | None = None
+    """The environment of a process with a library before its own ones (``LD_PRELOAD``)."""
+    process: BaseProcess | None = None
+
+    @cached_property
+    def options(self) -> dict[str, Any]:
+        return client_options(KafkaSettings(bootstrap_servers=self.kafka, topic_prefix=self.prefix))
+
+    @cached_property
+    def store(self) -> Path:
+        return self.folder / "store"
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "log"
+
+    @property
+    def told(self) -> Path:
+        return self.folder / "told"
+
+    async def prepare(self) -> None:
+        """Make topics and store, and publish what the service only replays."""
+        self.folder.mkdir(parents=True)
+        (self.folder / "tmp").mkdir()
+        self.http_port, self.health_port = free_port(), free_port()
+        unpack_store(SNAPSHOT, self.store, without=("records", "caches"))
+        await ensure_topics(self.options, wanted_topics(self.given.specs))
+        await self.publish(self.given.context)
+
+    async def publish(self, lines: Sequence[Line]) -> None:
+        producer = AIOKafkaProducer(**self.options, max_request_size=8 << 20)
+        await producer.start()
+        try:
+            for line in lines:
+                headers = [(name, base64.b64decode(value)) for name, value in line.headers]
+                key, value = (None if t is None else base64.b64decode(t) for t in (line.key, line.value))
+                await producer.send(line.topic, value, key=key, headers=headers)
+            await producer.flush()
+        finally:
+            await producer.stop()
+
+    def start(self, gap: Gap | None = None) -> None:
+        environment = QUICK | {
+            "TUNEWHEEL_BOOTSTRAP_SERVERS": self.kafka,
+            "TUNEWHEEL_TOPIC_PREFIX": self.prefix,
+            "TUNEWHEEL_STORE_URL": self.store.as_uri(),
+            "TUNEWHEEL_CACHE_DIR": str(self.folder / "cache"),
+            "TUNEWHEEL_INSTANCE": self.service,
+            "TUNEWHEEL_HTTP_PORT": str(self.http_port),
+            "TUNEWHEEL_HEALTH_PORT": str(self.health_port),
+            "TMPDIR": str(self.folder / "tmp"),
+            **self.settings,
+        }
+        arguments = (PACKAGES[self.service], environment, self.log, gap, self.ports)
+        processes = PROCESSES if self.preload is None else FRESH
+        self.process = processes.Process(target=serve, args=arguments)
+        with changed(self.preload or {}):
+            self.process.start()
+
+    def signal(self, number: int) -> None:
+        assert self.process is not None
+        assert self.process.pid is not None
+        os.kill(self.process.pid, number)
+
+    def twin(self) -> Side:
+        """Return another process of the same service on the same topics and store."""
+        folder = self.folder / "twin"
+        (folder / "tmp").mkdir(parents=True)
+        settings = self.settings | {"TUNEWHEEL_INSTANCE": "twin"}
+        made = replace(self, folder=folder, process=None, settings=settings)
+        made.store, made.http_port, made.health_port = self.store, free_port(), free_port()
+        return made
+
+    @property
+    def is_alive(self) -> bool:
+        return self.process is not None and self.process.is_alive()
+
+    async def died(self) -> str:
+        """Wait until the process has killed itself; return where."""
+        assert self.process is not None
+        await asyncio.to_thread(self.process.join, PATIENCE_SECONDS)
+        assert self.process.exitcode == -signal.SIGKILL, (self.process.exitcode, self.tail())
+        return self.told.read_text().split()[-1]
+
+    async def ready(self) -> dict[str, Any]:
+        """Return what ``/health/ready`` says; nothing while the process does not answer."""
+        url = f"http://127.0.0.1:{self.health_port}/health/ready"
+        try:
+            async with (
+                aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(5)) as session,
+                session.get(url) as answer,
+            ):
+                return await answer.json()
+        except (aiohttp.ClientError, OSError, TimeoutError):
+            return {}
+
+    async def until_ready(self) -> float:
+        """Return how many seconds it took."""
+        began = time.monotonic()
+
+        async def is_ready() -> bool:
+            assert self.process is not None
+            assert self.process.is_alive(), self.tail()
+            return bool((await self.ready()).get("ready"))
+
+        await until(is_ready, f"{self.service} ready", patience=PATIENCE_SECONDS)
+        return time.monotonic() - began
+
+    async def settled(self) -> None:
+        """Wait until each group has handled all there is."""
+        for topic in self.given.groups:
+            await until(lambda t=topic: self._has_handled(t), f"{topic} handled", patience=PATIENCE_SECONDS)
+
+    async def _has_handled(self, topic: str) -> bool:
+        """Whether no record lies between what the group has committed and the end. Markers of transactions
+        may: a group commits past records only."""
+        assert self.is_alive, self.tail()
+        group = f"{self.service}.{topic.replace('.', '-')}"
+        backlog = await group_backlog(self.options, topic, group=group)
+        ends = {TopicPartition(topic, n): end for n, end in backlog.ends.items() if backlog.kept[n] < end}
+        if ends:
+            async with Cursor(self.options, [topic]) as cursor:
+                cursor.start_from({partition: backlog.kept[partition.partition] for partition in ends})
+                async for _ in cursor.upto(ends, most=1):
+                    return False
+        return True
+
+    async def names(self) -> Counter[tuple[str, str]]:
+        """Return how often the log has what the service published and refused: topic, and event. Of a
+        compacted topic only the newest event of each key counts: services read no other."""
+        given = Counter(line.name for lines in self.given.lines.values() for line in lines)
+        specs = {spec.name: spec for spec in self.given.made}
+        letters = [spec.dead_letter for spec in self.given.specs if spec.dead_letter_exists]
+        found, newest = Counter[tuple[str, str]](), dict[tuple[str, bytes], str]()
+        async for records in read(self.options, [*specs, *letters]):
+            for record in records:
+                topic, headers = record.position.topic, record.headers
+                name = headers.get("ce_id", b"").decode()
+                if topic in letters:
+                    name = f"{name} {headers['dlq_field'].decode()}"
+                elif name in given:
+                    continue
+                elif "compact" in specs[topic].cleanup:
+                    newest[topic, record.key or b""] = name or "tombstone"
+                    continue
+                found[topic, name] += 1
+        return found + Counter((topic, f"{key!r} {name}") for (topic, key), name in newest.items())
+
+    def files(self) -> set[str]:
+        """Return the store's files."""
+        found = (path.relative_to(self.store) for path in self.store.rglob("*") if path.is_file())
+        return {str(path) for path in found if path.parts[0] not in NOT_COMPARED}
+
+    def rows(self) -> tuple[int, int]:
+        """Return how many records curate's table has, and how many of them differ."""
+        from tunewheel_curate.records.table import RecordTable
+
+        if not (self.store / "records").exists():
+            return 0, 0
+        arrivals = RecordTable(str(self.store / "records")).arrivals()
+        return arrivals.height, arrivals["record_id"].n_unique()
+
+    def tail(self) -> str:
+        return self.log.read_text(errors="replace")[-3_000:] if self.log.exists() else ""
+
+    async def close(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            await asyncio.to_thread(self.process.join, 60)
+
+
+@dataclass
+class Pair:
+    """The service with the fault and without it."""
+
+    calm: Side
+    hard: Side
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def of(cls, service: str, kafka: str, folder: Path, **hard: Any) -> AsyncIterator[Pair]:
+        """Prepare both. ``folder``'s name begins the names of their topics, so no other cell may have it."""
+        folder.mkdir(parents=True, exist_ok=True)
+        given = Input(service, groups_of(service, folder))
+        both = [
+            Side(service, kafka, f"{folder.name}.{name}.", folder / name, given, **more)
+            for name, more in (("calm", {}), ("hard", hard))
+        ]
+        try:
+            for side in both:
+                await side.prepare()
+            yield cls(*both)
+        finally:
+            for side in both:
+                await side.close()
+
+    async def undisturbed(self) -> None:
+        """Let the calm side handle topic after topic; it goes on running."""
+        self.calm.start()
+        await self.calm.until_ready()
+        for topic in self.calm.given.groups:
+            await self.calm.publish(self.calm.given.lines[topic])
+            await self.calm.settled()
+
+    async def same(self) -> dict[str, Any]:
+        """Wait until both sides have left the same; return figures about it."""
+        await self.hard.settled()
+        calm, hard = {}, {}
+
+        async def equal() -> bool:
+            calm.update(await self._left(self.calm))
+            hard.update(await self._left(self.hard))
+            if self.hard.service in MAY_SAY_MORE:
+                return all(calm[part] <= hard[part] for part in calm)
+            return calm == hard
+
+        try:
+            await until(equal, "the same names", patience=300)
+        except AssertionError as error:
+            for part in calm:
+                lost, more = (sorted(map(str, a[part] - b[part])) for a, b in ((calm, hard), (hard, calm)))
+                error.add_note(f"{part}: lost {lost[:5]}, only there {more[:5]}")
+            error.add_note(self.hard.tail())
+            raise
+        counts = (await self.hard.names()).values()
+        height, distinct = self.hard.rows()
+        assert height == distinct, "a record counts twice"
+        more = len(hard["events"] - calm["events"])
+        return {"result": "nothing lost" if more else "same", "events": len(counts), "more": more,
+                "repeated": sum(counts) - len(counts), "files": len(calm["files"])}  # fmt: skip
+
+    async def _left(self, side: Side) -> dict[str, set[Any]]:
+        return {"events": set(await side.names()), "files": side.files(), "rows": set(side.rows())}
