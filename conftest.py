@@ -76,6 +76,7 @@ NIGHTLY = (
     "matrices",
     "models",
     "paths",
+    "restore",
     "upgrade",
     "vllm",
 )

@@ -10,6 +10,7 @@ import base64
 import contextlib
 import multiprocessing
 import os
+import re
 import signal
 import time
 from collections import Counter
@@ -207,9 +208,10 @@ class Side:
         return found + Counter((topic, f"{key!r} {name}") for (topic, key), name in newest.items())
 
     def files(self) -> set[str]:
-        """Return the store's files."""
+        """Return the store's files. The monitor's newest state is named by how often it was written."""
         found = (path.relative_to(self.store) for path in self.store.rglob("*") if path.is_file())
-        return {str(path) for path in found if path.parts[0] not in NOT_COMPARED}
+        compared = (path for path in found if path.parts[0] not in NOT_COMPARED)
+        return {re.sub(r"^(monitor/.*/state/)\d+", r"\1", str(path)) for path in compared}
 
     def rows(self) -> tuple[int, int]:
         """Return how many records curate's table has, and how many of them differ."""

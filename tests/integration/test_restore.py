@@ -1,0 +1,241 @@
+"""The restore of docs/operations.md: another broker, another store, and an erasure that the copies lack.
+
+TUNEWHEEL_RESTORE_TICKETS says how many tickets there are. ``var/nightly/restore.json`` has the figures.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import polars as pl
+import pytest
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from deltalake import DeltaTable
+from tunewheel_contracts import topics
+from tunewheel_contracts.event import Envelope, new_event
+from tunewheel_contracts.events.upstream import ErasureRequested, TicketPublished
+from tunewheel_curate.records.table import ForeignRecordTable
+from tunewheel_local.kafka.broker import LocalKafka
+from tunewheel_runtime.lag import read_lag
+from tunewheel_testing.reading import read_records
+from tunewheel_testing.specs import declared
+
+from tests.conftest import start_broker
+
+from .bus import Bus, running, until
+from .verdicts import adapter_of, passed, trained
+
+pytestmark = [pytest.mark.integration, pytest.mark.nightly("restore")]
+TICKETS = int(os.environ.get("TUNEWHEEL_RESTORE_TICKETS", "1000"))
+LATE = 40
+"""Tickets that come after the record table was copied, and again after the restore."""
+REPEATED = {"erasure.requested", "erasure.completed", "dataset.requested", "dataset.versioned"}
+"""Topics on which a restored wheel says more than the copied log: versions lose an erased person too."""
+ABSENT = ("T-1", "T-2")
+"""Tickets of the erased people: the first is erased before the log is copied, the second afterwards."""
+PATIENCE = 1_200.0
+FIGURES = Path("var/nightly/restore.json")
+PROJECT = "restored"
+MODEL = adapter_of(PROJECT, 1).model_id
+SERVICES = ("ingest", "curate", "registry")
+SPEC: dict[str, Any] = {
+    "dataset": {
+        "min_examples": 20,
+        "build": {"min_new_records": 10_000_000, "quiet_seconds": 4, "quiet_min_records": 20},
+    }
+}
+
+
+def ticket(number: int, **changes: Any) -> Envelope[TicketPublished]:
+    words = hashlib.sha256(str(number).encode()).hexdigest()
+    fields: dict[str, Any] = {
+        "project": PROJECT, "ticket_id": f"T-{number}", "customer": f"person-{number}",
+        "body": " ".join(words[at : at + 6] for at in range(0, 60, 6)), "validated_by": "m.okafor",
+        "answer": {"category": "horn" if number % 2 else "bell"},
+    }  # fmt: skip
+    return new_event(TicketPublished.model_construct(**fields | changes), source="/test")
+
+
+def erasure(number: int) -> Envelope[ErasureRequested]:
+    data = ErasureRequested(
+        project=PROJECT, erasure_id=f"letter-{number}", requested_by="privacy", customer=f"person-{number}"
+    )
+    return new_event(data, source="/test")
+
+
+async def publish(bus: Bus, numbers: range) -> None:
+    for first in range(numbers.start, numbers.stop, 500):
+        await asyncio.gather(*(bus.publish(ticket(n)) for n in range(first, min(first + 500, numbers.stop))))
+
+
+@asynccontextmanager
+async def services(kafka: str, store: Path) -> AsyncIterator[str]:
+    """Run the services; yield where the registry's API is."""
+    import importlib
+
+    places = {"bootstrap_servers": kafka, "store_url": store.as_uri(), "cache_dir": store.parent / "cache"}
+    ingest, curate, registry = (
+        importlib.import_module(f"tunewheel_{name}.main").make_app(
+            importlib.import_module(f"tunewheel_{name}.settings").Settings(**places)
+        )
+        for name in SERVICES
+    )
+    async with running(ingest), running(curate), running(registry):
+        yield f"http://127.0.0.1:{registry.http_port}/v1/projects/{PROJECT}/models/{MODEL}"
+
+
+@dataclass(frozen=True)
+class Left:
+    """What a wheel has acknowledged."""
+
+    log: Counter[tuple[str, str]]
+    """How often each event and dead letter is on the log: topic, and id."""
+    records: dict[str, str]
+    model: Any
+
+    @classmethod
+    async def at(cls, kafka: str, store: Path, models: str) -> Left:
+        """Wait until every group has read all, and return what is there."""
+        options = {"bootstrap_servers": kafka}
+
+        async def settled() -> bool:
+            return not any(lag.behind for lag in await read_lag(options) if lag.hosts)
+
+        await until(settled, patience=PATIENCE)
+        names = [spec.name for spec in topics.TOPICS]
+        names += [spec.dead_letter for spec in topics.TOPICS if spec.dead_letter_exists]
+        found = Counter[tuple[str, str]]()
+        async for record in read_records(options, names):
+            found[record.position.topic, record.headers.get("ce_id", b"").decode()] += 1
+        async with httpx.AsyncClient(timeout=60) as client:
+            model = (await client.get(models)).raise_for_status().json()
+        return cls(found, records(store), model)
+
+
+def count(store: Path) -> int:
+    return DeltaTable(str(store / "records")).count() if (store / "records/_delta_log").is_dir() else 0
+
+
+def records(store: Path) -> dict[str, str]:
+    """Return each record of the table by its source."""
+    rows = pl.scan_delta(str(store / "records")).select("source_id", "record_id", "input").collect()
+    assert rows.height == rows["source_id"].n_unique(), "a record counts twice"
+    return {source: f"{record} {text}" for source, record, text in rows.iter_rows()}
+
+
+def files(folder: Path) -> dict[str, str]:
+    every = (path for path in folder.rglob("*") if path.is_file())
+    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in every}
+
+
+async def read_erasures_again(kafka: str) -> None:
+    """Set the groups that carry erasures out back to the first request."""
+    place = TopicPartition(topics.ERASURE_REQUESTED.name, 0)
+    for service in topics.ERASURE_REQUESTED.consumers:
+        for group in topics.ERASURE_REQUESTED.groups_of(service):
+            consumer = AIOKafkaConsumer(bootstrap_servers=kafka, group_id=group, enable_auto_commit=False)
+            await consumer.start()
+            consumer.assign([place])
+            await consumer.commit({place: 0})
+            await consumer.stop()
+
+
+async def original(kafka: str, store: Path, copy: Path) -> Left:
+    """Fill a wheel, and copy the part of its store that holds offsets before its log."""
+    async with Bus(kafka) as bus, services(kafka, store) as models:
+        await bus.publish(declared(PROJECT, **SPEC), trained(PROJECT, 1), passed(PROJECT, 1))
+        await bus.publish(ticket(0, ticket_id="refused", validated_at="no date"))
+        await bus.collect(topics.SERVING_DESIRED, 1, where=lambda e: bool(e.data.desired.routes))
+        await publish(bus, range(TICKETS))
+        await until(lambda: count(store) == TICKETS, patience=PATIENCE)
+        await bus.collect(topics.DATASET_VERSIONED, 1, patience=PATIENCE)
+        shutil.copytree(store / "records", copy / "records")
+        await bus.publish(erasure(1))
+        await publish(bus, range(TICKETS, TICKETS + LATE))
+        await bus.collect(topics.DATASET_VERSIONED, 2, patience=PATIENCE)
+        await until(lambda: count(store) == TICKETS + LATE - 1, patience=PATIENCE)
+        return await Left.at(kafka, store, models)
+
+
+async def test_a_wheel_restored_elsewhere_is_the_same_and_an_erasure_that_the_copies_lack_comes_first(
+    tmp_path: Path,
+) -> None:
+    store, copy = tmp_path / "store", tmp_path / "copy"
+    broker = await asyncio.to_thread(start_broker, tmp_path / "kafka")
+    try:
+        before = await original(broker.bootstrap_servers, store, copy)
+    finally:
+        broker.kill()  # A snapshot of its disk has what a killed broker leaves.
+    size = 512 * sum(p.stat().st_blocks for at in (store, broker.data) for p in at.rglob("*"))
+    began = time.monotonic()
+    shutil.copytree(broker.data, tmp_path / "other/data")
+    shutil.copytree(store, copy, ignore=shutil.ignore_patterns("records"), dirs_exist_ok=True)
+    copied, made = time.monotonic() - began, files(store / "datasets")
+    shutil.rmtree(store)
+    assert files(copy / "datasets") == made
+    assert len(records(copy)) == TICKETS, "the copy is older than the log, and has an erased person"
+
+    began = time.monotonic()
+    with LocalKafka(tmp_path / "other", port=None) as other:
+        kafka = other.bootstrap_servers
+        assert kafka != broker.bootstrap_servers
+        async with Bus(kafka) as bus:
+            await bus.publish(erasure(2))  # from the letters that are kept apart from the log
+            await read_erasures_again(kafka)
+            async with services(kafka, copy) as models:
+                wanted = {name: text for name, text in before.records.items() if name not in ABSENT}
+                await bus.collect(
+                    topics.ERASURE_COMPLETED, 2, where=lambda e: e.data.holder == "curate", patience=PATIENCE
+                )
+                await until(lambda: count(copy) == len(wanted), patience=PATIENCE)
+                seconds = time.monotonic() - began
+                after = await Left.at(kafka, copy, models)
+                assert after.records == wanted
+                assert after.model == before.model
+                assert not before.log - after.log, "an event or a dead letter is lost"
+                assert {topic for topic, _ in after.log - before.log} == REPEATED
+                (newest,) = await bus.collect(topics.DATASET_VERSIONED, 1, patience=PATIENCE)
+                await publish(bus, range(TICKETS + LATE, TICKETS + 2 * LATE))
+                await until(lambda: count(copy) == len(wanted) + LATE, patience=PATIENCE)
+    dataset = copy / "datasets" / newest.data.dataset_id
+    examples = [pl.read_parquet(dataset / f"{part}.parquet") for part in ("train", "holdout")]
+    assert {name for part in examples for names in part["record_ids"] for name in names} == {
+        text.partition(" ")[0] for text in wanted.values()
+    }
+    FIGURES.parent.mkdir(parents=True, exist_ok=True)
+    figures = {"copied_seconds": round(copied, 1), "seconds": round(seconds, 1)}
+    figures |= {"tickets": TICKETS, "bytes": size, "events": sum(before.log.values())}
+    FIGURES.write_text(json.dumps(figures) + "\n", "utf-8")
+
+
+async def test_a_record_table_that_was_copied_after_the_log_is_refused(tmp_path: Path) -> None:
+    """The log's next records would get offsets that the record table counts as its own."""
+    store = tmp_path / "store"
+    broker = await asyncio.to_thread(start_broker, tmp_path / "kafka")
+    try:
+        kafka = broker.bootstrap_servers
+        async with Bus(kafka) as bus, services(kafka, store):
+            await bus.publish(declared(PROJECT, **SPEC))
+            await publish(bus, range(30))
+            await until(lambda: count(store) == 30, patience=PATIENCE)
+    finally:
+        broker.kill()
+    earlier = await asyncio.to_thread(start_broker, tmp_path / "earlier")
+    try:
+        with pytest.raises(ForeignRecordTable, match="copied after the log"):
+            async with services(earlier.bootstrap_servers, store):
+                pass
+    finally:
+        earlier.kill()
