@@ -55,13 +55,14 @@ def trail(events: list[Envelope[ModelPromoted]]) -> list[tuple[str, str]]:
     return [(event.data.model_id, event.data.to_stage.value) for event in events]
 
 
+@pytest.mark.parametrize("deaths", [(3,), pytest.param((3, 1, 2), marks=pytest.mark.nightly("kills"))])
 async def test_whatever_is_cut_off_is_made_up_for_and_nothing_is_doubled(
-    fresh_kafka: str, tmp_path: Path, project: str
+    fresh_kafka: str, tmp_path: Path, project: str, deaths: tuple[int, ...]
 ):
     first, second = (adapter_of(project, n).model_id for n in (1, 2))
     async with Bus(fresh_kafka) as bus:
         await bus.publish(declared(project), trained(project, 1), passed(project, 1), passed(project, 2))
-        for dies_after in (3, 1, 2):
+        for dies_after in deaths:
             with registry(fresh_kafka, tmp_path, dies_after=dies_after) as process:
                 assert await killed(process)
         with registry(fresh_kafka, tmp_path, dies_after=-1):

@@ -184,6 +184,7 @@ async def test_a_correction_waits_until_a_person_releases_it(
     assert not manifest.quality.quarantined
 
 
+@pytest.mark.nightly("matrices")
 async def test_repeated_records_and_a_deleted_table_change_nothing(
     kafka: str, tmp_path: Path, project: str
 ) -> None:
@@ -320,6 +321,7 @@ async def test_too_few_examples_are_refused_with_the_fix(kafka: str, tmp_path: P
     assert "not declared" in letters[0].reason
 
 
+@pytest.mark.nightly("matrices")
 async def test_a_project_that_floods_and_whose_source_is_away_holds_up_no_other_project(
     kafka: str, tmp_path: Path, project: str
 ) -> None:

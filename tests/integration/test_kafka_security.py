@@ -316,13 +316,18 @@ def subscribe(service: Service, handled: set[str]) -> None:
     ("reads", "lost", "resource"),
     [
         (subscribe, "group", "{name}.ticket-published"),
-        (subscribe, "topic", TICKET_PUBLISHED.name),
-        (lambda service, _: service.view(TICKET_PUBLISHED), "topic", TICKET_PUBLISHED.name),
-        (lambda service, _: service.one_at_a_time(TICKET_PUBLISHED), "group", "{name}.active"),
         (lambda service, _: service.one_at_a_time(TICKET_PUBLISHED), "transactionalId", "{name}.active"),
+        *(
+            pytest.param(*right, marks=pytest.mark.nightly("matrices"))
+            for right in (
+                (subscribe, "topic", TICKET_PUBLISHED.name),
+                (lambda service, _: service.view(TICKET_PUBLISHED), "topic", TICKET_PUBLISHED.name),
+                (lambda service, _: service.one_at_a_time(TICKET_PUBLISHED), "group", "{name}.active"),
+            )
+        ),
     ],
-    ids=["group of a subscription", "its topic", "topic of a view", "group of the active process",
-         "its transactions"],
+    ids=["group of a subscription", "transactions of the active process", "topic of a subscription",
+         "topic of a view", "group of the active process"],
 )  # fmt: skip
 async def test_a_right_is_missed_by_name_at_the_start_and_later(
     reads: Callable[[Service, set[str]], object],

@@ -91,6 +91,7 @@ async def test_the_index_has_every_document_after_its_record_left_the_log(
         assert event.changed == 2
 
 
+@pytest.mark.nightly("matrices")
 async def test_a_lost_table_is_told_and_what_is_left_stays_on_the_log(
     fresh_kafka: str, tmp_path: Path, project: str
 ) -> None:

@@ -188,15 +188,14 @@ async def test_batches_of_every_codec_are_read(kafka: str, tmp_path: Path, proje
         set[str](),
     )
 
-    @made.on(topics.TICKET_PUBLISHED)
-    async def on_ticket_published(event: Envelope[TicketPublished]) -> None:
+    @made.on(topics.DATASET_REQUESTED)
+    async def on_dataset_requested(event: Envelope[DatasetRequested]) -> None:
         if event.project == project:
-            seen.add(event.data.ticket_id)
+            seen.add(event.data.request)
 
     async with running(made):
         for codec in codecs:
-            ticket = TicketPublished(project=project, ticket_id=str(codec), body="bell " * 50)
-            sent = new_event(ticket, source="/test").to_kafka()
+            sent = request(project, str(codec)).to_kafka()
             async with AIOKafkaProducer(bootstrap_servers=kafka, compression_type=codec) as upstream:
                 await upstream.send_and_wait(
                     sent.topic, sent.value, key=sent.key, headers=list(sent.headers.items())

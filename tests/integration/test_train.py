@@ -182,6 +182,7 @@ def with_no_number(model: Path) -> str:
     return str(copy)
 
 
+@pytest.mark.nightly("matrices")
 @pytest.mark.usefixtures("held")
 async def test_commands_on_the_log_pause_resume_and_cancel_a_run_and_another_takes_it_up_again(
     ground: Ground,

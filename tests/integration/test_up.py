@@ -163,6 +163,7 @@ def everything_dies_with_a_killed_supervisor(shell: Shell) -> None:
     assert living(shell.var / "run.json") is None
 
 
+@pytest.mark.nightly("kills")
 def test_a_service_that_cannot_start_ends_up_with_its_log(shell: Shell) -> None:
     shell.env["TUNEWHEEL_STORE_URL"] = "nonsense://store"
     error = shell.run("up", *options("registry"), code=1)["error"]

@@ -21,7 +21,8 @@ from tunewheel_eval import worker
 from tunewheel_eval.errors import UnfitCandidate, WorkerFailed
 from tunewheel_eval.job import ContestantJob, Job, Progress
 from tunewheel_eval.measurement import read_measurement
-from tunewheel_eval.worker_process import WORKER, Stopped, run_worker
+from tunewheel_eval.measuring import measure
+from tunewheel_eval.worker_process import Stopped, run_worker
 
 GENEROUS_SECONDS = 600.0
 WAITS_AT_THE_THIRD_ROW = """
@@ -81,15 +82,9 @@ def _is_worker(process: psutil.Process) -> bool:
         return False
 
 
-async def finish(job: Path, *, worker: Sequence[str] = WORKER) -> list[Progress]:
-    said: list[Progress] = []
-
-    async def on_progress(line: Progress) -> None:
-        said.append(line)
-
-    measuring = run_worker(job, lost=asyncio.Event(), on_progress=on_progress, worker=worker)
+async def finish(job: Path, *, worker: Sequence[str]) -> None:
+    measuring = run_worker(job, lost=asyncio.Event(), on_progress=nothing, worker=worker)
     await asyncio.wait_for(measuring, GENEROUS_SECONDS)
-    return said
 
 
 async def test_killed_worker_stops_the_service_and_the_next_one_resumes(job: Path) -> None:
@@ -116,7 +111,8 @@ async def test_killed_worker_stops_the_service_and_the_next_one_resumes(job: Pat
     assert (await asyncio.to_thread(psutil.wait_procs, beside, GENEROUS_SECONDS))[1] == []
     survived = written()
     assert max(map(len, survived.values())) == 3
-    said = await finish(job)
+    said: list[Progress] = []  # what goes on needs no process of its own
+    await asyncio.to_thread(measure, Job.model_validate_json(job.read_text()), said.append)
     assert said[-1].done == said[-1].total == 6
     kept = written()
     assert set(kept) == {"candidate", "base"}

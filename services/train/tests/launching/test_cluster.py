@@ -225,6 +225,7 @@ async def test_a_run_goes_on_while_its_service_goes_away_and_the_next_one_finds_
     assert started(one)[-1].data.resumed_from_step > 0
 
 
+@pytest.mark.nightly("kills")
 async def test_nodes_with_disks_of_their_own_go_on_together_when_a_process_of_one_is_killed(
     desk, tmp_path: Path, monkeypatch
 ):
