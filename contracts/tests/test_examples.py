@@ -17,7 +17,6 @@ from tunewheel_contracts.reading import at_door
 from tunewheel_contracts.topics import BY_NAME
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-SCHEMAS = all_schemas()
 MODELS = {name: spec.event for name, spec in BY_NAME.items()} | FORMATS
 VALID = sorted(EXAMPLES.glob("*/valid/*.json"))
 INVALID = sorted(EXAMPLES.glob("*/invalid/*.json"))
@@ -29,7 +28,7 @@ def _name(path: Path) -> str:
 
 def _validator(name: str) -> jsonschema.Draft202012Validator:
     return jsonschema.Draft202012Validator(
-        SCHEMAS[name], format_checker=jsonschema.Draft202012Validator.FORMAT_CHECKER
+        all_schemas()[name], format_checker=jsonschema.Draft202012Validator.FORMAT_CHECKER
     )
 
 

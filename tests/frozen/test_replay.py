@@ -59,7 +59,7 @@ async def test_an_old_log_leads_to_the_same_state_under_the_same_names(
     store = tmp_path / "store"
     unpack_store(folder, store, without=REBUILT)
     # The log is from before events named who is behind them.
-    environment = ENVIRONMENT | {"TUNEWHEEL_IDENTITY": "open"}
+    environment = ENVIRONMENT | {"TUNEWHEEL_IDENTITY": "open", "TUNEWHEEL_ENCODED_PER_HOUR": "0"}
     async with turning(tmp_path, SERVICES, environment=environment, kafka=fresh_kafka) as (wheel, _):
         await settled(fresh_kafka)
         state = await read_state(Endpoint.of("registry", wheel.plan.var), store, PROJECT)

@@ -243,6 +243,7 @@ async def test_a_killed_process_that_bears_a_name_goes_on_at_once(
 ):
     """Without the name the broker would keep its partitions from everybody for ten minutes."""
     named = {"TUNEWHEEL_SESSION_TIMEOUT_MS": "600000", "TUNEWHEEL_INSTANCE": "monitor-0"}
+    named["TUNEWHEEL_ENCODED_PER_HOUR"] = "0"
     store = tmp_path / "store"
     async with Bus(fresh_kafka) as bus:
         production = Production(bus, project, ObjectStore(store.as_uri()))

@@ -69,8 +69,11 @@ def command(run_id: str, action: TrainAction):
     return new_event(data, source="/test")
 
 
-async def test_a_version_becomes_an_adapter_once(bench):
-    made = (await bench()).with_the_real_worker()
+@pytest.mark.parametrize("real", [pytest.param(True, marks=pytest.mark.nightly("kills")), False])
+async def test_a_version_becomes_an_adapter_once(bench, real: bool):
+    made = await bench()
+    if real:
+        made = made.with_the_real_worker()
     event = await made.train()
     assert isinstance(event, TrainCompleted)
     manifest = RunManifest.model_validate_json(await made.store.get(event.manifest))

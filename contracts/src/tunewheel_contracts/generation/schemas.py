@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from typing import Any
 
@@ -57,8 +58,9 @@ def topic_schema(spec: TopicSpec) -> dict[str, Any]:
     }
 
 
+@functools.cache
 def all_schemas() -> dict[str, dict[str, Any]]:
-    """Return all schemas by name. The names are topic names and the keys of ``FORMATS``."""
+    """Return all schemas by topic name or key of ``FORMATS``; nobody may change them."""
     topics = {spec.name: topic_schema(spec) for spec in TOPICS}
     return topics | {name: json_schema(name, model) for name, model in FORMATS.items()}
 
