@@ -263,3 +263,15 @@ async def test_an_endpoint_that_drips_is_given_up_in_time(make_world: Any, strea
     async with asyncio.timeout(120):
         assert (await asked(world, stream=stream))[1]["refusal"] == "Bitte fragen Sie jemanden."
     server.close()
+
+
+async def test_one_connection_pool_is_kept_for_a_project_however_often_its_endpoint_changes(
+    make_world: Any, outside: FakeEngine
+):
+    world = await falling_back(make_world, outside)
+    for seconds in (30, 40, 50):
+        endpoint = {"base_url": f"{outside.url}/v1", "model": LARGE, "api_key_env": KEY}
+        abstain = {"risk": 0.05, "to": "endpoint", "endpoint": endpoint | {"timeout_seconds": seconds}}
+        world.declare(task={"label_field": "said"}, serving={"abstain": abstain})
+        assert (await asked(world, stream=False))[2] == LARGE
+    assert len(world.gateway._fallbacks._pools) == 1

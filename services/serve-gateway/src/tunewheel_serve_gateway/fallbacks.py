@@ -32,11 +32,12 @@ class Fallbacks:
     settings: Settings
     metrics: Metrics
     warn: Warn
-    _pools: dict[str, Pool] = field(default_factory=dict[str, Pool])
-    """By endpoint: a pool of this engine alone."""
+    _pools: dict[str, tuple[FallbackSpec, Pool]] = field(default_factory=dict[str, tuple[FallbackSpec, Pool]])
+    """By project: a pool of its endpoint alone. That of an earlier spec closes its connections when they have
+    been idle for long."""
 
     async def close(self) -> None:
-        for pool in self._pools.values():
+        for _, pool in self._pools.values():
             await pool.close()
 
     def of(self, target: Target, asked_for: str) -> tuple[Pool, Target] | None:
@@ -47,7 +48,7 @@ class Fallbacks:
         if endpoint is None or asked_for != target.project:
             return None
         try:
-            pool = self._pool(endpoint)
+            pool = self._pool(target.project, endpoint)
         except InvalidSpec as error:
             self.warn(f"fallback {target.project}", str(error))
             return None
@@ -84,11 +85,11 @@ class Fallbacks:
             spec.serving.abstain.endpoint if spec is not None and spec.serving.abstain is not None else None
         )
 
-    def _pool(self, spec: FallbackSpec) -> Pool:
+    def _pool(self, project: str, spec: FallbackSpec) -> Pool:
         """Raises InvalidSpec: the operator did not list the host or the key, or the key is not set."""
         AllowedSources(hosts=self.settings.spec_hosts).check_fallback(spec)
-        name = spec.model_dump_json()
-        if name not in self._pools:
+        known = self._pools.get(project)
+        if known is None or known[0] != spec:
             key = os.environ.get(spec.api_key_env) if spec.api_key_env else None
             if spec.api_key_env and not key:
                 reason = f"names {spec.api_key_env}, which is not set where the gateway runs; set it"
@@ -99,5 +100,8 @@ class Fallbacks:
                 spec.base_url.rstrip("/"), chats="/chat/completions", api_key=key,
                 timeouts=Timeouts(connect=connect, first_byte=longest, between_tokens=longest),
             )  # fmt: skip
-            self._pools[name] = Pool([Endpoint(spec.base_url, client, Breaker())], self.metrics)
-        return self._pools[name]
+            known = self._pools[project] = (
+                spec,
+                Pool([Endpoint(spec.base_url, client, Breaker())], self.metrics),
+            )
+        return known[1]
