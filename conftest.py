@@ -76,6 +76,7 @@ NIGHTLY = (
     "matrices",
     "models",
     "paths",
+    "producers",
     "restore",
     "upgrade",
     "vllm",

@@ -28,6 +28,8 @@ RUN = {
     ("docs/for-publishers.md", "js"): "services/ingest/tests/door/test_publishers.py",
     ("docs/for-publishers.md", "java"): "services/ingest/tests/door/test_publishers.py",
     ("docs/for-publishers.md", "bash"): "services/ingest/tests/door/test_publishers.py",
+    ("docs/for-publishers.md", "properties"): "tests/producers/test_producers.py",
+    ("docs/connect.md", "properties"): "tests/producers/test_producers.py",
     ("CONTRIBUTING.md", "python"): "tests/contract/test_contributing.py",
     ("CONTRIBUTING.md", "json"): "tests/contract/test_contributing.py",
     ("CONTRIBUTING.md", "yaml"): "tests/contract/test_contributing.py",

@@ -55,7 +55,7 @@ async def test_a_program_of_the_page_publishes_a_ticket(
     program, name = PROGRAMS[language]
     if shutil.which(program) is None or (language == "bash" and shutil.which("curl") is None):
         pytest.skip(f"this machine has no {language}")
-    code = re.findall(rf"```{language}\n(.*?)```", HTTP, re.DOTALL)[-1]
+    code = re.findall(rf"<!-- path -->\n```{language}\n(.*?)```", HTTP, re.DOTALL)[-1]
     (tmp_path / name).write_text(code, "utf-8")
     for _ in range(2):
         process = await asyncio.create_subprocess_exec(
