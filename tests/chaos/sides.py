@@ -188,7 +188,8 @@ class Side:
 
     async def names(self) -> Counter[tuple[str, str]]:
         """Return how often the log has what the service published and refused: topic, and event. Of a
-        compacted topic only the newest event of each key counts: services read no other."""
+        compacted topic only the newest event of each key counts: services read no other. Why an event is
+        refused may depend on which topic's events came first, so the reason does not count."""
         given = Counter(line.name for lines in self.given.lines.values() for line in lines)
         specs = {spec.name: spec for spec in self.given.made}
         letters = [spec.dead_letter for spec in self.given.specs if spec.dead_letter_exists]
@@ -198,7 +199,7 @@ class Side:
                 topic, headers = record.position.topic, record.headers
                 name = headers.get("ce_id", b"").decode()
                 if topic in letters:
-                    name = f"{name} {headers['dlq_field'].decode()}"
+                    name = name or headers["dlq_field"].decode()
                 elif name in given:
                     continue
                 elif "compact" in specs[topic].cleanup:
