@@ -14,7 +14,9 @@ from pathlib import Path
 from tunewheel_contracts.event import new_event
 from tunewheel_contracts.topics import TOPICS, TopicSpec
 from tunewheel_testing.story import EXAMPLES
+from tunewheel_testing.tiny import write_tiny_model
 
+from ..frozen.record import BASE
 from ..frozen.snapshot import Line, load_log
 
 SNAPSHOT = Path(__file__).parents[1] / "frozen" / "2026-11"
@@ -31,6 +33,8 @@ PACKAGES = {
     "monitor": "tunewheel_monitor",
     "index": "tunewheel_index",
 }
+LOADING = ("train", "eval")
+"""Services that load the base model of the recorded log."""
 QUICK = {
     "TUNEWHEEL_IDENTITY": "open",  # The recorded log is older than signatures.
     "TUNEWHEEL_RETRY_FIRST_DELAY_SECONDS": "0.1",
@@ -58,6 +62,12 @@ def groups_of(service: str, folder: Path) -> list[str]:
         app = importlib.import_module(f"{package}.main").make_app(settings)
     topics = {topic for group, topic in app.groups if not group.endswith(".active")}
     return [spec.name for spec in TOPICS if spec.name in topics]
+
+
+def place_base_model(service: str, folder: Path) -> None:
+    """Write the base model of the recorded log below ``folder``, in which the service runs, if it has one."""
+    if service in LOADING:
+        write_tiny_model(folder / BASE)
 
 
 @contextlib.contextmanager

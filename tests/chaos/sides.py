@@ -32,7 +32,7 @@ from tunewheel_runtime.partitions import group_backlog
 from tunewheel_testing.waiting import until
 
 from ..frozen.snapshot import Line, unpack_store
-from .inputs import PACKAGES, QUICK, SNAPSHOT, Input, changed, groups_of
+from .inputs import PACKAGES, QUICK, SNAPSHOT, Input, changed, groups_of, place_base_model
 from .struck import Gap, serve
 
 MODULES = [f"{package}.main" for package in PACKAGES.values()]
@@ -112,7 +112,8 @@ class Side:
             "TMPDIR": str(self.folder / "tmp"),
             **self.settings,
         }
-        arguments = (PACKAGES[self.service], environment, self.log, gap, self.ports)
+        place = self.store.parent.parent
+        arguments = (PACKAGES[self.service], environment, self.log, gap, self.ports, place)
         processes = PROCESSES if self.preload is None else FRESH
         self.process = processes.Process(target=serve, args=arguments)
         with changed(self.preload or {}):
@@ -244,6 +245,7 @@ class Pair:
     async def of(cls, service: str, kafka: str, folder: Path, **hard: Any) -> AsyncIterator[Pair]:
         """Prepare both. ``folder``'s name begins the names of their topics, so no other cell may have it."""
         folder.mkdir(parents=True, exist_ok=True)
+        await asyncio.to_thread(place_base_model, service, folder)
         given = Input(service, groups_of(service, folder))
         both = [
             Side(service, kafka, f"{folder.name}.{name}.", folder / name, given, **more)

@@ -78,9 +78,11 @@ def serve(
     log: Path,
     gap: Gap | None = None,
     ports: Mapping[int, int] | None = None,
+    folder: Path = Path(),
 ) -> None:
-    """Be the service ``package``. ``ports``: the proxy's by the broker's."""
+    """Be the service ``package``, in ``folder``. ``ports``: the proxy's by the broker's."""
     os.environ.update(environment)
+    os.chdir(folder)
     with log.open("ab") as stream:
         os.dup2(stream.fileno(), 1)
         os.dup2(stream.fileno(), 2)
