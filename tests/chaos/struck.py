@@ -132,7 +132,7 @@ def _dying(consume: Callable[..., Any], gap: Gap) -> Callable[..., Any]:
 
 def _dying_job(consume: Callable[..., Any], gap: Gap) -> Callable[..., Any]:
     async def consuming_job(consumption: Any, spec: TopicSpec, *more: Any) -> None:
-        *others, settle = more
+        *before, settle, turn = more
 
         async def settling(record: Any, consumer: Any) -> None:
             await gap.passed_without(spec.name)
@@ -140,7 +140,7 @@ def _dying_job(consume: Callable[..., Any], gap: Gap) -> Callable[..., Any]:
 
         await gap.reached(spec.name, "consumed")
         _handled.set(spec.name)
-        await consume(consumption, spec, *others, settling)
+        await consume(consumption, spec, *before, settling, turn)
 
     return consuming_job
 
