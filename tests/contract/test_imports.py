@@ -1,4 +1,4 @@
-"""Who may import whom (rules in the root pyproject.toml), and that the rules see every package."""
+"""Who may import whom: that the rules, which `make lint` holds, see every package, and are noticed."""
 
 from __future__ import annotations
 
@@ -45,12 +45,6 @@ def test_what_shows_tokens_uses_nothing_else_of_the_base_model() -> None:
     free = {"__init__", "carried", "chat", "digest", "errors", "gguf_metadata", "tokenizer"}
     assert set(rule["source_modules"]) == TOKENIZING
     assert {name.rpartition(".")[2] for name in rule["forbidden_modules"]} == modules - free
-
-
-def test_imports_go_in_one_direction() -> None:
-    done = _lint()
-    assert done.returncode == 0, done.stdout
-    assert f"{len(RULES['contracts'])} kept, 0 broken" in done.stdout
 
 
 @pytest.mark.parametrize(

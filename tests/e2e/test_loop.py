@@ -111,6 +111,8 @@ async def _turn(root: Path, spec: ProjectSpec, collector: Collector, *, drifts: 
         "TUNEWHEEL_EVAL_REGRESSION_SET": str(small_desk.cut_regression_set(root / "published")),
         "TUNEWHEEL_OTLP_ENDPOINT": collector.url,
     }
+    if not drifts:
+        environment["TUNEWHEEL_ENCODED_PER_HOUR"] = "0"  # nothing here asks what the encoder says
     async with turning(root, SERVICES, environment=environment, base_model=base_model) as (wheel, feed):
         published = await small_desk.publish(wheel, root / "published", spec)
         model_id = (await small_desk.promoted(feed)).data.model_id
