@@ -1,6 +1,7 @@
 """Workers of services that run in a test's process, forked from a process that has imported what they need.
 
-``python -m tunewheel_train.worker`` takes six seconds of a processor to start, eval's and curate's five.
+``python -m tunewheel_train.worker`` takes six seconds of a processor to start, eval's and curate's five, and
+even the light worker of train's tests half a second, which hundreds of them add up.
 Where a test is about what comes of a worker on the log, it is forked; how it is started, stopped and killed
 in truth is held by the tests beside the services and by those that kill.
 
@@ -18,6 +19,7 @@ import gc
 import importlib
 import json
 import os
+import runpy
 import select
 import shutil
 import signal
@@ -162,7 +164,13 @@ def _curate() -> Main:
     return worker.main
 
 
+def _light() -> Main:
+    made = runpy.run_path(str(Path(__file__).parents[2] / "services/train/tests/light_worker.py"))
+    return functools.partial(made["main"], recipe=made["light_recipe"])
+
+
 LOADERS: dict[str, Callable[[], Main]] = {
+    "light_worker": _light,
     "tunewheel_train.worker": _train,
     "tunewheel_eval.worker": _eval,
     "tunewheel_curate.builds.worker": _curate,

@@ -57,7 +57,7 @@ WORDS = (
     "brake",
     "locker",
 )
-LIGHT_WORKER = (sys.executable, str(Path(__file__).with_name("light_worker.py")))
+LIGHT_WORKER = Path(__file__).with_name("light_worker.py")
 
 
 def make_conversation(number: int) -> dict[str, Any]:
@@ -292,6 +292,13 @@ class StubLease:
             raise self.Lost
 
 
+@functools.cache
+def light_worker() -> Sequence[str]:
+    """The command of a light worker, forked from a process that has imported what it needs."""
+    server = runpy.run_path(str(Path(__file__).parents[3] / "tests/integration/fork_server.py"))
+    return server["forked"]("light_worker")
+
+
 @dataclass
 class Bench:
     """A store with one dataset version in it, and what is needed to train on it; see LIGHT_WORKER."""
@@ -303,7 +310,7 @@ class Bench:
     controls: Controls = field(default_factory=Controls)
     lease: StubLease = field(default_factory=StubLease)
     told: list[Event] = field(default_factory=list)
-    worker: Sequence[str] = LIGHT_WORKER
+    worker: Sequence[str] = field(default_factory=light_worker)
 
     @property
     def trainings(self) -> Trainings:
@@ -317,7 +324,7 @@ class Bench:
         """The light worker, in processes that run ``script``, a line of Python, before it."""
         self.worker = (
             sys.executable, "-c",
-            f"import runpy, sys; {script}; runpy.run_path({LIGHT_WORKER[1]!r}, run_name='__main__')",
+            f"import runpy, sys; {script}; runpy.run_path({str(LIGHT_WORKER)!r}, run_name='__main__')",
         )  # fmt: skip
         return self
 
