@@ -26,7 +26,7 @@ VLLM_STAMP := $(VLLM)/.installed
 # Where the version is written. The root's pyproject.toml is the one that counts; a test holds the others to it.
 VERSIONED := pyproject.toml $(wildcard */pyproject.toml services/*/pyproject.toml) deploy/vllm/pyproject.toml \
     deploy/helm/tunewheel/Chart.yaml deploy/compose/compose.yaml deploy/images/Dockerfile \
-    deploy/README.md deploy/compose/README.md docs/operations.md tests/kube/chart.py
+    deploy/README.md deploy/compose/README.md docs/releasing.md tests/kube/chart.py
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 PART ?= browsers clients faults fencing kills matrices models paths producers restore upgrade coverage
 
@@ -157,9 +157,9 @@ version: ## write the version TO into all packages, the chart and compose (TO=0.
 	@echo "$(TO)" | grep -Eqx '[0-9]+(\.[0-9]+){2}' || { echo "say which: make version TO=0.2.0; this is $(VERSION)"; exit 2; }
 	sed -i -E '/^(appV|v)ersion\b|tunewheel|VERSION|registry/s/\b$(subst .,\.,$(VERSION))\b/$(TO)/g' $(VERSIONED)
 
-release: ## build wheels, chart, bills of materials and checksums into dist/, signed if KEY names a private key
+release: ## build wheels, chart, bills of materials and checksums into dist/, signed if KEY names a private key, with images if REGISTRY says where
 	@$(WITH_UV)
-	KEY="$(KEY)" UV="$(UV)" scripts/release.sh $(VERSION)
+	KEY="$(KEY)" REGISTRY="$(REGISTRY)" IMAGES="$(IMAGES)" UV="$(UV)" scripts/release.sh $(VERSION)
 
 # Strict: a package that the database does not know ends it, so that it never passes for want of an answer.
 audit: ## look the locked packages up in PyPI's database of known vulnerabilities

@@ -2,6 +2,8 @@
 # Write what a release publishes into dist/ (or $OUT). The same commit gives the same bytes, except for the signature.
 #   KEY=private.pem   also sign the folder: an elliptic-curve key, made by
 #                     `openssl ecparam -name prime256v1 -genkey -noout -out private.pem`
+#   REGISTRY=host/path  also build the images by buildah, and push them and the chart there; images.yaml then names them
+#                     by their digests. IMAGES="ingest cli" takes only these; PLAIN_HTTP=1 is for a registry without TLS
 set -eu
 version="$1"
 cd "$(dirname "$0")/.."
@@ -9,6 +11,16 @@ uv="${UV:-uv}"
 out="${OUT:-dist}"
 export SOURCE_DATE_EPOCH="${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}"
 grep -q "^## $version" CHANGELOG.md || { echo "CHANGELOG.md has no section $version; write it" >&2; exit 1; }
+if [ -n "${REGISTRY:-}" ]; then
+    for command in buildah helm; do
+        command -v $command >/dev/null || { echo "REGISTRY needs $command, which is not installed" >&2; exit 1; }
+    done
+    known=$(ls services && printf 'train-launcher\ncli')
+    images="${IMAGES:-$known}"
+    for name in $images; do
+        echo "$known" | grep -qxF "$name" || { echo "IMAGES: there is no image $name; there are" $known >&2; exit 1; }
+    done
+fi
 rm -rf "$out"
 mkdir -p "$out"
 
@@ -40,6 +52,21 @@ echo "the chart"
 tar --sort=name --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner --mode=u=rwX,go=rX \
     -C "$out/chart" -cf - tunewheel | gzip -n >"$out/tunewheel-$version.tgz"
 rm -r "$out/chart"
+
+if [ -n "${REGISTRY:-}" ]; then
+    echo "the chart and the images to $REGISTRY"
+    touch -d "@$SOURCE_DATE_EPOCH" "$out/tunewheel-$version.tgz" # becomes the chart's time there, hence part of its digest
+    pushed=$(helm push ${PLAIN_HTTP:+--plain-http} "$out/tunewheel-$version.tgz" "oci://$REGISTRY" 2>&1) || { echo "$pushed" >&2; exit 1; }
+    echo "$pushed" | sed -n "s|^Digest: *|# The chart: oci://$REGISTRY/tunewheel:$version@|p" >"$out/images.yaml"
+    printf 'image:\n  repository: %s\n  digests:\n' "$REGISTRY" >>"$out/images.yaml"
+    for name in $images; do
+        image="$REGISTRY/$name:$version"
+        scripts/image.sh "$name" "$image" >/dev/null
+        buildah ${STORAGE_DRIVER:+--storage-driver "$STORAGE_DRIVER"} push --quiet ${PLAIN_HTTP:+--tls-verify=false} --digestfile "$out/digest" "$image"
+        printf '    %s: %s\n' "$name" "$(cat "$out/digest")" >>"$out/images.yaml"
+        rm "$out/digest"
+    done
+fi
 
 sums=$(cd "$out" && find * -type f | LC_ALL=C sort | xargs sha256sum)
 echo "$sums" >"$out/SHA256SUMS"

@@ -2,8 +2,9 @@
 
 python deploy/helm/generate.py               write what changed
 python deploy/helm/generate.py --check       change nothing; exit 1 and list what is stale
-python deploy/helm/generate.py --pack DIR    write the chart to DIR/tunewheel, with a copy of the rules and
-                                             dashboards of deploy/observability: Helm reads no other folder
+python deploy/helm/generate.py --pack DIR    write the chart to DIR/tunewheel, with the examples, and a copy
+                                             of the rules and dashboards of deploy/observability: Helm
+                                             reads no other folder
 """
 
 from __future__ import annotations
@@ -69,6 +70,8 @@ def schema_file() -> dict[str, Any]:
     schema = json.loads((CHART / "values.schema.json").read_text("utf-8"))
     schema["properties"]["doctor"]["properties"]["principal"] = {"enum": list(PRINCIPALS)}
     facts = yaml.safe_load((CHART / "files/services.yaml").read_text("utf-8"))
+    digests = schema["properties"]["image"]["properties"]["digests"]
+    digests["propertyNames"]["enum"] = sorted([*facts, "cli", "train-launcher"])
     for service, fact in facts.items():
         free = open_settings(service) - told_by_chart(service, bus=fact.get("bus", False))
         schema["$defs"][f"settings-of-{service}"] = {
@@ -103,6 +106,7 @@ def pack(folder: Path) -> Path:
     if target.exists():
         shutil.rmtree(target)
     shutil.copytree(CHART, target)
+    shutil.copytree(HERE / "examples", target / "examples")
     for part, patterns in PARTS.items():
         for file in (file for pattern in patterns for file in sorted((OBSERVABILITY / part).glob(pattern))):
             place = target / "observability" / part / file.name

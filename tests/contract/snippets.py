@@ -122,7 +122,9 @@ def shell(block: Block) -> None:
     if not found and not re.match(r"\w+=", code):
         raise Faulty("no command is in it")
     for words in found:
-        check = COMMANDS.get(words[0]) or (_service if words[0].startswith("tunewheel-") else None)
+        check = COMMANDS.get(words[0].removeprefix("env/bin/")) or (
+            _service if words[0].startswith("tunewheel-") else None
+        )
         if check is not None:
             check(words[1:] if check is not _service else words)
         elif words[0] not in FREE and not block.reason and not _script_of(block, words[0]):

@@ -17,7 +17,7 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).resolve().parents[2]
 FILES = (
     "deploy/helm/tunewheel/Chart.yaml", "deploy/compose/compose.yaml", "deploy/images/Dockerfile",
-    "deploy/README.md", "deploy/compose/README.md", "docs/operations.md", "tests/kube/chart.py",
+    "deploy/README.md", "deploy/compose/README.md", "docs/releasing.md", "tests/kube/chart.py",
 )  # fmt: skip
 PACKAGES = sorted(
     path.relative_to(ROOT).as_posix()
@@ -37,7 +37,8 @@ def versions(root: Path) -> dict[str, set[str]]:
     chart = yaml.safe_load((root / FILES[0]).read_text("utf-8"))
     found[FILES[0]] = {chart["version"], chart["appVersion"]}
     image = re.compile(
-        r"(?:tunewheel|registry|\$service|(?<![A-Z_])VERSION)[\w./-]*(?::-|:|=|`.*?\| `)(\d+\.\d+\.\d+\b)"
+        r"(?:tunewheel|registry|\$service|(?<![A-Z_])VERSION)[\w./-]*"
+        r"(?::-|:|=|`.*?\| `| --version )(\d+\.\d+\.\d+\b)"
     )
     return found | {name: {*image.findall((root / name).read_text("utf-8"))} for name in FILES[1:]}
 

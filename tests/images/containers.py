@@ -27,11 +27,6 @@ ISOLATED = ("--isolation", "chroot", "--network", "host")
 VOLUME = "/var/lib/tunewheel"
 WITH_TORCH = ("engine", "eval", "train")
 LAUNCHER = "train-launcher"
-OTHERS = {
-    "cli": ("cli", "cli/requirements.lock"),
-    LAUNCHER: ("train", "services/train/launcher.lock"),
-}
-"""Images beside those that have the name and the lock of a service: what is in them, and by which lock."""
 PATIENCE_SECONDS = 300.0
 IS_MISSING = shutil.which("buildah") is None
 
@@ -51,7 +46,7 @@ def prune() -> None:
 
 @dataclass(frozen=True)
 class Image:
-    """The image of a service, or one of ``OTHERS``."""
+    """The image of a service, ``LAUNCHER``, or ``cli``."""
 
     name: str
 
@@ -59,20 +54,24 @@ class Image:
     def tag(self) -> str:
         return f"localhost/tunewheel-{self.name}:test"
 
-    def build(self) -> None:
-        """Build it as compose.yaml does. The stages that all images share are built once, and anew after an
+    def build(self, *options: str) -> None:
+        """Build it as a release does. The stages that all images share are built once, and anew after an
         image with torch, whose own stages would fill the disk."""
-        told = {"SERVICE": self.name}
-        if self.name in OTHERS:
-            told["SERVICE"], told["LOCK"] = OTHERS[self.name]
-        if "PYTHON_IMAGE" in os.environ:
-            told["PYTHON_IMAGE"] = os.environ["PYTHON_IMAGE"]
-        options = [f"--build-arg={name}={value}" for name, value in told.items()]
-        options += ["--target=cli"] if self.name == "cli" else []
-        options += ["--file", str(ROOT / "deploy/images/Dockerfile"), "--tag", self.tag]
-        buildah("bud", "--format", "docker", "--layers", "--quiet", *ISOLATED, *options, str(ROOT))
+        command = [ROOT / "scripts/image.sh", self.name, self.tag, *ISOLATED, *options]
+        environment = {**os.environ, "STORAGE_DRIVER": BUILDAH[2]}
+        done = subprocess.run(
+            [str(word) for word in command], env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, f"{self.name}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
         if self.name in WITH_TORCH:
             prune()
+
+    def pushed(self, host: str, folder: Path) -> str:
+        """Push it to a registry without TLS; return the digest that it has there."""
+        digest = folder / "digest"
+        to = ("--tls-verify=false", "--digestfile", str(digest))
+        buildah("push", "--quiet", *to, self.tag, f"docker://{host}/{self.name}")
+        return digest.read_text()
 
     @cached_property
     def config(self) -> dict[str, Any]:

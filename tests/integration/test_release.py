@@ -12,13 +12,17 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
+import yaml
+from tunewheel_testing.oci_registry import oci_registry
 
 pytestmark = [pytest.mark.integration]
 
 ROOT = Path(__file__).resolve().parents[2]
 UV = shutil.which("uv") or shutil.which(str(ROOT / ".uv/bin/uv"))
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
+KUBE_TOOLS = Path(os.environ.get("KUBE_TOOLS", Path.home() / ".cache" / "tunewheel-kube"))
 SIGNING = ("tool", "run", "--quiet", "--from", "model-signing==1.1.1", "--with", "pyopenssl", "model_signing")
 
 
@@ -132,6 +136,34 @@ def test_the_command_works_without_a_checkout(installed: Path) -> None:
     assert run(tunewheel, "--version", cwd=installed).strip() == f"tunewheel {VERSION}"
     assert "--quick" in run(tunewheel, "demo", "--help", cwd=installed)
     assert "no wheel runs" in run(tunewheel, "doctor", cwd=installed, code=2)
+
+
+@pytest.mark.nightly("matrices")
+def test_a_push_to_a_registry_names_chart_and_images_by_the_digests_they_have_there(tmp_path: Path) -> None:
+    """With a small image. ``tests/kube`` installs a chart from a registry, ``tests/images`` builds twice."""
+    helm = shutil.which("helm") or shutil.which(str(KUBE_TOOLS / "helm"))
+    if UV is None or helm is None or shutil.which("buildah") is None:
+        pytest.skip("needs uv, buildah, and helm, which tests/kube/build.sh builds")
+    with oci_registry(tmp_path / "registry") as host:
+        told = {
+            "PATH": os.pathsep.join((str(Path(helm).parent), os.environ["PATH"])),
+            "REGISTRY": f"{host}/wheels", "IMAGES": "train-launcher", "PLAIN_HTTP": "1",
+        }  # fmt: skip
+        dist = release(tmp_path / "dist", **told)
+        values = yaml.safe_load((dist / "images.yaml").read_text("utf-8"))["image"]
+        digest = values["digests"].pop("train-launcher")
+        assert values == {"repository": f"{host}/wheels", "digests": {}}
+        assert "images.yaml" in (dist / "SHA256SUMS").read_text("utf-8")
+        head = (dist / "images.yaml").read_text("utf-8").splitlines()[0]
+        address, _, chart = head.removeprefix("# The chart: ").partition("@")
+        assert address == f"oci://{host}/wheels/tunewheel:{VERSION}"
+        for name, pushed in (("train-launcher", digest), ("tunewheel", chart)):
+            answer = httpx.head(
+                f"http://{host}/v2/wheels/{name}/manifests/{VERSION}",
+                headers={"accept": "application/vnd.docker.distribution.manifest.v2+json, "
+                                   "application/vnd.oci.image.manifest.v1+json"},
+            )  # fmt: skip
+            assert answer.headers["docker-content-digest"] == pushed, name
 
 
 @pytest.mark.nightly("models")

@@ -16,6 +16,7 @@ from tunewheel_contracts.topics import BY_NAME
 from tunewheel_train.launching.jobs import job_of, read_template
 
 from ..contract.test_settings_named import ROOT, settings_class, settings_of
+from .release import Published
 from .tools import CRDS, EXAMPLES, TOOLS, run
 
 Manifests = list[dict[str, Any]]
@@ -429,6 +430,15 @@ def test_the_pods_of_a_run_on_several_nodes_find_and_reach_each_other(
     assert name not in of_kind(without_jobs, "Service", "NetworkPolicy")
 
 
+def test_a_chart_from_a_registry_renders_as_the_packed_one(
+    helm: str, chart: Path, published: Published
+) -> None:
+    values = ("--values", str(EXAMPLES["minimal"]), "--set", f"image.digests.ingest={DIGEST}")
+    pulled = run(helm, "template", "wheel", *published.words, *values)
+    assert pulled == run(helm, "template", "wheel", str(chart), *values)
+    assert f"image: tunewheel/ingest@{DIGEST}" in pulled
+
+
 @pytest.mark.parametrize(
     ("told", "images"),
     [
@@ -449,6 +459,23 @@ def test_the_pods_of_a_run_on_several_nodes_find_and_reach_each_other(
         (
             (f"services.train.jobs.image.digest={DIGEST}",),
             ["tunewheel/train-launcher:0.1.0", f"tunewheel/train@{DIGEST}"],
+        ),
+        (
+            (f"image.digests.train={DIGEST}", f"image.digests.train-launcher={DIGEST[:-1]}1"),
+            [f"tunewheel/train-launcher@{DIGEST[:-1]}1", f"tunewheel/train@{DIGEST}"],
+        ),
+        (
+            (f"image.digests.train={DIGEST}", "image.repository=mirror"),
+            ["mirror/train-launcher:0.1.0", f"mirror/train@{DIGEST}"],
+        ),
+        # What a service's own values name is another image than the published one.
+        (
+            (f"image.digests.train={DIGEST}", "services.train.image.tag=v2"),
+            ["tunewheel/train-launcher:v2", "tunewheel/train:v2"],
+        ),
+        (
+            (f"image.digests.train={DIGEST}", "services.train.image.repository=my/train"),
+            ["my/train:0.1.0"] * 2,
         ),
     ],
 )
@@ -477,9 +504,12 @@ def test_images_of_the_service_and_of_its_runs_can_be_named(
             (f"services.train.image.digest={DIGEST}", "services.train.jobs.image.repository=my/train"),
             "services.train.image.digest: the service has the image train-launcher",
         ),
+        ((f"image.digests.train={DIGEST}", "image.tag=v2"), "image.tag: image.digests names other images"),
+        ((f"image.digests.trian={DIGEST}",), "trian"),
+        (("image.digests.train=sha256:12",), "image/digests/train"),
     ],
 )
-def test_jobs_that_contradict_the_service_end_the_installation(
+def test_images_and_jobs_that_contradict_each_other_end_the_installation(
     helm: str, chart: Path, told: tuple[str, ...], said: str
 ) -> None:
     values = ("--values", str(EXAMPLES["highly-available"]))

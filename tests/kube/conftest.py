@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from tunewheel_testing.oci_registry import oci_registry
 
 from .control_plane import BINARIES, ControlPlane
+from .release import Published
 from .tools import CRDS, HELM_FOLDER, TOOLS, run
 
 
@@ -51,6 +53,18 @@ def chart(tmp_path_factory: pytest.TempPathFactory) -> Path:
             place.parent.mkdir(parents=True)
             place.write_text(json.dumps(content))
     return packed
+
+
+@pytest.fixture(scope="session")
+def published(helm: str, chart: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Published]:
+    """The packed chart, pushed to a registry."""
+    folder = tmp_path_factory.mktemp("registry")
+    run(helm, "package", str(chart), "--destination", str(folder))
+    (archive,) = folder.glob("tunewheel-*.tgz")
+    with oci_registry(folder / "registry") as host:
+        run(helm, "push", "--plain-http", str(archive), f"oci://{host}/wheels")
+        version = archive.stem.removeprefix("tunewheel-")
+        yield Published(f"oci://{host}/wheels/tunewheel", version)
 
 
 @pytest.fixture(scope="session")

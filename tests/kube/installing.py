@@ -16,7 +16,7 @@ import yaml
 
 from .control_plane import SIMULATED, ControlPlane, until
 from .pods import Material, path_of
-from .release import Release, make_release
+from .release import Published, Release, make_release
 from .tools import EXAMPLES
 
 Releases = Callable[..., Release]
@@ -24,9 +24,11 @@ Releases = Callable[..., Release]
 
 @pytest.fixture
 def release(plane: ControlPlane, helm: str, chart: Path, request: pytest.FixtureRequest) -> Releases:
-    def make(example: str) -> Release:
+    def make(example: str, published: Published | None = None) -> Release:
         namespace = re.sub(r"[^a-z0-9]+", "-", request.node.name[5:45].lower()).strip("-")
-        found = make_release(plane, helm, chart, EXAMPLES[example], f"{namespace}-{example}"[:63])
+        found = make_release(
+            plane, helm, published or chart, EXAMPLES[example], f"{namespace}-{example}"[:63]
+        )
         request.addfinalizer(found.remove)
         return found
 
@@ -45,9 +47,10 @@ KEPT = {
 
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_a_release_is_installed_upgraded_rolled_back_and_uninstalled(
-    plane: ControlPlane, release: Releases, example: str
+    plane: ControlPlane, release: Releases, published: Published, example: str
 ) -> None:
-    wheel = release(example)
+    """From a registry, as ``make release REGISTRY=…`` pushes it."""
+    wheel = release(example, published)
     before = everything_in(plane, wheel.namespace)
     wheel.helm("install", "--wait", "--timeout", "3m")
     wheel.until_available()

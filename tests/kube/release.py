@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -22,20 +23,34 @@ OPERATOR = "operator"
 """The key that may do everything."""
 
 
+@dataclass(frozen=True)
+class Published:
+    """A chart in a registry without TLS."""
+
+    address: str
+    version: str
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        return (self.address, "--version", self.version, "--plain-http")
+
+
 class Release:
     """``wheel`` in ``namespace``, with the values of a file."""
 
-    def __init__(self, plane: ControlPlane, helm: str, chart: Path, values: Path, namespace: str) -> None:
+    def __init__(
+        self, plane: ControlPlane, helm: str, chart: Path | Published, values: Path, namespace: str
+    ) -> None:
         self._plane = plane
         self._helm = helm
-        self._chart = chart
+        self._chart = chart.words if isinstance(chart, Published) else (str(chart),)
         self._values = values
         self.namespace = namespace
 
     def helm(self, command: str, *options: str) -> None:
         to = ("--kubeconfig", str(self._plane.kubeconfig), "--namespace", self.namespace)
         takes = {"rollback": ("1",), "uninstall": ()}
-        values = takes.get(command, (str(self._chart), "--values", str(self._values)))
+        values = takes.get(command, (*self._chart, "--values", str(self._values)))
         run(self._helm, command, "wheel", *values, *options, *to)
 
     def until_available(self) -> None:
@@ -86,7 +101,9 @@ class Release:
         self._plane.delete(f"/api/v1/namespaces/{self.namespace}")
 
 
-def make_release(plane: ControlPlane, helm: str, chart: Path, values: Path, namespace: str) -> Release:
+def make_release(
+    plane: ControlPlane, helm: str, chart: Path | Published, values: Path, namespace: str
+) -> Release:
     """Prepare the namespace as an operator does; nothing is installed yet."""
     # The server itself holds pods to the standard.
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
