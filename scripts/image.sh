@@ -1,6 +1,6 @@
 #!/bin/sh
 # Build the image NAME, tagged TAG, by buildah, which needs no daemon: image.sh NAME TAG [OPTION OF BUILDAH…]
-# NAME is a folder of services/, cli, or train-launcher. The same commit gives the same files with the same times.
+# NAME is a folder of services/, cli, or train-launcher. Files have the commit's time.
 set -eu
 name="$1" tag="$2"
 shift 2

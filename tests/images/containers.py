@@ -54,10 +54,10 @@ class Image:
     def tag(self) -> str:
         return f"localhost/tunewheel-{self.name}:test"
 
-    def build(self, *options: str) -> None:
+    def build(self) -> None:
         """Build it as a release does. The stages that all images share are built once, and anew after an
         image with torch, whose own stages would fill the disk."""
-        command = [ROOT / "scripts/image.sh", self.name, self.tag, *ISOLATED, *options]
+        command = [ROOT / "scripts/image.sh", self.name, self.tag, *ISOLATED]
         environment = {**os.environ, "STORAGE_DRIVER": BUILDAH[2]}
         done = subprocess.run(
             [str(word) for word in command], env=environment, capture_output=True, text=True
@@ -65,13 +65,6 @@ class Image:
         assert done.returncode == 0, f"{self.name}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
         if self.name in WITH_TORCH:
             prune()
-
-    def pushed(self, host: str, folder: Path) -> str:
-        """Push it to a registry without TLS; return the digest that it has there."""
-        digest = folder / "digest"
-        to = ("--tls-verify=false", "--digestfile", str(digest))
-        buildah("push", "--quiet", *to, self.tag, f"docker://{host}/{self.name}")
-        return digest.read_text()
 
     @cached_property
     def config(self) -> dict[str, Any]:

@@ -8,7 +8,6 @@ image, ``STORAGE_DRIVER=vfs`` is for machines without overlay mounts, ``TESTS="-
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from urllib.error import HTTPError
@@ -17,9 +16,8 @@ from urllib.request import Request, urlopen
 import pytest
 from tunewheel_local.kafka.broker import LocalKafka
 from tunewheel_local.kafka.ports import free_port
-from tunewheel_testing.oci_registry import oci_registry
 
-from .containers import LAUNCHER, ROOT, SERVICES, VOLUME, Image, container, environment, lay_out, signing
+from .containers import LAUNCHER, SERVICES, VOLUME, Image, container, environment, lay_out, signing
 
 GUARDED = {
     "console": ("POST", "/v1/projects/none/runs/none/pause"),
@@ -65,18 +63,6 @@ def test_the_image_builds_and_its_entry_point_gets_ready(
         assert made.written() == []
 
 
-def test_two_builds_of_a_commit_push_the_same_digest(built: Build, tmp_path: Path) -> None:
-    """With no layer of the first build in the second."""
-    image = built(LAUNCHER)
-    with oci_registry(tmp_path / "registry") as host:
-        digests = [image.pushed(host, tmp_path)]
-        image.build("--no-cache")
-        digests.append(image.pushed(host, tmp_path))
-    assert digests[0] == digests[1]
-    label = image.config["Labels"]["org.opencontainers.image.revision"]
-    assert label == _said("git", "rev-parse", "HEAD").strip()
-
-
 def test_where_runs_are_jobs_train_gets_ready_without_torch(built: Build, kafka: str, tmp_path: Path) -> None:
     image = built(LAUNCHER)
     volume = tmp_path / "volume"
@@ -112,10 +98,6 @@ def test_the_command_makes_the_topics_of_an_empty_kafka(built: Build, tmp_path: 
                 assert "topics are in order" in said
     finally:
         broker.stop()
-
-
-def _said(*command: str) -> str:
-    return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
 
 
 def _status(port: int, method: str, path: str, *, key: str | None) -> int:

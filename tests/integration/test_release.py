@@ -140,7 +140,7 @@ def test_the_command_works_without_a_checkout(installed: Path) -> None:
 
 @pytest.mark.nightly("matrices")
 def test_a_push_to_a_registry_names_chart_and_images_by_the_digests_they_have_there(tmp_path: Path) -> None:
-    """With a small image. ``tests/kube`` installs a chart from a registry, ``tests/images`` builds twice."""
+    """With a small image. ``tests/kube`` installs a chart from a registry."""
     helm = shutil.which("helm") or shutil.which(str(KUBE_TOOLS / "helm"))
     if UV is None or helm is None or shutil.which("buildah") is None:
         pytest.skip("needs uv, buildah, and helm, which tests/kube/build.sh builds")
