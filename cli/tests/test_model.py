@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
-from tunewheel_cli.comparison import print_comparison
+from tunewheel_cli.commands.model import print_comparison
 from tunewheel_testing.story import Story
 
 FOUND: dict[str, Any] = {

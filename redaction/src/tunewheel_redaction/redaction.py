@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Sequence
 
 import polars as pl
 from tunewheel_contracts.errors import InvalidSpec
-from tunewheel_contracts.formats.data_quality import PiiPolicy
+from tunewheel_contracts.formats.data_quality import PiiPattern, PiiPolicy
 from tunewheel_contracts.formats.recognised import entity_complaint
 from tunewheel_contracts.identity import canonical_json, content_sha256
 
@@ -18,7 +18,6 @@ from tunewheel_redaction.answers import PHONE_KEY, Kind, Part, parts_of, with_pa
 from tunewheel_redaction.finding import Finding
 from tunewheel_redaction.folding import as_written, fold, fold_texts
 from tunewheel_redaction.named_entities import find_named_entities
-from tunewheel_redaction.project_patterns import find_by_patterns
 from tunewheel_redaction.recognizers import may_contain, recognizers_of
 from tunewheel_redaction.secrets import find_secrets
 from tunewheel_redaction.spellings import ENCODED, decoded_runs, find_split_cards
@@ -221,3 +220,32 @@ class Redactor:
         else:
             hashed = content_sha256(told)
         return f"<{entity}_{hashed[:STAND_IN_DIGITS]}>"
+
+
+_OPEN, _CLOSE = "\ufdd0", "\ufdd1"
+"""Noncharacters that mark findings; Unicode reserves them for use inside a process (Unicode 16, §23.7)."""
+
+
+def find_by_patterns(texts: pl.Series, patterns: Sequence[PiiPattern]) -> dict[int, list[Finding]]:
+    """Return the findings of ``patterns``, by the text's position in ``texts``, in order within a text."""
+    found: dict[int, list[Finding]] = {}
+    if patterns:
+        texts = texts.str.replace_all(f"[{_OPEN}{_CLOSE}]", " ")
+    for pattern in patterns:
+        matching = texts.str.contains(pattern.regex).arg_true()
+        marked = texts.gather(matching).str.replace_all(f"(?:{pattern.regex})", f"{_OPEN}${{0}}{_CLOSE}")
+        for place, text in zip(matching, marked, strict=True):
+            found.setdefault(place, []).extend(_findings(text, pattern.name))
+    return {place: sorted(findings, key=lambda f: f.start) for place, findings in found.items()}
+
+
+def _findings(marked: str, name: str) -> list[Finding]:
+    before, *parts = marked.split(_OPEN)
+    findings: list[Finding] = []
+    position = len(before)
+    for part in parts:
+        matched, _, after = part.partition(_CLOSE)
+        if matched:
+            findings.append(Finding(name, position, position + len(matched), 1.0))
+        position += len(matched) + len(after)
+    return findings

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tunewheel_cli.calling import Call, Dataset, Project, Request, Timeout, calling, settle
 from tunewheel_cli.datasets.exporting import ExportFormat
 from tunewheel_cli.listing import listing
+from tunewheel_cli.texts import flat, print_table
+
+if TYPE_CHECKING:
+    from tunewheel_contracts.api.datasets import DatasetDetail, DatasetDifference
+    from tunewheel_contracts.changes import Change
 
 list_ = listing(
     "datasets",
@@ -30,7 +36,6 @@ def show(
     power: Annotated[bool, typer.Option(help="Say what the criteria can show on its held-out rows.")] = True,
 ) -> None:
     """Show what a version holds, and what became of every record on the way to it."""
-    from tunewheel_cli.datasets.tables import print_version
     from tunewheel_cli.power_tables import power_lines
 
     found = call.client.datasets.show(project, dataset_id, power=power)
@@ -51,8 +56,6 @@ def diff(
     project: Project,
 ) -> None:
     """Show what changed from one version to another: examples, answers, labels, stages, spec."""
-    from tunewheel_cli.datasets.tables import print_difference
-
     found = call.client.datasets.diff(project, before, after)
     call.show(found, lambda: print_difference(found))
 
@@ -108,3 +111,67 @@ def build(
         command or accepted,
         f"asked for a dataset of {project}; follow it with `tunewheel watch --project {project}`",
     )
+
+
+def print_version(found: DatasetDetail) -> None:
+    """Print what a version holds, and what became of every record on the way to it."""
+    counts, manifest = found.counts, found.manifest
+    print(f"{found.dataset_id}  {found.project}, for {found.base_model}")
+    print(
+        f"{counts.examples:,} examples of {counts.records:,} records: {counts.train:,} rows to train on "
+        f"({counts.replay:,} replayed), {counts.holdout:,} held out, {counts.preferences:,} preference pairs"
+        + (f", {counts.negatives:,} answers rated down" if counts.negatives else "")
+    )
+    if found.preliminary:
+        print(f"preliminary: {flat(found.preliminary)}")
+    if found.rows_deleted:
+        print("its rows were deleted by an erasure")
+    print(f"follows {found.previous}" if found.previous else "the project's first")
+    if manifest.data_docs:
+        print(f"Data Docs: {manifest.data_docs}")
+    stages = [
+        (stage.stage, stage.entered, stage.left, [f"{why} {count:,}" for why, count in stage.reasons.items()])
+        for stage in found.funnel
+    ]
+    print_table(("stage", "in", "out", "why the rest is not"), stages)
+    if found.labels:
+        rows = [(label, one.train, one.holdout) for label, one in found.labels.items()]
+        print_table(("label", "train", "holdout"), rows)
+    if (use := manifest.replay) is not None:
+        print(
+            f"replay: {use.sampled:,} of {use.available:,} conversations of {use.source} "
+            f"({use.share:.1%} of training; licence {use.license or 'not stated'})"
+        )
+
+
+def print_difference(found: DatasetDifference) -> None:
+    """Print what changed."""
+    print(f"{found.before} → {found.after}")
+    if found.is_none:
+        print("nothing differs")
+        return
+    rows = [
+        (name, figures.get("train", 0), figures.get("holdout", 0))
+        for name, figures in (("added", found.added), ("removed", found.removed))
+    ]
+    print_table(("examples", "train", "holdout"), rows)
+    for move, count in found.moved.items():
+        print(f"moved {move}: {count:,}")
+    if found.answers_changed:
+        print(f"answers changed: {found.answers_changed:,}")
+        for question in found.changed_questions:
+            print(f"  {flat(question)}")
+    for title, changes in (("count", found.counts), ("label", found.labels), ("spec", found.spec)):
+        _print_changes(title, changes)
+    for stage, changes in found.funnel.items():
+        _print_changes(f"stage {stage}", changes)
+
+
+def _print_changes(title: str, changes: Mapping[str, Change]) -> None:
+    if changes:
+        rows = [(name, _cell(before), _cell(after)) for name, (before, after) in changes.items()]
+        print_table((title, "before", "after"), rows)
+
+
+def _cell(value: Any) -> str:
+    return "-" if value is None else flat(value)

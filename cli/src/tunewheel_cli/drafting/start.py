@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
 from tunewheel_contracts.errors import TunewheelError
+from tunewheel_contracts.yaml_reading import read_yaml
 
 from tunewheel_cli.drafting.base import METHOD, Base, available_models, choose_base, this_device
 from tunewheel_cli.drafting.draft import Draft, draft, task_of, tokens_needed
 from tunewheel_cli.drafting.files import ReadAll, read_all
-from tunewheel_cli.drafting.page import written
 from tunewheel_cli.publishing.lines import OnBytes
 from tunewheel_cli.surveying.near import near_duplicates
 from tunewheel_cli.surveying.shape import plain
@@ -111,3 +113,30 @@ def project_name(path: Path) -> str:
         stem = path.resolve().parent.name
     name = re.sub(r"[^a-z0-9]+", "-", plain(stem))[:40].strip("-")
     return name if name and name[0].isalpha() else f"project-{name}".strip("-")
+
+
+WIDTH = 110
+LONGEST_COMMENT = 600
+
+
+def written(draft: Draft) -> str:
+    """Return the file's text, YAML with comments. Reading it gives the draft's spec again: texts of the
+    user's files get into it through the YAML library alone."""
+    text = "\n".join(
+        "".join([*_comments(section.comments), _dumped(section.fields)]) for section in draft.sections
+    )
+    if read_yaml(text) != draft.spec:
+        raise AssertionError("the file would say something else than the draft")
+    return text
+
+
+def _comments(comments: tuple[str, ...]) -> Iterator[str]:
+    for comment in comments:
+        # A line break in a comment would end it: what follows would be YAML.
+        plain = " ".join("".join(char if char.isprintable() else " " for char in comment).split())
+        for line in textwrap.wrap(plain[:LONGEST_COMMENT], WIDTH - 2, break_on_hyphens=False):
+            yield f"# {line}\n"
+
+
+def _dumped(fields: object) -> str:
+    return yaml.safe_dump(fields, sort_keys=False, allow_unicode=True, width=WIDTH, default_flow_style=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,6 @@ from tunewheel_cli.publishing.formats.pairs import PAIR
 from tunewheel_cli.publishing.formats.recognition import MAPPABLE, recognise
 from tunewheel_cli.publishing.items import Found, Item, Kind, Refusal, Source, SourceUnusable
 from tunewheel_cli.publishing.lines import OnBytes
-from tunewheel_cli.publishing.mapping import check_columns, check_targets, look_up, parse_maps, renamed
 from tunewheel_cli.publishing.records import ENDINGS, JSON_LINES, ending_of, open_records
 
 SAMPLE = 200
@@ -181,3 +180,84 @@ def _keys(found: Sequence[Mapping[str, Any]]) -> str:
     more = f" and {len(names) - SHOWN_KEYS} more" if len(names) > SHOWN_KEYS else ""
     shown = (name[:40] if name.isprintable() else repr(name[:40]) for name in [*names][:SHOWN_KEYS])
     return ", ".join(shown) + more
+
+
+def parse_maps(maps: Sequence[str]) -> dict[str, str]:
+    """Return {column: field} of ``column=field`` options; a field may be dotted, as ``output.category``.
+
+    Raises:
+        InvalidOption: an option has another form, or a column or field is named twice.
+    """
+    mapping: dict[str, str] = {}
+    for text in maps:
+        column, _, field = text.rpartition("=")
+        if not column or not field:
+            raise InvalidOption(f"--map: {text!r} is not column=field, such as text=input")
+        if column in mapping or field in mapping.values():
+            raise InvalidOption(f"--map: {text!r} names a column or a field a second time; map each once")
+        mapping[column] = field
+    return mapping
+
+
+def check_targets(mapping: Mapping[str, str], fields: Iterable[str]) -> None:
+    """Check that the first part of every field exists. Raises InvalidOption."""
+    choice = sorted(fields)
+    for field in mapping.values():
+        if field.split(".")[0] not in choice:
+            raise InvalidOption(f"--map: there is no field {field!r}; choose from {', '.join(choice)}")
+
+
+def check_columns(path: Any, names: Sequence[str], mapping: Mapping[str, str], kept: Iterable[str]) -> None:
+    """Refuse a header without a mapped column, or in which one column would overwrite another.
+
+    Raises:
+        InvalidOption: a column of ``mapping`` is missing.
+        SourceUnusable: two columns get the same name, or one a part of the other's.
+    """
+    for column in mapping:
+        if column not in names:
+            raise InvalidOption(f"--map: {path} has no column {column!r}; it has {', '.join(names)}")
+    fields = [mapping.get(name, name) for name in names]
+    fields = [field for field in fields if field.split(".")[0] in kept]
+    for field in fields:
+        if fields.count(field) > 1:
+            raise SourceUnusable(f"{path}: two columns are {field!r}; rename one, or map it to another field")
+        parent = field
+        while "." in parent:
+            parent = parent.rpartition(".")[0]
+            if parent in fields:
+                raise SourceUnusable(
+                    f"{path}: a column is {parent!r} and another {field!r}, a part of it; rename one, or map "
+                    "both"
+                )
+
+
+def look_up(record: Mapping[str, Any], path: str) -> Any:
+    """Return what stands at ``path``: a key, or keys and positions with dots between. None: nothing."""
+    if path in record:
+        return record[path]
+    value: Any = record
+    for name in path.split("."):
+        if isinstance(value, Mapping):
+            value = value.get(name)
+        elif isinstance(value, list) and name.isdecimal() and int(name) < len(value):
+            value = value[int(name)]
+        else:
+            return None
+    return value
+
+
+def renamed(record: Mapping[str, Any], mapping: Mapping[str, str]) -> dict[str, Any]:
+    """Return ``record`` with the names of ``mapping``; dotted fields make objects. Nulls are left out."""
+    fields = {name: value for name, value in record.items() if name not in mapping}
+    found = {field: look_up(record, path) for path, field in mapping.items()}
+    objects: dict[str, Any] = {}
+    for field, value in found.items():
+        if value is None or value == "":
+            continue
+        *parents, last = field.split(".")
+        inner = objects
+        for parent in parents:
+            inner = inner.setdefault(parent, {})
+        inner[last] = value
+    return fields | objects

@@ -14,7 +14,6 @@ from tunewheel_cli.publishing.items import Kind
 from tunewheel_cli.publishing.lines import OnBytes
 from tunewheel_cli.publishing.sources import open_source
 from tunewheel_cli.surveying.near import near_duplicates
-from tunewheel_cli.surveying.personal import count_personal
 from tunewheel_cli.surveying.survey import Survey, refusals_of
 from tunewheel_cli.surveying.tokens import measure
 
@@ -110,3 +109,16 @@ def check_file(
         personal=count_personal(texts) if texts else Counter(),
         looked_at=len(texts),
     )
+
+
+def count_personal(texts: Sequence[str]) -> Counter[str] | None:
+    """Return in how many of ``texts`` each entity is found that is redacted by default. None: the package
+    tunewheel-redaction is not installed."""
+    try:
+        from tunewheel_redaction.redaction import find_entities
+    except ImportError:
+        return None
+    from tunewheel_contracts.formats.data_quality import PiiPolicy
+
+    found = find_entities(texts, PiiPolicy().wanted)
+    return Counter(entity for findings in found for entity in sorted({one.entity for one in findings}))

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Header, Query, Request
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from fastapi.security import HTTPBearer
 from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
@@ -23,7 +24,11 @@ from tunewheel_contracts.events.upstream import (
     ExamplePublished,
     TicketPublished,
 )
+from tunewheel_contracts.formats.catalog import FORMATS
+from tunewheel_contracts.generation.asyncapi import asyncapi_files
+from tunewheel_contracts.generation.schemas import json_schema, topic_schema
 from tunewheel_contracts.principal import SET_BY_DOORS
+from tunewheel_contracts.topics import BY_NAME
 from tunewheel_runtime.admission import JSON_LINES
 from tunewheel_runtime.identity import guard
 from tunewheel_runtime.identity.guard import asks_nobody, guard_descriptions, needs
@@ -34,7 +39,6 @@ from tunewheel_ingest.door.bulk import Bulk
 from tunewheel_ingest.door.files import Files
 from tunewheel_ingest.door.intake import Intake, Receipt, answer
 from tunewheel_ingest.door.once import HEADER, Once
-from tunewheel_ingest.door.published_contracts import add_contracts
 from tunewheel_ingest.door.webhooks import Webhooks
 
 RESPONSES: dict[int | str, dict[str, Any]] = {
@@ -225,3 +229,36 @@ async def _no_route(_: Request, error: Exception) -> JSONResponse:
 
 async def _one(body: bytes) -> AsyncIterator[bytes]:
     yield body
+
+
+SCHEMA_TYPE = "application/schema+json"
+
+
+def add_contracts(app: FastAPI) -> None:
+    """Add the routes. They ask for no key: they tell what any checkout of the project tells."""
+
+    @app.get("/v1/schemas/{name}.json", name="schema", include_in_schema=False)
+    @asks_nobody
+    def schema(name: str) -> Response:
+        """Return the JSON Schema of a topic's data, or of an artifact. Its ``$id`` is this address."""
+        return Response(_schema(name), media_type=SCHEMA_TYPE)
+
+    @app.get("/v1/asyncapi.yaml", name="asyncapi", include_in_schema=False)
+    @asks_nobody
+    def asyncapi() -> Response:
+        """Return the AsyncAPI 3.0 document. It refers to the schemas beside it."""
+        return Response(_asyncapi(), media_type="application/yaml")
+
+
+@cache
+def _schema(name: str) -> bytes:
+    if name in BY_NAME:
+        return json.dumps(topic_schema(BY_NAME[name])).encode()
+    if name in FORMATS:
+        return json.dumps(json_schema(name, FORMATS[name])).encode()
+    raise HTTPException(404, f"there is no schema {name}")
+
+
+@cache
+def _asyncapi() -> bytes:
+    return "".join(asyncapi_files().values()).encode()
