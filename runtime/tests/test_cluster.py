@@ -12,7 +12,7 @@ from aiokafka.errors import GroupCoordinatorNotAvailableError, UnknownError
 from tunewheel_local.connection import IncompatibleKafka, unreachable
 from tunewheel_runtime import cluster
 from tunewheel_runtime.cluster import admin_client, describe_cluster, describe_groups
-from tunewheel_runtime.group_queries import GROUPS_AT_ONCE, each
+from tunewheel_runtime.partitions import GROUPS_AT_ONCE, each
 
 HOST = {"client_host": "/10.0.0.1"}
 

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from aiokafka import TopicPartition
 from aiokafka.partitioner import DefaultPartitioner
-from tunewheel_runtime.group_queries import GROUPS_AT_ONCE
 from tunewheel_runtime.partitions import (
+    GROUPS_AT_ONCE,
     Backlog,
     Settled,
     backlog_of,

@@ -21,8 +21,8 @@ from typing import Any
 
 from tunewheel_contracts.errors import TunewheelError
 
-from tunewheel_runtime.group_queries import each
 from tunewheel_runtime.kafka_refusals import unreachable
+from tunewheel_runtime.partitions import each
 
 _OPERATIONS = {3: "Read", 4: "Write", 5: "Create", 6: "Delete", 7: "Alter", 8: "Describe", 11: "AlterConfigs"}
 """Kafka protocol, ``AclOperation``: the operations of ``acls`` by their bit."""

@@ -13,9 +13,9 @@ from tunewheel_contracts.topic import Service
 from tunewheel_contracts.topics import BY_NAME, TOPICS
 
 from tunewheel_runtime.cluster import Explain, SeenGroup, admin_client, describe_cluster, describe_groups
-from tunewheel_runtime.group_queries import each
 from tunewheel_runtime.kafka_refusals import unreachable
 from tunewheel_runtime.log import ends
+from tunewheel_runtime.partitions import each
 
 
 class TopicsMissing(TunewheelError):

@@ -7,9 +7,9 @@ operators may add partitions."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
@@ -18,8 +18,24 @@ from aiokafka.partitioner import murmur2
 from aiokafka.protocol.metadata import MetadataRequest
 from tunewheel_contracts.errors import TransientError
 
-from tunewheel_runtime.group_queries import each
 from tunewheel_runtime.kafka import make_consumer, stop_consumer
+
+GROUPS_AT_ONCE = 8
+"""Most groups that are queried at the same time."""
+T = TypeVar("T")
+U = TypeVar("U")
+
+
+async def each(items: Iterable[T], ask: Callable[[T], Awaitable[U]]) -> list[U]:
+    """Return the results of ``ask`` for ``items``, in order. At most ``GROUPS_AT_ONCE`` calls run at a time,
+    so that the broker is not flooded."""
+    places = asyncio.Semaphore(GROUPS_AT_ONCE)
+
+    async def one(item: T) -> U:
+        async with places:
+            return await ask(item)
+
+    return await asyncio.gather(*map(one, items))
 
 
 async def all_partitions_of(options: Mapping[str, Any], names: Sequence[str]) -> list[TopicPartition]:
@@ -176,7 +192,7 @@ async def lag_of(
     """Return the number of unprocessed records in the partitions that ``members`` have now, by group, topic
     and partition. ``members``: consumers by group and topic.
 
-    Only a few groups are queried at a time (``group_queries``). A group that has handled everything, in whose
+    Only a few groups are queried at a time (``each``). A group that has handled everything, in whose
     partitions no record was published since, is not queried again: ``caught_up`` keeps the ends of such
     groups from one call to the next. Raises KafkaError: the broker does not answer.
     """

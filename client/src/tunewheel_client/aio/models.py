@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from typing import Any, Literal, TypedDict, Unpack
 
 from tunewheel_contracts.api.commands import ModelOrdered
-from tunewheel_contracts.api.models import ModelDetail, ModelSummary
+from tunewheel_contracts.api.models import ModelDetail, ModelSummary, Rollout
 from tunewheel_contracts.api.paging import Page
 from tunewheel_contracts.api.playground import Playground
-from tunewheel_contracts.api.rollouts import Rollout
 
 from tunewheel_client.aio.resource import Paging, Resource
 

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Literal, Unpack
 
-from tunewheel_contracts.api.audit import AuditEntry
-from tunewheel_contracts.api.commands import Command
+from tunewheel_contracts.api.commands import AuditEntry, Command
 from tunewheel_contracts.api.keys import Keys as KeysOfWheel
 from tunewheel_contracts.api.keys import NewKey
 from tunewheel_contracts.api.paging import Page

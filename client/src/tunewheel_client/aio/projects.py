@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from typing import Any, Unpack
 
 from tunewheel_contracts.api.commands import Accepted
-from tunewheel_contracts.api.declarations import Declaration
 from tunewheel_contracts.api.paging import Page
-from tunewheel_contracts.api.projects import ProjectDetail, ProjectSummary
+from tunewheel_contracts.api.projects import Declaration, ProjectDetail, ProjectSummary
 
 from tunewheel_client.aio.resource import Paging, Resource
 

@@ -1,4 +1,4 @@
-"""Commands of people, and what became of them."""
+"""Commands of people, what became of them, and the audit trail of all of them."""
 
 from __future__ import annotations
 
@@ -188,3 +188,16 @@ class Erasure(Frozen):
     """Dataset versions whose rows were deleted."""
     model_ids: tuple[str, ...] = ()
     """Models that were trained on versions with the erased data. They stay as they are."""
+
+
+class AuditEntry(Command):
+    """A command, who gave it, and at which door."""
+
+    principal: str | None = None
+    """The name of the key or the subject of the token; None: nobody was named."""
+    issuer: str | None = None
+    """The OIDC issuer of the token; None: an API key."""
+    door: str
+    """The service that published the command, by its own words."""
+    signed_by: str | None = None
+    """The id of the key that signed the command; None: it has no signature."""

@@ -1,8 +1,9 @@
-"""Registered models."""
+"""Registered models, and the verdicts on their shadow and canary stages."""
 
 from __future__ import annotations
 
 from tunewheel_contracts.events.lifecycle import Stage
+from tunewheel_contracts.events.production import RolloutBound
 from tunewheel_contracts.fields import Frozen, Timestamp
 from tunewheel_contracts.formats.run import AdapterRef, BaseModelFacts, BaseModelRef
 from tunewheel_contracts.formats.scorecard import Contestant, CriterionCheck
@@ -55,3 +56,22 @@ class ModelDetail(ModelSummary):
     review of the project's answers is open."""
     checks: tuple[CriterionCheck, ...] = ()
     withheld: bool = False
+
+
+class Rollout(Frozen):
+    event_id: str
+    project: str
+    model_id: str
+    stage: str
+    """``shadow`` or ``canary``."""
+    verdict: str
+    """``passed`` or ``failed``."""
+    at: Timestamp
+    requests: int
+    reasons: tuple[str, ...] = ()
+    decided_by: str | None = None
+    """``bounds``, ``incidents``, ``deadline``, ``no gain`` or ``guard``, as in ``rollout.judged``."""
+    generation: int
+    candidate: dict[str, float] = {}
+    champion: dict[str, float] = {}
+    bounds: tuple[RolloutBound, ...] = ()

@@ -11,7 +11,7 @@ from heapq import nlargest
 from typing import Any
 
 from pydantic import BaseModel
-from tunewheel_contracts.api.audit import AuditEntry
+from tunewheel_contracts.api.commands import AuditEntry
 from tunewheel_contracts.api.projects import ProjectSummary
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.data import DatasetRejected, DatasetVersioned

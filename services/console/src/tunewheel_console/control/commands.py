@@ -12,8 +12,7 @@ from typing import Annotated, Any
 from fastapi import FastAPI, Query, Request
 from fastapi.responses import StreamingResponse
 from starlette.responses import Response
-from tunewheel_contracts.api.audit import AuditEntry
-from tunewheel_contracts.api.commands import Command, State
+from tunewheel_contracts.api.commands import AuditEntry, Command, State
 from tunewheel_contracts.api.paging import Page
 from tunewheel_contracts.events.evaluation import EvalRequested
 from tunewheel_contracts.formats.evaluation_plan import (

@@ -14,7 +14,7 @@ import structlog
 from fastapi import FastAPI, Query, Request, Response
 from tunewheel_contracts.api.commands import Accepted
 from tunewheel_contracts.api.datasets import Power
-from tunewheel_contracts.api.declarations import Declaration
+from tunewheel_contracts.api.projects import Declaration
 from tunewheel_contracts.changes import changes
 from tunewheel_contracts.errors import InvalidSpec, TunewheelError
 from tunewheel_contracts.fields import Slug

@@ -9,9 +9,8 @@ from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
 from fastapi import FastAPI, Query, Request, Response
-from tunewheel_contracts.api.models import HistoryStep, ModelDetail, ModelSummary
+from tunewheel_contracts.api.models import HistoryStep, ModelDetail, ModelSummary, Rollout
 from tunewheel_contracts.api.paging import Page
-from tunewheel_contracts.api.rollouts import Rollout
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.lifecycle import ModelRegistered, Stage
 from tunewheel_contracts.events.production import RolloutJudged
