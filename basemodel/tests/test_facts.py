@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 from tunewheel_basemodel.errors import BaseModelNotFound
-from tunewheel_basemodel.facts import Facts, facts_of
+from tunewheel_basemodel.facts import facts_of
 from tunewheel_basemodel.loading import load_base
 from tunewheel_basemodel.locate import BaseModel, locate_base_model
+from tunewheel_contracts.formats.run import BaseModelFacts
 from tunewheel_testing.tiny import CHATML
 
 TEMPLATE = sha256(CHATML.encode()).hexdigest()
@@ -29,7 +30,7 @@ def card(metadata: str) -> str:
 
 def test_a_local_model_tells_what_its_files_say(copy: BaseModel, tiny_model) -> None:
     (copy.path / "README.md").write_text(card("license: apache-2.0"))
-    assert facts_of(copy) == Facts(
+    assert facts_of(copy) == BaseModelFacts(
         license="apache-2.0",
         chat_template_sha256=TEMPLATE,
         context_length=512,

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any
 
+from tunewheel_contracts.formats.run import BaseModelFacts
 from tunewheel_contracts.identity import content_sha256
 
 from tunewheel_basemodel.carried import CARRIED, carried_file
@@ -17,26 +17,13 @@ from tunewheel_basemodel.gguf_metadata import read_metadata
 from tunewheel_basemodel.locate import BaseModel
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """Facts about a base model. None: the files do not state it."""
-
-    license: str | None = None
-    """The license as named in the model card or the GGUF file, such as ``apache-2.0``."""
-    chat_template_sha256: str | None = None
-    context_length: int | None = None
-    """Longest sequence that the model supports, in tokens."""
-    parameters: int | None = None
-    """Number of parameters. A matrix that is used for both embedding and output counts once."""
-
-
-def facts_of(base: BaseModel) -> Facts:
+def facts_of(base: BaseModel) -> BaseModelFacts:
     """Return the facts of a located base model. Missing or unreadable facts are None."""
     config = _json(base.path / "config.json")
     told = config.get("text_config") or config
     context = told.get("max_position_embeddings") if isinstance(told, Mapping) else None
     template = _chat_template(base.path)
-    return Facts(
+    return BaseModelFacts(
         license=_license(base),
         chat_template_sha256=content_sha256(template.encode()) if template else None,
         context_length=context if isinstance(context, int) and context > 0 else None,

@@ -19,13 +19,11 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 from typing import IO
 
 from tunewheel_basemodel.errors import BaseModelUnreachable
-from tunewheel_contracts.formats.run import BaseModelFacts
 from tunewheel_runtime.worker_spans import worker_span
 
 from tunewheel_train.errors import RunFailed, RunStopped
@@ -205,8 +203,7 @@ def locate(job: Job) -> Located:
     from tunewheel_train.recipe import locate as find
 
     base = find(job)
-    facts = BaseModelFacts.model_validate(asdict(facts_of(base)))
-    return Located(name=base.name, revision=base.revision, facts=facts)
+    return Located(name=base.name, revision=base.revision, facts=facts_of(base))
 
 
 def train(
