@@ -91,6 +91,11 @@ class HttpSettings(SecretFiles):
     otlp_endpoint: str | None = None
     """URL of an OTLP/HTTP collector for traces, metrics and logs, such as ``http://localhost:4318``. Default:
     the SDK's own ``OTEL_EXPORTER_OTLP_ENDPOINT``. Without both, metrics are only at ``/metrics``."""
+    log_json: bool = True
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    cache_dir: Path = Field(default_factory=lambda: user_cache_path("tunewheel"))
+    """Directory of files that can be downloaded or made again: base models, downloaded artifacts."""
 
     @property
     def allowed_hosts(self) -> tuple[str, ...]:
@@ -119,13 +124,8 @@ class ServiceSettings(HttpSettings, KafkaSettings):
 
     store_url: str = "file://var/store"
     """Object store: ``file://``, ``s3://``, ``gs://``, ``az://`` or ``memory://``."""
-    cache_dir: Path = Field(default_factory=lambda: user_cache_path("tunewheel"))
-    """Directory of files that can be downloaded or made again: base models, downloaded artifacts."""
     work_dir: Path | None = None
     """Directory of the files of running jobs. Default: ``<cache_dir>/work``."""
-
-    log_json: bool = True
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
     publish_seconds: float = Field(default=10.0, gt=0)
     """Longest wait of a publish for the broker's acknowledgement. An HTTP request is then answered 503."""

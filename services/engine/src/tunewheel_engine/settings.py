@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from platformdirs import user_cache_path
 from pydantic import Field
 from tunewheel_runtime.settings import HttpSettings
 
@@ -18,7 +17,6 @@ class Settings(HttpSettings):
     base_revision: str | None = None
     """Commit of the hub, or ``sha256:…`` of the files. The engine does not start with another revision. None:
     the newest revision."""
-    cache_dir: Path = Field(default_factory=lambda: user_cache_path("tunewheel"))
     adapter_roots: list[Path] = []
     """Directories (JSON list) below which adapters must lie. Default: ``<cache_dir>/adapters``."""
 
@@ -41,9 +39,6 @@ class Settings(HttpSettings):
     """Number of threads that compute. Default: the processor's cores."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """bfloat16 halves the memory, but answers then depend on what else is in the batch."""
-
-    log_json: bool = True
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
     @property
     def allowed_roots(self) -> tuple[Path, ...]:
