@@ -151,3 +151,9 @@ def _finite(value: dict[str, Any]) -> dict[str, Any]:
 
 
 JsonObject = Annotated[dict[str, Any], AfterValidator(_finite)]
+
+
+def shared(kind: type[BaseModel], *of: object) -> dict[str, Any]:
+    """Return the fields of ``kind`` that ``of`` have under the same names. Where several have a field, the
+    last one counts."""
+    return {name: getattr(one, name) for one in of for name in kind.model_fields if hasattr(one, name)}

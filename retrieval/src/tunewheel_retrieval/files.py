@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 from safetensors.numpy import save
-from tunewheel_contracts.fields import ArtifactRef
+from tunewheel_contracts.fields import ArtifactRef, shared
 from tunewheel_contracts.formats.data_quality import PiiPolicy
 from tunewheel_contracts.formats.index import (
     Floors,
@@ -91,21 +91,15 @@ class IndexFiles:
     def manifest(self, refs: Mapping[str, ArtifactRef]) -> IndexManifest:
         """Return the manifest of the stored files, given by their names (``by_name``)."""
         passages, vectors, lexical, documents, *injections = (refs[name] for name in self.by_name())
-        return IndexManifest(
-            index_id=self.index_id,
-            project=self.project,
-            config_sha256=self.config_sha256,
-            embedding=self.embedding,
-            dimensions=self.dimensions,
-            passages=passages,
-            vectors=vectors,
+        stored = {
+            "passages": passages,
+            "vectors": vectors,
             # Earlier releases know no groups, and refuse a version that names more than one file here.
-            lexical=(lexical, documents) if self.is_restricted else (lexical,),
-            documents=documents,
-            counts=self.counts,
-            floors=self.floors,
-            injections=next(iter(injections), None),
-        )
+            "lexical": (lexical, documents) if self.is_restricted else (lexical,),
+            "documents": documents,
+            "injections": next(iter(injections), None),
+        }
+        return IndexManifest(**shared(IndexManifest, self) | stored)
 
 
 def config_sha256_of(

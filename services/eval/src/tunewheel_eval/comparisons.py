@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
-from typing import cast, get_args
 
 import numpy as np
+from tunewheel_contracts.fields import shared
 from tunewheel_contracts.formats.criteria import LOOKS, Criterion
 from tunewheel_contracts.formats.judge import JUDGED
-from tunewheel_contracts.formats.scorecard import ComparedMetric, Comparison, Finding, RequestedRows, Role
+from tunewheel_contracts.formats.scorecard import Finding, RequestedRows, Role
 from tunewheel_outputs.metric import Metric
 from tunewheel_verdicts.measured import Measured
 from tunewheel_verdicts.significance import Advantage, Clusters, Scores
@@ -97,10 +98,11 @@ def findings(measured: Mapping[str, Measured], criteria: Mapping[str, Criterion]
     return tuple(found)
 
 
-def signed(advantage: Advantage, *, lower_is_better: bool) -> tuple[float, float, float]:
-    """Return an advantage and the ends of its interval as differences of figures, in the metric's unit."""
-    ends = (advantage.low, advantage.high)
-    return (-advantage.difference, -ends[1], -ends[0]) if lower_is_better else (advantage.difference, *ends)
+def signed(advantage: Advantage, *, lower_is_better: bool) -> Advantage:
+    """Return ``advantage`` with difference and interval as differences of figures, in the metric's unit."""
+    if not lower_is_better:
+        return advantage
+    return replace(advantage, difference=-advantage.difference, low=-advantage.high, high=-advantage.low)
 
 
 def requested_rows(
@@ -141,34 +143,6 @@ def requested_rows(
     return tuple(sorted(found, key=lambda one: -one.prompts)[:MOST_REQUESTS])
 
 
-def comparisons(findings: tuple[Finding, ...]) -> tuple[Comparison, ...]:
-    """Return the findings in the form that readers of earlier releases understand."""
-    return tuple(
-        Comparison(
-            metric=cast("ComparedMetric", one.metric),
-            against=Role(one.against),
-            test="mcnemar_exact",
-            difference=one.difference,
-            p_value=one.p_value,
-            ci_low=one.low,
-            ci_high=one.high,
-        )
-        for one in findings
-        if one.test == "mcnemar_exact" and one.metric in get_args(ComparedMetric)
-    )
-
-
 def _finding(metric: Measured, role: Role, advantage: Advantage) -> Finding:
-    difference, low, high = signed(advantage, lower_is_better=metric.lower_is_better)
-    return Finding(
-        metric=metric.name,
-        against=role.value,
-        test=advantage.test,
-        difference=difference,
-        p_value=advantage.p_value,
-        low=low,
-        high=high,
-        alpha=advantage.alpha,
-        rows=advantage.rows,
-        clusters=advantage.clusters,
-    )
+    found = signed(advantage, lower_is_better=metric.lower_is_better)
+    return Finding(**shared(Finding, found), metric=metric.name, against=role.value)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from tunewheel_contracts.fields import JsonObject
+from tunewheel_contracts.fields import JsonObject, shared
 from tunewheel_contracts.formats.dataset import ChatExample, DatasetManifest
 from tunewheel_contracts.formats.evaluation_plan import EvaluationPlan
 from tunewheel_contracts.formats.regression_items import RegressionItem
@@ -223,23 +223,17 @@ async def prepare_job(
         for role, adapter in contest.plan.contestants.items()
     ]
     return Job(
+        **shared(Job, contest),
         contestants=tuple(contestants),
-        examples=contest.examples,
-        items=contest.items,
         lm_eval=await write_jobs(contest.tasks, contest.directory / "lm-eval"),
         max_output_tokens=contest.manifest.spec.task.max_output_tokens,
         cache_dir=settings.cache_dir,
         dtype=contest.plan.precision or settings.eval_dtype,
         decoding=contest.manifest.spec.evaluation.decoding,
-        repeats=contest.repeats,
-        other_mode=contest.other_mode,
         other_constraint=(
             enforced(contest.manifest.spec) if contest.constraint_of(Role.CANDIDATE) is None else None
         ),
-        others=contest.others,
-        prompted=contest.prompted,
         retrieval=contest.manifest.spec.retrieval,
-        with_passages=contest.with_passages,
         task=contest.manifest.spec.task,
         batch_size=settings.eval_batch_size,
         threads=settings.eval_threads,

@@ -15,7 +15,7 @@ from tunewheel_contracts.events.evaluation import (
     ReviewRequested,
     ReviewSubmitted,
 )
-from tunewheel_contracts.fields import ArtifactRef
+from tunewheel_contracts.fields import ArtifactRef, shared
 from tunewheel_contracts.formats.evaluation_plan import EvaluationPlan
 from tunewheel_contracts.formats.fingerprint import NextTokens
 from tunewheel_contracts.formats.judge import JUDGED, JudgeReport
@@ -28,7 +28,7 @@ from tunewheel_verdicts.verdict import judge, outcome_of
 
 from tunewheel_eval.abstention import abstention_of
 from tunewheel_eval.bundles import bundle_for, with_certainty
-from tunewheel_eval.comparisons import comparisons, findings, measured, requested_rows
+from tunewheel_eval.comparisons import findings, measured, requested_rows
 from tunewheel_eval.errors import UnfitCandidate
 from tunewheel_eval.looks import SPENT, WORN_OUT
 from tunewheel_eval.metrics import LABELS, Outcomes
@@ -124,7 +124,7 @@ def build_scorecard(
     return Scorecard(
         **_names(plan),
         contestants=contestants,
-        comparisons=comparisons(found),
+        comparisons=(),
         checks=checks,
         passed=all(check.passed for check in checks),
         generations=generations,
@@ -254,20 +254,8 @@ def _names(plan: EvaluationPlan) -> dict[str, Any]:
 
 
 def _evidence(plan: EvaluationPlan, scorecard: Scorecard, ref: ArtifactRef) -> dict[str, Any]:
-    return {
-        "project": plan.project,
-        "run_id": plan.run_id,
-        "dataset_id": plan.dataset_id,
-        "dataset": plan.dataset,
-        "adapter": plan.adapter,
-        "scorecard": ref,
-        "criteria_sha256": plan.criteria_sha256,
-        "contestants": scorecard.contestants,
-        "checks": scorecard.checks,
-        "bundle": scorecard.bundle,
-        "requested": scorecard.requested,
-        "evaluation_id": plan.evaluation_id,
-    }
+    own = {"scorecard": ref, "contestants": scorecard.contestants}
+    return shared(EvalPassed, scorecard, plan) | own
 
 
 MOST_QUOTED = 500

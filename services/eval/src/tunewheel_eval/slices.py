@@ -14,7 +14,7 @@ from tunewheel_outputs.criteria import ALPHA
 from tunewheel_outputs.metrics import known_metrics
 from tunewheel_verdicts.measured import Measured
 from tunewheel_verdicts.parts import of_rows, together
-from tunewheel_verdicts.significance import Clusters
+from tunewheel_verdicts.significance import Advantage, Clusters
 
 from tunewheel_eval.comparisons import measured_metric, signed
 from tunewheel_eval.metrics import LABELS, Outcomes
@@ -76,7 +76,7 @@ def slices_of(
         for (by, value), rows in _parts(examples, metric.clusters.tolist()).items()
         if len(rows) < len(examples) and by in (only or (by,))
     }
-    ends: dict[tuple[str, str], tuple[float, float, float]] = {}
+    ends: dict[tuple[str, str], Advantage] = {}
     for by in COMPARED:
         own = {value: part for (of, value), part in parts.items() if of == by}
         for value, one in together(own, alpha=ALPHA, seed=seed).items():
@@ -88,8 +88,8 @@ def slices_of(
             rows=len(part.clusters),
             metric=metric.name,
             figures={role.value: part.figure_of(role) for role in part.scores},
-            low=ends[by, value][1] if (by, value) in ends else None,
-            high=ends[by, value][2] if (by, value) in ends else None,
+            low=ends[by, value].low if (by, value) in ends else None,
+            high=ends[by, value].high if (by, value) in ends else None,
         )
         for (by, value), part in parts.items()
     ]

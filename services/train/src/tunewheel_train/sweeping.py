@@ -18,7 +18,7 @@ from dataclasses import replace
 from tunewheel_contracts.errors import InvalidEvent, InvalidSpec
 from tunewheel_contracts.events.data import DatasetVersioned
 from tunewheel_contracts.events.training import SweepProgressed, SweepRequested, TrainAction
-from tunewheel_contracts.fields import Frozen
+from tunewheel_contracts.fields import Frozen, shared
 from tunewheel_contracts.formats.dataset import DatasetManifest
 from tunewheel_contracts.formats.recipe import TrainSpec
 from tunewheel_contracts.formats.sweep import (
@@ -273,10 +273,7 @@ def _progress(
     best = best_of(runs)
     priced = [run.dollars for run in runs if run.dollars is not None]
     return SweepProgressed(
-        project=event.project,
-        sweep_id=event.sweep_id,
-        dataset_id=event.dataset_id,
-        method=event.method,
+        **shared(SweepProgressed, event),
         state=state,
         measured=measured,
         runs=tuple(runs),
@@ -286,6 +283,4 @@ def _progress(
         dollars=sum(priced) if priced else None,
         field=field,
         reason=reason,
-        max_hours=event.max_hours,
-        max_dollars=event.max_dollars,
     )

@@ -28,7 +28,7 @@ from tunewheel_console.actions import Actions
 from tunewheel_console.control.log import Log
 from tunewheel_console.control.orders import declared
 from tunewheel_console.control.paging import Paged, page_of
-from tunewheel_console.control.resolving import Key, View, find, named
+from tunewheel_console.control.resolving import Key, View, find, named, told
 from tunewheel_console.project import Project
 from tunewheel_console.state import ConsoleState
 
@@ -80,16 +80,12 @@ def erasure_of(view: Project, event: Envelope[ErasureRequested]) -> Erasure:
     # a model whose training ended after the erasure is not in the proof
     models = {*(curate.model_ids if curate else ())}.union(*(made.get(name, set[str]()) for name in held))
     missing = tuple(name for name in HOLDERS if name not in proofs)
-    return Erasure(
-        erasure_id=asked.erasure_id,
-        project=event.project,
+    return told(
+        Erasure,
+        asked,
         command_id=event.id,
         state="waiting" if missing else "done",
-        customer=asked.customer,
-        source_id=asked.source_id,
-        requested_by=asked.requested_by,
         requested_at=asked.requested_at or event.time,
-        reason=asked.reason,
         holders=tuple(
             Holding(holder=name, done=True, records=found.records, completed_at=found.completed_at)
             if (found := proofs.get(name)) is not None

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from tunewheel_contracts.api.commands import Order
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.data import DatasetVersioned
+from tunewheel_contracts.fields import shared
 from tunewheel_runtime.identity.roles import Caller
 from tunewheel_runtime.refusals import Refused
 
@@ -109,8 +110,7 @@ def dataset_of(project: Project, asked: str, *, field: str = "dataset_id") -> En
 
 def told(kind: type[M], *of: object, **more: Any) -> M:
     """Return a model with the fields that ``of`` have under the same names, and ``more``."""
-    found = {name: getattr(one, name) for one in of for name in kind.model_fields if hasattr(one, name)}
-    return kind(**found | more)
+    return kind(**shared(kind, *of) | more)
 
 
 Key = Annotated[

@@ -19,7 +19,7 @@ from tunewheel_contracts.events.data import (
     RecordKind,
 )
 from tunewheel_contracts.events.retrieval import IndexVersioned
-from tunewheel_contracts.fields import ArtifactRef
+from tunewheel_contracts.fields import ArtifactRef, shared
 from tunewheel_contracts.formats.dataset import DatasetManifest
 from tunewheel_contracts.formats.quarantine import quarantine_path
 from tunewheel_contracts.formats.spec import ProjectSpec
@@ -198,24 +198,15 @@ class Answering:
         superseded = self._state.history.held(event.project).keys() - {manifest.dataset_id}
         await self._versions.discard(superseded)  # before the answer: what dies here begins again
         data = DatasetVersioned(
-            project=event.project,
-            dataset_id=manifest.dataset_id,
+            **shared(DatasetVersioned, manifest),
             manifest=ref,
-            spec_sha256=manifest.spec_sha256,
             training_sha256=manifest.spec.training_sha256,
-            criteria_sha256=manifest.criteria_sha256,
             base_model=manifest.spec.base_model,
-            counts=manifest.counts,
-            funnel=manifest.funnel,
             reason=event.data.reason,
             records_upto=event.data.records_upto,
             withdrawals_upto=dict(basis.withdrawals_upto),
             judged_upto=dict(basis.judged_upto) or None,
-            preliminary=manifest.preliminary,
-            previous=manifest.previous,
             missing_records=self._missing.count or None,
-            index_id=manifest.index_id,
-            index=manifest.index,
             warnings=(*unmet(manifest.expectations, "warn"), *held),
         )
         log.info("dataset_versioned", dataset_id=manifest.dataset_id, **manifest.counts.model_dump())

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 
+from tunewheel_contracts.fields import shared
 from tunewheel_contracts.formats.criteria import Criterion
 from tunewheel_contracts.formats.retrieval_scores import Cell, CellDifference
 from tunewheel_outputs.criteria import ALPHA
@@ -60,20 +61,8 @@ class Cells:
     def difference(self, metric: str, cell: Cell, against: Cell, *, alpha: float) -> CellDifference:
         """Return ``cell`` minus ``against``, in the metric's unit."""
         found = self.advantage(metric, cell, against, alpha=alpha)
-        difference, low, high = signed(found, lower_is_better=metric_of(metric).lower_is_better)
-        return CellDifference(
-            metric=metric,
-            cell=cell,
-            against=against,
-            test=found.test,
-            difference=difference,
-            p_value=found.p_value,
-            low=low,
-            high=high,
-            alpha=found.alpha,
-            rows=found.rows,
-            clusters=found.clusters,
-        )
+        found = signed(found, lower_is_better=metric_of(metric).lower_is_better)
+        return CellDifference(**shared(CellDifference, found), metric=metric, cell=cell, against=against)
 
     def differences(self, decides: str) -> tuple[CellDifference, ...]:
         """Return the differences: for the metric ``decides`` between every two cells, for the other metrics

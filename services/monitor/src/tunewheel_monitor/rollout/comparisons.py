@@ -29,6 +29,7 @@ from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.evaluation import AnswersCompared
 from tunewheel_contracts.events.monitoring import InferenceScored
 from tunewheel_contracts.events.production import RolloutBound
+from tunewheel_contracts.fields import shared
 from tunewheel_contracts.formats.serving import RouteRole
 
 from tunewheel_monitor.rollout.sequences import Stakes, is_above, is_below, key, lower, mean, shares, upper
@@ -76,17 +77,12 @@ def new_comparisons() -> Comparisons:
 
 def scored(event: Envelope[AnswersCompared]) -> InferenceScored:
     """Return the score by which a comparison reaches the state of its project."""
-    data = event.data
     return InferenceScored(
-        project=data.project,
-        completion_id=data.completion_id,
+        **shared(InferenceScored, event.data),
         scored=event.id,
         of="comparison",
-        model_id=data.model_id,
         role=RouteRole.SHADOW,
         at=event.time,
-        preference=data.preference,
-        judge=data.judge,
     )
 
 

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.events.data import DatasetVersioned
 from tunewheel_contracts.events.training import TrainCompleted, TrainFailed
-from tunewheel_contracts.fields import ArtifactRef
+from tunewheel_contracts.fields import ArtifactRef, shared
 from tunewheel_contracts.formats.bundle import ChatTemplateKwargs
 from tunewheel_contracts.formats.dataset import DatasetManifest
 from tunewheel_contracts.formats.plan import TrainPlan
@@ -186,57 +186,21 @@ def make_manifest(run: Run, adapter: AdapterRef, result: Result) -> RunManifest:
     outcome, start = result.outcome, run.start
     if start is not None:
         start = start.model_copy(update={"spared_steps": outcome.spared_steps})
-    return RunManifest(
-        run_id=run.run_id,
-        project=run.project,
-        dataset_id=run.dataset_id,
-        dataset=run.dataset,
-        criteria_sha256=run.criteria_sha256,
-        recipe=run.recipe,
-        start=start,
-        adapter=adapter,
-        dtype=outcome.dtype,
-        seed=run.recipe.seed,
-        versions=outcome.versions,
-        steps=outcome.steps,
-        tokens=outcome.tokens,
-        wall_seconds=outcome.wall_seconds,
-        metrics=outcome.metrics,
-        resumed_from_steps=outcome.resumed_from_steps,
-        plan=result.plan,
-        usage=outcome.usage,
-        adjustments=result.adjustments,
-        stopped_early_at=outcome.stopped_early_at,
-        best_step=outcome.best_step,
-    )
+    own = {"start": start, "adapter": adapter, "seed": run.recipe.seed}
+    return RunManifest(**shared(RunManifest, result, run, outcome) | own)
 
 
 def completed(manifest: RunManifest, ref: ArtifactRef) -> TrainCompleted:
     """Return the event of a finished run. It follows from the manifest, so it is always the same."""
-    return TrainCompleted(
-        project=manifest.project,
-        run_id=manifest.run_id,
-        dataset_id=manifest.dataset_id,
-        dataset=manifest.dataset,
-        manifest=ref,
-        criteria_sha256=manifest.criteria_sha256,
-        adapter=manifest.adapter,
-        final_loss=manifest.metrics["final_loss"],
-        tokens=manifest.tokens,
-        wall_seconds=manifest.wall_seconds,
-        plan=manifest.plan,
-        usage=manifest.usage,
-        start=manifest.start,
-    )
+    loss = manifest.metrics["final_loss"]
+    return TrainCompleted(**shared(TrainCompleted, manifest), manifest=ref, final_loss=loss)
 
 
 def failed(run: Run, error: RunFailed, plan: TrainPlan | None = None) -> TrainFailed:
     """Return the event of a run that cannot succeed without a change. ``plan`` is given if memory was too
     small."""
     return TrainFailed(
-        project=run.project,
-        run_id=run.run_id,
-        dataset_id=run.dataset_id,
+        **shared(TrainFailed, run),
         field=error.field,
         reason=error.reason,
         step=error.step,
@@ -244,5 +208,4 @@ def failed(run: Run, error: RunFailed, plan: TrainPlan | None = None) -> TrainFa
         record_ids=error.record_ids[:MAX_RECORD_IDS],
         plan=plan,
         superseded_by=error.superseded_by,
-        attempt=run.attempt,
     )

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 from tunewheel_contracts.event import Event
 from tunewheel_contracts.events.training import TrainPlanned, TrainProgressed, TrainStarted
+from tunewheel_contracts.fields import shared
 from tunewheel_contracts.formats.plan import TrainPlan
 
 from tunewheel_train.progress import Alive, Message, Planned, Progressed, Started, Warned
@@ -53,36 +54,13 @@ class Teller:
 
     async def _planned(self, message: Planned) -> None:
         self.plan = message.plan
-        await self._publish(
-            TrainPlanned(
-                project=self._run.project,
-                run_id=self._run.run_id,
-                dataset_id=self._run.dataset_id,
-                base=self._run.base,
-                plan=message.plan,
-                cautions=self._run.cautions,
-            )
-        )
+        await self._publish(TrainPlanned(**shared(TrainPlanned, self._run, message)))
 
     async def _started(self, message: Started) -> None:
         self.step, self.total_steps = message.resumed_from_step, message.total_steps
         self._latest = None
-        await self._publish(
-            TrainStarted(
-                project=self._run.project,
-                run_id=self._run.run_id,
-                dataset_id=self._run.dataset_id,
-                base=self._run.base,
-                method=self._run.recipe.method,
-                total_steps=message.total_steps,
-                resumed_from_step=message.resumed_from_step,
-                kernels=message.kernels,
-                device=message.device,
-                driver=message.driver,
-                cuda=message.cuda,
-                attempt=self._run.attempt,
-            )
-        )
+        method = self._run.recipe.method
+        await self._publish(TrainStarted(**shared(TrainStarted, self._run, message), method=method))
 
     async def _progressed(self, message: Progressed) -> None:
         self.step, self._latest = message.step, message
