@@ -516,6 +516,50 @@ def test_images_and_jobs_that_contradict_each_other_end_the_installation(
     assert said in run(helm, "template", "wheel", str(chart), *values, *told_by(*told), fails=True)
 
 
+def beside_the_gateway() -> str:
+    """Return the values of docs/operations.md for an engine in each gateway's pod."""
+    page = (ROOT / "docs/operations.md").read_text("utf-8")
+    return next(one for one in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL) if "shared: false" in one)
+
+
+def test_with_a_bucket_and_engines_beside_the_gateways_no_volume_is_shared(
+    helm: str, chart: Path, tmp_path: Path
+) -> None:
+    values = tmp_path / "values.yaml"
+    values.write_text(beside_the_gateway())
+    given = ("--values", str(EXAMPLES["minimal"]), "--values", str(values))
+    text = run(helm, "template", "wheel", str(chart), *given)
+    found = [document for document in yaml.safe_load_all(text) if document]
+    assert of_kind(found, "PersistentVolumeClaim") == {}
+    assert "persistentVolumeClaim" not in yaml.safe_dump_all(found)
+    assert "engine" not in workloads(found)
+    pod = workloads(found)["serve-gateway"]["spec"]["template"]["spec"]
+    (adapters,) = (volume for volume in pod["volumes"] if volume["name"] == "adapters")
+    assert adapters == {"name": "adapters", "emptyDir": {"sizeLimit": "20Gi"}}
+    (engine,) = pod["initContainers"]
+    (gateway,) = pod["containers"]
+    seen = {one["name"]: one["mountPath"] for one in engine["volumeMounts"]}
+    (place,) = (one["mountPath"] for one in gateway["volumeMounts"] if one["name"] == "adapters")
+    assert seen["adapters"] == place, "the gateway tells the engine the path"
+    assert {one["name"] for one in pod["volumes"]} >= {*seen}
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        ("adapters.shared=false",),
+        ("adapters.shared=false", "services.engine.enabled=false", "engine.url=http://vllm:8000"),
+        ("adapters.shared=false", "engine.url=http://127.0.0.1:8000"),
+    ],
+)
+def test_an_engine_that_cannot_see_the_adapters_ends_the_installation(
+    helm: str, chart: Path, told: tuple[str, ...]
+) -> None:
+    values = ("--values", str(EXAMPLES["minimal"]))
+    said = run(helm, "template", "wheel", str(chart), *values, *told_by(*told), fails=True)
+    assert "adapters.shared: false" in said
+
+
 ACCOUNTS = ("serviceAccount.perService=true", "serviceAccount.annotations.role=arn-{service}")
 
 

@@ -172,7 +172,9 @@ spec:
     {{- end }}
     {{- if has .name (list "engine" "serve-gateway") }}
     - name: adapters
-      {{- if $global.adapters.existingClaim }}
+      {{- if not $global.adapters.shared }}
+      emptyDir: {sizeLimit: {{ $global.adapters.size }}}
+      {{- else if $global.adapters.existingClaim }}
       persistentVolumeClaim: {claimName: {{ $global.adapters.existingClaim }}}
       {{- else }}
       persistentVolumeClaim: {claimName: {{ include "tunewheel.fullname" .root }}-adapters}
