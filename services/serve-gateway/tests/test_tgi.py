@@ -206,6 +206,19 @@ async def test_a_server_that_refuses_the_key_is_503_and_says_so(
         assert caught.value.retry_after == "2"
 
 
+@pytest.mark.parametrize("status", [400, 401, 404, 500, 503])
+async def test_an_engine_that_repeats_the_key_does_not_bring_it_into_logs_and_answers(
+    status: int, tgi: FakeTgi, tmp_path: Path
+):
+    tgi.fail_with = (status, {"error": {"message": "no: authorization: Bearer k-gateway"}})
+    keyed = TgiUpstream(tgi.url, render=load_template(None), is_adapter=lambda _: True, api_key="k-gateway")
+    for asked in (keyed.complete(body()), keyed.load_adapter("desk-1", tmp_path)):
+        with pytest.raises(ApiError) as caught:
+            await asked
+        assert "k-gateway" not in f"{caught.value} {vars(caught.value)}"
+    await keyed.close()
+
+
 async def test_the_key_goes_with_every_call(tgi: FakeTgi, tmp_path: Path):
     keyed = TgiUpstream(tgi.url, render=load_template(None), is_adapter=lambda _: True, api_key="k-gateway")
     await keyed.complete(body())

@@ -53,7 +53,7 @@ class OpenAiUpstream:
         headers = {"content-type": "application/json"}
         if api_key:
             headers["authorization"] = f"Bearer {api_key}"
-        self._chats = chats
+        self._chats, self._key = chats, api_key
         self._timeouts = timeouts or Timeouts()
         self._retry_after = str(retry_after)
         self._connections = Connections(
@@ -126,7 +126,7 @@ class OpenAiUpstream:
         code = error.get("code") if isinstance(error, dict) else None
         if isinstance(code, int) and 400 <= code < 600:
             body, retry_after = orjson.dumps(answer), self._retry_after
-            return failure(code, body, retry_after=None, default_retry_after=retry_after)
+            return failure(code, body, key=self._key, retry_after=None, default_retry_after=retry_after)
         reason = message_of(answer) or "the answer has no completion; is engine_url an OpenAI server?"
         return UpstreamBroken("the engine failed; send the request again", detail=reason)
 
@@ -165,6 +165,7 @@ class OpenAiUpstream:
         raise failure(
             connection.status,
             said,
+            key=self._key,
             retry_after=connection.headers.get(b"retry-after", b"").decode("latin-1") or None,
             default_retry_after=self._retry_after,
         )

@@ -192,8 +192,12 @@ def lost(error: Exception, retry_after: str) -> UpstreamLost:
     return UpstreamLost(reason, retry_after=retry_after)
 
 
-def failure(status: int, body: bytes, *, retry_after: str | None, default_retry_after: str) -> UpstreamError:
-    """Return the error for an engine's answer of ``status`` ≥ 300."""
+def failure(
+    status: int, body: bytes, *, key: str | None, retry_after: str | None, default_retry_after: str
+) -> UpstreamError:
+    """Return the error for an engine's answer of ``status`` ≥ 300. Where the answer repeats the gateway's
+    ``key``, the key is masked."""
+    body = body.replace(key.encode(), b"***") if key else body
     if status < 400:
         return redirected(status, default_retry_after)
     try:

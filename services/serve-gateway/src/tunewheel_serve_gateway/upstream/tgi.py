@@ -114,7 +114,7 @@ class TgiUpstream:
         self._render = render
         self._is_adapter = is_adapter
         # Without a token here the library would send the machine's Hugging Face token to the engine.
-        self._token = api_key or "none"
+        self._token, self._key = api_key or "none", api_key
         self._timeout = (timeouts or Timeouts()).first_byte  # The library has one time-out for all phases.
         self._retry_after = str(retry_after)
         self.identity = EngineIdentity()
@@ -188,6 +188,7 @@ class TgiUpstream:
             raise failure(
                 response.status_code,
                 _body_of(error),
+                key=self._key,
                 retry_after=response.headers.get("retry-after"),
                 default_retry_after=self._retry_after,
             ) from error
