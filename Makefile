@@ -28,7 +28,7 @@ VERSIONED := pyproject.toml $(wildcard */pyproject.toml services/*/pyproject.tom
     deploy/helm/tunewheel/Chart.yaml deploy/compose/compose.yaml deploy/images/Dockerfile \
     deploy/README.md deploy/compose/README.md docs/releasing.md tests/kube/chart.py
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
-PART ?= browsers clients faults fencing kills matrices models paths producers restore upgrade coverage
+PART ?= browsers clients faults fencing kills matrices models paths producers restore secrets upgrade coverage
 
 # Many an image sets it, and uv compiles nothing: each process would compile its libraries anew, which is half
 # of what a start takes.

@@ -78,6 +78,7 @@ NIGHTLY = (
     "paths",
     "producers",
     "restore",
+    "secrets",
     "upgrade",
     "vllm",
 )
