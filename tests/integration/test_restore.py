@@ -1,6 +1,6 @@
 """The restore of docs/operations.md: another broker, another store, and an erasure that the copies lack.
 
-TUNEWHEEL_RESTORE_TICKETS says how many tickets there are. ``var/nightly/restore.json`` has the figures.
+RESTORE_TICKETS says how many tickets there are. ``var/nightly/restore.json`` has the figures.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from .bus import Bus, running, until
 from .verdicts import adapter_of, passed, trained
 
 pytestmark = [pytest.mark.integration, pytest.mark.nightly("restore")]
-TICKETS = int(os.environ.get("TUNEWHEEL_RESTORE_TICKETS", "1000"))
+TICKETS = int(os.environ.get("RESTORE_TICKETS", "1000"))
 LATE = 40
 """Tickets that come after the record table was copied, and again after the restore."""
 REPEATED = {"erasure.requested", "erasure.completed", "dataset.requested", "dataset.versioned"}
