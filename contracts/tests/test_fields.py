@@ -12,6 +12,7 @@ from tunewheel_contracts.fields import (
     Slug,
     SourceId,
     Timestamp,
+    shared,
 )
 
 PATH: TypeAdapter[str] = TypeAdapter(RelativePath)
@@ -101,3 +102,36 @@ def test_a_pattern_for_a_linear_engine_is_kept(pattern: str) -> None:
 def test_a_pattern_that_needs_backtracking_is_refused(pattern: str, word: str) -> None:
     with pytest.raises(ValidationError, match=word):
         PATTERN.validate_python(pattern)
+
+
+class Source:
+    """Has a field of an ``ArtifactRef``, one that is computed, one that cannot be, and something else."""
+
+    more = 1
+
+    def __init__(self) -> None:
+        self.computed, self.path = 0, "a"
+
+    @property
+    def sha256(self) -> str:
+        self.computed += 1
+        return "0" * 64
+
+
+class Broken(Source):
+    @property
+    def size_bytes(self) -> int:
+        raise AttributeError("a bug")
+
+
+def test_fields_of_the_same_name_are_shared_and_computed_once() -> None:
+    source, whole = Source(), ArtifactRef(path="b", sha256="1" * 64, size_bytes=2)
+    assert shared(ArtifactRef, source) == {"path": "a", "sha256": "0" * 64}
+    assert source.computed == 1
+    assert ArtifactRef(**shared(ArtifactRef, source, whole)) == whole
+    assert shared(ArtifactRef, whole, source) == {"path": "a", "sha256": "0" * 64, "size_bytes": 2}
+
+
+def test_a_field_whose_value_fails_is_not_left_out() -> None:
+    with pytest.raises(AttributeError, match="a bug"):
+        shared(ArtifactRef, Broken())

@@ -156,4 +156,10 @@ JsonObject = Annotated[dict[str, Any], AfterValidator(_finite)]
 def shared(kind: type[BaseModel], *of: object) -> dict[str, Any]:
     """Return the fields of ``kind`` that ``of`` have under the same names. Where several have a field, the
     last one counts."""
-    return {name: getattr(one, name) for one in of for name in kind.model_fields if hasattr(one, name)}
+    # hasattr(one, …) would take a property that fails for one that is not there, and compute each one twice.
+    return {
+        name: getattr(one, name)
+        for one in of
+        for name in kind.model_fields
+        if name in getattr(one, "__dict__", ()) or hasattr(type(one), name)
+    }
