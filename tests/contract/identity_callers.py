@@ -45,13 +45,17 @@ class Credential:
     def headers(self) -> dict[str, str]:
         return {"authorization": self.authorization} if self.authorization is not None else {}
 
+    def has(self, need: Need) -> bool:
+        """Return whether the role is one that ``need`` names, wherever."""
+        return self.role is not None and not ROLES[self.role].isdisjoint(need.roles)
+
     def expected(self, need: Need, sample: Sample) -> int:
         """Return the status that a request is to be answered with."""
         if not need.roles:
             return sample.status
         if self.role is None:
             return self.stranger
-        if ROLES[self.role].isdisjoint(need.roles):
+        if not self.has(need):
             return 403
         if need.everywhere and self.scope != "all":
             return 403
