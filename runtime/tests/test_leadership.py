@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 from aiokafka import TopicPartition
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
+from aiokafka.errors import GroupAuthorizationFailedError
 from tunewheel_contracts import topics
 from tunewheel_contracts.errors import TransientError
+from tunewheel_runtime.kafka_refusals import NotAllowed
 from tunewheel_runtime.leadership import IncumbentAssignor, Leadership, LeadershipLost
 from tunewheel_runtime.service import Service
 from tunewheel_runtime.settings import ServiceSettings
@@ -77,6 +79,21 @@ def test_a_former_active_process_is_stopped_before_it_publishes() -> None:
     with pytest.raises(LeadershipLost, match=r"test\.active"):
         leadership.check()
     assert len(told) == 1
+
+
+async def test_an_active_process_that_may_no_longer_use_its_group_ends_by_the_name_of_the_right() -> None:
+    told: list[BaseException] = []
+    errors = [GroupAuthorizationFailedError("test.active")]  # asked once
+
+    class Consumer:
+        async def getmany(self, **_: Any) -> None:
+            raise errors.pop()
+
+    leadership = Leadership(ServiceSettings(), topics.PROJECT_DECLARED, group="test.active", lost=told.append)
+    await leadership._poll(Consumer())  # type: ignore[arg-type]
+    (refusal,) = told
+    assert isinstance(refusal, NotAllowed)
+    assert "does not let this client use group test.active: grant" in str(refusal)
 
 
 async def test_a_process_that_hears_nothing_from_the_broker_for_a_session_writes_nothing(

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from aiokafka import TopicPartition
+from aiokafka.errors import TopicAuthorizationFailedError
 from structlog.testing import capture_logs
 from tunewheel_contracts import topics
 from tunewheel_contracts.errors import TransientError
@@ -16,7 +17,8 @@ from tunewheel_contracts.events.training import TrainAction, TrainControl
 from tunewheel_contracts.events.upstream import ProjectDeclared
 from tunewheel_contracts.topics import TopicSpec
 from tunewheel_runtime.deadletter import Position, Undecoded
-from tunewheel_runtime.log import Place, Span
+from tunewheel_runtime.kafka_refusals import NotAllowed
+from tunewheel_runtime.log import LogUnreadable, Place, Span
 from tunewheel_runtime.newer_releases import LONGEST_NAME, MOST_FIELDS, NewerReleases
 from tunewheel_runtime.settings import ServiceSettings
 from tunewheel_runtime.view import Begins, LogReader
@@ -76,6 +78,24 @@ async def test_a_look_at_the_end_of_the_log_ends_while_no_broker_answers(
     monkeypatch.setattr("tunewheel_runtime.log.Cursor.look", lambda _: never())
     with pytest.raises(TransientError, match=r"cannot read .* to the end"):
         await told.reader.refresh(timeout_seconds=0.01)
+
+
+@pytest.mark.parametrize("reads", ["take_up_added", "fetch"])
+async def test_a_view_that_may_no_longer_read_ends_by_the_name_of_the_right(
+    monkeypatch: pytest.MonkeyPatch, reads: str
+) -> None:
+    async def nothing(_: object) -> list[Any]:
+        return []
+
+    causes = [TopicAuthorizationFailedError({"eval.passed"})]  # asked once
+
+    async def refused(_: object) -> None:
+        raise LogUnreadable("cannot read") from causes.pop()
+
+    for name in ("take_up_added", "fetch"):
+        monkeypatch.setattr(f"tunewheel_runtime.log.Cursor.{name}", refused if name == reads else nothing)
+    with pytest.raises(NotAllowed, match=r"does not let this client use topic eval\.passed: grant"):
+        await Told().reader._follow()  # pyright: ignore[reportPrivateUsage]
 
 
 def test_a_log_that_lost_its_beginning_is_told_where_it_was_to_be_kept_for_ever() -> None:

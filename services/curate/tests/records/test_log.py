@@ -1,18 +1,24 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from tunewheel_contracts.errors import TransientError
 from tunewheel_contracts.event import new_event
 from tunewheel_contracts.events.data import RecordIngested, RecordKind
 from tunewheel_contracts.formats.dataset import ChatMessage
 from tunewheel_contracts.formats.document import DocumentSection
-from tunewheel_curate.records.log import Gap, MissingRecords, check_not_ahead, rows_of
-from tunewheel_curate.records.table import ForeignRecordTable
+from tunewheel_contracts.topics import RECORD_INGESTED
+from tunewheel_curate.records.log import Gap, MissingRecords, catch_up, check_not_ahead, rows_of
+from tunewheel_curate.records.table import ForeignRecordTable, RecordTable
 from tunewheel_curate.stage import RECORD_SCHEMA
+from tunewheel_runtime.deadletter import Undecoded
+from tunewheel_runtime.log import Span
 from tunewheel_runtime.service import Delivery, Position
+from tunewheel_runtime.settings import ServiceSettings
 from tunewheel_runtime.store import ObjectStore
 
 
@@ -99,3 +105,36 @@ async def test_what_two_gaps_share_counts_once(tmp_path: Path) -> None:
     for gap in (Gap(0, 0, 10), Gap(0, 4, 12), Gap(0, 20, 21), Gap(1, 0, 5)):
         await start.missing.compare(begins={gap.partition: gap.end}, reached={gap.partition: gap.first})
     assert start.missing.count == 12 + 1 + 5
+
+
+class Shortened:
+    """A log whose first records are gone and whose broker goes away while the rest is read."""
+
+    spans = {(RECORD_INGESTED.name, 0): Span(9, 12), (RECORD_INGESTED.name, 1): Span(0, 3)}
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    async def __aenter__(self) -> Shortened:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        pass
+
+    def start_from(self, places: object) -> None:
+        pass
+
+    async def upto(self, ends: object) -> AsyncIterator[list[Undecoded]]:
+        raise TransientError("the broker is away")
+        yield []
+
+
+async def test_a_start_notes_a_gap_before_the_table_can_move_past_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tunewheel_curate.records.log.Cursor", Shortened)
+    start, table = Start(tmp_path), RecordTable(str(tmp_path / "records"))
+    with pytest.raises(TransientError, match="away"):
+        await catch_up(table, ServiceSettings(), missing=start.missing, erasures=tuple)
+    assert list(start.warned) == ["missing-records/0-0-9.json"]
+    assert start.missing.count == 9
