@@ -214,6 +214,7 @@ class Scorecard(Frozen):
     criteria_sha256: Sha256
     contestants: tuple[Contestant, ...]
     comparisons: tuple[Comparison, ...]
+    """Empty now: earlier releases wrote some of ``findings`` in this form too."""
     checks: tuple[CriterionCheck, ...]
     passed: bool
     generations: ArtifactRef | None = None
