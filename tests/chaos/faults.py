@@ -168,11 +168,13 @@ async def stopped(service: str, broker: LocalKafka, folder: Path) -> dict[str, A
                 await other.settled()
                 stopped_for = time.monotonic() - began
                 first.signal(signal.SIGCONT)
-                figures = await pair.same()
                 await asyncio.to_thread(first.process.join, 1)
                 if first.is_alive:
                     await until(lambda: _answers(first), "the first process answers again")
-                return {"stopped_seconds": round(stopped_for), "ended_itself": not first.is_alive, **figures}
+                if not (ended := not first.is_alive):
+                    first.signal(signal.SIGTERM)  # What it had on its way is done when it is over.
+                    await asyncio.to_thread(first.process.join, PATIENCE_SECONDS)
+                return {"stopped_seconds": round(stopped_for), "ended_itself": ended, **await pair.same()}
             finally:
                 await first.close()
                 await other.close()

@@ -8,13 +8,15 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import hashlib
+import json
 import multiprocessing
 import os
 import re
 import signal
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from multiprocessing.process import BaseProcess
@@ -23,6 +25,7 @@ from typing import Any
 
 import aiohttp
 from aiokafka import AIOKafkaProducer, TopicPartition
+from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_local.kafka.ports import free_port
 from tunewheel_local.topics import ensure_topics, wanted_topics
 from tunewheel_runtime.kafka import client_options
@@ -210,10 +213,16 @@ class Side:
         return found + Counter((topic, f"{key!r} {name}") for (topic, key), name in newest.items())
 
     def files(self) -> set[str]:
-        """Return the store's files. The monitor's newest state is named by how often it was written."""
-        found = (path.relative_to(self.store) for path in self.store.rglob("*") if path.is_file())
-        compared = (path for path in found if path.parts[0] not in NOT_COMPARED)
-        return {re.sub(r"^(monitor/.*/state/)\d+", r"\1", str(path)) for path in compared}
+        """Return the store's files that are whole, and which of them are empty. The monitor's newest state is
+        named by how often it was written. What else a file holds may differ: times, for example."""
+        sizes = {
+            str(p.relative_to(self.store)): p.stat().st_size for p in self.store.rglob("*") if p.is_file()
+        }
+        compared = {path for path in sizes if path.partition("/")[0] not in NOT_COMPARED}
+        named = {
+            f"{path}{'' if sizes[path] else ' (empty)'}" for path in compared - damaged(self.store, compared)
+        }
+        return {re.sub(r"^(monitor/.*/state/)\d+", r"\1", name) for name in named}
 
     def rows(self) -> tuple[int, int]:
         """Return how many records curate's table has, and how many of them differ."""
@@ -231,6 +240,34 @@ class Side:
         if self.process is not None:
             self.process.kill()
             await asyncio.to_thread(self.process.join, 60)
+
+
+def damaged(store: Path, paths: Collection[str]) -> set[str]:
+    """Return which of ``paths`` are JSON that cannot be read, or differ from the hash by which a JSON file
+    refers to them."""
+    found = set[str]()
+    for path in (path for path in paths if path.endswith(".json")):
+        try:
+            refs = list(references(json.loads((store / path).read_bytes())))
+        except ValueError:
+            found.add(path)
+            continue
+        for ref in (ref for ref in refs if ref["path"] in paths):
+            if hashlib.sha256((store / ref["path"]).read_bytes()).hexdigest() != ref["sha256"]:
+                found.add(ref["path"])
+    return found
+
+
+def references(value: Any) -> Iterator[dict[str, Any]]:
+    """Yield each ``ArtifactRef`` in JSON, at whatever depth."""
+    if isinstance(value, dict):
+        if value.keys() == ArtifactRef.model_fields.keys():
+            yield value
+        for one in value.values():
+            yield from references(one)
+    elif isinstance(value, list):
+        for one in value:
+            yield from references(one)
 
 
 @dataclass
@@ -273,8 +310,11 @@ class Pair:
         calm, hard = {}, {}
 
         async def equal() -> bool:
-            calm.update(await self._left(self.calm))
-            hard.update(await self._left(self.hard))
+            try:
+                calm.update(await self._left(self.calm))
+                hard.update(await self._left(self.hard))
+            except FileNotFoundError:  # deleted while it was looked at
+                return False
             if self.hard.service in MAY_SAY_MORE:
                 return all(calm[part] <= hard[part] for part in calm)
             return calm == hard

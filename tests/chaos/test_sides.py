@@ -1,0 +1,49 @@
+"""What the fault matrix takes for lost; the matrix itself runs at night."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ..frozen.snapshot import unpack_store
+from .inputs import SNAPSHOT
+from .sides import damaged
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    unpack_store(SNAPSHOT, tmp_path, without=("records", "caches"))
+    return tmp_path
+
+
+def paths_of(store: Path) -> set[str]:
+    return {str(path.relative_to(store)) for path in store.rglob("*") if path.is_file()}
+
+
+def test_the_recorded_store_is_whole(store: Path) -> None:
+    assert len(paths_of(store)) > 30
+    assert damaged(store, paths_of(store)) == set()
+
+
+@pytest.mark.parametrize(
+    "name", ["datasets/*/manifest.json", "datasets/*/train.parquet", "*/*/*.safetensors"]
+)
+@pytest.mark.parametrize("harm", [lambda data: b"", lambda data: data[:-1], lambda data: b"x" + data[1:]])
+def test_a_file_that_is_there_and_not_whole_counts_as_lost(
+    store: Path, name: str, harm: Callable[[bytes], bytes]
+) -> None:
+    file, paths = min(store.glob(name)), paths_of(store)
+    file.write_bytes(harm(file.read_bytes()))
+    assert damaged(store, paths) == {str(file.relative_to(store))}
+
+
+def test_what_a_file_refers_to_and_was_erased_is_not_missed(store: Path) -> None:
+    file = min(store.glob("datasets/*/train.parquet"))
+    assert str(file.relative_to(store)) in json.dumps(
+        json.loads((file.parent / "manifest.json").read_bytes())
+    )
+    file.unlink()
+    assert damaged(store, paths_of(store)) == set()
