@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
+
+NO_KEY = "none"
 
 
 class ChatAway(Exception):
@@ -25,7 +28,7 @@ def open_chat(base_url: str, api_key_env: str | None, *, timeout_seconds: float)
     key = os.environ.get(api_key_env, "") if api_key_env else ""
     return AsyncOpenAI(
         base_url=base_url,
-        api_key=key or "none",
+        api_key=key or NO_KEY,
         timeout=timeout_seconds,
         max_retries=2,
         # Only this host is allowed, so do not follow redirects to others.
@@ -54,7 +57,17 @@ async def reply_of(
     except (APIError, AttributeError, LookupError, TypeError, ValueError) as error:
         # The client does not check the body. It may be no completion at all, such as a proxy's HTML page.
         refused = isinstance(error, APIStatusError) and error.status_code in (400, 413, 422)
-        raise (ChatRefused if refused else ChatAway)(f"{type(error).__name__}: {error}") from error
+        said = without_key(f"{type(error).__name__}: {error}", client.api_key)
+        raise (ChatRefused if refused else ChatAway)(said) from error
+
+
+def without_key(text: str, key: str | None) -> str:
+    """Return ``text`` with ``key`` masked: servers repeat what they refuse. A key of fewer than eight
+    characters is masked only where it is a word of its own, because longer words may hold it."""
+    if not key or key == NO_KEY:
+        return text
+    found = re.escape(key)
+    return re.sub(found if len(key) >= 8 else rf"(?<!\w){found}(?!\w)", "***", text)
 
 
 def _text_of(reply: Any) -> str:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
+import json
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,13 +24,17 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from tunewheel_serve_gateway.upstream import connections as connections_module
 from tunewheel_serve_gateway.upstream.connection import LONGEST_HEAD, MOST_UNREAD
 from tunewheel_serve_gateway.upstream.connections import Connections
+from tunewheel_serve_gateway.upstream.openai import OpenAiUpstream
 from tunewheel_serve_gateway.upstream.protocol import (
+    Chunk,
     Timeouts,
     UpstreamAway,
     UpstreamBroken,
     UpstreamError,
     UpstreamLost,
+    UpstreamRefused,
     UpstreamSilent,
+    failure,
 )
 from tunewheel_testing.waiting import until
 
@@ -244,12 +250,14 @@ async def test_an_engine_that_is_silent_is_not_waited_for():
         await until(lambda: server.ended == 3, "the connections' ends")
 
 
-def every_few_milliseconds(part: bytes, times: int) -> Answer:
-    """Answer with ``part`` again and again, each time as a chunk of its own, and never end."""
+def every_few_milliseconds(*parts: bytes) -> Answer:
+    """Answer with ``parts`` again and again, each as a chunk of its own, until nobody listens."""
 
     async def write(writer: asyncio.StreamWriter) -> None:
         writer.write(CHUNKED)
-        for _ in range(times):
+        for part in itertools.cycle(parts):
+            if writer.is_closing():
+                return
             writer.write(f"{len(part):x}\r\n".encode() + part + b"\r\n")
             await asyncio.sleep(0.005)
 
@@ -257,20 +265,67 @@ def every_few_milliseconds(part: bytes, times: int) -> Answer:
     return lambda _, writer: tasks.append(asyncio.ensure_future(write(writer)))
 
 
-@pytest.mark.parametrize("comment", [b": ping\n\n", b":\n", b":data: none\n\n"])
-async def test_a_stream_of_comments_alone_is_silence(comment: bytes):
-    async with engine(every_few_milliseconds(comment, 10_000)) as (_, client):
+@asynccontextmanager
+async def chat(
+    *parts: bytes, patience: float
+) -> AsyncIterator[tuple[OpenAiUpstream, AsyncGenerator[Chunk, None]]]:
+    """A chat that an engine answers with ``parts``, again and again."""
+    async with engine(every_few_milliseconds(*parts)) as (_, client):
+        timeouts = Timeouts(first_byte=patience, between_tokens=patience)
+        upstream = OpenAiUpstream(f"http://127.0.0.1:{client._port}", timeouts=timeouts)
+        chunks = upstream.stream({"model": "m", "messages": []})
+        try:
+            yield upstream, chunks
+        finally:
+            await chunks.aclose()
+            await upstream.close()
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        (b": ping\n\n",),
+        (b":\n",),
+        (b":data: none\n\n",),
+        (b": pi", b"ng\n\n"),
+        (b"\n: ping\n",),
+        (b"\r\n",),
+        (b"event: ping\n\n",),
+    ],
+)
+async def test_a_stream_without_an_event_is_silence(parts: tuple[bytes, ...]):
+    async with chat(*parts, patience=0.1) as (_, chunks):
         with pytest.raises(UpstreamSilent):
-            await streamed(client, patience=0.1)
+            async with asyncio.timeout(120):
+                await anext(chunks)
 
 
-@pytest.mark.parametrize("part", [b"data: {}\n\n", b": ping\n\ndata: {}\n\n", b"the rest of a long line"])
-async def test_a_stream_is_heard_by_whatever_is_no_comment(part: bytes):
-    async with engine(every_few_milliseconds(part, 10_000)) as (_, client):
-        connection = await client.ask("POST", "/chat", b"{}", headers={}, patience=30.0, streams=True)
+EVENT = b'data: {"choices": [{"index": 0, "delta": {"content": "a"}}]}\n\n'
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [(EVENT,), (b": ping\n\n" + EVENT,), (EVENT[:4], EVENT[4:]), (b": ping\n\ndata", EVENT[4:])],
+)
+async def test_a_stream_is_heard_by_its_events_however_they_are_cut(parts: tuple[bytes, ...]):
+    async with chat(*parts, patience=60.0) as (upstream, chunks):
+        await anext(chunks)
+        (connection,) = upstream._connections._all
         begun = connection._heard
-        await until(lambda: connection._heard > begun, "a later part")
-        client.release(connection)
+        for _ in range(10):
+            await anext(chunks)
+        assert connection._heard > begun
+
+
+async def test_an_engine_is_not_silent_while_nobody_reads_what_it_sent():
+    async with chat(EVENT, patience=60.0) as (upstream, chunks):
+        await anext(chunks)
+        (connection,) = upstream._connections._all
+        await until(lambda: bool(connection._parts), "an event that nobody reads")
+        connection._heard -= 1_000
+        connection._look()
+        await anext(chunks)
+        assert connection._heard > asyncio.get_running_loop().time() - 900
 
 
 async def test_a_longer_wait_does_not_outlast_a_shorter_one():
@@ -456,3 +511,39 @@ async def test_an_address_that_does_not_answer_holds_up_no_other_of_its_name(
         async with deaf(port) if is_deaf else contextlib.nullcontext():
             assert await whole(client) == (200, b"hello")
         assert server.connections == 1
+
+
+@pytest.mark.parametrize("status", [400, 500])
+@pytest.mark.parametrize(
+    ("key", "body", "said"),
+    [
+        ("k-gateway", b'{"error": {"message": "no: Bearer k-gateway."}}', "no: Bearer ***."),
+        ("a/b+c=d/e", rb'{"error": {"message": "no: Bearer a\/b+c\u003dd\/e"}}', "no: Bearer ***"),
+        ("k-gateway", b"<p>" + b"x" * 495 + b"k-gateway</p>", "<p>" + "x" * 495 + "**"),
+        (
+            "token",
+            b'{"error": {"message": "4096 tokens, and token is wrong"}}',
+            "4096 tokens, and *** is wrong",
+        ),
+        ("error", b'{"error": {"message": "too long"}}', "too long"),
+        ("4", b'{"error": {"message": "of 4096", "code": 4}}', "of 4096"),
+        (None, b'{"error": {"message": "no: Bearer"}}', "no: Bearer"),
+    ],
+)
+def test_a_key_that_an_engine_repeats_is_masked_and_nothing_else(
+    key: str | None, body: bytes, said: str, status: int
+):
+    error = failure(status, body, key=key, retry_after=None, default_retry_after="2")
+    assert (error.message if isinstance(error, UpstreamRefused) else error.detail) == said
+
+
+@pytest.mark.parametrize("code", ["invalid_api_key", 401])
+async def test_a_key_that_is_repeated_under_status_200_is_masked(code: str | int):
+    said = json.dumps({"error": {"message": "no: Bearer k-gateway", "code": code}}).encode()
+    head = OK + f"Content-Length: {len(said)}\r\n\r\n".encode()
+    async with engine(head + said) as (_, client):
+        upstream = OpenAiUpstream(f"http://127.0.0.1:{client._port}", api_key="k-gateway")
+        with pytest.raises(UpstreamError) as caught:
+            await upstream.complete({"model": "m", "messages": []})
+        await upstream.close()
+    assert "no: Bearer ***" in str(caught.value)

@@ -206,11 +206,13 @@ async def test_a_server_that_refuses_the_key_is_503_and_says_so(
         assert caught.value.retry_after == "2"
 
 
-@pytest.mark.parametrize("status", [400, 401, 404, 500, 503])
+@pytest.mark.parametrize("kind", [None, "overloaded", "validation", "generation"])
+@pytest.mark.parametrize("status", [400, 401, 404, 422, 429, 500, 503])
 async def test_an_engine_that_repeats_the_key_does_not_bring_it_into_logs_and_answers(
-    status: int, tgi: FakeTgi, tmp_path: Path
+    status: int, kind: str | None, tgi: FakeTgi, tmp_path: Path
 ):
-    tgi.fail_with = (status, {"error": {"message": "no: authorization: Bearer k-gateway"}})
+    said = "no: authorization: Bearer k-gateway"
+    tgi.fail_with = (status, {"error": said, "error_type": kind} if kind else {"error": {"message": said}})
     keyed = TgiUpstream(tgi.url, render=load_template(None), is_adapter=lambda _: True, api_key="k-gateway")
     for asked in (keyed.complete(body()), keyed.load_adapter("desk-1", tmp_path)):
         with pytest.raises(ApiError) as caught:

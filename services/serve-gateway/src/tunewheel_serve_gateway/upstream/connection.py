@@ -58,14 +58,14 @@ class Connection(asyncio.Protocol):
         self._is_over = self._has_head = False
         self._error = None
         self._parts, self._unread, self._head_size = [], 0, 0
-        self._heard = self._loop.time()
         self.expect(patience)
         self._transport.write(request)
 
     def expect(self, patience: float) -> None:
-        """Set the longest wait for the first and for the next bytes of the answer, in seconds."""
-        self._patience = patience
-        at = self._loop.time() + patience
+        """Set the longest wait for the next bytes of the answer, in seconds from now. A stream's reader
+        calls it for each event: other bytes, such as comments, keep a connection open and answer nothing."""
+        self._patience, self._heard = patience, self._loop.time()
+        at = self._heard + patience
         if self._timer is not None:
             if self._timer.when() <= at:  # One timer serves many requests: it looks again when it is due.
                 return
@@ -195,8 +195,6 @@ class Connection(asyncio.Protocol):
         self._parts.append(body)
         self._unread += len(body)
         if self.is_stream:
-            if body[:1] != b":" or b"\ndata:" in body:  # Comments keep a connection open, and answer nothing.
-                self._heard = self._loop.time()
             if self._unread > MOST_UNREAD and not self._is_paused:
                 self._is_paused = True
                 self._transport.pause_reading()
@@ -242,7 +240,8 @@ class Connection(asyncio.Protocol):
         self._timer = None
         if self._is_over:
             return
-        left = self._patience if self._is_paused else self._heard + self._patience - self._loop.time()
+        is_unread = self.is_stream and bool(self._parts)  # The reader is slow, not the engine.
+        left = self._patience if is_unread else self._heard + self._patience - self._loop.time()
         if left > 0:
             self._timer = self._loop.call_later(left, self._look)
             return

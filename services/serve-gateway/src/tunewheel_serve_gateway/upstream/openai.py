@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+from tunewheel_runtime.chat import without_key
 from tunewheel_runtime.request_ids import outgoing
 
 from tunewheel_serve_gateway.upstream.bases import EngineIdentity, identity_of
@@ -85,9 +86,8 @@ class OpenAiUpstream:
                     begun = True
                 elif chunk.get("choices") != [] or chunk.get("error"):  # The chunk with usage has no choice.
                     raise self._no_answer(chunk)
-                if begun and not speaks and says_something(chunk):
-                    speaks = True
-                    connection.expect(self._timeouts.between_tokens)
+                speaks = speaks or (begun and says_something(chunk))
+                connection.expect(self._timeouts.between_tokens if speaks else self._timeouts.first_byte)
                 if begun:
                     if more:
                         chunk[AT_HAND] = True
@@ -128,7 +128,8 @@ class OpenAiUpstream:
             body, retry_after = orjson.dumps(answer), self._retry_after
             return failure(code, body, key=self._key, retry_after=None, default_retry_after=retry_after)
         reason = message_of(answer) or "the answer has no completion; is engine_url an OpenAI server?"
-        return UpstreamBroken("the engine failed; send the request again", detail=reason)
+        detail = without_key(reason, self._key)
+        return UpstreamBroken("the engine failed; send the request again", detail=detail)
 
     async def _whole(
         self, method: str, path: str, body: dict[str, Any] | None = None, *, seconds: float | None = None

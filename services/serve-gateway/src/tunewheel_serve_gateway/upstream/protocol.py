@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import orjson
 from tunewheel_contracts.formats.serving import Fault
+from tunewheel_runtime.chat import without_key
 
 from tunewheel_serve_gateway.errors import ApiError
 from tunewheel_serve_gateway.upstream.bases import EngineIdentity
@@ -197,14 +198,15 @@ def failure(
 ) -> UpstreamError:
     """Return the error for an engine's answer of ``status`` ≥ 300. Where the answer repeats the gateway's
     ``key``, the key is masked."""
-    body = body.replace(key.encode(), b"***") if key else body
     if status < 400:
         return redirected(status, default_retry_after)
     try:
         parsed = orjson.loads(body)
     except orjson.JSONDecodeError:
         parsed = {}
-    message = message_of(parsed) or body[:500].decode("utf-8", "replace") or f"status {status}"
+    told = message_of(parsed)
+    message = without_key(told or body.decode("utf-8", "replace"), key)
+    message = message[: None if told else 500] or f"status {status}"
     if status == 404:
         return ModelNotLoaded(message, param="model")
     if status in (401, 403):
@@ -216,7 +218,9 @@ def failure(
     if status >= 500:
         return ModelFailed("the engine failed; send the request again", detail=message)
     details = parsed.get("error") if isinstance(parsed, dict) else None
-    error = {"message": message, **(details if isinstance(details, dict) else {})}
+    texts = details.items() if isinstance(details, dict) else ()
+    error = {name: without_key(text, key) for name, text in texts if isinstance(text, str)}
+    error["message"] = message
     if status == 429:
         retry_after = retry_after or default_retry_after
     return UpstreamRefused(status, error, retry_after=retry_after)

@@ -20,6 +20,7 @@ from huggingface_hub.errors import HfHubHTTPError, InferenceTimeoutError, Overlo
 from jinja2 import TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tunewheel_contracts.errors import TunewheelError
+from tunewheel_runtime.chat import without_key
 from tunewheel_runtime.request_ids import outgoing
 
 from tunewheel_serve_gateway.upstream.bases import EngineIdentity, identity_of_info
@@ -177,12 +178,14 @@ class TgiUpstream:
                     return
             raise UpstreamBroken("the engine broke off its answer; send the request again")
         except OverloadedError as error:
-            raise UpstreamRefused(429, {"message": str(error)}, retry_after=self._retry_after) from error
+            said = without_key(str(error), self._key)
+            raise UpstreamRefused(429, {"message": said}, retry_after=self._retry_after) from error
         except TextGenerationError as error:
-            if "adapter" in str(error).lower():
-                message = f"the engine has no adapter {model}: {error}"
+            said = without_key(str(error), self._key)
+            if "adapter" in said.lower():
+                message = f"the engine has no adapter {model}: {said}"
                 raise ModelNotLoaded(message, param="model") from error
-            raise UpstreamRefused(400, {"message": str(error)}) from error
+            raise UpstreamRefused(400, {"message": said}) from error
         except HfHubHTTPError as error:
             response = error.response
             raise failure(
