@@ -39,6 +39,24 @@ def test_a_config_is_read_and_its_gaps_are_filled_as_transformers_does() -> None
 
 
 @pytest.mark.parametrize(
+    ("family", "told", "capped"),
+    [
+        ("gemma2", {}, True),
+        ("gemma2", {"attn_logit_softcapping": 50.0}, True),
+        ("gemma2", {"attn_logit_softcapping": None}, False),
+        ("gemma3_text", {}, False),
+        ("gemma3_text", {"attn_logit_softcapping": None}, False),
+        ("grok", {"attn_logit_softcapping": 30.0}, True),
+        ("llama", {}, False),
+    ],
+)
+def test_scores_are_capped_where_transformers_caps_them(
+    family: str, told: dict[str, Any], capped: bool
+) -> None:
+    assert shape_of(LLAMA | {"model_type": family} | told).capped is capped
+
+
+@pytest.mark.parametrize(
     ("config", "words"),
     [
         ({}, "it has no hidden_size"),

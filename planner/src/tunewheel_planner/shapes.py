@@ -152,6 +152,7 @@ def shape_of(config: Mapping[str, Any]) -> ModelShape:
     _demand_plain(told)
     heads, hidden = told.get("num_attention_heads"), told.get("hidden_size")
     per_head = hidden // heads if isinstance(heads, int) and isinstance(hidden, int) and heads > 0 else None
+    family = _of_family(str(told.get("model_type", "")))
     try:
         return ModelShape.model_validate(
             {
@@ -165,8 +166,8 @@ def shape_of(config: Mapping[str, Any]) -> ModelShape:
                 "context": told.get("max_position_embeddings") or 2048,
                 "tied": bool(told.get("tie_word_embeddings", config.get("tie_word_embeddings", False))),
                 **_experts(told),
-                **_of_family(str(told.get("model_type", ""))),
-                "capped": bool(told.get("attn_logit_softcapping")),
+                **family,
+                "capped": bool(told.get("attn_logit_softcapping", family["capped"])),
             }
         )
     except ValidationError as error:
