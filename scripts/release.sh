@@ -11,7 +11,11 @@ uv="${UV:-uv}"
 out="${OUT:-dist}"
 export SOURCE_DATE_EPOCH="${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}"
 grep -q "^## $version" CHANGELOG.md || { echo "CHANGELOG.md has no section $version; write it" >&2; exit 1; }
+[ -z "${KEY:-}" ] || [ -r "$KEY" ] || { echo "KEY: there is no file $KEY that can be read; name the private key" >&2; exit 1; }
 if [ -n "${REGISTRY:-}" ]; then
+    case "$REGISTRY" in
+    *://* | */ | *[!a-z0-9./:_-]*) echo "REGISTRY: $REGISTRY is no host/path; write it in small letters, without https:// and without / at its end" >&2; exit 1 ;;
+    esac
     for command in buildah helm; do
         command -v $command >/dev/null || { echo "REGISTRY needs $command, which is not installed" >&2; exit 1; }
     done
@@ -57,15 +61,17 @@ if [ -n "${REGISTRY:-}" ]; then
     echo "the chart and the images to $REGISTRY"
     touch -d "@$SOURCE_DATE_EPOCH" "$out/tunewheel-$version.tgz" # becomes the chart's time there, hence part of its digest
     pushed=$(helm push ${PLAIN_HTTP:+--plain-http} "$out/tunewheel-$version.tgz" "oci://$REGISTRY" 2>&1) || { echo "$pushed" >&2; exit 1; }
-    echo "$pushed" | sed -n "s|^Digest: *|# The chart: oci://$REGISTRY/tunewheel:$version@|p" >"$out/images.yaml"
-    printf 'image:\n  repository: %s\n  digests:\n' "$REGISTRY" >>"$out/images.yaml"
+    digests=""
     for name in $images; do
         image="$REGISTRY/$name:$version"
         scripts/image.sh "$name" "$image" >/dev/null
         buildah ${STORAGE_DRIVER:+--storage-driver "$STORAGE_DRIVER"} push --quiet ${PLAIN_HTTP:+--tls-verify=false} --digestfile "$out/digest" "$image"
-        printf '    %s: %s\n' "$name" "$(cat "$out/digest")" >>"$out/images.yaml"
+        digests="$digests$(printf '\n    %s: %s' "$name" "$(cat "$out/digest")")"
         rm "$out/digest"
     done
+    # Only now: with half of the digests the chart would take the other images by their tags.
+    echo "$pushed" | sed -n "s|^Digest: *|# The chart: oci://$REGISTRY/tunewheel:$version@|p" >"$out/images.yaml"
+    printf 'image:\n  repository: %s\n  digests:%s\n' "$REGISTRY" "$digests" >>"$out/images.yaml"
 fi
 
 sums=$(cd "$out" && find * -type f | LC_ALL=C sort | xargs sha256sum)

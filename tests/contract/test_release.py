@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
 from itertools import chain
 from pathlib import Path
@@ -92,3 +93,60 @@ def test_every_package_has_the_license_in_its_wheel(name: str) -> None:
     project = tomllib.loads((ROOT / name).read_text("utf-8"))["project"]
     assert project["license-files"] == ["LICENSE"]
     assert (folder / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
+
+
+def release(folder: Path, **told: str) -> subprocess.CompletedProcess[str]:
+    """Run scripts/release.sh into ``folder``/dist, which holds a file of the release before."""
+    (folder / "dist").mkdir()
+    (folder / "dist/images.yaml").write_text("of the release before")
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
+    environment = os.environ | {"OUT": str(folder / "dist"), "PYTHON": sys.executable} | told
+    command = [str(ROOT / "scripts/release.sh"), version]
+    return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"KEY": "/there is/no.pem"},
+        {"REGISTRY": "https://registry.example.org/tunewheel"},
+        {"REGISTRY": "oci://registry.example.org/tunewheel"},
+        {"REGISTRY": "registry.example.org/tunewheel/"},
+        {"REGISTRY": "registry.example.org/Tunewheel"},
+        {"REGISTRY": "registry.example.org/tune wheel"},
+    ],
+)
+def test_a_release_that_could_not_be_signed_or_pushed_is_not_begun(
+    told: dict[str, str], tmp_path: Path
+) -> None:
+    done = release(tmp_path, **told)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"{next(iter(told))}: ")
+    assert (tmp_path / "dist/images.yaml").exists()
+
+
+@pytest.mark.parametrize("fails_at", ["eval", "cli", "nothing"])
+def test_digests_of_some_images_alone_are_no_values(fails_at: str, tmp_path: Path) -> None:
+    """With stand-ins for uv, Helm and buildah, whose push of one image fails."""
+    digest = "sha256:" + "a" * 64
+    for name, text in {
+        "uv": "exit 0",
+        "helm": f"echo Digest: {digest}",
+        "buildah": f"""case "$*" in
+            *push*/{fails_at}:*) echo the registry is away >&2; exit 125 ;;
+            *push*) while [ "$1" != --digestfile ]; do shift; done; printf %s {digest} >"$2" ;;
+            esac""",
+    }.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    folder = tmp_path / "a release"
+    folder.mkdir()
+    told = {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}", "UV": "uv", "KEY": ""}
+    done = release(folder, REGISTRY="registry.example.org/wheels", IMAGES="ingest eval cli", **told)
+    dist = folder / "dist"
+    assert done.returncode == (0 if fails_at == "nothing" else 125), done.stderr
+    assert (dist / "images.yaml").exists() == (dist / "SHA256SUMS").exists() == (fails_at == "nothing")
+    if fails_at == "nothing":
+        image = yaml.safe_load((dist / "images.yaml").read_text("utf-8"))["image"]
+        assert image["digests"] == dict.fromkeys(("ingest", "eval", "cli"), digest)
+        assert image["repository"] == "registry.example.org/wheels"
