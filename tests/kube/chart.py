@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any, cast
 
@@ -516,10 +517,25 @@ def test_images_and_jobs_that_contradict_each_other_end_the_installation(
     assert said in run(helm, "template", "wheel", str(chart), *values, *told_by(*told), fails=True)
 
 
+@pytest.mark.parametrize("missing", ["image.digests", "adapters.perPod"])
+def test_values_of_a_release_that_did_not_know_a_value_mean_what_they_meant(
+    helm: str, chart: Path, missing: str, tmp_path: Path
+) -> None:
+    """``helm upgrade --reuse-values`` puts the values of the release before in the place of the chart's."""
+    kept = tmp_path / "tunewheel"
+    shutil.copytree(chart, kept)
+    values = yaml.safe_load((chart / "values.yaml").read_text("utf-8"))
+    part, name = missing.split(".")
+    del values[part][name]
+    (kept / "values.yaml").write_text(yaml.safe_dump(values))
+    assert rendered(helm, kept, "minimal") == rendered(helm, chart, "minimal")
+    assert rendered(helm, chart, "minimal", f"{missing}=null") == rendered(helm, chart, "minimal")
+
+
 def beside_the_gateway() -> str:
     """Return the values of docs/operations.md for an engine in each gateway's pod."""
     page = (ROOT / "docs/operations.md").read_text("utf-8")
-    return next(one for one in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL) if "shared: false" in one)
+    return next(one for one in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL) if "perPod: true" in one)
 
 
 def test_with_a_bucket_and_engines_beside_the_gateways_no_volume_is_shared(
@@ -542,14 +558,34 @@ def test_with_a_bucket_and_engines_beside_the_gateways_no_volume_is_shared(
     (place,) = (one["mountPath"] for one in gateway["volumeMounts"] if one["name"] == "adapters")
     assert seen["adapters"] == place, "the gateway tells the engine the path"
     assert {one["name"] for one in pod["volumes"]} >= {*seen}
+    (vllm,) = (one for one in pods(VLLM).values() if one["containers"][0]["name"] == "vllm")
+    told = {one["name"]: one.get("value") for one in engine["env"]}
+    # The image has no folder for the pod's user, and the gateway would be ready before its engine is.
+    assert {"HOME", "USER", "HF_HOME"} <= told.keys()
+    assert told["HF_HOME"] in seen.values()
+    assert engine["securityContext"] == vllm["containers"][0]["securityContext"]
+    assert "--host=127.0.0.1" in engine["args"]
+    assert "exec" in engine["startupProbe"], "the kubelet asks the pod's address, where the engine is not"
+    strategy = workloads(found)["serve-gateway"]["spec"]["strategy"]
+    assert strategy["rollingUpdate"] == {"maxSurge": 0, "maxUnavailable": 1}, "no GPU is spare"
 
 
 @pytest.mark.parametrize(
     "told",
     [
-        ("adapters.shared=false",),
-        ("adapters.shared=false", "services.engine.enabled=false", "engine.url=http://vllm:8000"),
-        ("adapters.shared=false", "engine.url=http://127.0.0.1:8000"),
+        ("adapters.perPod=true",),
+        ("adapters.perPod=true", "services.engine.enabled=false", "engine.url=http://vllm:8000"),
+        ("adapters.perPod=true", "engine.url=http://127.0.0.1:8000"),
+        (
+            "adapters.perPod=true",
+            "services.engine.enabled=false",
+            "engine.url=http://127.0.0.1:8000\\,http://vllm:8000",
+        ),
+        (
+            "adapters.perPod=true",
+            "services.engine.enabled=false",
+            "engine.url=http://localhost:8000@vllm:80",
+        ),
     ],
 )
 def test_an_engine_that_cannot_see_the_adapters_ends_the_installation(
@@ -557,7 +593,17 @@ def test_an_engine_that_cannot_see_the_adapters_ends_the_installation(
 ) -> None:
     values = ("--values", str(EXAMPLES["minimal"]))
     said = run(helm, "template", "wheel", str(chart), *values, *told_by(*told), fails=True)
-    assert "adapters.shared: false" in said
+    assert "adapters.perPod: only an engine" in said
+
+
+def test_a_volume_that_no_pod_would_mount_ends_the_installation(
+    helm: str, chart: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "values.yaml").write_text(beside_the_gateway())
+    values = ("--values", str(EXAMPLES["minimal"]), "--values", str(tmp_path / "values.yaml"))
+    told = told_by("adapters.existingClaim=mine")
+    said = run(helm, "template", "wheel", str(chart), *values, *told, fails=True)
+    assert "adapters.existingClaim: " in said
 
 
 ACCOUNTS = ("serviceAccount.perService=true", "serviceAccount.annotations.role=arn-{service}")

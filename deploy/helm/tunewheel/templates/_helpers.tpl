@@ -20,7 +20,7 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- define "tunewheel.image" -}}
 {{- $own := .values.image | default dict }}
 {{- $repository := $own.repository | default (printf "%s/%s" .root.Values.image.repository .name) }}
-{{- $published := ternary "" (get .root.Values.image.digests .name) (or (not (empty $own.repository)) (not (empty $own.tag))) }}
+{{- $published := ternary "" (get (.root.Values.image.digests | default dict) .name) (or (not (empty $own.repository)) (not (empty $own.tag))) }}
 {{- with $own.digest | default $published }}{{ $repository }}@{{ . }}
 {{- else }}{{ $repository }}:{{ $own.tag | default .root.Values.image.tag | default .root.Chart.AppVersion }}{{ end }}
 {{- end }}

@@ -172,7 +172,7 @@ spec:
     {{- end }}
     {{- if has .name (list "engine" "serve-gateway") }}
     - name: adapters
-      {{- if not $global.adapters.shared }}
+      {{- if $global.adapters.perPod }}
       emptyDir: {sizeLimit: {{ $global.adapters.size }}}
       {{- else if $global.adapters.existingClaim }}
       persistentVolumeClaim: {claimName: {{ $global.adapters.existingClaim }}}
