@@ -50,7 +50,8 @@ def responses_stream() -> bool:
         kinds = [event.type async for event in running.stream_events()]
         return "raw_response_event" in kinds and running.final_output == "desk-1: hello"
 
-    return asyncio.run(answered())
+    # The client keeps what belongs to the loop in which run_sync ran.
+    return asyncio.get_event_loop_policy().get_event_loop().run_until_complete(answered())
 
 
 report(chat, tools, schema, responses, responses_stream)
