@@ -107,7 +107,7 @@ def test_settings_show_no_secret_also_when_they_are_refused(service: str) -> Non
 
 
 class Everybody(SecuredKafka):
-    """A broker that lets every service do everything, once it has said who it is."""
+    """A broker that lets a service do everything once the service has said who it is."""
 
     def _properties(self) -> dict[str, str]:
         users = ";".join(f"User:tunewheel-{name}" for name in NAMES)

@@ -100,8 +100,6 @@ class Fallbacks:
                 spec.base_url.rstrip("/"), chats="/chat/completions", api_key=key,
                 timeouts=Timeouts(connect=connect, first_byte=longest, between_tokens=longest),
             )  # fmt: skip
-            known = self._pools[project] = (
-                spec,
-                Pool([Endpoint(spec.base_url, client, Breaker())], self.metrics),
-            )
+            pool = Pool([Endpoint(spec.base_url, client, Breaker())], self.metrics)
+            known = self._pools[project] = spec, pool
         return known[1]

@@ -20,7 +20,7 @@ from huggingface_hub.errors import HfHubHTTPError, InferenceTimeoutError, Overlo
 from jinja2 import TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tunewheel_contracts.errors import TunewheelError
-from tunewheel_runtime.chat import without_key
+from tunewheel_runtime.chat import NO_KEY, without_key
 from tunewheel_runtime.request_ids import outgoing
 
 from tunewheel_serve_gateway.upstream.bases import EngineIdentity, identity_of_info
@@ -115,7 +115,7 @@ class TgiUpstream:
         self._render = render
         self._is_adapter = is_adapter
         # Without a token here the library would send the machine's Hugging Face token to the engine.
-        self._token, self._key = api_key or "none", api_key
+        self._token = api_key or NO_KEY
         self._timeout = (timeouts or Timeouts()).first_byte  # The library has one time-out for all phases.
         self._retry_after = str(retry_after)
         self.identity = EngineIdentity()
@@ -178,10 +178,10 @@ class TgiUpstream:
                     return
             raise UpstreamBroken("the engine broke off its answer; send the request again")
         except OverloadedError as error:
-            said = without_key(str(error), self._key)
+            said = without_key(str(error), self._token)
             raise UpstreamRefused(429, {"message": said}, retry_after=self._retry_after) from error
         except TextGenerationError as error:
-            said = without_key(str(error), self._key)
+            said = without_key(str(error), self._token)
             if "adapter" in said.lower():
                 message = f"the engine has no adapter {model}: {said}"
                 raise ModelNotLoaded(message, param="model") from error
@@ -191,7 +191,7 @@ class TgiUpstream:
             raise failure(
                 response.status_code,
                 _body_of(error),
-                key=self._key,
+                key=self._token,
                 retry_after=response.headers.get("retry-after"),
                 default_retry_after=self._retry_after,
             ) from error
