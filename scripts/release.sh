@@ -10,7 +10,12 @@ cd "$(dirname "$0")/.."
 uv="${UV:-uv}"
 out="${OUT:-dist}"
 export SOURCE_DATE_EPOCH="${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}"
-grep -q "^## $version" CHANGELOG.md || { echo "CHANGELOG.md has no section $version; write it" >&2; exit 1; }
+notes=$(awk -v version="$version" '/^## /{on = $2 == version || $2 == version ","; next} on' CHANGELOG.md)
+[ -n "$notes" ] || { echo "CHANGELOG.md has no section $version; write it" >&2; exit 1; }
+[ "$(git rev-parse --is-shallow-repository)" = false ] || { echo "the history is cut off, so the list of changes would be too; run git fetch --unshallow --tags" >&2; exit 1; }
+# The tag before this commit: whoever builds the release again has a tag on the commit itself.
+last=$(git describe --tags --abbrev=0 --match 'v[0-9]*' HEAD^ 2>/dev/null || true)
+[ "$last" != "v$version" ] || { echo "an earlier commit has the tag $last already; choose another version by make version TO=…" >&2; exit 1; }
 [ -z "${KEY:-}" ] || [ -r "$KEY" ] || { echo "KEY: there is no file $KEY that can be read; name the private key" >&2; exit 1; }
 if [ -n "${REGISTRY:-}" ]; then
     case "$REGISTRY" in
@@ -27,6 +32,13 @@ if [ -n "${REGISTRY:-}" ]; then
 fi
 rm -rf "$out"
 mkdir -p "$out"
+
+# Without the links of the notes, which lead to files of the repository.
+echo "the list of changes"
+{
+    printf '# Tunewheel %s\n%s\n\n## Changes%s\n\n' "$version" "$notes" "${last:+ since $last}"
+    git log --no-merges --format='- %s' "${last:+$last..}HEAD"
+} | sed -E 's/\[([^]]*)\]\([^)]*\)/\1/g' >"$out/CHANGES.md"
 
 echo "wheels"
 $uv build --quiet --all-packages --wheel --build-constraints requirements.lock --require-hashes --out-dir "$out"

@@ -150,3 +150,83 @@ def test_digests_of_some_images_alone_are_no_values(fails_at: str, tmp_path: Pat
         image = yaml.safe_load((dist / "images.yaml").read_text("utf-8"))["image"]
         assert image["digests"] == dict.fromkeys(("ingest", "eval", "cli"), digest)
         assert image["repository"] == "registry.example.org/wheels"
+
+
+class Checkout:
+    """A small repository with the script of the release, whose other steps are stand-ins."""
+
+    def __init__(self, folder: Path) -> None:
+        self.root = folder / "checkout"
+        (self.root / "scripts").mkdir(parents=True)
+        (self.root / "cli").mkdir()
+        shutil.copy(ROOT / "scripts/release.sh", self.root / "scripts")
+        (self.root / ".gitignore").write_text("dist\n")
+        python = self.root / "scripts/python"
+        python.write_text('#!/bin/sh\n[ "$2" = --pack ] && mkdir -p "$3/tunewheel"\n')
+        python.chmod(0o755)
+        self.git("init", "-q", "-b", "main")
+
+    def git(self, *words: str) -> str:
+        who = ("-c", "user.name=somebody", "-c", "user.email=somebody@example.org")
+        command = ["git", "-C", str(self.root), *who, *words]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    def commit(self, *subjects: str) -> None:
+        for subject in subjects:
+            self.git("add", "--all")
+            self.git("commit", "-q", "--allow-empty", "-m", f"{subject}\n\nWhy: a body, which is not listed.")
+
+    def notes(self, **by_version: str) -> None:
+        sections = [f"## {version}\n\n{text}\n" for version, text in by_version.items()]
+        (self.root / "CHANGELOG.md").write_text("\n".join(["# Change log", "", *sections]))
+
+    def release(self, version: str) -> subprocess.CompletedProcess[str]:
+        told = {"PYTHON": "scripts/python", "UV": "true", "KEY": "", "REGISTRY": "", "OUT": "dist"}
+        command = [str(self.root / "scripts/release.sh"), version]
+        return subprocess.run(command, env=os.environ | told, capture_output=True, text=True)
+
+    def changes(self, version: str) -> str:
+        done = self.release(version)
+        assert done.returncode == 0, done.stderr
+        assert "  CHANGES.md\n" in (self.root / "dist/SHA256SUMS").read_text("utf-8")
+        return (self.root / "dist/CHANGES.md").read_text("utf-8")
+
+
+def test_a_release_lists_what_was_committed_since_the_tag_before_it_below_its_notes(tmp_path: Path) -> None:
+    here = Checkout(tmp_path)
+    here.notes(**{"0.1.0, not released yet": "The first one."})
+    here.commit("Begin", "Read [what] (is there)")
+    first = "# Tunewheel 0.1.0\n\nThe first one.\n\n## Changes\n\n- Read [what] (is there)\n- Begin\n"
+    assert here.changes("0.1.0") == first
+    here.git("tag", "v0.1.0")
+    assert here.changes("0.1.0") == first, "whoever builds it again has its tag"
+    notes = "Stop curate first: [how](docs/operations.md#upgrade).\n\n### Upgrade notes\n\n- One.\n- Two."
+    here.notes(**{"0.10.0": notes, "0.1.0": "The first one."})
+    here.git("checkout", "-q", "-b", "side")
+    here.commit("Answer from the side")
+    here.git("checkout", "-q", "main")
+    here.commit("Answer sooner")
+    here.git("merge", "-q", "--no-ff", "-m", "Merge the side", "side")
+    here.git("tag", "notes-of-a-meeting")
+    here.commit("Write 0.10.0")
+    head, listed = here.changes("0.10.0").split("\n## Changes since v0.1.0\n\n")
+    assert head == f"# Tunewheel 0.10.0\n\n{notes.replace('[how](docs/operations.md#upgrade)', 'how')}\n"
+    assert sorted(listed.splitlines()) == ["- Answer from the side", "- Answer sooner", "- Write 0.10.0"]
+
+
+def test_a_release_without_notes_or_history_or_under_a_taken_version_is_not_begun(tmp_path: Path) -> None:
+    here = Checkout(tmp_path)
+    here.notes(**{"0.1.0": "The first one.", "0.2.0": ""})
+    here.commit("Begin")
+    for version in ("0.2.0", "0.3.0", "0.1", "0.1.01", "0x1.0"):
+        assert f"has no section {version}" in here.release(version).stderr
+    here.git("tag", "v0.1.0")
+    here.commit("Answer sooner")
+    done = here.release("0.1.0")
+    assert (done.returncode, "has the tag v0.1.0 already" in done.stderr) == (1, True)
+    cut = Checkout(tmp_path / "cut")
+    shutil.rmtree(cut.root)
+    here.git("clone", "-q", "--depth", "1", f"file://{here.root}", str(cut.root))
+    done = cut.release("0.1.0")
+    assert (done.returncode, "git fetch --unshallow --tags" in done.stderr) == (1, True)
+    assert not list(tmp_path.rglob("dist"))
