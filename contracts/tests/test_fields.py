@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import sys
 from datetime import UTC, datetime
+from types import ModuleType
+from typing import Annotated, Generic, TypeVar, cast
 
 import pytest
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
+from tunewheel_contracts.api.paging import Page
 from tunewheel_contracts.fields import (
     ArtifactRef,
+    Frozen,
     JsonObject,
     LinearPattern,
     RelativePath,
@@ -15,6 +20,7 @@ from tunewheel_contracts.fields import (
     shared,
 )
 
+T = TypeVar("T")
 PATH: TypeAdapter[str] = TypeAdapter(RelativePath)
 SLUG: TypeAdapter[str] = TypeAdapter(Slug)
 SOURCE: TypeAdapter[str] = TypeAdapter(SourceId)
@@ -135,3 +141,51 @@ def test_fields_of_the_same_name_are_shared_and_computed_once() -> None:
 def test_a_field_whose_value_fails_is_not_left_out() -> None:
     with pytest.raises(AttributeError, match="a bug"):
         shared(ArtifactRef, Broken())
+
+
+class Wheel(Frozen):
+    radius: int
+    """In metres,
+    from the axle."""
+    spokes: Annotated[int, Field(description="How many.")] = 8
+    """Not this text."""
+    maker: Annotated[ArtifactRef | None, Field(alias="from")] = None
+    """Who made the wheel."""
+    rim: str = ""
+
+    turns: int = 0
+    "Since it was made."
+
+
+class SmallWheel(Wheel, Generic[T]):
+    radius: int = 1
+    load: T
+    """What lies on the wheel."""
+
+
+def described(model: type[Frozen]) -> dict[str, str]:
+    fields = model.model_json_schema()["properties"]
+    return {name: field["description"] for name, field in fields.items() if "description" in field}
+
+
+def test_the_text_below_a_field_describes_it_in_a_schema() -> None:
+    texts = {
+        "radius": "In metres,\nfrom the axle.",
+        "spokes": "How many.",
+        "from": "Who made the wheel.",
+        "turns": "Since it was made.",
+    }
+    assert described(Wheel) == texts
+    assert described(SmallWheel[int]) == texts | {"load": "What lies on the wheel."}
+    assert described(Page[Wheel]).keys() == {"next", "total"}
+
+
+def test_a_model_without_source_has_a_schema_without_descriptions() -> None:
+    typed = ModuleType("typed_in")
+    names = {"__name__": "typed_in", "Frozen": Frozen}
+    sys.modules["typed_in"] = typed
+    try:
+        exec("class Typed(Frozen):\n    name: str\n    '''The name.'''", names)
+        assert described(cast(type[Frozen], names["Typed"])) == {}
+    finally:
+        del sys.modules["typed_in"]

@@ -35,7 +35,7 @@ Secret = Annotated[SecretStr, PlainSerializer(_written)]
 
 class _Kept(BaseModel):
     # Fields of a newer release stay in the file.
-    model_config = ConfigDict(frozen=True, extra="allow", use_attribute_docstrings=True, defer_build=True)
+    model_config = ConfigDict(frozen=True, extra="allow", defer_build=True)
 
 
 class Tokens(_Kept):

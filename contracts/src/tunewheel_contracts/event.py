@@ -11,12 +11,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tunewheel_contracts.binding import Headers, read_event, to_headers
 from tunewheel_contracts.errors import InvalidEvent
+from tunewheel_contracts.fields import Frozen
 from tunewheel_contracts.identity import event_id
 from tunewheel_contracts.reading import Reading, read_json
 
 
-class Event(BaseModel):
-    """The data of one event. Immutable. Unknown fields, which a newer producer may have added, are ignored.
+class Event(Frozen):
+    """The data of one event.
 
     Class attributes:
         type: topic name and ``ce_type``, ``<entity>.<past participle>``. subject_field: the field that names
@@ -28,10 +29,6 @@ class Event(BaseModel):
             their default, so that earlier events keep their ids.
         caps_dates: whether no date in the data may be later than the record's time on the log.
     """
-
-    model_config = ConfigDict(
-        frozen=True, extra="ignore", protected_namespaces=(), use_attribute_docstrings=True, defer_build=True
-    )
 
     type: ClassVar[str]
     subject_field: ClassVar[str]
@@ -65,9 +62,7 @@ class UpstreamEvent(Event):
 
     caps_dates: ClassVar[bool] = True
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", protected_namespaces=(), use_attribute_docstrings=True, defer_build=True
-    )
+    model_config = ConfigDict(extra="forbid")
 
 
 OUR_SOURCES = "/tunewheel/"
