@@ -15,18 +15,21 @@ from typing import Any
 
 FAULTS = (
     "kill -9", "broker away", "network cut", "store away", "disk full", "SIGSTOP", "slow store",
-    "clock steps",
+    "clock steps", "leader change",
 )  # fmt: skip
 SERVICES = ("ingest", "curate", "train", "eval", "registry", "serve-gateway", "monitor", "index")
 RESULTS = Path("var/nightly/faults.json")
 PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
+MARKS = "<!-- faults: generated -->", "<!-- faults: end -->"
 NOT_RUN = "not run"
 WORDS = {
     "groups": "{} groups",
     "deaths": "{} deaths",
     "steps": "{} steps",
+    "slowed": "{} slow calls",
+    "moved": "{} partitions got another leader",
     "stopped_seconds": "stopped for {} s",
-    "same_again_after_seconds": "whole again {} s later",
+    "whole_again_after_seconds": "whole again {} s later",
     "slowest_health_seconds": "health answered within {} s",
     "ended_itself": "the process ended and was started again",
     "events": "{} events",
@@ -37,12 +40,17 @@ WORDS = {
 """The figures of a cell, in words; a figure that is False or 0 is left out."""
 
 
-def table(results: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
-    """Return the matrix as Markdown: a line for each service and fault."""
+def table(results: Mapping[str, Mapping[str, Mapping[str, Any]]], before: str = "") -> str:
+    """Return the matrix as Markdown: a line for each service and fault. A cell without a result stays as the
+    table ``before`` has it."""
+    kept = {tuple(line.split(" | ")[:2]): line for line in before.splitlines()}
     lines = ["| service | fault | result | figures |", "|---|---|---|---|"]
     for service in SERVICES:
         for fault in FAULTS:
             cell = results.get(fault, {}).get(service, {})
+            if not cell and (old := kept.get((f"| {service}", fault))):
+                lines.append(old)
+                continue
             figures = [text.format(cell[name]) for name, text in WORDS.items() if cell.get(name)]
             line = (service, fault, cell.get("result", NOT_RUN), ", ".join(figures))
             lines.append(f"| {' | '.join(line)} |")
@@ -52,14 +60,13 @@ def table(results: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
 def write() -> None:
     """Write the figures that are there into the page, between its marks."""
     results = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else {}
-    marks = "<!-- faults: generated -->", "<!-- faults: end -->"
-    before, _, rest = PAGE.read_text("utf-8").partition(marks[0])
-    after = rest.partition(marks[1])[2]
-    PAGE.write_text(f"{before}{marks[0]}\n{table(results)}\n{marks[1]}{after}", "utf-8")
+    before, _, rest = PAGE.read_text("utf-8").partition(MARKS[0])
+    found, _, after = rest.partition(MARKS[1])
+    PAGE.write_text(f"{before}{MARKS[0]}\n{table(results, found)}\n{MARKS[1]}{after}", "utf-8")
 
 
 def run(services: Sequence[str], faults: Sequence[str]) -> None:
-    """Run cells one after the other, and go on after one that fails."""
+    """Run cells one after the other, and go on after one that fails. Each is in the page when it ends."""
     from tunewheel_local.kafka.broker import LocalKafka
 
     from .faults import run
@@ -72,6 +79,7 @@ def run(services: Sequence[str], faults: Sequence[str]) -> None:
                 run(service, fault, broker, Path(name) / f"{service}-{fault.replace(' ', '-')}")
             except Exception:
                 traceback.print_exc()
+            write()
         broker.kill()
 
 

@@ -10,7 +10,8 @@ import signal
 import subprocess
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,12 +19,16 @@ from tunewheel_local.kafka.broker import LocalKafka
 from tunewheel_testing.waiting import until
 
 from .fault_table import RESULTS
+from .inputs import MAIN
 from .sides import PATIENCE_SECONDS, Pair, Side
 from .stalls import Proxy
 from .struck import GAPS, Gap
+from .three_brokers import ThreeBrokers, leaders
 
 OUTAGE_SECONDS = 60.0
 SLOW_MS = 200
+LEAST_SLOWED = 5
+"""As many calls to the store must have been slow while the service had events, or the cell shows nothing."""
 SILENT = ("serve-gateway", "index")
 """Services whose handlers publish nothing themselves."""
 
@@ -51,15 +56,20 @@ async def kill_at_each_gap(service: str, broker: LocalKafka, folder: Path) -> di
 
 
 @contextlib.asynccontextmanager
-async def struck(pair: Pair, act: Literal["hold", "stop"], point: str = "handled") -> AsyncIterator[None]:
-    """Give the hard side all there is at once, and yield when it is struck at ``point`` of its first event; a
-    service whose handlers publish nothing, when it has read that event."""
-    side = pair.hard
-    for topic in side.given.groups:
-        await side.publish(side.given.lines[topic])
-    side.start(Gap("", "consumed" if side.service in SILENT else point, side.told, act))
+async def struck(
+    pair: Pair, act: Literal["hold", "stop"], point: str = "handled"
+) -> AsyncIterator[Sequence[str]]:
+    """Give the hard side its topics up to the main one, and yield when it is struck at ``point`` of the first
+    event of that; a service whose handlers publish nothing, when it has read the event. What is yielded are
+    the topics that are left to give."""
+    side, main = pair.hard, MAIN[pair.hard.service]
+    side.start(Gap(main, "consumed" if side.service in SILENT else point, side.told, act))
+    await side.until_ready()
+    number = side.given.groups.index(main)
+    await side.give(side.given.groups[:number])
+    await side.publish(side.given.lines[main])
     await until(side.told.exists, f"{side.service} struck", patience=PATIENCE_SECONDS)
-    yield
+    yield side.given.groups[number + 1 :]
     side.told.unlink(missing_ok=True)
 
 
@@ -68,7 +78,7 @@ async def outage(
 ) -> dict[str, Any]:
     """Take something away from the running service for ``OUTAGE_SECONDS``; return what that came to."""
     await pair.undisturbed()
-    async with struck(pair, "hold", point):
+    async with struck(pair, "hold", point) as left:
         begin()
     over = time.monotonic() + OUTAGE_SECONDS
     slowest = await slowest_health(pair.hard, lambda: time.monotonic() < over)
@@ -78,9 +88,11 @@ async def outage(
     if not pair.hard.is_alive:
         pair.hard.start()
     await pair.hard.until_ready()
-    figures = await pair.same()
+    await pair.hard.settled()
+    whole = round(time.monotonic() - healed)
+    await pair.hard.give(left)
     return {"ended_itself": ended, "slowest_health_seconds": slowest,
-            "same_again_after_seconds": round(time.monotonic() - healed), **figures}  # fmt: skip
+            "whole_again_after_seconds": whole, **await pair.same()}  # fmt: skip
 
 
 async def slowest_health(side: Side, goes_on: Callable[[], bool]) -> float:
@@ -97,7 +109,24 @@ async def slowest_health(side: Side, goes_on: Callable[[], bool]) -> float:
 async def broker_away(service: str, broker: LocalKafka, folder: Path) -> dict[str, Any]:
     """The broker is killed with -9, and started again on its data."""
     async with Pair.of(service, broker.bootstrap_servers, folder) as pair:
-        return await outage(pair, broker.kill, broker.start)
+        return await outage(pair, broker.kill, partial(broker.start, patience=PATIENCE_SECONDS))
+
+
+async def leader_change(service: str, broker: LocalKafka, folder: Path) -> dict[str, Any]:
+    """Of three brokers, the one that leads the partition of the event about to be published is killed with
+    -9, and started again on its data."""
+    brokers = ThreeBrokers(folder / "brokers")
+    async with contextlib.AsyncExitStack() as stack:
+        await asyncio.to_thread(stack.enter_context, brokers)
+        pair = await stack.enter_async_context(Pair.of(service, brokers.servers, folder))
+        side, main = pair.hard, MAIN[service]
+        names = [spec.name for spec in side.given.specs]
+        before = await leaders(side.options, names)
+        killed = before[main, side.given.lines[main][0].partition]
+        figures = await outage(pair, partial(brokers.kill, killed), partial(brokers.start, killed))
+        after = await leaders(side.options, names)
+        moved = sum(after[partition] != leader for partition, leader in before.items())
+        return {"moved": moved, **shown(moved > 0, figures)}
 
 
 async def network_cut(service: str, broker: LocalKafka, folder: Path) -> dict[str, Any]:
@@ -159,13 +188,14 @@ async def stopped(service: str, broker: LocalKafka, folder: Path) -> dict[str, A
     then the first goes on."""
     async with Pair.of(service, broker.bootstrap_servers, folder) as pair:
         await pair.undisturbed()
-        async with struck(pair, "stop"):
+        async with struck(pair, "stop") as left:
             first, began = pair.hard, time.monotonic()
             pair.hard = other = first.twin()
             try:
                 other.start()
                 await other.until_ready()
                 await other.settled()
+                await other.give(left)
                 stopped_for = time.monotonic() - began
                 first.signal(signal.SIGCONT)
                 await asyncio.to_thread(first.process.join, 1)
@@ -188,19 +218,22 @@ async def slow_store(service: str, broker: LocalKafka, folder: Path) -> dict[str
     source = Path(__file__).with_name("slow.c")
     compiling = ["cc", "-shared", "-fPIC", "-o", str(library), str(source), "-ldl"]
     await asyncio.to_thread(subprocess.run, compiling, check=True)
-    preload = {"LD_PRELOAD": str(library), "SLOW_MS": str(SLOW_MS)}
+    calls = folder / "calls"
+    calls.touch()
+    preload = {"LD_PRELOAD": str(library), "SLOW_MS": str(SLOW_MS), "SLOW_CALLS": str(calls)}
     async with Pair.of(service, broker.bootstrap_servers, folder, preload=preload) as pair:
         side = pair.hard
         preload["SLOW_FOLDER"] = str(side.store)
         await pair.undisturbed()
         side.start()
         await side.until_ready()
-        for topic in side.given.groups:
-            await side.publish(side.given.lines[topic])
-        settling = asyncio.create_task(side.settled())
-        slowest = await slowest_health(side, lambda: not settling.done())
-        await settling
-        return {"slowest_health_seconds": slowest, **await pair.same()}
+        before = calls.stat().st_size
+        giving = asyncio.create_task(side.give(side.given.groups))
+        slowest = await slowest_health(side, lambda: not giving.done())
+        await giving
+        figures = await pair.same()
+        slowed = calls.stat().st_size - before
+        return {"slowest_health_seconds": slowest, "slowed": slowed, **shown(slowed >= LEAST_SLOWED, figures)}
 
 
 async def clock_steps(service: str, broker: LocalKafka, folder: Path) -> dict[str, Any]:
@@ -214,22 +247,43 @@ async def clock_steps(service: str, broker: LocalKafka, folder: Path) -> dict[st
         "FAKETIME_DONT_FAKE_MONOTONIC": "1", "NO_FAKE_STAT": "1",
     }  # fmt: skip
 
-    def step(offset: str) -> None:
-        clock.with_suffix(".new").write_text(offset)
+    def step(hours: int) -> None:
+        clock.with_suffix(".new").write_text(f"{hours:+}h")
         clock.with_suffix(".new").rename(clock)
 
     async with Pair.of(service, broker.bootstrap_servers, folder, preload=preload) as pair:
         side = pair.hard
         await pair.undisturbed()
-        step("+0")
+        step(0)
         side.start()
         await side.until_ready()
+        seen = list[bool]()
         for topic in side.given.groups:
             await side.publish(side.given.lines[topic])
-            step("+1h")
+            step(1)
             await side.settled()
-            step("-1h")
-        return {"steps": 2 * len(side.given.groups), **await pair.same()}
+            seen.append(await is_ahead(side, hours=1))
+            step(-1)
+            seen.append(await is_ahead(side, hours=-1))
+        figures = await pair.same()
+        return {"steps": len(seen), **shown(all(seen), figures)}
+
+
+async def is_ahead(side: Side, *, hours: int) -> bool:
+    """Return whether the clock of the service, by its answers, comes to be so many hours ahead."""
+
+    async def is_so() -> bool:
+        return round(await side.clock() / 3600) == hours
+
+    with contextlib.suppress(AssertionError):
+        await until(is_so, "another clock", patience=60)
+        return True
+    return False
+
+
+def shown(took_hold: bool, figures: dict[str, Any]) -> dict[str, Any]:
+    """Return the figures of a cell; nothing is told by one whose fault did not show in the service."""
+    return figures if took_hold else figures | {"result": "not shown"}
 
 
 async def _answers(side: Side) -> bool:
@@ -245,6 +299,7 @@ FAULTS: dict[str, Callable[[str, LocalKafka, Path], Coroutine[Any, Any, dict[str
     "SIGSTOP": stopped,
     "slow store": slow_store,
     "clock steps": clock_steps,
+    "leader change": leader_change,
 }
 
 

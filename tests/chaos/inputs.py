@@ -35,6 +35,20 @@ PACKAGES = {
 }
 LOADING = ("train", "eval")
 """Services that load the base model of the recorded log."""
+MAIN = {
+    "ingest": "ticket.published",
+    "curate": "record.ingested",
+    "train": "dataset.versioned",
+    "eval": "train.completed",
+    "registry": "eval.passed",
+    "serve-gateway": "erasure.requested",
+    "monitor": "inference.completed",
+    "index": "erasure.requested",
+}
+"""The topic whose first event is on its way when a service is struck once."""
+NOT_GIVEN = {"curate": ("builds", "datasets")}
+"""Folders of the recorded store that a service fills itself, and finds empty. Train and eval find their runs
+and scorecards: the deaths in the middle of those are tried elsewhere."""
 QUICK = {
     "TUNEWHEEL_IDENTITY": "open",  # The recorded log is older than signatures.
     "TUNEWHEEL_RETRY_FIRST_DELAY_SECONDS": "0.1",
@@ -97,6 +111,8 @@ class Input:
             if spec.name in own and spec.name not in groups:
                 continue
             lines = [] if spec.producers == (service,) else recorded.get(spec.name, [])
+            if "upstream" not in spec.producers:  # What came in over HTTP is an input.
+                lines = [line for line in lines if line.source != f"/tunewheel/{service}"]
             if spec.name in groups and not lines:
                 lines = [self._example(spec, ELSEWHERE if spec.name in own else PROJECT)]
             self.lines[spec.name] = lines

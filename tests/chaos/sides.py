@@ -18,6 +18,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from email.utils import parsedate_to_datetime
 from functools import cached_property
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -35,7 +36,7 @@ from tunewheel_runtime.partitions import group_backlog
 from tunewheel_testing.waiting import until
 
 from ..frozen.snapshot import Line, unpack_store
-from .inputs import PACKAGES, QUICK, SNAPSHOT, Input, changed, groups_of, place_base_model
+from .inputs import NOT_GIVEN, PACKAGES, QUICK, SNAPSHOT, Input, changed, groups_of, place_base_model
 from .struck import Gap, serve
 
 MODULES = [f"{package}.main" for package in PACKAGES.values()]
@@ -45,6 +46,8 @@ PROCESSES.set_forkserver_preload(MODULES)
 FRESH = multiprocessing.get_context("spawn")
 """Processes that load what ``LD_PRELOAD`` names."""
 PATIENCE_SECONDS = 600.0
+LOOK_SECONDS = 0.3
+"""Before each look, which costs connections: the service shares the processor with this process."""
 MAY_SAY_MORE = ("monitor",)
 """Services that score until they have told the end of a turn, which a process that dies early tells later."""
 NOT_COMPARED = ("attempts", "caches", "data_docs", "records", "signatures")
@@ -87,9 +90,16 @@ class Side:
         self.folder.mkdir(parents=True)
         (self.folder / "tmp").mkdir()
         self.http_port, self.health_port = free_port(), free_port()
-        unpack_store(SNAPSHOT, self.store, without=("records", "caches"))
+        unpack_store(SNAPSHOT, self.store, without=("records", "caches", *NOT_GIVEN.get(self.service, ())))
         await ensure_topics(self.options, wanted_topics(self.given.specs))
         await self.publish(self.given.context)
+
+    async def give(self, topics: Sequence[str]) -> None:
+        """Publish topic after topic, each when the service has handled the one before: it may decide in the
+        order in which events reach it."""
+        for topic in topics:
+            await self.publish(self.given.lines[topic])
+            await self.settled()
 
     async def publish(self, lines: Sequence[Line]) -> None:
         producer = AIOKafkaProducer(**self.options, max_request_size=8 << 20)
@@ -159,11 +169,18 @@ class Side:
         except (aiohttp.ClientError, OSError, TimeoutError):
             return {}
 
+    async def clock(self) -> float:
+        """Return by how many seconds the clock of the process is ahead."""
+        url = f"http://127.0.0.1:{self.health_port}/health/live"
+        async with aiohttp.ClientSession() as session, session.get(url) as answer:
+            return parsedate_to_datetime(answer.headers["Date"]).timestamp() - time.time()
+
     async def until_ready(self) -> float:
         """Return how many seconds it took."""
         began = time.monotonic()
 
         async def is_ready() -> bool:
+            await asyncio.sleep(LOOK_SECONDS)
             assert self.process is not None
             assert self.process.is_alive(), self.tail()
             return bool((await self.ready()).get("ready"))
@@ -179,6 +196,7 @@ class Side:
     async def _has_handled(self, topic: str) -> bool:
         """Whether no record lies between what the group has committed and the end. Markers of transactions
         may: a group commits past records only."""
+        await asyncio.sleep(LOOK_SECONDS)
         assert self.is_alive, self.tail()
         group = f"{self.service}.{topic.replace('.', '-')}"
         backlog = await group_backlog(self.options, topic, group=group)
@@ -297,12 +315,10 @@ class Pair:
                 await side.close()
 
     async def undisturbed(self) -> None:
-        """Let the calm side handle topic after topic; it goes on running."""
+        """Let the calm side handle all there is; it goes on running."""
         self.calm.start()
         await self.calm.until_ready()
-        for topic in self.calm.given.groups:
-            await self.calm.publish(self.calm.given.lines[topic])
-            await self.calm.settled()
+        await self.calm.give(self.calm.given.groups)
 
     async def same(self) -> dict[str, Any]:
         """Wait until both sides have left the same; return figures about it."""
@@ -310,6 +326,7 @@ class Pair:
         calm, hard = {}, {}
 
         async def equal() -> bool:
+            await asyncio.sleep(LOOK_SECONDS)
             try:
                 calm.update(await self._left(self.calm))
                 hard.update(await self._left(self.hard))

@@ -1,4 +1,5 @@
-/* Lets each call that opens, renames, links, removes or looks at a file below $SLOW_FOLDER take $SLOW_MS longer. */
+/* Lets each call that opens, renames, links, removes or looks at a file below $SLOW_FOLDER take $SLOW_MS longer, and
+   then adds a byte to the file $SLOW_CALLS. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <fcntl.h>
@@ -7,11 +8,15 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 static void linger(const char *path) {
     const char *folder = getenv("SLOW_FOLDER");
-    if (folder && path && !strncmp(path, folder, strlen(folder))) usleep(1000 * atoi(getenv("SLOW_MS")));
+    if (!folder || !path || strncmp(path, folder, strlen(folder))) return;
+    usleep(1000 * atoi(getenv("SLOW_MS")));
+    int calls = syscall(SYS_openat, AT_FDCWD, getenv("SLOW_CALLS"), O_WRONLY | O_APPEND);
+    if (calls >= 0) { (void)!write(calls, ".", 1); close(calls); }
 }
 
 #define REAL(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))

@@ -32,8 +32,7 @@ _handled: ContextVar[str] = ContextVar("handled", default="")
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Where a service is struck: when it handles the first event of ``topic`` after its start. An empty
-    ``topic`` is any."""
+    """Where a service is struck: when it handles the first event of ``topic`` after its start."""
 
     topic: str
     point: str
@@ -46,12 +45,12 @@ class Gap:
 
     async def reached(self, topic: str, point: str) -> None:
         """Strike if this is the point, in a handler of ``topic``."""
-        if topic and self.topic in ("", topic) and point == self.point:
+        if topic == self.topic and point == self.point:
             await self.strike(point)
 
     async def passed_without(self, topic: str) -> None:
         """The handler of ``topic`` is done and has published what it had to."""
-        if self.topic in ("", topic) and self.point in ("handled", "published"):
+        if topic == self.topic and self.point in ("handled", "published"):
             await self.strike("published")
 
     async def strike(self, point: str) -> None:

@@ -10,8 +10,9 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,9 @@ from typing import Any
 import aiohttp
 import pytest
 from tunewheel_contracts import topics
-from tunewheel_contracts.topics import TopicSpec
+from tunewheel_contracts.topics import TOPICS, TopicSpec
 from tunewheel_local.kafka.ports import free_port
+from tunewheel_local.topics import ensure_topics, wanted_topics
 from tunewheel_runtime.store import ObjectStore
 from tunewheel_testing.adapters import SMOLLM2
 from tunewheel_testing.engine import FakeEngine
@@ -31,6 +33,7 @@ from tunewheel_testing.specs import declared
 from ..integration.bus import PATIENCE_SECONDS, Bus, running, until
 from ..integration.test_gateway import answered_by, client_of, desired, gateway
 from ..integration.verdicts import stored_adapter
+from .three_brokers import COUNT, ThreeBrokers, leaders
 
 pytestmark = [pytest.mark.chaos, pytest.mark.nightly("kills")]
 
@@ -116,29 +119,38 @@ def strangers(port: int) -> Iterator[None]:
         yield
 
 
-async def test_killed_twice_under_load_and_beset_by_strangers_it_comes_back_and_nothing_is_lost(
-    broker_factory: Any, tmp_path: Path, project: str
-):
-    broker = await asyncio.to_thread(broker_factory)
-    fresh_kafka = broker.bootstrap_servers
-    adapter = await stored_adapter(ObjectStore((tmp_path / "store").as_uri()), project, 1)
+@asynccontextmanager
+async def asked(
+    kafka: str, folder: Path, project: str
+) -> AsyncIterator[tuple[Load, Callable[[], subprocess.Popen[bytes]]]]:
+    """Yield clients of a gateway with one model, and what starts that gateway. At the end nothing that it
+    answered may be missing on the log or wait on its disk."""
+    adapter = await stored_adapter(ObjectStore((folder / "store").as_uri()), project, 1)
     port = free_port()
     load = Load(f"http://127.0.0.1:{port}", project)
-    async with FakeEngine(SMOLLM2.name, answers_anything=True).serving() as engine, Bus(fresh_kafka) as bus:
+    async with FakeEngine(SMOLLM2.name, answers_anything=True).serving() as engine, Bus(kafka) as bus:
         await bus.publish(declared(project), desired(project, 1, (adapter, 100)))
         environment = {
-            "TUNEWHEEL_BOOTSTRAP_SERVERS": fresh_kafka,
-            "TUNEWHEEL_STORE_URL": (tmp_path / "store").as_uri(),
-            "TUNEWHEEL_CACHE_DIR": str(tmp_path),
+            "TUNEWHEEL_BOOTSTRAP_SERVERS": kafka,
+            "TUNEWHEEL_STORE_URL": (folder / "store").as_uri(),
+            "TUNEWHEEL_CACHE_DIR": str(folder),
             "TUNEWHEEL_ENGINE_URL": engine,
             "TUNEWHEEL_HTTP_PORT": str(port),
             "TUNEWHEEL_PUBLISH_SECONDS": "2",
         }
+        yield load, lambda: start(environment, folder / "gateway.log")
+        await check(kafka, load)
+    assert load.models == {adapter.model_id}
+    assert not list((folder / "work" / "serve-gateway" / "completions").iterdir())
 
-        def next_process() -> subprocess.Popen[bytes]:
-            return start(environment, tmp_path / "gateway.log")
 
+async def test_killed_twice_under_load_and_beset_by_strangers_it_comes_back_and_nothing_is_lost(
+    broker_factory: Any, tmp_path: Path, project: str
+):
+    broker = await asyncio.to_thread(broker_factory)
+    async with asked(broker.bootstrap_servers, tmp_path, project) as (load, next_process):
         process = next_process()
+        port = int(load.url.rpartition(":")[2])
         try:
             async with load.applied():
                 await load.goes_on()
@@ -162,9 +174,36 @@ async def test_killed_twice_under_load_and_beset_by_strangers_it_comes_back_and_
         finally:
             process.terminate()
             assert process.wait(60) in (0, -signal.SIGTERM)
-        await check(fresh_kafka, load)
-    assert load.models == {adapter.model_id}
-    assert not list((tmp_path / "work" / "serve-gateway" / "completions").iterdir())
+
+
+async def test_a_leader_of_its_completions_that_is_killed_under_load_costs_none_of_them(
+    tmp_path: Path, project: str
+):
+    """Of three brokers, two of which must have each record, each is killed once and started again."""
+    topic = topics.INFERENCE_COMPLETED.name
+    async with AsyncExitStack() as stack:
+        brokers = ThreeBrokers(tmp_path)
+        await asyncio.to_thread(stack.enter_context, brokers)
+        options = {"bootstrap_servers": brokers.servers}
+        own = [t for t in TOPICS if "serve-gateway" in (*t.producers, *t.consumers, *t.replayed_by)]
+        await ensure_topics(options, wanted_topics(own))
+        load, next_process = await stack.enter_async_context(asked(brokers.servers, tmp_path, project))
+        process, moved = next_process(), 0
+        try:
+            async with load.applied():
+                await load.goes_on()
+                for number in range(1, COUNT + 1):
+                    led = Counter((await leaders(options, [topic])).values())
+                    await asyncio.to_thread(brokers.kill, number)
+                    await load.goes_on()
+                    await asyncio.to_thread(brokers.start, number)
+                    await load.goes_on()
+                    moved += led[number]
+                    assert number not in (await leaders(options, [topic])).values()
+        finally:
+            process.terminate()
+            assert process.wait(60) in (0, -signal.SIGTERM)
+    assert moved >= topics.INFERENCE_COMPLETED.partitions
 
 
 @contextmanager

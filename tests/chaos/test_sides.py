@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ..frozen.snapshot import unpack_store
+from .fault_table import table
 from .inputs import SNAPSHOT
 from .sides import damaged
 
@@ -47,3 +48,12 @@ def test_what_a_file_refers_to_and_was_erased_is_not_missed(store: Path) -> None
     )
     file.unlink()
     assert damaged(store, paths_of(store)) == set()
+
+
+def test_a_cell_that_was_not_run_again_keeps_its_figures() -> None:
+    before = table({"SIGSTOP": {"index": {"result": "same", "files": 3}, "train": {"result": "same"}}})
+    after = table({"SIGSTOP": {"index": {"result": "failed"}}}, before)
+    assert [line for line in before.splitlines() if line not in after] == [
+        "| index | SIGSTOP | same | 3 files |"
+    ]
+    assert "| index | SIGSTOP | failed |  |" in after.splitlines()

@@ -5,14 +5,15 @@ from __future__ import annotations
 import subprocess
 import uuid
 from base64 import urlsafe_b64encode
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from tunewheel_local.kafka.broker import LocalKafka
 from tunewheel_local.kafka.ports import free_port
 from tunewheel_local.kafka.properties import server_properties
+from tunewheel_runtime.cluster import admin_client, describe_cluster
 
 COUNT = 3
 PROPERTIES = {
@@ -24,7 +25,15 @@ PROPERTIES = {
     "controller.quorum.election.timeout.ms": "1000",
     "controller.quorum.election.backoff.max.ms": "1000",
     "metadata.max.idle.interval.ms": "500",
+    "auto.leader.rebalance.enable": "false",  # Who leads shows until the end who was killed.
 }
+
+
+async def leaders(options: Mapping[str, Any], names: Sequence[str]) -> dict[tuple[str, int], int]:
+    """Return the node id of the leader of each partition of the topics ``names``."""
+    async with admin_client(options) as admin:
+        topics = (await describe_cluster(admin, names)).topics
+    return {(name, n): copy.leader for name in names for n, copy in enumerate(topics[name].partitions)}
 
 
 class _Broker(LocalKafka):
@@ -70,6 +79,14 @@ class ThreeBrokers:
             for started in [pool.submit(broker.start, patience=300) for broker in self._brokers]:
                 started.result()
         return self
+
+    def kill(self, number: int) -> None:
+        """Kill the broker of that node id with -9."""
+        self._brokers[number - 1].kill()
+
+    def start(self, number: int) -> None:
+        """Start the broker of that node id again on its data."""
+        self._brokers[number - 1].start(patience=300)
 
     def __exit__(self, *_: object) -> None:
         for broker in self._brokers:

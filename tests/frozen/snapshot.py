@@ -47,8 +47,14 @@ class Line:
     @property
     def name(self) -> str:
         """The event's id; a dead letter carries its event's, or else what was refused is its name."""
-        ids = [base64.b64decode(value).decode() for name, value in self.headers if name == "ce_id"]
-        return ids[0] if ids else self.value or ""
+        return self._header("ce_id") or self.value or ""
+
+    @property
+    def source(self) -> str:
+        return self._header("ce_source")
+
+    def _header(self, wanted: str) -> str:
+        return next((base64.b64decode(value).decode() for name, value in self.headers if name == wanted), "")
 
 
 def _text(value: bytes | None) -> str | None:
