@@ -39,7 +39,7 @@ def app_of_console() -> Any:
 def reference(app: Any) -> Iterator[str]:
     """Yield the page's lines: for each noun its routes, with role, parameters, body and answer."""
     roles = {
-        f"{method} {path}": _asks(need)
+        f"{method} {path.replace(':path}', '}')}": _asks(need)
         for path, route, need in needs_of(app.routes)
         if need is not None
         for method in getattr(route, "methods", None) or ()
@@ -48,7 +48,7 @@ def reference(app: Any) -> Iterator[str]:
     for path, operations in app.openapi()["paths"].items():
         for method, told in operations.items():
             name = f"{method.upper()} {path}"
-            short, asked = name.replace(f"{PROJECT}/", "…/"), roles.get(name, "none")
+            short, asked = name.replace(f"{PROJECT}/", "…/"), roles[name]
             cells = (f"`{short}`", asked, _takes(told), _gives(told), _says(told))
             by_noun[told["tags"][0]].append(f"| {' | '.join(cells)} |")
     for noun, rows in sorted(by_noun.items()):
@@ -66,7 +66,7 @@ def _takes(told: Mapping[str, Any]) -> str:
     asked = [one for one in told.get("parameters", ()) if one["in"] == "query"]
     names = [f"`{one['name']}`" for one in asked if one["name"] not in PAGED]
     paged = ["a page"] if {one["name"] for one in asked} >= PAGED else []
-    body = [_shape(kind["schema"]) for kind in told.get("requestBody", {}).get("content", {}).values()]
+    body = [_shape(kind["schema"]) or "a spec" for kind in told.get("requestBody", {}).get("content", {}).values()]
     return ", ".join([*dict.fromkeys(body), *names, *paged])
 
 

@@ -86,6 +86,34 @@ def test_a_readme_lists_what_its_service_reads(service: Path) -> None:
     assert own - settings_of(service) <= shared | set(OF_OTHERS)
 
 
+SIZES = {"MiB": 1 << 20, "GiB": 1 << 30}
+
+
+def defaults_told(page: Path) -> dict[str, float]:
+    """Return by setting the number that a table of a page gives as its default, sizes in bytes."""
+    told: dict[str, float] = {}
+    for row in re.findall(r"^\| (`.*)$", page.read_text(encoding="utf-8"), re.MULTILINE):
+        first, second = row.split(" | ")[:2]
+        names = re.findall(r"`(?:TUNEWHEEL_)?([A-Z][A-Z0-9_]+)`", first)
+        values = second.split(", ")
+        for name, value in zip(names, values if len(values) == len(names) else [], strict=False):
+            if number := re.fullmatch(r"([\d,.]+)(?: ([MG]iB))?(?: .*)?", value):
+                told[name.lower()] = float(number[1].replace(",", "")) * SIZES.get(number[2], 1)
+    return told
+
+
+def test_a_default_on_a_page_is_the_default_of_the_setting() -> None:
+    checked = 0
+    for service in SERVICES:
+        fields = settings_class(service.name).model_fields
+        told = {n: v for n, v in defaults_told(service / "README.md").items() if n in fields}
+        assert {name: (value, fields[name].default) for name, value in told.items()} == {
+            name: (value, value) for name, value in told.items()
+        }, service.name
+        checked += len(told)
+    assert checked >= 60
+
+
 @pytest.mark.parametrize("service", [s for s in SERVICES if s.name != "engine"], ids=lambda path: path.name)
 def test_a_process_names_the_setting_that_is_wrong_and_ends_with_code_2(
     service: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
