@@ -176,8 +176,8 @@ class TurnDecided(Event):
 
 
 class TurnCompleted(Event):
-    """What an earlier release told of a turn's end. This release writes ``turn.completed.v2``, and for one
-    release the same here."""
+    """The end of a turn, for readers of the release before: for one release it holds the same as
+    ``turn.completed.v2``."""
 
     type: ClassVar[str] = "turn.completed"
     subject_field: ClassVar[str] = "turn_id"

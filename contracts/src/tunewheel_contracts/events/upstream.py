@@ -116,7 +116,7 @@ class DocumentWithdrawn(UpstreamEvent):
 
 
 class ExamplePublished(UpstreamEvent):
-    """A question with an answer that an expert has validated."""
+    """A question with its answer. ``validated_by`` names the expert who validated the answer, if one did."""
 
     type: ClassVar[str] = "example.published"
     subject_field: ClassVar[str] = "example_id"
