@@ -66,7 +66,8 @@ def _takes(told: Mapping[str, Any]) -> str:
     asked = [one for one in told.get("parameters", ()) if one["in"] == "query"]
     names = [f"`{one['name']}`" for one in asked if one["name"] not in PAGED]
     paged = ["a page"] if {one["name"] for one in asked} >= PAGED else []
-    body = [_shape(kind["schema"]) or "a spec" for kind in told.get("requestBody", {}).get("content", {}).values()]
+    sent = told.get("requestBody", {}).get("content", {}).values()
+    body = [_shape(kind["schema"]) or "a spec" for kind in sent]
     return ", ".join([*dict.fromkeys(body), *names, *paged])
 
 
