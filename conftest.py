@@ -240,7 +240,7 @@ def smollm2() -> BaseModel:
     """SmolLM2 in the machine's cache of models. It is converted there once for all workers and packages: that
     takes a minute of a processor."""
     from tunewheel_basemodel.locate import locate_base_model
-    from tunewheel_local.places import cache_dir
+    from tunewheel_contracts.cache import cache_dir
 
     return locate_base_model("HuggingFaceTB/SmolLM2-135M-Instruct", cache_dir=cache_dir())
 

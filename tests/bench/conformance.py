@@ -24,9 +24,9 @@ from typing import Any, Literal
 import aiohttp
 import uvicorn
 from opentelemetry.metrics import NoOpMeter
-from platformdirs import user_cache_path
 from tunewheel_basemodel.facts import facts_of
 from tunewheel_basemodel.locate import BaseModel, locate_base_model
+from tunewheel_contracts.cache import cache_dir
 from tunewheel_contracts.event import new_event
 from tunewheel_contracts.events.lifecycle import ServingDesired
 from tunewheel_contracts.formats.bundle import Bundle, Decoding
@@ -124,7 +124,7 @@ def judge(adapter: AdapterRef, bundle: Bundle, questions: Sequence[str], folder:
         examples=examples,
         items=(),
         max_output_tokens=bundle.max_output_tokens,
-        cache_dir=user_cache_path("tunewheel"),
+        cache_dir=cache_dir(),
         dtype=bundle.precision,  # type: ignore[arg-type]
         decoding=bundle.decoding,
     )
@@ -157,7 +157,7 @@ async def serve(
     engine_settings = EngineSettings(
         base_model=bundle.base.name,
         base_revision=bundle.base.revision,
-        cache_dir=user_cache_path("tunewheel"),
+        cache_dir=cache_dir(),
         adapter_roots=[folder / "adapters"],
         dtype=bundle.precision,  # type: ignore[arg-type]
         max_context=512,
@@ -262,7 +262,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--prompts", type=int, default=200)
     count = parser.parse_args().prompts
-    base = locate_base_model(SMOLLM2, cache_dir=user_cache_path("tunewheel"))
+    base = locate_base_model(SMOLLM2, cache_dir=cache_dir())
     contenders: dict[str, dict[str, Any]] = {}
     for precision in PRECISIONS:
         with tempfile.TemporaryDirectory() as folder:

@@ -30,15 +30,15 @@ from typing import Any
 
 import httpx
 import psutil
-from platformdirs import user_cache_path
 from report import write_report
 from tunewheel_basemodel.chat import render
 from tunewheel_basemodel.loading import load_base
 from tunewheel_basemodel.locate import locate_base_model
+from tunewheel_contracts.cache import cache_dir
 from tunewheel_local.kafka.ports import free_port
 
 MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
-CACHE = Path(os.environ.get("TUNEWHEEL_CACHE_DIR") or user_cache_path("tunewheel"))
+CACHE = cache_dir()
 ROUNDS = int(os.environ.get("ROUNDS", "3"))
 TOKENS = 48
 ROWS = 16

@@ -18,7 +18,7 @@ from typing import Any, get_args
 
 from report import write_report
 from tunewheel_basemodel.locate import BaseModel, locate_base_model
-from tunewheel_local.places import cache_dir
+from tunewheel_contracts.cache import cache_dir
 from tunewheel_serve_gateway.upstream.fingerprints import compare
 from tunewheel_testing import fingerprints as testing
 from tunewheel_testing.adapters import bundle_of

@@ -25,10 +25,10 @@ from typing import Any
 import httpx
 import numpy as np
 from aiokafka import AIOKafkaProducer
-from platformdirs import user_cache_path
 from report import write_report
 from safetensors.numpy import save
 from tunewheel_basemodel.locate import locate_base_model
+from tunewheel_contracts.cache import cache_dir
 from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.events.evaluation import EvalPassed
 from tunewheel_contracts.events.lifecycle import ModelCommanded
@@ -147,7 +147,7 @@ async def order(servers: str, client: httpx.AsyncClient, action: str, model_id: 
 
 
 async def turns(servers: str, url: str, store: ObjectStore, rounds: int) -> dict[str, list[float]]:
-    base = locate_base_model(BASE, cache_dir=user_cache_path("tunewheel"))
+    base = locate_base_model(BASE, cache_dir=cache_dir())
     ref = BaseModelRef(name=BASE, revision=base.revision)
     first, second = [await stored_adapter(store, ref, n) for n in (1, 2)]
     await publish(servers, declared(), passed(first, 1))
@@ -184,7 +184,7 @@ def main() -> None:
                 "TUNEWHEEL_HTTP_PORT": str(engine_port),
                 "TUNEWHEEL_HEALTH_PORT": str(free_port()),
                 "TUNEWHEEL_ADAPTER_ROOTS": json.dumps([str(root / "cache" / "adapters")]),
-                "TUNEWHEEL_CACHE_DIR": str(user_cache_path("tunewheel")),
+                "TUNEWHEEL_CACHE_DIR": str(cache_dir()),
             },
             "registry": {"TUNEWHEEL_HTTP_PORT": str(free_port())},
             "serve_gateway": {

@@ -18,6 +18,7 @@ import openai
 import polars as pl
 import pytest
 from tunewheel_contracts import topics
+from tunewheel_contracts.cache import cache_dir
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.data import (
     BuildReason,
@@ -32,7 +33,6 @@ from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.principal import Trust
 from tunewheel_contracts.topics import TopicSpec
 from tunewheel_local.launch import Wheel
-from tunewheel_local.places import cache_dir
 from tunewheel_testing.endpoint import Endpoint
 from tunewheel_testing.feed import EventFeed
 from tunewheel_testing.tiny import write_tiny_model

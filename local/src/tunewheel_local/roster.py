@@ -7,12 +7,13 @@ import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from tunewheel_contracts.cache import cache_dir
 from tunewheel_contracts.errors import TunewheelError
 from tunewheel_contracts.formats.allowed_sources import DEFAULT_HOSTS
 
 from tunewheel_local.http import own_certificate
 from tunewheel_local.kafka.ports import free_port, is_free
-from tunewheel_local.places import Var, cache_dir
+from tunewheel_local.places import Var
 from tunewheel_local.wheel_secrets import WheelSecrets
 
 BROKER = "broker"

@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from platformdirs import user_cache_path
 from pydantic import AfterValidator, Field, SecretStr, field_validator
+from tunewheel_contracts.cache import cache_dir
 
 from tunewheel_runtime.kafka_settings import KafkaSettings
 from tunewheel_runtime.secret_files import SecretFiles
@@ -94,7 +94,7 @@ class HttpSettings(SecretFiles):
     log_json: bool = True
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
-    cache_dir: Path = Field(default_factory=lambda: user_cache_path("tunewheel"))
+    cache_dir: Annotated[Path, AfterValidator(Path.expanduser)] = Field(default_factory=cache_dir)
     """Directory of files that can be downloaded or made again: base models, downloaded artifacts."""
 
     @property

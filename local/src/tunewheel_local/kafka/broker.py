@@ -20,13 +20,14 @@ from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any, Self, TypeVar
 
+from tunewheel_contracts.cache import cache_dir
+
 from tunewheel_local import leash
 from tunewheel_local.kafka.errors import BrokerFailed, DataInUse, diagnose
 from tunewheel_local.kafka.jars import Progress, fetch_jars
 from tunewheel_local.kafka.java import find_java
 from tunewheel_local.kafka.ports import free_port, require_free
 from tunewheel_local.kafka.properties import check_data, check_strays, server_properties
-from tunewheel_local.places import cache_dir
 
 FOLDER = "kafka-aot"
 _TRIED = ("-XX:+IgnoreUnrecognizedVMOptions", "-XX:+VerifySharedSpaces")
