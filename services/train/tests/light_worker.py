@@ -41,7 +41,7 @@ def light_recipe(
     job: Job, *, report: Callable[[Message], None], should_stop: Callable[[], bool]
 ) -> Completed:
     locate(job)
-    found = checkpoints.latest(job.work_dir)
+    found = checkpoints.latest(job.work_dir, job.recipe.method)
     step, digest = _load(found) if found else (0, hashlib.sha256(job.train_path.read_bytes()).hexdigest())
     resumed = (*checkpoints.read_state(found)["resumed_from"], step) if found else ()
     total = math.ceil(STEPS_PER_EPOCH * job.recipe.epochs)
@@ -63,7 +63,7 @@ def light_recipe(
         stopping = should_stop() and step < until
         ends = step == until and job.tried
         if ends or step % job.recipe.checkpoint_steps == 0 or stopping:
-            path = write_checkpoint(job.work_dir, step, digest, resumed)
+            path = write_checkpoint(job.work_dir, step, digest, resumed, job.recipe.method)
             report(Checkpointed(step=step, path=str(path)))
         if stopping:
             raise RunStopped(step)
@@ -101,8 +101,11 @@ def plan_of(job: Job) -> TrainPlan:
 
 def misbehave(job: Job, step: int) -> None:
     """What ``LIGHT_FAULT`` asks for at the second step: hang, freeze, disk, or, while a micro-batch holds
-    several, oom and eat (all memory there is). ``die STORE``: the second node is killed."""
+    several, oom and eat (all memory there is). ``die STORE``: the second node is killed. At every step:
+    ``small``, no memory for a base that is not quantised."""
     fault = os.environ.get("LIGHT_FAULT")
+    if fault == "small" and job.recipe.method.traits.quantization is None:
+        raise MemoryError("DefaultCPUAllocator: can't allocate memory")
     if step != 2 or fault is None:
         return
     if fault.startswith("die ") and os.environ.get("RANK") == "1":
@@ -146,7 +149,9 @@ def _progress(step: int, total: int) -> Progressed:
     )  # fmt: skip
 
 
-def write_checkpoint(work_dir: Path, step: int, weights: str = "", resumed: tuple[int, ...] = ()) -> Path:
+def write_checkpoint(
+    work_dir: Path, step: int, weights: str = "", resumed: tuple[int, ...] = (), method: str = "lora"
+) -> Path:
     """A whole checkpoint as far as its manifest goes. What a kill leaves of one bears the name by which the
     next process knows it."""
     target = work_dir / checkpoints.name_of(step)
@@ -154,7 +159,7 @@ def write_checkpoint(work_dir: Path, step: int, weights: str = "", resumed: tupl
     scratch.mkdir(parents=True)
     (scratch / checkpoints.WEIGHTS).write_text(weights)
     (scratch / checkpoints.OPTIMIZER).write_text(f"moments {step}")
-    (scratch / checkpoints.STATE).write_text(json.dumps({"resumed_from": resumed, "method": "lora"}))
+    (scratch / checkpoints.STATE).write_text(json.dumps({"resumed_from": resumed, "method": method}))
     (scratch / checkpoints.TRAINER_STATE).write_text("{}")
     files = {file.name: sha256_file(file) for file in scratch.iterdir()}
     (scratch / checkpoints.MANIFEST).write_text(json.dumps({"step": step, "files": files}))

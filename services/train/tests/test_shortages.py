@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import runpy
 import sys
 from pathlib import Path
 
@@ -10,6 +12,9 @@ import pytest
 from tunewheel_contracts.events.training import TrainCompleted, TrainFailed, TrainPlanned
 from tunewheel_contracts.formats.run import RunManifest
 from tunewheel_runtime.store import ObjectStore
+from tunewheel_testing.waiting import until
+from tunewheel_train.runs import remote_checkpoints
+from tunewheel_train.runs.runs import checkpoints_prefix
 
 LIGHT_WORKER = Path(__file__).with_name("light_worker.py")
 
@@ -43,6 +48,29 @@ async def test_a_process_that_the_kernel_killed_for_want_of_memory_goes_down_the
     assert isinstance(event, TrainCompleted)
     manifest = RunManifest.model_validate_json(await made.store.get(event.manifest))
     assert [(a.value, a.after_step) for a in manifest.adjustments] == [("2", 1), ("1", 1)]
+
+
+async def test_a_quantised_run_goes_on_from_its_own_checkpoint_on_another_machine(
+    bench, monkeypatch, tmp_path: Path
+):
+    monkeypatch.setenv("LIGHT_FAULT", "small")
+    monkeypatch.setenv("LIGHT_WAIT", "1")  # once quantised, it stays behind its first checkpoint
+    made = await bench(on_out_of_memory="quantize", micro_batch_size=1)
+    task = asyncio.create_task(made.train())
+    await until(lambda: list(made.settings.runs_dir.rglob("checkpoint-000002")))
+    (run_dir,) = made.settings.runs_dir.glob("run-*")
+    made.lease.lost.set()
+    with pytest.raises(made.lease.Lost):
+        await task
+    # before it was quantised it had come further
+    write_checkpoint = runpy.run_path(str(LIGHT_WORKER))["write_checkpoint"]
+    prefix = checkpoints_prefix(run_dir.name)
+    await remote_checkpoints.upload(made.store, prefix, write_checkpoint(tmp_path / "before", 5), keep=2)
+    monkeypatch.delenv("LIGHT_WAIT")
+    event = await made.on_another_machine(tmp_path / "other").train()
+    assert isinstance(event, TrainCompleted)
+    manifest = RunManifest.model_validate_json(await made.store.get(event.manifest))
+    assert (manifest.adjustments[-1].value, manifest.resumed_from_steps) == ("qlora", (3,))
 
 
 async def test_without_memory_and_without_leave_the_run_fails(bench, monkeypatch):

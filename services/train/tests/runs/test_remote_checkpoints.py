@@ -12,11 +12,14 @@ from tunewheel_train.trainers import checkpoints
 PREFIX = "runs/run-1/checkpoints"
 
 
-def write_checkpoint(run_dir: Path, step: int, content: str = "", best: int | None = None) -> Path:
+def write_checkpoint(
+    run_dir: Path, step: int, content: str = "", best: int | None = None, method: str = "lora"
+) -> Path:
     directory = run_dir / checkpoints.name_of(step)
     directory.mkdir(parents=True)
-    for name in (checkpoints.WEIGHTS, checkpoints.OPTIMIZER, checkpoints.STATE, checkpoints.TRAINER_STATE):
+    for name in (checkpoints.WEIGHTS, checkpoints.OPTIMIZER, checkpoints.TRAINER_STATE):
         (directory / name).write_text(f"{name} {step} {content}")
+    (directory / checkpoints.STATE).write_text(json.dumps({"method": method, "of": content}))
     files = {file.name: sha256_file(file) for file in directory.iterdir()}
     (directory / checkpoints.MANIFEST).write_text(
         json.dumps({"step": step, "best_step": best, "files": files})
@@ -28,6 +31,10 @@ async def upload(store: ObjectStore, checkpoint: Path, keep: int = 2) -> None:
     await remote_checkpoints.upload(store, PREFIX, checkpoint, keep=keep)
 
 
+async def download(store: ObjectStore, run_dir: Path, method: str = "lora") -> int:
+    return await remote_checkpoints.download(store, PREFIX, run_dir, method)
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> ObjectStore:
     return ObjectStore(f"file://{tmp_path}/store")
@@ -37,7 +44,7 @@ async def test_a_checkpoint_goes_to_another_machine_whole(store, tmp_path: Path)
     here, there = tmp_path / "here", tmp_path / "there"
     there.mkdir()
     await upload(store, write_checkpoint(here, 20))
-    assert await remote_checkpoints.download(store, PREFIX, there) == 20
+    assert await download(store, there) == 20
     assert checkpoints.latest(there) == there / "checkpoint-000020"
     assert [p.name for p in there.iterdir()] == ["checkpoint-000020"]
 
@@ -53,14 +60,14 @@ async def test_as_many_are_kept_as_the_recipe_says(store, tmp_path: Path, keep: 
 async def test_one_of_many_parts_goes_there_and_back_without_being_held_whole(store, tmp_path: Path):
     class Streaming(ObjectStore):
         async def read(self, path: str) -> bytes | None:
-            assert path.endswith(checkpoints.MANIFEST)
+            assert path.endswith((checkpoints.MANIFEST, checkpoints.STATE))
             return await super().read(path)
 
     there = tmp_path / "there"
     there.mkdir()
     large = "x" * (2 * PART_BYTES + 1)
     await upload(store, write_checkpoint(tmp_path / "here", 20, large))
-    assert await remote_checkpoints.download(Streaming(store.url), PREFIX, there) == 20
+    assert await download(Streaming(store.url), there) == 20
     weights = there / "checkpoint-000020" / checkpoints.WEIGHTS
     assert weights.read_text().endswith(large)
 
@@ -71,7 +78,7 @@ async def test_a_corrupted_one_is_passed_over_for_the_one_before(store, tmp_path
     (weights,) = [p for p in await store.list(PREFIX) if "000040" in p and p.endswith(checkpoints.WEIGHTS)]
     (store.local_root / weights).write_bytes(b"other weights")
     (tmp_path / "there").mkdir()
-    assert await remote_checkpoints.download(store, PREFIX, tmp_path / "there") == 20
+    assert await download(store, tmp_path / "there") == 20
     assert [path.name for path in (tmp_path / "there").iterdir()] == ["checkpoint-000020"]
 
 
@@ -82,7 +89,7 @@ async def test_the_best_by_validation_is_kept_and_comes_along(store, tmp_path: P
     assert kept == {"checkpoint-000020", "checkpoint-000060", "checkpoint-000080"}
     there = tmp_path / "there"
     there.mkdir()
-    assert await remote_checkpoints.download(store, PREFIX, there) == 80
+    assert await download(store, there) == 80
     assert {path.name for path in there.iterdir()} == {"checkpoint-000020", "checkpoint-000080"}
 
 
@@ -92,7 +99,7 @@ async def test_the_best_comes_along_though_its_own_upload_was_skipped(store, tmp
     for step in (40, 60, 80):
         await upload(store, write_checkpoint(here, step, best=20))
     there.mkdir()
-    assert await remote_checkpoints.download(store, PREFIX, there) == 80
+    assert await download(store, there) == 80
     assert {path.name for path in there.iterdir()} == {"checkpoint-000020", "checkpoint-000080"}
 
 
@@ -102,7 +109,7 @@ async def test_what_changed_on_the_disk_is_not_taken_by_another_machine(store, t
     (changed / checkpoints.WEIGHTS).write_bytes(b"other")
     await upload(store, changed)
     (tmp_path / "there").mkdir()
-    assert await remote_checkpoints.download(store, PREFIX, tmp_path / "there") == 20
+    assert await download(store, tmp_path / "there") == 20
 
 
 @pytest.mark.parametrize("keep", [1, 2])
@@ -115,7 +122,7 @@ async def test_a_damaged_one_takes_no_place_of_those_written_after_it(store, tmp
         await upload(store, changed, keep=9)
     await upload(store, write_checkpoint(tmp_path / "here", 30), keep=keep)
     (tmp_path / "there").mkdir()
-    assert await remote_checkpoints.download(store, PREFIX, tmp_path / "there") == 30
+    assert await download(store, tmp_path / "there") == 30
 
 
 async def test_a_damaged_one_is_passed_over_for_the_one_before(store, tmp_path: Path):
@@ -125,7 +132,7 @@ async def test_a_damaged_one_is_passed_over_for_the_one_before(store, tmp_path: 
     await store.delete([weights])
     there = tmp_path / "there"
     there.mkdir()
-    assert await remote_checkpoints.download(store, PREFIX, there) == 20
+    assert await download(store, there) == 20
 
 
 async def test_one_that_is_still_going_up_does_not_exist(store, tmp_path: Path):
@@ -133,22 +140,45 @@ async def test_one_that_is_still_going_up_does_not_exist(store, tmp_path: Path):
     (manifest,) = [p for p in await store.list(PREFIX) if p.endswith(checkpoints.MANIFEST)]
     await store.delete([manifest])
     (tmp_path / "there").mkdir()
-    assert await remote_checkpoints.download(store, PREFIX, tmp_path / "there") == 0
+    assert await download(store, tmp_path / "there") == 0
 
 
 async def test_what_is_newer_here_stays(store, tmp_path: Path):
     await upload(store, write_checkpoint(tmp_path / "other", 20))
     here = tmp_path / "here"
     write_checkpoint(here, 40)
-    assert await remote_checkpoints.download(store, PREFIX, here) == 40
+    assert await download(store, here) == 40
     assert [p.name for p in here.iterdir()] == ["checkpoint-000040"]
+
+
+@pytest.mark.parametrize(("lora", "qlora"), [(20, 10), (20, 40), (20, 20), (10, 20)])
+async def test_a_quantised_run_that_moves_goes_on_from_a_checkpoint_of_its_method(
+    store, tmp_path: Path, lora: int, qlora: int
+):
+    """It began anew when it was quantised, so the other method may have come further."""
+    here, before, there = (tmp_path / name for name in ("here", "before", "there"))
+    await upload(store, write_checkpoint(before, lora))
+    await upload(store, write_checkpoint(here, qlora, method="qlora"))
+    assert await download(store, there, "qlora") == qlora
+    assert checkpoints.step_of(checkpoints.latest(there, "qlora")) == qlora
+    assert await download(store, there / "again", "lora") == lora
+    assert await download(store, there, "lora") == lora  # the machine may hold one of the other method
+    assert await download(store, there / "whole", "full") == 0
+
+
+async def test_a_damaged_state_is_passed_over_like_other_files(store, tmp_path: Path):
+    await upload(store, write_checkpoint(tmp_path / "here", 20))
+    await upload(store, write_checkpoint(tmp_path / "here", 40))
+    (state,) = [path for path in await store.list(f"{PREFIX}") if "000040" in path and "/state" in path]
+    (tmp_path / "store" / state).write_text("{")
+    assert await download(store, tmp_path / "there") == 20
 
 
 async def test_two_workers_checkpoints_of_one_step_do_not_collide(store, tmp_path: Path):
     await upload(store, write_checkpoint(tmp_path / "one", 20, "a"))
     await upload(store, write_checkpoint(tmp_path / "two", 20, "b"))
     (tmp_path / "there").mkdir()
-    assert await remote_checkpoints.download(store, PREFIX, tmp_path / "there") == 20
+    assert await download(store, tmp_path / "there") == 20
 
 
 async def test_a_completed_runs_checkpoints_are_removed(store, tmp_path: Path):

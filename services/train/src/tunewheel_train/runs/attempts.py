@@ -113,6 +113,8 @@ class Attempt:
             if isinstance(last, Failed):
                 job, adjustment = self._lower(job, last)
                 adjustments.append(adjustment)
+                if adjustment.field == "method":  # another machine may have been further by this method
+                    await self._download(job)
 
     def _lower(self, job: Job, last: Failed) -> tuple[Job, Adjustment]:
         """Return the job of the next rung of the ladder, if the process had too little memory. Raises
@@ -130,12 +132,16 @@ class Attempt:
     async def _prepare(self) -> Job:
         """Download the training data, the adapter to continue from and the newest checkpoint."""
         job = await prepare(self._run, self._store, self._settings, self._dir, self._corrections)
-        await remote_checkpoints.download(self._store, self._run.checkpoints_prefix, job.work_dir)
+        await self._download(job)
         if self._run.attempt == 1 or not self._is_resumed:
             return job
         # the person knows how far it came, and wants it nevertheless
         freed = self._run.recipe.model_copy(update={"max_hours": None, "max_dollars": None})
         return job.model_copy(update={"recipe": freed})
+
+    async def _download(self, job: Job) -> None:
+        prefix, method = self._run.checkpoints_prefix, job.recipe.method
+        await remote_checkpoints.download(self._store, prefix, job.work_dir, method)
 
     async def _may_go_on(self) -> None:
         """Wait while the run is paused. Raises RunFailed if it is cancelled or superseded."""

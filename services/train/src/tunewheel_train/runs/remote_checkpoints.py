@@ -89,24 +89,36 @@ async def remove(store: ObjectStore, prefix: str) -> None:
     await store.delete(await store.list(prefix))
 
 
-async def download(store: ObjectStore, prefix: str, run_dir: Path) -> int:
-    """Download the newest whole checkpoint to ``run_dir``, unless it has one as new. Download the best one
-    too.
+async def download(store: ObjectStore, prefix: str, run_dir: Path, method: str) -> int:
+    """Download the newest whole checkpoint of ``method`` to ``run_dir``, unless it has one as new. Download
+    the best one too. A run that was quantised after a while has checkpoints of two methods.
 
-    Returns the step of the newest whole checkpoint in ``run_dir``; 0: there is none. Raises TransientError.
+    Returns the step of the newest whole checkpoint of ``method`` in ``run_dir``; 0: there is none. Raises
+    TransientError.
     """
-    found = await asyncio.to_thread(checkpoints.latest, run_dir)
+    found = await asyncio.to_thread(checkpoints.latest, run_dir, method)
     local = checkpoints.step_of(found) if found else 0
     listed = sorted((await _listed(store, prefix)).items(), reverse=True)
     for name, files in listed:
         step = _step_of(name)
         if step <= local:
             break
+        if await _method_of(store, files) not in (None, method):
+            continue
         if await _fetch(store, files, run_dir, checkpoints.name_of(step)):
             await _fetch_best(store, listed, run_dir, checkpoints.name_of(step))
             return step
         log.warning("checkpoint_damaged", checkpoint=name)
     return local
+
+
+async def _method_of(store: ObjectStore, files: list[str]) -> str | None:
+    """Return the method that wrote the checkpoint; None: its state cannot be read, as its hashes will say."""
+    content = [await store.read(path) for path in files if PurePosixPath(path).name == checkpoints.STATE]
+    try:
+        return str(json.loads((content[0] if content else None) or b"")["method"])
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 async def _fetch_best(
