@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -52,6 +56,7 @@ def test_a_name_that_no_hub_has_is_refused_without_asking(name: str, tmp_path: P
     ("status", "kind"),
     [
         (None, BaseModelUnreachable),
+        (0, BaseModelUnreachable),
         (503, BaseModelUnreachable),
         (429, BaseModelUnreachable),
         (401, BaseModelNotFound),
@@ -71,10 +76,13 @@ def test_a_hub_that_is_down_is_told_from_one_that_says_no(
 
 @contextmanager
 def answering(status: int | None) -> Iterator[str]:
-    """Run a hub that answers everything with ``status``; None: nobody listens."""
+    """Run a hub that answers everything with ``status``; 0: it closes the connection instead; None: nobody
+    listens."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            if status == 0:
+                return
             self.send_response(status or 500)
             self.send_header("content-length", "0")
             self.end_headers()
@@ -90,6 +98,89 @@ def answering(status: int | None) -> Iterator[str]:
         yield f"http://127.0.0.1:{server.server_port}"
         if status is not None:
             server.shutdown()
+
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@contextmanager
+def gated(folder: Path, token: str) -> Iterator[str]:
+    """Run a hub that gives the files of ``folder`` as owner/gated at ``COMMIT`` to whoever has ``token``."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            status, body, name = 404, b"", self.path.partition("?")[0].rpartition("/")[2]
+            if self.headers.get("authorization") != f"Bearer {token}":
+                status = 401
+            elif self.path.startswith("/api/models/owner/gated"):
+                tree = [
+                    {"type": "file", "path": file.name, "size": file.stat().st_size, "oid": COMMIT}
+                    for file in folder.iterdir()
+                ]
+                info = {
+                    "id": "owner/gated",
+                    "sha": COMMIT,
+                    "siblings": [{"rfilename": f["path"]} for f in tree],
+                }
+                status, body = 200, json.dumps(tree if "/tree/" in self.path else info).encode()
+            elif self.path.startswith(f"/owner/gated/resolve/{COMMIT}/") and (folder / name).is_file():
+                status, body = 200, (folder / name).read_bytes()
+            told = {"X-Error-Code": "GatedRepo"} if status == 401 else {"X-Repo-Commit": COMMIT}
+            told |= {"ETag": f'"{sha256(body).hexdigest()}"', "Content-Length": str(len(body))}
+            self.send_response(status)
+            for header, value in told.items():
+                self.send_header(header, value)
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(body)
+
+        do_HEAD = do_GET
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+FINDS = """
+from pathlib import Path
+from tunewheel_basemodel.errors import BaseModelNotFound
+from tunewheel_basemodel.locate import locate_base_model
+try:
+    print("found", locate_base_model("owner/gated", cache_dir=Path("cache")).path)
+except BaseModelNotFound as error:
+    print("refused", type(error).__name__, error)
+"""
+
+
+@pytest.mark.parametrize(
+    ("token", "told"),
+    [
+        ("hf_right", "found "),
+        ("hf_wrong", "refused BaseModelNotFound "),
+        ("", "refused BaseModelNotFound "),
+    ],
+)
+def test_a_gated_model_is_given_to_a_token_that_may_read_it(token: str, told: str, tmp_path: Path) -> None:
+    """In a process of its own, because the hub's address is read when its package is imported."""
+    model = write_tiny_model(tmp_path / "model")
+    with gated(model, "hf_right") as url:
+        environment = os.environ | {"HF_ENDPOINT": url, "HF_TOKEN": token, "HF_HOME": str(tmp_path / "hub")}
+        environment.pop("HF_HUB_OFFLINE", None)
+        found = subprocess.run(
+            [sys.executable, "-c", FINDS], env=environment, cwd=tmp_path, capture_output=True, text=True
+        )
+    assert found.stdout.startswith(told), found.stdout + found.stderr
+    if token == "hf_right":
+        path = Path(found.stdout.removeprefix(told).strip())
+        assert path.name == COMMIT
+        assert (path / "model.safetensors").read_bytes() == (model / "model.safetensors").read_bytes()
+    else:
+        assert "set HF_TOKEN" in found.stdout
+        assert "hf_wrong" not in found.stdout + found.stderr
 
 
 def test_a_hub_that_does_not_answer_is_explained(tmp_path: Path, monkeypatch) -> None:

