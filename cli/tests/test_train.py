@@ -12,7 +12,7 @@ from tunewheel_cli.spec_file import write_recipe
 from tunewheel_contracts.errors import InvalidSpec
 from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.events.training import SweepProgressed
-from tunewheel_contracts.formats.sweep import SweepState, TriedRun, best_of
+from tunewheel_contracts.formats.sweep import Lead, SweepState, TriedRun, ranked
 from tunewheel_testing.console import Console
 from tunewheel_testing.datasets import put_dataset
 from tunewheel_testing.story import Story
@@ -55,14 +55,16 @@ def measured(event: Envelope[Any]) -> list[Envelope[Any]]:
         TriedRun(
             run_id=f"{data.sweep_id}-{number}", changes=changes, part=1.0, steps=6, total_steps=6,
             validation_loss=abs(changes["learning_rate"] - 1e-3), seconds=60.0,
+            label_accuracy=changes.get("dropout"),
         )
         for number, changes in enumerate(data.recipes, 1)
     )  # fmt: skip
-    best = best_of(runs)
-    assert best is not None
+    best = ranked(runs)[0]
+    lead = Lead(over=runs[0].run_id, part=1.0, difference=0.05, low=-0.02, high=0.12)
     ended = SweepProgressed(
         project="desk", sweep_id=data.sweep_id, dataset_id="ds-1", state=SweepState.COMPLETED,
         measured=len(runs), runs=runs, best=best.run_id, max_hours=data.max_hours,
+        lead=lead if best.label_accuracy else None, labelled_examples=40 if best.label_accuracy else None,
     )  # fmt: skip
     return [new_event(ended, source="/train", cause=event)]
 
@@ -86,6 +88,19 @@ def test_every_combination_is_tried_and_the_best_is_written(told: Console, run: 
     shown = json.loads(run("train", "show", "latest", "-p", "desk", "--json").stdout)
     assert shown["best"] == f"{asked.sweep_id}-1"
     assert asked.sweep_id in run("train", "list", "-p", "desk").stdout
+
+
+def test_the_best_by_label_accuracy_comes_first_and_its_lead_is_told(told: Console, run: Any) -> None:
+    over = ("--over", "dropout=0.1,0.3,0.2", "--set", "learning_rate=0.001")
+    lines = run("train", "sweep", "-p", "desk", *over).stdout.splitlines()
+    (asked,) = told.log.of("sweep.requested")
+    head = next(at for at, line in enumerate(lines) if "LABEL ACCURACY" in line)
+    assert [line.split()[0][-1] for line in lines[head + 1 : head + 4]] == ["2", "3", "1"]
+    assert "0.300" in lines[head + 1]
+    assert lines[-1] == (
+        f"* {asked.sweep_id}-2 has the best label accuracy: +0.050 label accuracy over {asked.sweep_id}-1 "
+        "(95 % interval -0.020 to +0.120): these rows cannot tell which of both is better"
+    )
 
 
 def test_one_recipe_is_tried(told: Console, run: Any) -> None:

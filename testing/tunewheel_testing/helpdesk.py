@@ -388,13 +388,14 @@ def _tried(made: Helpdesk) -> None:
     runs = [
         {
             "run_id": f"sweep-0f3c5a7e9b12-{number}", "changes": changes, "part": 1.0, "steps": 99,
-            "total_steps": 99, "validation_loss": loss, "seconds": 134.0,
+            "total_steps": 99, "validation_loss": loss, "label_accuracy": right, "seconds": 134.0,
         }
-        for number, changes, loss in zip((1, 2), recipes, (0.41, 0.33), strict=True)
+        for number, changes, loss, right in zip((1, 2), recipes, (0.41, 0.33), (0.875, 0.917), strict=True)
     ]  # fmt: skip
     made.say(
         "sweep.progressed", asked, **sweep, state="completed", measured=2, runs=runs,
-        best=runs[1]["run_id"], validation_examples=24, hours=0.0744,
+        best=runs[1]["run_id"], validation_examples=24, hours=0.0744, labelled_examples=24,
+        lead={"over": runs[0]["run_id"], "part": 1.0, "difference": 0.042, "low": -0.14, "high": 0.22},
     )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import runpy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,14 @@ import pytest
 from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.event import new_event
 from tunewheel_contracts.events.training import SweepProgressed, SweepRequested, TrainAction, TrainControl
-from tunewheel_contracts.formats.sweep import SweepMethod, SweepState
+from tunewheel_contracts.formats.sweep import SweepMethod, SweepState, TriedRun, ranked
 from tunewheel_testing.adapters import BASE
 from tunewheel_testing.waiting import until
 from tunewheel_train.errors import RunFailed
 from tunewheel_train.job import Job
 from tunewheel_train.preparation import affordable_hours
 from tunewheel_train.runs.runs import Result, Run
-from tunewheel_train.sweeping import Sweeps, rungs
+from tunewheel_train.sweeping import Sweeps, lead_of, rungs
 
 LIGHT = runpy.run_path(str(Path(__file__).with_name("light_worker.py")))
 DIVERGES, STEPS_PER_EPOCH, of_tried, plan_of = (
@@ -65,6 +66,23 @@ class Measuring:
         self.forgotten.append(run_id)
 
 
+class Labelling(Measuring):
+    """Measures labels too: of 40 groups of one row each, ``right[rate]`` are answered with the right label.
+    The first half of a run's steps gives half of them."""
+
+    def __init__(self, right: dict[float, int], most: int = 100) -> None:
+        super().__init__(most)
+        self.right = right
+
+    async def measure(self, run: Run, lease: Any) -> Result:
+        result = await super().measure(run, lease)
+        right = round(self.right[run.recipe.learning_rate] * run.tried.part)
+        hits = tuple((float(number < right),) for number in range(40))
+        metrics = {"validation_label_accuracy": right / 40, "labelled_examples": 40.0}
+        told = {"label_hits": hits, "metrics": result.outcome.metrics | metrics}
+        return replace(result, outcome=result.outcome.model_copy(update=told))
+
+
 async def train(made, event: SweepRequested, trainings: Any = None) -> SweepProgressed:
     sweeps = Sweeps(made.store, trainings or Measuring(), made.controls)
     return await sweeps.train(event, made.event, lease=made.lease, tell=made.tell)
@@ -97,6 +115,68 @@ async def test_halving_goes_on_with_the_better_half(bench):
     # a run that goes on is not trained again from its beginning: each step counts once
     assert [run.steps for run in ended.runs] == [2, 3, 6, 2]
     assert ended.measured == 4 + 2 + 1
+
+
+@pytest.mark.parametrize(
+    ("right", "best", "second", "clear"),
+    [
+        ({1e-1: 38, 1e-2: 20, 1e-3: 10, 1e-4: 10}, "sweep-1-1", "sweep-1-2", True),
+        ({1e-1: 30, 1e-2: 31, 1e-3: 10, 1e-4: 10}, "sweep-1-2", "sweep-1-1", False),
+        # equal labels: the loss decides
+        ({1e-1: 30, 1e-2: 30, 1e-3: 10, 1e-4: 30}, "sweep-1-2", "sweep-1-4", False),
+    ],
+)
+async def test_the_best_has_the_best_labels_and_the_sweep_says_how_sure_that_is(
+    bench, right: dict[float, int], best: str, second: str, clear: bool
+):
+    made = await bench()
+    ended = await train(made, asked(*RATES), Labelling(right))
+    assert (ended.best, ended.lead.over, ended.labelled_examples) == (best, second, 40)
+    by_id = {run.run_id: run.label_accuracy for run in ended.runs}
+    assert ended.lead.difference == pytest.approx(by_id[best] - by_id[second])
+    assert (ended.lead.low > 0, "cannot tell" in ended.lead.words) == (clear, not clear)
+    assert all(news.lead is None for news in made.told)
+
+
+@pytest.mark.parametrize("killed_after", [0, 3, 6, 100])
+async def test_halving_goes_on_with_the_better_labels_after_a_kill_too(bench, killed_after: int):
+    made = await bench()
+    right = {1e-1: 40, 1e-2: 32, 1e-3: 8, 1e-4: 4}
+    if killed_after < 100:
+        with pytest.raises(made.lease.Lost):
+            await train(made, asked(*RATES, method="halving"), Labelling(right, killed_after))
+        made.lease.lost.clear()
+    ended = await train(made, asked(*RATES, method="halving"), Labelling(right))
+    assert [run.part for run in ended.runs] == [1.0, 0.5, 0.25, 0.25]
+    assert ended.best == "sweep-1-1"
+    # both were measured after half of the steps: 20 and 16 of 40 rows
+    assert (ended.lead.over, ended.lead.part) == ("sweep-1-2", 0.5)
+    assert ended.lead.difference == pytest.approx(0.1)
+    assert "after 50% of the steps" in ended.lead.words
+
+
+async def test_rows_of_a_group_count_as_one_observation(bench):
+    alike = [((1.0,) * 10,) * 5 + ((0.0,) * 10,) * 3, ((0.0,) * 10,) * 8]
+    apart = [tuple((hit,) for group in one for hit in group) for one in alike]
+    few, many = (lead_of(*one, over="sweep-1-2", part=1.0) for one in (alike, apart))
+    assert few.difference == many.difference == pytest.approx(50 / 80)
+    assert few.low < 0 < many.low
+    assert lead_of((), (), over="sweep-1-2", part=1.0) is None
+
+
+def test_runs_without_labels_are_ranked_by_loss_and_failed_ones_not_at_all():
+    def run(number: int, loss: float | None, accuracy: float | None = None, **more: Any) -> TriedRun:
+        told = {"part": 1.0, "validation_loss": loss, "label_accuracy": accuracy, **more}
+        return TriedRun(run_id=f"sweep-1-{number}", changes={}, **told)
+
+    def order(*runs: TriedRun) -> list[int]:
+        return [int(one.run_id[-1]) for one in ranked(runs)]
+
+    assert order(run(1, 0.5), run(2, 0.4), run(3, None)) == [2, 1]
+    assert order(run(1, 0.5, 0.9), run(2, 0.4, 0.8), run(3, 0.1, 0.9, reason="failed")) == [1, 2]
+    assert order(run(1, 0.5, 0.9), run(2, 0.4)) == [2, 1]  # measured by an earlier release
+    assert order(run(1, 0.5, 0.9, part=0.5), run(2, 0.6, 0.1)) == [2, 1]
+    assert order() == []
 
 
 async def test_a_sweep_that_is_asked_for_twice_is_trained_once(bench):

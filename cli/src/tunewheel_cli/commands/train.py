@@ -171,35 +171,36 @@ def _show(call: Call, found: SweepDetail, write: Path | None) -> None:
 
 def print_sweep(found: SweepDetail) -> None:
     """Print the recipes, the best first."""
+    from tunewheel_contracts.formats.sweep import ranked
+
     from tunewheel_cli.texts import flat, print_facts, print_table
 
     columns = {
         "run": lambda one: f"{one.run_id}{' *' if one.run_id == found.best else ''}",
         "recipe": lambda one: changes_in_words(one.changes),
         "step": lambda one: f"{one.steps}/{one.total_steps}" if one.total_steps else "",
+        "label accuracy": lambda one: _figure(one.label_accuracy, ".3f"),
         "validation loss": lambda one: _figure(one.validation_loss, ".4f"),
         "seconds": lambda one: _figure(one.seconds or None, ".0f"),
         "why": lambda one: f"{one.field} {one.reason}".strip(),
     }
-    last = float("inf")
-    ordered = sorted(
-        found.runs,
-        key=lambda one: (-one.part, last if one.validation_loss is None else one.validation_loss),
-    )
+    measured = ranked(found.runs)
+    ordered = [*measured, *(one for one in found.runs if one not in measured)]
     print_table(
         [*columns], [[value for _, value in facts(one, columns)] for one in ordered], shorten=("why",)
     )
     print_facts(
         [
             ("sweep", found.sweep_id), ("state", found.state), ("method", found.method),
-            ("validation rows", found.validation_examples),
+            ("validation rows", found.validation_examples), ("with a label", found.labelled_examples),
             ("training", f"{found.hours:.3f} of {found.max_hours:g} hours"),
             ("dollars", found.dollars), ("dataset", found.dataset_id),
             ("why", f"{found.field} {found.reason}".strip() or None),
         ]
     )  # fmt: skip
     if found.state == "completed" and found.best is not None:
-        print(f"* {flat(found.best)} has the lowest validation loss")
+        by = "validation loss" if measured[0].label_accuracy is None else "label accuracy"
+        print(f"* {flat(found.best)} has the best {by}{f': {found.lead.words}' if found.lead else ''}")
 
 
 def _figure(value: float | None, form: str) -> str:

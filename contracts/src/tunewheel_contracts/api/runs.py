@@ -9,7 +9,7 @@ from pydantic import Field
 from tunewheel_contracts.fields import Frozen, Timestamp
 from tunewheel_contracts.formats.plan import TrainPlan
 from tunewheel_contracts.formats.run import Start, Usage
-from tunewheel_contracts.formats.sweep import TriedRun
+from tunewheel_contracts.formats.sweep import Lead, TriedRun
 
 
 class RunSummary(Frozen):
@@ -124,8 +124,13 @@ class SweepDetail(Frozen):
     runs: tuple[TriedRun, ...] = ()
     """In the order of the request."""
     best: str | None = None
-    """The run with the lowest validation loss among those that were trained furthest."""
+    """Of the runs that were trained furthest, the one with the highest label accuracy on the validation rows.
+    Where that is equal, or the task has no labels: the one with the lowest validation loss."""
+    lead: Lead | None = None
+    """Its lead over the second; None: the sweep has not ended, or has no second or no label accuracy."""
     validation_examples: int | None = None
+    labelled_examples: int | None = None
+    """How many validation rows have a label, and were answered."""
     hours: float = 0.0
     """Hours of training so far, of all runs."""
     dollars: float | None = None

@@ -13,7 +13,14 @@ from tunewheel_contracts.fields import ArtifactRef, FiniteFloat, Fraction, NonNe
 from tunewheel_contracts.formats.methods import TrainMethod
 from tunewheel_contracts.formats.plan import TrainPlan
 from tunewheel_contracts.formats.run import AdapterRef, BaseModelRef, Start, Usage
-from tunewheel_contracts.formats.sweep import MOST_RECIPES, Changes, SweepMethod, SweepState, TriedRun
+from tunewheel_contracts.formats.sweep import (
+    MOST_RECIPES,
+    Changes,
+    Lead,
+    SweepMethod,
+    SweepState,
+    TriedRun,
+)
 from tunewheel_contracts.principal import OptionalPrincipal, OptionalSignature
 from tunewheel_contracts.reading import if_unknown
 from tunewheel_contracts.topic import DAY_MS, TopicSpec
@@ -209,8 +216,14 @@ class SweepProgressed(Event):
     """How many measurements were made; halving measures a run more than once."""
     runs: tuple[TriedRun, ...]
     best: Slug | None = None
-    """The run with the lowest validation loss among those that were trained furthest."""
+    """Of the runs that were trained furthest, the one with the highest label accuracy on the validation rows.
+    Where that is equal, or the task has no labels: the one with the lowest validation loss."""
+    lead: Lead | None = None
+    """The lead of ``best`` over the second; null: the sweep has not ended, or has no second or no label
+    accuracy."""
     validation_examples: Annotated[int | None, Field(ge=0)] = None
+    labelled_examples: Annotated[int | None, Field(ge=0)] = None
+    """How many of them have a label, and were answered; null: label accuracy was not measured."""
     hours: NonNegative = 0.0
     """Hours of training so far, of all runs."""
     dollars: NonNegative | None = None
@@ -246,4 +259,4 @@ TRAIN_FAILED = TopicSpec(
     replayed_by=("curate", "train", "registry", "monitor"),
 )
 SWEEP_REQUESTED = TopicSpec(SweepRequested, ("console",), ("train",), 4)
-SWEEP_PROGRESSED = TopicSpec(SweepProgressed, ("train",), (), 1)
+SWEEP_PROGRESSED = TopicSpec(SweepProgressed, ("train",), ("curate",), 1, replayed_by=("curate",))

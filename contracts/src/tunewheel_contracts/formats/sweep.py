@@ -55,13 +55,41 @@ class TriedRun(Frozen):
     total_steps: Annotated[int, Field(ge=0)] = 0
     validation_loss: FiniteFloat | None = None
     """The best mean loss per learnt token over the validation rows."""
+    label_accuracy: Fraction | None = None
+    """The share of the labelled validation rows whose greedy answer has the expert's label; null: the task
+    has no labels, or too few of these rows have one."""
     seconds: NonNegative = 0.0
-    """Seconds of training."""
+    """Seconds of training, and of answering the validation rows."""
+    gpu_hours: NonNegative = 0.0
+    """The same in hours, if it was a GPU that trained; several GPUs of one run count once."""
     dollars: NonNegative | None = None
     """null: the device has no price."""
     field: str = ""
     """The field to correct, if the run failed."""
     reason: str = ""
+
+
+class Lead(Frozen):
+    """By how much the label accuracy of the best recipe exceeds that of the second, on the same rows."""
+
+    over: Slug
+    """The second run."""
+    part: Fraction
+    """The part of their steps after which both were measured. With halving it is less than 1."""
+    difference: FiniteFloat
+    low: FiniteFloat
+    high: FiniteFloat
+    """The ends of the 95 % interval of ``difference``. Rows of a group count as one observation."""
+
+    @property
+    def words(self) -> str:
+        """Say the lead, and whether the rows suffice to tell the two apart."""
+        after = "" if self.part == 1 else f" after {self.part:.0%} of the steps"
+        unsure = "" if self.low > 0 else ": these rows cannot tell which of both is better"
+        return (
+            f"{self.difference:+.3f} label accuracy over {self.over}{after} "
+            f"(95 % interval {self.low:+.3f} to {self.high:+.3f}){unsure}"
+        )
 
 
 def changed_recipe(recipe: TrainSpec, changes: Mapping[str, Any]) -> TrainSpec:
@@ -106,14 +134,15 @@ def demand_comparable(recipes: Sequence[Mapping[str, Any]]) -> None:
         seen.append(one)
 
 
-def best_of(runs: Sequence[TriedRun]) -> TriedRun | None:
-    """Return the run with the lowest validation loss among those that were measured last; None: none was
-    measured."""
+def ranked(runs: Sequence[TriedRun]) -> list[TriedRun]:
+    """Return the runs that were measured and did not fail, the best first: those that were trained furthest,
+    among them by label accuracy if all runs have it, and where that is equal by validation loss."""
     measured = [run for run in runs if run.validation_loss is not None and not run.reason]
-    last = max((run.part for run in measured), default=0.0)
-    return min((run for run in measured if run.part == last), key=_loss, default=None)
+    labelled = all(run.label_accuracy is not None for run in measured)
 
+    def place(run: TriedRun) -> tuple[float, float, float, str]:
+        assert run.validation_loss is not None
+        right = (run.label_accuracy or 0.0) if labelled else 0.0
+        return -run.part, -right, run.validation_loss, run.run_id
 
-def _loss(run: TriedRun) -> tuple[float, str]:
-    assert run.validation_loss is not None
-    return run.validation_loss, run.run_id
+    return sorted(measured, key=place)

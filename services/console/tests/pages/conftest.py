@@ -55,7 +55,7 @@ ROW = {
 }  # fmt: skip
 TRIED = {
     "run_id": "sweep-1-1", "changes": {"target_modules": ["<b>q</b>"], "rank": 8}, "part": 0.5, "steps": 3,
-    "total_steps": 6, "validation_loss": 0.25, "seconds": 90.0,
+    "total_steps": 6, "validation_loss": 0.25, "label_accuracy": 0.875, "seconds": 90.0,
 }  # fmt: skip
 WAITS = {
     "record_id": "rec-1", "reason": "injection", "evidence": "it addresses the model", "kind": "ticket",
@@ -114,7 +114,9 @@ async def web(
     state.apply(desk.decided())
     state.apply(
         desk.say("sweep.progressed", sweep_id="sweep-1", dataset_id="ds-1", state="training", measured=1,
-                 runs=[TRIED, {"run_id": "sweep-1-2", "changes": {}}], best="sweep-1-1", max_hours=1.0)
+                 runs=[TRIED, {"run_id": "sweep-1-2", "changes": {}}], best="sweep-1-1", max_hours=1.0,
+                 labelled_examples=40, lead={"over": "sweep-1-2", "part": 1, "difference": 0.025,
+                                             "low": -0.07, "high": 0.12})
     )  # fmt: skip
     state.judge(desk.watched("invalid"))
     state.apply(await desk.stored_labels(store, prompts=2))

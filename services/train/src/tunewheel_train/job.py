@@ -24,6 +24,8 @@ class Tried(BaseModel):
     """How many whole runs the sweep still has to train, this one included: the estimate is asked for all."""
     spent_hours: float = 0.0
     """Hours that this run was trained before, up to a smaller part."""
+    task: TaskSpec | None = None
+    """By its labels the answers to validation rows are scored; None: the task has no labels."""
 
 
 class Rewarded(BaseModel):

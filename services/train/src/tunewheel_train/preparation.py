@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tunewheel_contracts.errors import InvalidSpec
 from tunewheel_contracts.formats.plan import TrainPlan, ValidationPlan
 from tunewheel_contracts.formats.recipe import TrainSpec
+from tunewheel_contracts.formats.task_spec import TaskSpec
 from tunewheel_outputs.reward import reward_parts
 from tunewheel_planner.calibration import Correction, key
 from tunewheel_planner.devices import Device, catalogue, read_catalogue
@@ -68,6 +69,8 @@ class Prepared:
     prompts: Sequence[Prompt] = ()
     """For ``train.reward``: the training examples whose prompts are answered; else empty."""
     validation_prompts: Sequence[Prompt] = ()
+    """The validation rows that are answered: for ``train.reward``, and for a recipe that is tried on a task
+    with labels."""
 
 
 def prepare(base: BaseModel, job: Job, report: Report) -> Prepared:
@@ -89,7 +92,11 @@ def prepare(base: BaseModel, job: Job, report: Report) -> Prepared:
     everything = training if to_learn is examples else _held_back(examples, recipe)[0]
     spared = _steps_on(everything, recipe) - _steps_on(training, recipe)
     pairs = _told_apart(job, training, tokenizer, limits, report) if recipe.preference else []
-    asked = _to_reward(job, training, validation, rows, limits.context) if job.rewarded else ([], [])
+    asked: tuple[list[Prompt], list[Prompt]] = [], []
+    if job.rewarded:
+        asked = _to_reward(job, training, validation, rows, limits.context)
+    elif job.tried and job.tried.task:
+        asked = [], _to_label(job.tried.task, validation, rows, limits.context, report)
     return Prepared(training, validation, pairs, config, validating, spared, *asked)
 
 
@@ -109,8 +116,7 @@ def _to_reward(
         raise RunFailed(field="train.reward", reason=reason)
     parts = reward_parts(job.rewarded.metrics, job.rewarded.task)
     by_id = {str(row["example_id"]): row for row in rows}
-    most = math.inf if context is None else context - job.rewarded.task.max_output_tokens
-    training, validation = [[e for e in some if e.mask.index(1) <= most] for some in (training, validation)]
+    training, validation = [_with_room(some, job.rewarded.task, context) for some in (training, validation)]
     prompts = prompts_of(training, by_id, parts) if parts else []
     validated = prompts_of(validation, by_id, {})
     scored = sum(any(s is not None for s in one.scores(one.expected, parts).values()) for one in validated)
@@ -123,6 +129,31 @@ def _to_reward(
             f"{len(prompts)} and {scored}; publish more examples, or change train.validation_fraction",
         )
     return prompts, validated
+
+
+def _to_label(
+    task: TaskSpec,
+    validation: Sequence[Encoded],
+    rows: Sequence[Mapping[str, Any]],
+    context: int | None,
+    report: Report,
+) -> list[Prompt]:
+    """Return the prompts of the validation rows that have a label; none if they are too few to compare
+    recipes by."""
+    by_id = {str(row["example_id"]): row for row in rows}
+    labels = reward_parts(["label_accuracy"], task)
+    found = prompts_of(_with_room(validation, task, context), by_id, labels)
+    if len(found) >= FEWEST:
+        return found
+    reason = f"is measured by loss alone: {len(found)} validation rows have a label, and {FEWEST} are needed"
+    report(Warned(reason=reason))
+    return []
+
+
+def _with_room(examples: Sequence[Encoded], task: TaskSpec, context: int | None) -> list[Encoded]:
+    """Return the examples beside whose prompt the longest answer fits into ``context``."""
+    most = math.inf if context is None else context - task.max_output_tokens
+    return [example for example in examples if example.mask.index(1) <= most]
 
 
 def _steps_on(examples: Sequence[Encoded], recipe: TrainSpec) -> int:

@@ -85,6 +85,13 @@ class Searching(_Message):
     """Bytes read and written since the process began."""
 
 
+class Answered(_Message):
+    """Sent after each batch of validation rows that a recipe which is tried has answered."""
+
+    kind: Literal["answered"] = "answered"
+    batches: int
+
+
 class Warned(_Message):
     kind: Literal["warned"] = "warned"
     reason: str
@@ -103,6 +110,9 @@ class Completed(_Message):
     stopped_early_at: int | None = None
     best_step: int | None = None
     spared_steps: int = 0
+    label_hits: tuple[tuple[float, ...], ...] = ()
+    """Of a recipe that is tried: 1 for each labelled validation row whose answer has the expert's label, else
+    0, by group."""
 
 
 class Stopped(_Message):
@@ -130,6 +140,7 @@ Message = Annotated[
     | Progressed
     | Checkpointed
     | Alive
+    | Answered
     | Warned
     | Completed
     | Stopped

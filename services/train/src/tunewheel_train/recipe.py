@@ -146,6 +146,7 @@ def _completed(
         stopped_early_at=course.stopped_early_at,
         best_step=patience.best_step,
         spared_steps=prepared.spared_steps,
+        label_hits=course.label_hits,
     )
 
 

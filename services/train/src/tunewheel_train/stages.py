@@ -23,6 +23,7 @@ from tunewheel_train.model.process_group import wait_for_all
 from tunewheel_train.preparation import Prepared, over_limit
 from tunewheel_train.progress import Started
 from tunewheel_train.trainers import checkpoints, handover, trl_config
+from tunewheel_train.trainers.answering import LABELS, label_hits
 from tunewheel_train.trainers.checkpoint_writer import CheckpointWriter
 from tunewheel_train.trainers.course import Course
 from tunewheel_train.trainers.frame import Frame
@@ -44,6 +45,15 @@ def train(frame: Frame, prepared: Prepared) -> Any:
         trainer = _train_on_examples(frame, examples, newest)
         examples.metrics = _example_metrics(trainer)
     if then is None:
+        if (tried := frame.job.tried) and tried.task and (prompts := prepared.validation_prompts):
+            try:
+                examples.label_hits = label_hits(trainer, frame, tried.task, prompts)
+            except RunStopped as error:
+                if examples.is_over_limit:
+                    raise over_limit(frame.job, error.step, examples.total_steps) from error
+                raise
+            rows = [hit for group in examples.label_hits for hit in group]
+            examples.metrics |= {f"validation_{LABELS}": fmean(rows), "labelled_examples": float(len(rows))}
         return trainer
     then.metrics = examples.metrics or dict(state.get("metrics", {}))
     _carry(examples, then)
@@ -74,6 +84,7 @@ def courses(job: Job, prepared: Prepared) -> tuple[Course, Course | None]:
         keep=recipe.keep_checkpoints, validation=prepared.validation, patience=Patience(recipe.patience),
         method=recipe.method.value, parts=parts, limit_hours=job.limit_hours,
         until=max(1, round(len(first) * job.tried.part)) if job.tried else None,
+        spent_seconds=job.tried.spent_hours * 3600 if job.tried else 0.0,
         validate_every=prepared.validating.every_steps if prepared.validating else 0,
     )  # fmt: skip
     if not then:

@@ -22,14 +22,15 @@ from tunewheel_contracts.fields import Frozen, shared
 from tunewheel_contracts.formats.dataset import DatasetManifest
 from tunewheel_contracts.formats.recipe import TrainSpec
 from tunewheel_contracts.formats.sweep import (
+    Lead,
     SweepMethod,
     SweepState,
     TriedRun,
-    best_of,
     changed_recipe,
     demand_comparable,
+    ranked,
 )
-from tunewheel_planner.spending import measured_cost
+from tunewheel_planner.spending import Cost, measured_cost
 from tunewheel_runtime.jobs import Lease
 from tunewheel_runtime.store import ObjectStore
 
@@ -64,6 +65,8 @@ class Measured(Frozen):
 
     run: TriedRun
     validation_examples: int | None = None
+    label_hits: tuple[tuple[float, ...], ...] = ()
+    """Which labelled validation rows were answered with the expert's label (1 or 0), by group."""
 
 
 class Sweeps:
@@ -153,6 +156,7 @@ class _Sweep:
         }
         self._measured = 0
         self._rows: int | None = None
+        self._hits = dict[tuple[str, float], tuple[tuple[float, ...], ...]]()
 
     def run(
         self, manifest: DatasetManifest, version: DatasetVersioned, base: Base, number: int, recipe: TrainSpec
@@ -161,7 +165,8 @@ class _Sweep:
         spec = manifest.spec.model_copy(update={"train": recipe})
         of_version = plan_run(manifest.model_copy(update={"spec": spec}), version.manifest, *base)
         run_id = _run_id(self._event, number)
-        tried = Tried(sweep_id=self._event.sweep_id)
+        task = spec.task if spec.task.has_labels else None
+        tried = Tried(sweep_id=self._event.sweep_id, task=task)
         return replace(of_version, run_id=run_id, model_id=run_id, tried=tried)
 
     async def train(self, runs: Sequence[Run]) -> SweepProgressed:
@@ -171,7 +176,8 @@ class _Sweep:
         alive, before = list(runs), 0.0
         plan = rungs(self._event.method, len(runs))
         for at, (count, part) in enumerate(plan):
-            alive = sorted(alive, key=self._loss)[:count]
+            order = [one.run_id for one in ranked([*self._known.values()])]
+            alive = sorted(alive, key=lambda run: order.index(run.run_id))[:count] if at else alive
             after = _runs_in(plan[at + 1 :], part)
             for number, run in enumerate(alive):
                 left = (len(alive) - number) * (part - before) + after
@@ -184,9 +190,6 @@ class _Sweep:
             before = part
         return self.state(SweepState.COMPLETED)
 
-    def _loss(self, run: Run) -> float:
-        return self._known[run.run_id].validation_loss or 0.0
-
     async def _measure(self, run: Run, part: float, left: float) -> None:
         path = f"sweeps/{self._event.sweep_id}/{run.run_id}/{part:g}.json"
         found = await self._store.document(path, Measured)
@@ -195,6 +198,7 @@ class _Sweep:
         self._lease.check()
         self._known[run.run_id] = found.run
         self._rows = found.validation_examples or self._rows
+        self._hits[run.run_id, part] = found.label_hits
         self._measured += 1
 
     async def _trained(self, run: Run, part: float, left: float) -> Measured:
@@ -225,10 +229,19 @@ class _Sweep:
 
     def state(self, state: SweepState, field: str = "", reason: str = "") -> SweepProgressed:
         """Return what is known now."""
-        return _progress(
-            self._event, state, list(self._known.values()), self._measured, rows=self._rows, field=field,
-            reason=reason,
-        )  # fmt: skip
+        runs = list(self._known.values())
+        told = _progress(
+            self._event, state, runs, self._measured, rows=self._rows, field=field, reason=reason
+        )
+        if state is SweepState.TRAINING:
+            return told
+        first, second = [*ranked(runs), None, None][:2]
+        hits = self._hits.get((first.run_id, first.part), ()) if first else ()
+        lead = None
+        if first and second:  # halving measured both only after the steps of the second
+            both = [self._hits[run.run_id, second.part] for run in (first, second)]
+            lead = lead_of(*both, over=second.run_id, part=second.part)
+        return told.model_copy(update={"labelled_examples": sum(map(len, hits)) or None, "lead": lead})
 
 
 def _run_id(event: SweepRequested, number: int) -> str:
@@ -246,18 +259,38 @@ def _runs_in(rounds: Sequence[tuple[int, float]], before: float) -> float:
 def _measured(known: TriedRun, part: float, result: Result) -> Measured:
     outcome, plan = result.outcome, result.plan
     seconds = outcome.wall_seconds
-    priced = plan is not None and plan.dollars is not None
+    cost = measured_cost(plan, wall_seconds=seconds) if plan else Cost()
     run = known.model_copy(
         update={
             "part": part,
             "steps": outcome.steps,
             "total_steps": result.total_steps,
             "validation_loss": outcome.metrics["validation_loss"],
+            "label_accuracy": outcome.metrics.get("validation_label_accuracy"),
             "seconds": seconds,
-            "dollars": measured_cost(plan, wall_seconds=seconds).dollars if plan and priced else None,
+            "gpu_hours": cost.gpu_hours,
+            "dollars": cost.dollars if plan and plan.dollars is not None else None,
         }
     )
-    return Measured(run=run, validation_examples=round(outcome.metrics["validation_examples"]))
+    rows = round(outcome.metrics["validation_examples"])
+    return Measured(run=run, validation_examples=rows, label_hits=outcome.label_hits)
+
+
+def lead_of(
+    best: Sequence[Sequence[float]], second: Sequence[Sequence[float]], *, over: str, part: float
+) -> Lead | None:
+    """Return the lead in label accuracy on the same rows, given as hits (1 or 0) by group; None: no row has a
+    label. A group's rows count as one observation, as in a verdict."""
+    sizes = [len(group) for group in best]
+    if not sizes or sizes != [len(group) for group in second]:
+        return None
+    import numpy as np
+    from tunewheel_verdicts.significance import Scores, compare
+
+    a, b = (Scores(np.array([hit for group in one for hit in group])) for one in (best, second))
+    clusters = np.repeat(np.arange(len(sizes)), sizes)
+    found = compare(a, b, clusters, test="proportion", alpha=0.025)
+    return Lead(over=over, part=part, difference=found.difference, low=found.low, high=found.high)
 
 
 def _progress(
@@ -270,7 +303,7 @@ def _progress(
     field: str = "",
     reason: str = "",
 ) -> SweepProgressed:
-    best = best_of(runs)
+    best = next(iter(ranked(runs)), None)
     priced = [run.dollars for run in runs if run.dollars is not None]
     return SweepProgressed(
         **shared(SweepProgressed, event),

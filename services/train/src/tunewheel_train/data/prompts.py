@@ -1,4 +1,4 @@
-"""Training prompts whose answers ``train.reward`` scores beside the expert's."""
+"""Prompts whose answers are scored beside the expert's: by a reward, and for recipes that are tried."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ class Prompt:
     messages: tuple[dict[str, str], ...]
     expected: str
     record_ids: tuple[str, ...] = ()
+    group: str = ""
 
     def row(self, answer: str) -> Row:
         """Return what metrics read of ``answer`` to this prompt."""
@@ -45,7 +46,7 @@ def prompts_of(
         if (row.get("format") or ExampleFormat.ANSWER) != ExampleFormat.ANSWER:
             continue
         *before, last = ({"role": m["role"], "content": m["content"]} for m in row["messages"])
-        prompt = Prompt(tuple(before), last["content"], example.record_ids)
+        prompt = Prompt(tuple(before), last["content"], example.record_ids, example.group)
         found = [score for score in prompt.scores(prompt.expected, parts).values() if score is not None]
         if not parts or (found and min(found) > 1 - 1e-6):
             prompts.append(prompt)

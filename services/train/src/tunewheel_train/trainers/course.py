@@ -78,6 +78,8 @@ class Course:
     """The number of optimizer steps in all stages; 0: this is the only stage."""
     epochs: float = 1.0
     """The number of epochs in ``steps``."""
+    label_hits: tuple[tuple[float, ...], ...] = ()
+    """Of a recipe that is tried: which validation rows were answered with the expert's label, by group."""
     metrics: dict[str, float] = field(default_factory=dict)
     """The metrics of earlier stages."""
     keep: int = 2
@@ -96,6 +98,8 @@ class Course:
     """The step of the stage after which a recipe that is tried is measured."""
     limit_hours: float | None = None
     """The most hours of training; None: no limit."""
+    spent_seconds: float = 0.0
+    """Seconds that a recipe which is tried took up to a smaller part, with the answers to validation rows."""
     last_step: int = 0
     stopped_early_at: int | None = None
     _clock: float = field(default_factory=time.monotonic)
@@ -104,8 +108,9 @@ class Course:
         self.total_steps = self.total_steps or self.first_step + len(self.steps)
 
     def count_seconds_from(self, before: float) -> None:
-        """Start the clock at ``before``, the seconds that earlier attempts at this run trained."""
-        self._clock = time.monotonic() - before
+        """Start the clock at ``before``, the seconds that earlier attempts at this run trained, or at
+        ``spent_seconds`` if that is more: a checkpoint does not know what followed it."""
+        self._clock = time.monotonic() - max(before, self.spent_seconds)
 
     @property
     def seconds(self) -> float:

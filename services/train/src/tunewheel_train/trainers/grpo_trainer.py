@@ -14,10 +14,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
-from transformers import GenerationConfig
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
-from tunewheel_basemodel.chat import on_one_day, with_variables
 from tunewheel_contracts.formats.recipe import RewardSpec
 from tunewheel_outputs.reward import Part, guard_of, reward_parts
 
@@ -25,6 +23,7 @@ from tunewheel_train.data.prompts import Prompt
 from tunewheel_train.data.schedule import micro_batches
 from tunewheel_train.progress import Message, Warned
 from tunewheel_train.trainers import trl_config
+from tunewheel_train.trainers.answering import asking_tokenizer, greedy_answers
 from tunewheel_train.trainers.course import Course
 from tunewheel_train.trainers.frame import Frame
 from tunewheel_train.trainers.stepping import OwnCheckpoints
@@ -55,7 +54,7 @@ def rewarded_trainer(
         course=course, parts=parts, guard=guard, report=frame.report, args=config,
         at_once=min(recipe.micro_batch_size, reward.prompts) * reward.answers,
         reward_funcs=[_scoring(name, course.items, part) for name, part in parts.items()],
-        processing_class=on_one_day(with_variables(frame.tokenizer, frame.job.chat_template_kwargs)),
+        processing_class=asking_tokenizer(frame),
         train_dataset=trl_config.as_dataset(
             [{"prompt": list(course.items[index].messages), "number": index} for index in planned]
         ),
@@ -163,27 +162,11 @@ class GrpoTrainer(OwnCheckpoints, GRPOTrainer):
         """Return greedy answers, in batches of the size in which a step's answers are written."""
         tokenizer: Any = self.processing_class
         model: Any = self.accelerator.unwrap_model(self.model)
-        config = GenerationConfig(
-            max_new_tokens=self.max_completion_length, do_sample=False, eos_token_id=self.eos_token_ids,
-            pad_token_id=tokenizer.pad_token_id, use_cache=True, disable_compile=True,
-        )  # fmt: skip
-        answers: list[str] = []
-        was_training = model.training
-        model.eval()
-        for some in micro_batches(prompts, self._at_once):
-            asked = tokenizer.apply_chat_template(
-                [list(one.messages) for one in some], add_generation_prompt=True, tokenize=True,
-                return_dict=True,
-            )["input_ids"]  # fmt: skip
-            batch = tokenizer.pad({"input_ids": asked}, padding_side="left", return_tensors="pt")
-            batch = batch.to(self.args.device)
-            with torch.no_grad():
-                written = model.generate(**batch, generation_config=config)
-            answers += tokenizer.batch_decode(
-                written[:, batch["input_ids"].shape[1] :], skip_special_tokens=True
-            )
-        model.train(was_training)
-        return answers
+        return [
+            answer
+            for some in micro_batches(prompts, self._at_once)
+            for answer in greedy_answers(model, tokenizer, some, most_tokens=self.max_completion_length)
+        ]
 
 
 def _mean(values: Iterable[float | None]) -> float:
