@@ -25,7 +25,7 @@ DetectorName = Literal[WithFloor, "abstentions"]
 
 class TurnBudget(Strict):
     """Limits of the cost of training in a calendar month (UTC). When a limit is reached, no further version
-    is built automatically. A person's command is not limited."""
+    is built automatically. A person's command is not limited. Sweeps count like runs."""
 
     gpu_hours: Positive | None = None
     """Hours of runs on GPUs: measured for finished runs, planned for running ones. Several GPUs of one run

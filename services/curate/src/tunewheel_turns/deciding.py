@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from tunewheel_contracts.events.data import BuildReason
-from tunewheel_planner.spending import Cost, next_month, spent_in_month
+from tunewheel_planner.spending import Cost, next_month
 from tunewheel_wheel.turn import TurnStage
 from tunewheel_wheel.wheel import STALE
 
@@ -181,7 +181,7 @@ def reminder(state: State, waits: Mapping[str, str | None], now: datetime) -> tu
 def over_budget(state: State, now: datetime) -> str | None:
     """Return which monthly limit the next run would exceed, and by how much; None: it exceeds none."""
     budget = state.drift.turns.budget
-    spent = spent_in_month(state.runs, now)
+    spent = state.spent(now)
     coming = state.runs[-1].cost if state.runs else Cost()
     for name in ("gpu_hours", "dollars"):
         limit = getattr(budget, name)

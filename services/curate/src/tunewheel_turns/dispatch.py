@@ -11,7 +11,6 @@ import structlog
 from tunewheel_contracts.events.data import BuildReason
 from tunewheel_contracts.events.turns import AlarmAnswer, LabelsRequested, TurnDecided
 from tunewheel_contracts.formats.spec import ProjectSpec
-from tunewheel_planner.spending import spent_in_month
 
 from tunewheel_turns.deciding import (
     MOST_ALARMS,
@@ -119,7 +118,7 @@ class Dispatch:
 def tell(state: State, decision: Decision, project: str, now: datetime) -> TurnDecided:
     """Return the event for a decision about ``project`` at ``now``."""
     budget = state.drift.turns.budget.model_dump(exclude_none=True)
-    spent = spent_in_month(state.runs, now)
+    spent = state.spent(now)
     waits = {alarm.name: waits_for(state, decision, alarm, now) for alarm in state.alarms}
     weeks, remind_at = reminder(state, waits, now)
     return TurnDecided(

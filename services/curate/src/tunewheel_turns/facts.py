@@ -11,7 +11,7 @@ from typing import Any
 from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.production import AlarmOpened, DriftDetected
-from tunewheel_contracts.events.training import TrainCompleted, TrainFailed, TrainPlanned
+from tunewheel_contracts.events.training import SweepProgressed, TrainCompleted, TrainFailed, TrainPlanned
 from tunewheel_contracts.events.turns import LabelsRequested
 from tunewheel_contracts.formats.plan import TrainPlan
 from tunewheel_contracts.formats.spec import ProjectSpec
@@ -23,7 +23,7 @@ from tunewheel_wheel.wheel import Wheel, stale_after
 
 from tunewheel_turns.state import BAD, MACHINERY, Alarm, State, ended_at, outcome_of
 
-TOPICS = (*TURNS, *ALARMS, topics.LABELS_REQUESTED, topics.TRAIN_PLANNED)
+TOPICS = (*TURNS, *ALARMS, topics.LABELS_REQUESTED, topics.TRAIN_PLANNED, topics.SWEEP_PROGRESSED)
 
 
 @dataclass(slots=True)
@@ -37,6 +37,8 @@ class _Project:
     """By run."""
     ends: dict[str, tuple[datetime, TrainCompleted | TrainFailed]] = field(default_factory=dict[str, Any])
     """By run; the latest counts."""
+    sweeps: dict[str, tuple[datetime, SweepProgressed]] = field(default_factory=dict[str, Any])
+    """By sweep: when it began, and the news with the most measurements."""
 
 
 class TurnFacts:
@@ -57,6 +59,10 @@ class TurnFacts:
                 kept.wanted[data.alarm_id] = max(newest, data, key=lambda asked: asked.revision)
             case TrainPlanned():
                 _keep_first(kept.plans, data.run_id, (envelope.time, data.plan))
+            case SweepProgressed():
+                began, latest = kept.sweeps.get(data.sweep_id, (envelope.time, data))
+                news = max(latest, data, key=lambda one: one.measured)
+                kept.sweeps[data.sweep_id] = min(began, envelope.time), news
             case TrainCompleted() | TrainFailed():
                 _keep_last(kept.ends, data.run_id, (envelope.time, data))
             case _:
@@ -108,6 +114,7 @@ class TurnFacts:
             alarms=_open_alarms(kept, turns),
             turns=turns,
             runs=_runs(kept),
+            tried=tuple(_tried(began, news) for began, news in kept.sweeps.values()),
             labelled=labelled or {},
             stale=stale_after(spec.rollout),
         )
@@ -192,6 +199,11 @@ def _runs(kept: _Project) -> tuple[Run, ...]:
         if not _was_dropped(kept.ends.get(run_id))
     ]
     return tuple(sorted(runs, key=lambda run: run.planned_at))
+
+
+def _tried(began: datetime, news: SweepProgressed) -> Run:
+    """Return all recipes of a sweep as one run."""
+    return Run(began, Cost(sum(run.gpu_hours for run in news.runs), news.dollars or 0.0))
 
 
 def _was_dropped(end: tuple[datetime, TrainCompleted | TrainFailed] | None) -> bool:

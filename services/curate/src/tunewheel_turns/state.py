@@ -10,7 +10,7 @@ from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.data import BuildReason
 from tunewheel_contracts.events.turns import TurnCompleted
 from tunewheel_contracts.formats.drift_spec import DriftSpec
-from tunewheel_planner.spending import Run
+from tunewheel_planner.spending import Cost, Run, spent_in_month
 from tunewheel_wheel.turn import Course, Turn, TurnEnd, TurnStage
 from tunewheel_wheel.wheel import STALE
 
@@ -126,12 +126,18 @@ class State:
     """Oldest first. A turn whose version another turn has goes that turn's course."""
     runs: tuple[Run, ...] = ()
     """The training runs so far with their cost, oldest first."""
+    tried: tuple[Run, ...] = ()
+    """The sweeps so far with their cost. They do not show what the next run costs."""
     labelled: Mapping[str, int] = field(default_factory=dict[str, int])
     """By alarm: the number of trusted examples near its cluster."""
     answers: Mapping[str, Labels] = field(default_factory=dict[str, Labels])
     """By alarm: the same, by cluster."""
     stale: timedelta = STALE
     """A turn without an event for so long no longer blocks others."""
+
+    def spent(self, now: datetime) -> Cost:
+        """Return the cost of the runs and sweeps that began in the calendar month of ``now``, in UTC."""
+        return spent_in_month((*self.runs, *self.tried), now)
 
     def turns_for(self, alarm: Alarm) -> tuple[Turn, ...]:
         """Return the turns whose requests name ``alarm`` or an alarm that it reopens. A request from before

@@ -12,7 +12,7 @@ from tunewheel_contracts.events.data import BuildReason
 from tunewheel_contracts.events.production import AlarmOpened
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_turns.deciding import MOST_ALARMS, RETRY_AFTER, Step, decide, hold
-from tunewheel_turns.dispatch import Dispatch
+from tunewheel_turns.dispatch import Dispatch, tell
 from tunewheel_turns.readiness import RETRIES
 from tunewheel_turns.state import ended_at
 from tunewheel_wheel.wheel import STALE
@@ -358,6 +358,37 @@ def test_a_turn_that_would_break_the_months_budget_waits_for_the_next_month(
         assert hold(desk.state(), BuildReason.COUNT, desk.now) == decision.evidence
         assert decide(desk.state(), decision.until).step is Step.TURN
         assert hold(desk.state(), BuildReason.COUNT, decision.until) is None
+
+
+@pytest.mark.parametrize(
+    ("budget", "step"),
+    [
+        ({"gpu_hours": 1.5}, Step.TURN),
+        ({"gpu_hours": 0.9}, Step.BUDGET),
+        ({"dollars": 3.0}, Step.TURN),
+        ({"dollars": 1.4}, Step.BUDGET),
+    ],
+)
+def test_recipes_that_were_tried_count_in_the_month_in_which_their_sweep_began(
+    log: Make, budget: Any, step: Step
+) -> None:
+    desk = log(budget=budget)
+    desk.serve(desk.ask(), "ds-1")
+
+    def tried(measured: int, **told: Any) -> None:
+        run = {"run_id": "sweep-1-1", "changes": {}, "part": measured / 2, **told}
+        desk.say(
+            "sweep.progressed", like="training", sweep_id="sweep-1", measured=measured, runs=[run], best=None,
+            dollars=1.5 * measured / 2,
+        )  # fmt: skip
+
+    for measured in (0, 2, 1):  # in any order
+        tried(measured, gpu_hours=measured / 2)
+    desk.alarm()
+    assert desk.decide().step is step
+    assert decide(desk.state(), datetime(2026, 4, 1, tzinfo=UTC)).step is Step.TURN
+    ((name, spent),) = tell(desk.state(), desk.decide(), "desk", desk.now).spent.items()
+    assert spent == pytest.approx({"gpu_hours": 1.0, "dollars": 1.5}[name], abs=0.3)
 
 
 def test_a_run_that_was_dropped_before_it_began_does_not_make_the_next_one_free(log: Make) -> None:
