@@ -1,5 +1,5 @@
 #!/bin/sh
-# Write what a release publishes into dist/ (or $OUT). The same commit gives the same bytes, except for the signature and the images.
+# Write what a release publishes into dist/ (or $OUT). The same commit gives the same bytes, except for the signature and the images with torch.
 #   KEY=private.pem   also sign the folder: an elliptic-curve key, made by
 #                     `openssl ecparam -name prime256v1 -genkey -noout -out private.pem`
 #   REGISTRY=host/path  also build the images by buildah, and push them and the chart there; images.yaml then names them

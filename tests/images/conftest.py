@@ -6,14 +6,13 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from .containers import IS_MISSING, Image, buildah, prune
+from .containers import Image, buildah, prune, skip_without_base
 
 
 @pytest.fixture(scope="session")
 def built() -> Iterator[Callable[[str], Image]]:
     """Call it with an image's name."""
-    if IS_MISSING:
-        pytest.skip("apt-get install buildah")
+    skip_without_base()
     images: dict[str, Image] = {}
 
     def build(name: str) -> Image:

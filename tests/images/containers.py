@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 import subprocess
@@ -16,19 +17,21 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import pytest
 from tunewheel_runtime.identity.roles import Role
 from tunewheel_testing.command_keys import CommandKeys
 from tunewheel_testing.tiny import write_tiny_model
 
 ROOT = Path(__file__).resolve().parents[2]
 SERVICES = tuple(sorted(path.parent.name for path in ROOT.glob("services/*/pyproject.toml")))
+DOCKERFILE = ROOT / "deploy/images/Dockerfile"
 BUILDAH = ("buildah", "--storage-driver", os.environ.get("STORAGE_DRIVER", "overlay"))
 ISOLATED = ("--isolation", "chroot", "--network", "host")
 VOLUME = "/var/lib/tunewheel"
 WITH_TORCH = ("engine", "eval", "train")
 LAUNCHER = "train-launcher"
 PATIENCE_SECONDS = 300.0
-IS_MISSING = shutil.which("buildah") is None
+HEALTH_CHECK = ("python", "-m", "tunewheel_runtime.health")
 
 
 def buildah(*arguments: str) -> str:
@@ -39,6 +42,17 @@ def buildah(*arguments: str) -> str:
     return done.stdout.strip()
 
 
+def skip_without_base() -> None:
+    """Skip where no image can be built: buildah or the image that all are built on is not to be had."""
+    if shutil.which("buildah") is None:
+        pytest.skip("apt-get install buildah")
+    (default,) = re.findall(r"^ARG PYTHON_IMAGE=(\S+)$", DOCKERFILE.read_text("utf-8"), re.MULTILINE)
+    base = os.environ.get("PYTHON_IMAGE", default)
+    done = subprocess.run([*BUILDAH, "pull", "--policy", "missing", base], capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"PYTHON_IMAGE: {base} cannot be had, name a base that can: {done.stderr[-500:]}")
+
+
 def prune() -> None:
     """Remove the stages of images. Those that a container uses, also of a build that was killed, stay."""
     subprocess.run([*BUILDAH, "rmi", "--prune"], capture_output=True, check=False)
@@ -46,18 +60,19 @@ def prune() -> None:
 
 @dataclass(frozen=True)
 class Image:
-    """The image of a service, ``LAUNCHER``, or ``cli``."""
+    """The image of a service, ``LAUNCHER``, or ``cli``: built here, or in a registry at ``address``."""
 
     name: str
+    address: str = ""
 
     @property
     def tag(self) -> str:
-        return f"localhost/tunewheel-{self.name}:test"
+        return self.address or f"localhost/tunewheel-{self.name}:test"
 
-    def build(self) -> None:
+    def build(self, *options: str) -> None:
         """Build it as a release does. The stages that all images share are built once, and anew after an
         image with torch, whose own stages would fill the disk."""
-        command = [ROOT / "scripts/image.sh", self.name, self.tag, *ISOLATED]
+        command = [ROOT / "scripts/image.sh", self.name, self.tag, *ISOLATED, *options]
         environment = {**os.environ, "STORAGE_DRIVER": BUILDAH[2]}
         done = subprocess.run(
             [str(word) for word in command], env=environment, capture_output=True, text=True
@@ -65,6 +80,14 @@ class Image:
         assert done.returncode == 0, f"{self.name}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
         if self.name in WITH_TORCH:
             prune()
+
+    def pull(self) -> None:
+        """From a registry without TLS."""
+        buildah("pull", "--quiet", "--tls-verify=false", self.tag)
+
+    @property
+    def digest(self) -> str:
+        return buildah("inspect", "--type", "image", "--format", "{{.FromImageDigest}}", self.tag)
 
     @cached_property
     def config(self) -> dict[str, Any]:
@@ -93,7 +116,7 @@ class Container:
 
     @contextlib.contextmanager
     def started(self, environment: Mapping[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-        """Run the image's entry point until it is ready by the image's own check; stop it at the end."""
+        """Run the image's entry point until its health check says ready; stop it at the end."""
         with log.open("wb") as output:
             process = subprocess.Popen(
                 self.command(environment, self.image.config["Cmd"]), stdout=output, stderr=output
@@ -111,7 +134,7 @@ class Container:
         while code:
             assert process.poll() is None, log.read_text(errors="replace")[-4000:]
             assert time.monotonic() < until, said + log.read_text(errors="replace")[-4000:]
-            code, said = self.run(environment, self.image.config["Healthcheck"]["Test"][1:])
+            code, said = self.run(environment, HEALTH_CHECK)
 
     def written(self) -> list[str]:
         """Return the files that the image's user owns outside the declared volumes."""
@@ -126,7 +149,7 @@ class Container:
 
 @contextlib.contextmanager
 def container(image: Image, volume: Path) -> Iterator[Container]:
-    name = buildah("from", image.tag)
+    name = buildah("from", "--pull-never", image.tag)
     try:
         yield Container(name, image, volume)
     finally:

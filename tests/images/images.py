@@ -1,4 +1,4 @@
-"""The image of every service: built, started as its entry point says, and asked by its own health check.
+"""The image of every service: built, started as its entry point says, and asked by the health check.
 
 Not part of ``make test``, hence the file's name: it takes minutes, and a service with torch takes gigabytes
 of disk. ``make test-images`` needs buildah, which works without a daemon. ``PYTHON_IMAGE`` names another base
@@ -17,7 +17,7 @@ import pytest
 from tunewheel_local.kafka.broker import LocalKafka
 from tunewheel_local.kafka.ports import free_port
 
-from .containers import LAUNCHER, SERVICES, VOLUME, Image, container, environment, lay_out, signing
+from .containers import LAUNCHER, SERVICES, VOLUME, Image, buildah, container, environment, lay_out, signing
 
 GUARDED = {
     "console": ("POST", "/v1/projects/none/runs/none/pause"),
@@ -61,6 +61,16 @@ def test_the_image_builds_and_its_entry_point_gets_ready(
                 assert _status(port, *guarded, key=None) == 401
                 assert _status(port, *guarded, key=key) in (200, 404)
         assert made.written() == []
+
+
+def test_a_second_build_of_the_commit_has_the_same_digest(built: Build) -> None:
+    """Of the smallest image, with nothing that the first build left."""
+    first, second = built("ingest"), Image("ingest", "localhost/tunewheel-ingest:again")
+    second.build("--no-cache")
+    try:
+        assert second.digest == first.digest
+    finally:
+        buildah("rmi", "--force", second.tag)
 
 
 def test_where_runs_are_jobs_train_gets_ready_without_torch(built: Build, kafka: str, tmp_path: Path) -> None:
