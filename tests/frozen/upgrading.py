@@ -19,15 +19,18 @@ import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import yaml
 from tunewheel_contracts import topics
-from tunewheel_contracts.event import Envelope, new_event
+from tunewheel_contracts.event import Envelope, Event, new_event
 from tunewheel_contracts.events.upstream import ProjectDeclared
 from tunewheel_contracts.formats.spec import ProjectSpec
-from tunewheel_contracts.topics import BY_NAME, TOPICS
+from tunewheel_contracts.topics import TOPICS
 from tunewheel_local.kafka.broker import LocalKafka
 from tunewheel_local.kafka.ports import free_port
 from tunewheel_local.topics import ensure_topics, wanted_topics
@@ -43,6 +46,7 @@ from tunewheel_testing.waiting import until
 from ..integration.test_gateway import desired
 from ..integration.verdicts import stored_adapter
 from .snapshot import settled
+from .values import Document, document, places, using_everything
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 RELEASES = [
@@ -213,20 +217,48 @@ class Traffic:
         return status, said
 
 
+@cache
+def documents() -> Mapping[type[Event], Sequence[Document]]:
+    """Return events of every topic as today's services write them, which together use every field and every
+    value of enumerations that the contracts accept. A project is declared by each example of a spec too."""
+    found: dict[type[Event], list[Document]] = {}
+    for topic in sorted(
+        TOPICS, key=attrgetter("name")
+    ):  # So that projects are declared before their tickets.
+        for path in sorted((EXAMPLES / topic.name / "valid").glob("*.json")):
+            example = document(topic.event, json.loads(path.read_text("utf-8")))
+            found.setdefault(topic.event, []).append(example)
+    rich = Path(__file__).parent / "rich.yaml"
+    for path in (rich, *sorted((EXAMPLES / "project-spec" / "valid").glob("*.json"))):
+        spec = yaml.safe_load(path.read_text("utf-8"))
+        declared = {"project": spec["project"], "spec": spec}
+        found[ProjectDeclared].append(document(ProjectDeclared, declared))
+    for model, known in found.items():
+        known += using_everything(model, known, [one for others in found.values() for one in others])
+    return found
+
+
+def unused() -> list[str]:
+    """Return the places of events that no document uses."""
+    return sorted(
+        f"{model.__name__}: {field}" + (f" is {value}" if value else "")
+        for model, known in documents().items()
+        for field, value in places(model).difference(*(one.uses for one in known))
+    )
+
+
 def specs() -> Iterator[Envelope[ProjectDeclared]]:
-    """Declare a project for each example of a spec: together they use every field."""
-    for path in sorted((EXAMPLES / "project-spec" / "valid").glob("*.json")):
-        project = f"spec-{path.stem}"
-        spec = ProjectSpec.model_validate(json.loads(path.read_text("utf-8")) | {"project": project})
-        yield new_event(ProjectDeclared(project=project, spec=spec), source="/tunewheel/console")
+    """Declare a project for each document that declares one: together they use every field of a spec."""
+    for number, one in enumerate(documents()[ProjectDeclared]):
+        spec = ProjectSpec.model_validate(one.content["spec"] | {"project": f"spec-{number}"})
+        yield new_event(ProjectDeclared(project=spec.project, spec=spec), source="/tunewheel/console")
 
 
 def everything() -> Iterator[Envelope[Any]]:
-    """Every example of every topic, as today's services write it, and as today's doors pass it on."""
-    for path in sorted(EXAMPLES.glob("*/valid/*.json")):
-        if topic := BY_NAME.get(path.parts[-3]):
-            data = topic.event.model_validate(json.loads(path.read_text("utf-8")))
-            yield new_event(data, source="/tunewheel/ingest")
+    """Publish all documents of all topics, as today's services write them and as today's doors pass them."""
+    for model, known in documents().items():
+        for one in known[:1] if model is ProjectDeclared else known:
+            yield new_event(model.model_validate(one.content), source="/tunewheel/ingest")
 
 
 async def ids(kafka: str, names: Sequence[str], field_name: str = "") -> Counter[tuple[str, str]]:
@@ -297,6 +329,9 @@ async def upgrade(commit: str, folder: Path, broker: LocalKafka, *, back: bool) 
         "tickets": len(traffic.tickets),
         "completions": len(traffic.answers),
         "projects": len(list(specs())) + 1,
+        "events": sum(len(known) for known in documents().values()),
+        "places": sum(len(places(model)) for model in documents()),
+        "places_unused": unused(),
         "projects_forgotten": forgotten,
         "refused_by_both": len(refused_today),
         "dead_letters": {" ".join(place): why for place, why in more.items()},
