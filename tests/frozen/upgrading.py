@@ -222,9 +222,7 @@ def documents() -> Mapping[type[Event], Sequence[Document]]:
     """Return events of every topic as today's services write them, which together use every field and every
     value of enumerations that the contracts accept. A project is declared by each example of a spec too."""
     found: dict[type[Event], list[Document]] = {}
-    for topic in sorted(
-        TOPICS, key=attrgetter("name")
-    ):  # So that projects are declared before their tickets.
+    for topic in sorted(TOPICS, key=attrgetter("name")):  # Projects before their tickets
         for path in sorted((EXAMPLES / topic.name / "valid").glob("*.json")):
             example = document(topic.event, json.loads(path.read_text("utf-8")))
             found.setdefault(topic.event, []).append(example)
