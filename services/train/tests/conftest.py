@@ -343,9 +343,14 @@ class Bench:
 async def bench(tiny_base: BaseModel, train_path: Path, tmp_path: Path) -> Callable[..., Awaitable[Bench]]:
     """Make a bench; keywords replace fields of the train spec or, with ``base_model``, the base."""
 
-    async def make(base_model: str = str(tiny_base.path), dataset_id: str = "ds-tiny", **train: Any) -> Bench:
+    async def make(
+        base_model: str = str(tiny_base.path),
+        dataset_id: str = "ds-tiny",
+        project: str = "helpdesk",
+        **train: Any,
+    ) -> Bench:
         store = ObjectStore(f"file://{tmp_path}/store")
-        version = await store_dataset(store, dataset_id, train_path.read_bytes(), base_model, train)
+        version = await store_dataset(store, dataset_id, train_path.read_bytes(), base_model, train, project)
         settings = Settings(cache_dir=tmp_path / "cache", train_threads=1, progress_seconds=0.0)
         return Bench(store, settings, versioned(*version), version[0])
 
@@ -353,11 +358,16 @@ async def bench(tiny_base: BaseModel, train_path: Path, tmp_path: Path) -> Calla
 
 
 async def store_dataset(
-    store: ObjectStore, dataset_id: str, parquet: bytes, base_model: str, train: dict[str, Any]
+    store: ObjectStore,
+    dataset_id: str,
+    parquet: bytes,
+    base_model: str,
+    train: dict[str, Any],
+    project: str = "helpdesk",
 ) -> tuple[DatasetManifest, ArtifactRef]:
     spec = ProjectSpec.model_validate(
         {
-            "project": "helpdesk",
+            "project": project,
             "base_model": base_model,
             "task": {"system_prompt": "Answer."},
             "criteria": [{"metric": "perplexity", "maximum": 100}],

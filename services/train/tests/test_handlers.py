@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 from tunewheel_contracts.errors import InvalidEvent
-from tunewheel_contracts.event import Envelope, Event, new_event
+from tunewheel_contracts.event import new_event
 from tunewheel_contracts.events.training import (
     SweepRequested,
     TrainAction,
@@ -18,74 +20,22 @@ from tunewheel_contracts.events.training import (
 )
 from tunewheel_contracts.formats.methods import TrainMethod
 from tunewheel_contracts.formats.run import RunManifest
-from tunewheel_runtime.telemetry import make_telemetry
 from tunewheel_testing.adapters import BASE
+from tunewheel_testing.subscribed import Subscribed
+from tunewheel_testing.waiting import until
 from tunewheel_train.handlers import register
 from tunewheel_train.settings import Settings
 
 
-class Unserved:
-    """The view of ``serving.desired`` where nothing serves."""
-
-    async def refresh(self) -> None: ...
-
-    def get(self, project: str) -> None:
-        return None
-
-
-class Subscribed:
-    """What the service subscribed to, to be called by hand."""
-
-    name = "train"
-
-    def __init__(self, store: Any) -> None:
-        self.store = store
-        self.telemetry = make_telemetry("train", None)
-        self.replayed: dict[str, Any] = {}
-        self.told: list[Event] = []
-        self.on_dataset_versioned: Any = None
-
-    def replay(self, topics: Any, apply: Any) -> Any:
-        self.replayed |= {topic.name: apply for topic in topics}
-        return Unserved()
-
-    def replay_at(self, topics: Any, apply: Any) -> Any:
-        return self.replay(topics, apply)
-
-    def view(self, topic: Any) -> Any:
-        return Unserved()
-
-    def check(self, topic: Any) -> None: ...
-
-    def ask_who(self) -> None: ...
-
-    def predates_signatures(self, position: Any) -> bool:
-        return False
-
-    def on_startup(self, hook: Any) -> None: ...
-
-    def on(self, topic: Any, **_: Any) -> Any:
-        return lambda handler: setattr(self, f"on_{topic.name.replace('.', '_')}", handler)
-
-    job = on
-
-    def new(self, data: Event, *, cause: Envelope[Any]) -> Envelope[Any]:
-        return new_event(data, source="/test", cause=cause)
-
-    async def publish(self, event: Envelope[Any]) -> None:
-        self.told.append(event.data)
-
-
-class Anybody:
-    """Access where everybody may do everything."""
-
-    async def require(self, *_: Any, **__: Any) -> None: ...
+def subscribed(bench: Any) -> Any:
+    service = Subscribed("train", bench.store)
+    register(service, bench.settings, worker=bench.worker)  # type: ignore[arg-type]
+    return service
 
 
 async def test_what_a_run_took_is_kept_beside_its_plan_and_corrects_the_next_ones(bench):
     made, other = await bench(), await bench(dataset_id="ds-other")
-    service: Any = Subscribed(made.store)
-    register(service, made.settings, worker=made.worker)
+    service = subscribed(made)
     done = await service.on_dataset_versioned(new_event(made.event, source="/t"), made.lease)
     assert isinstance(done.data, TrainCompleted)
     manifest = RunManifest.model_validate_json(await made.store.get(done.data.manifest))
@@ -100,8 +50,7 @@ async def test_what_a_run_took_is_kept_beside_its_plan_and_corrects_the_next_one
 
 async def test_what_the_log_has_of_versions_and_runs_decides_which_are_dropped(bench):
     made, newer = await bench(), await bench(dataset_id="ds-newer")
-    service: Any = Subscribed(made.store)
-    register(service, made.settings, worker=made.worker)
+    service = subscribed(made)
     events = [new_event(one.event, source="/t") for one in (made, newer)]
     for event in events:
         service.replayed["dataset.versioned"](event)
@@ -124,9 +73,7 @@ def test_runs_lie_below_the_cache_unless_told_otherwise(tmp_path: Path):
 
 async def test_a_command_to_resume_a_failed_run_puts_its_version_on_the_log_once_more(bench):
     made = await bench()
-    service: Any = Subscribed(made.store)
-    service.access = Anybody()
-    register(service, made.settings, worker=made.worker)
+    service = subscribed(made)
     version = new_event(made.event, source="/t")
     project, dataset_id = version.project, made.event.dataset_id
     failed = TrainFailed(
@@ -145,9 +92,7 @@ async def test_a_command_to_resume_a_failed_run_puts_its_version_on_the_log_once
 
 async def test_a_sweep_is_trained_for_an_operator_alone(bench):
     made = await bench()
-    service: Any = Subscribed(made.store)
-    service.access = Anybody()
-    register(service, made.settings, worker=made.worker)
+    service = subscribed(made)
     event = new_event(made.event, source="/t")
     service.replayed["dataset.versioned"](event)
     wrong = SweepRequested(
@@ -166,3 +111,56 @@ async def test_a_sweep_is_trained_for_an_operator_alone(bench):
         await service.on_sweep_requested(new_event(asked, source="/t"), made.lease)
     assert refusal.value.field == "principal"
     assert service.told == []
+
+
+async def test_a_flood_of_runs_delays_the_runs_of_others_by_its_turns_and_not_by_its_runs(
+    bench, monkeypatch: pytest.MonkeyPatch
+):
+    """On one machine. A person had each older version trained after all; the flood's have the highest
+    priority."""
+    monkeypatch.setenv("LIGHT_WAIT", "1")  # the flood's first run holds the machine until it is paused
+    asked = {"flood": (4, 9), "other": (2, 5), "quiet": (1, 0)}
+    events = {
+        project: [
+            (await bench(dataset_id=f"{project}-{n}", project=project, priority=priority)).event
+            for n in range(count)
+        ]
+        for project, (count, priority) in asked.items()
+    }
+    made = await bench()
+    service = subscribed(made)
+    runs: dict[str, str] = {}
+
+    async def say(action: TrainAction, dataset_id: str, request: str) -> None:
+        project = dataset_id.split("-")[0]
+        data = TrainControl(project=project, run_id=runs[dataset_id], action=action, request=request)
+        await service.replayed["train.control"](new_event(data, source="/t"), None)
+
+    for versions in events.values():
+        for event in versions:
+            service.replayed["dataset.versioned"](new_event(event, source="/t"))
+        for event in versions[:-1]:
+            dropped = await service.on_dataset_versioned(new_event(event, source="/t"), made.lease)
+            runs[event.dataset_id] = dropped.data.run_id
+            await say(TrainAction.RESUME, event.dataset_id, "train it after all")
+
+    def started() -> list[str]:
+        return [news.dataset_id for news in service.told if isinstance(news, TrainStarted)]
+
+    tasks: list[asyncio.Task[Any]] = []
+    with capture_logs() as logs:
+        for event in (one for versions in events.values() for one in versions):
+            train = service.on_dataset_versioned(new_event(event, source="/t"), made.lease)
+            tasks.append(asyncio.create_task(train))
+            # The next one comes when this one holds the machine, or waits for it.
+            await until(
+                lambda: len(started()) + sum(one["event"] == "job_waits" for one in logs) == len(tasks)
+            )
+        monkeypatch.delenv("LIGHT_WAIT")
+        await say(TrainAction.PAUSE, "flood-0", "let others go first")
+        done = await asyncio.gather(*tasks[1:])
+    await say(TrainAction.RESUME, "flood-0", "go on")
+    done.append(await tasks[0])
+    assert {type(one.data) for one in done} == {TrainCompleted}
+    turns = ["other-0", "quiet-0", "flood-1", "other-1", "flood-2", "flood-3"]
+    assert started() == ["flood-0", *turns, "flood-0"]

@@ -242,6 +242,23 @@ async def test_no_request_waits_for_a_redis_that_is_away(make_world: Any, tmp_pa
         assert (await ask(strict, "none"))[0] == 200, "who has no limit needs no Redis"
 
 
+async def test_installations_that_share_a_redis_count_apart(make_world: Any, tmp_path: Path, redis: Redis):
+    """Both name a caller ``app``: a team's installation must not use up what another's may ask."""
+    settings = keys(tmp_path, app={"tokens_per_day": 60_000})
+    settings |= {"limits_url": redis.url, "limits_timeout_seconds": UNHURRIED}
+    acme = await limited(make_world, topic_prefix="acme.", **settings)
+    beside = await limited(make_world, beside=acme, topic_prefix="acme.", **settings)
+    other = await limited(make_world, beside=acme, topic_prefix="acme.eu.", **settings)
+
+    async def left(world: Any) -> int:
+        _, headers, _ = await ask(world, "app", max_tokens=100)
+        return int(headers["x-ratelimit-remaining-tokens"])
+
+    first = await left(acme)
+    assert await left(beside) < first, "gateways of one installation count together"
+    assert await left(other) == first
+
+
 async def test_refunds_made_during_an_outage_reach_redis_afterwards(redis: Redis):
     now = [0.0]
     shared = SharedCounts(redis.url, timeout_seconds=UNHURRIED, clock=lambda: now[0])

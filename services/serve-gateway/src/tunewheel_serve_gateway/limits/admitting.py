@@ -247,7 +247,11 @@ def make_admission(settings: Settings, metrics: Metrics) -> Admission:
     url = settings.limits_url
     shared = None
     if url is not None:
-        shared = SharedCounts(url.get_secret_value(), timeout_seconds=settings.limits_timeout_seconds)
+        shared = SharedCounts(
+            url.get_secret_value(),
+            timeout_seconds=settings.limits_timeout_seconds,
+            installation=settings.topic_prefix,
+        )
     return Admission(
         Limits(
             requests_per_minute=settings.limit_requests_per_minute,

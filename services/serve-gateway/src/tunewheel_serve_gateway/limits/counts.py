@@ -74,9 +74,15 @@ class SharedCounts:
     """
 
     def __init__(
-        self, url: str, *, timeout_seconds: float, clock: Callable[[], float] = time.monotonic
+        self,
+        url: str,
+        *,
+        timeout_seconds: float,
+        installation: str = "",
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``url``: ``redis://…`` or ``rediss://…``, in redis-py's format."""
+        """``url``: ``redis://…`` or ``rediss://…``, in redis-py's format. ``installation``: its prefix on
+        Kafka; those that share a Redis count apart."""
         from limits.aio.storage import RedisStorage
         from redis.asyncio import BlockingConnectionPool
         from redis.asyncio.retry import Retry
@@ -89,7 +95,7 @@ class SharedCounts:
             f"async+{url}",
             wrap_exceptions=True,
             implementation="redispy",
-            key_prefix=PREFIX,
+            key_prefix=f"{installation}{PREFIX}",
             connection_pool=self._pool,  # type: ignore[arg-type]
         )
         self._timeout = timeout_seconds
