@@ -116,7 +116,7 @@ test-images: install ## build all images and start them, after a change of deplo
 
 test-kube: install ## render the Helm chart, and install it on a control plane that Go builds once (20 minutes)
 	! command -v go >/dev/null || bash tests/kube/build.sh $${KUBE_TOOLS:-$$HOME/.cache/tunewheel-kube} control-plane keda
-	$(BIN)/python -m pytest -v tests/kube/{chart,installing,training,scaling}.py $(TESTS)
+	$(BIN)/python -m pytest -v tests/kube/{chart,tenants,installing,training,scaling}.py $(TESTS)
 
 chart: install ## pack the Helm chart, with rules and dashboards, into var/chart/tunewheel
 	$(BIN)/python deploy/helm/generate.py --pack var/chart

@@ -32,9 +32,18 @@ def told_by(*settings: str) -> list[str]:
     return [word for setting in settings for word in ("--set", setting)]
 
 
-def rendered(helm: str, chart: Path, example: str, *settings: str) -> Manifests:
-    values = ("--values", str(EXAMPLES[example]), *told_by(*settings))
-    text = run(helm, "template", "wheel", str(chart), "--namespace", "wheels", *values)
+def rendered(
+    helm: str,
+    chart: Path,
+    example: str,
+    *settings: str,
+    values: tuple[Path, ...] = (),
+    release: str = "wheel",
+    namespace: str = "wheels",
+) -> Manifests:
+    files = [word for path in (EXAMPLES[example], *values) for word in ("--values", str(path))]
+    told = (*files, *told_by(*settings))
+    text = run(helm, "template", release, str(chart), "--namespace", namespace, *told)
     return [document for document in yaml.safe_load_all(text) if document]
 
 

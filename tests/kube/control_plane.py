@@ -19,7 +19,7 @@ import httpx
 from tunewheel_local.kafka.ports import free_port
 
 BINARIES = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "etcd", "kwok")
-PATIENCE_SECONDS = 180.0
+PATIENCE_SECONDS = 900.0
 SIMULATED = "simulated"
 """The node whose pods are ready as soon as they are placed on it, and whose Jobs complete."""
 

@@ -6,7 +6,9 @@ Not part of ``make test``, hence the file's name.
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,10 @@ import httpx
 import pytest
 import yaml
 
+from .chart import beside_the_gateway
 from .control_plane import SIMULATED, ControlPlane, until
-from .pods import Material, path_of
-from .release import Published, Release, make_release
+from .pods import Material, container_of, path_of
+from .release import SERVICES, Published, Release, make_release
 from .tools import EXAMPLES
 
 Releases = Callable[..., Release]
@@ -24,11 +27,9 @@ Releases = Callable[..., Release]
 
 @pytest.fixture
 def release(plane: ControlPlane, helm: str, chart: Path, request: pytest.FixtureRequest) -> Releases:
-    def make(example: str, published: Published | None = None) -> Release:
+    def make(example: str, *more: Path, of: Published | Path = chart) -> Release:
         namespace = re.sub(r"[^a-z0-9]+", "-", request.node.name[5:45].lower()).strip("-")
-        found = make_release(
-            plane, helm, published or chart, EXAMPLES[example], f"{namespace}-{example}"[:63]
-        )
+        found = make_release(plane, helm, of, EXAMPLES[example], f"{namespace}-{example}"[:63], *more)
         request.addfinalizer(found.remove)
         return found
 
@@ -43,19 +44,25 @@ KEPT = {
     },
 }
 """What an uninstall leaves, by example."""
+OTHER_IMAGES = ("train-launcher", "cli")
 
 
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_a_release_is_installed_upgraded_rolled_back_and_uninstalled(
-    plane: ControlPlane, release: Releases, published: Published, example: str
+    plane: ControlPlane, release: Releases, published: Published, example: str, tmp_path: Path
 ) -> None:
-    """From a registry, as ``make release REGISTRY=…`` pushes it."""
-    wheel = release(example, published)
+    """From a registry, with the digests of the images beside it: ``make release REGISTRY=…`` writes both."""
+    digests = {name: f"sha256:{sha256(name.encode()).hexdigest()}" for name in (*SERVICES, *OTHER_IMAGES)}
+    images = tmp_path / "images.yaml"
+    images.write_text(yaml.safe_dump({"image": {"repository": "registry/wheels", "digests": digests}}))
+    wheel = release(example, images, of=published)
     before = everything_in(plane, wheel.namespace)
-    wheel.helm("install", "--wait", "--timeout", "3m")
+    wheel.helm("install", "--wait", "--timeout", "15m")
     wheel.until_available()
     first = wheel.templates()
+    pinned = {f"registry/wheels/{name}@{digest}" for name, digest in digests.items()}
     for pod in wheel.pods():
+        assert container_of(pod)["image"] in pinned
         material = Material(plane, wheel.namespace)
         material.environment(pod)
         for volume in pod["spec"]["volumes"]:
@@ -69,10 +76,48 @@ def test_a_release_is_installed_upgraded_rolled_back_and_uninstalled(
     wheel.helm("rollback")
     wheel.until_available()
     assert wheel.templates() == first
-    wheel.helm("uninstall", "--wait", "--timeout", "3m")
+    wheel.helm("uninstall", "--wait", "--timeout", "15m")
     kept = KEPT.get(example) or {("KafkaTopic", name) for name in topics_of(plane, wheel.namespace)}
     assert kept
     until(lambda: everything_in(plane, wheel.namespace) - before == kept, f"the end of all but {kept}")
+
+
+def test_an_engine_moves_into_each_gateway_s_pod_by_an_upgrade(
+    plane: ControlPlane, helm: str, chart: Path, release: Releases, tmp_path: Path
+) -> None:
+    """From a release whose values knew nothing of that, first as it is and then to the values of the page."""
+    before = tmp_path / "tunewheel"
+    shutil.copytree(chart, before)
+    values = yaml.safe_load((chart / "values.yaml").read_text("utf-8"))
+    del values["adapters"]["perPod"], values["image"]["digests"]
+    (before / "values.yaml").write_text(yaml.safe_dump(values))
+    wheel = release("minimal", of=before)
+    wheel.helm("install", "--wait", "--timeout", "15m")
+    wheel.until_available()
+    first = wheel.templates()
+    wheel = Release(plane, helm, chart, EXAMPLES["minimal"], wheel.namespace)
+    wheel.helm("upgrade", "--reuse-values")
+    wheel.until_available()
+    assert wheel.templates() == first, "nothing starts anew for values that mean what they meant"
+    bucket = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "wheel-store"}}
+    plane.apply(f"/api/v1/namespaces/{wheel.namespace}/secrets", bucket)
+    beside = tmp_path / "beside.yaml"
+    beside.write_text(beside_the_gateway())
+    wheel = Release(plane, helm, chart, EXAMPLES["minimal"], wheel.namespace, beside)
+    wheel.helm("upgrade", "--wait", "--timeout", "15m", "--set", "services.serve-gateway.replicas=2")
+    wheel.until_available()
+    gateways = [pod for pod in wheel.pods() if container_of(pod)["name"] == "serve-gateway"]
+    assert len({pod["metadata"]["name"] for pod in gateways}) == 2
+    for pod in gateways:
+        (engine,) = pod["spec"]["initContainers"]
+        assert (engine["name"], engine["restartPolicy"]) == ("vllm", "Always")
+        Material(plane, wheel.namespace).environment(pod)
+        assert not [one for one in pod["spec"]["volumes"] if "persistentVolumeClaim" in one]
+    engine = ("StatefulSet", "wheel-tunewheel-engine")
+    adapters = ("PersistentVolumeClaim", "wheel-tunewheel-adapters")
+    until(lambda: {engine, adapters}.isdisjoint(everything_in(plane, wheel.namespace)), "what nobody uses")
+    store = ("PersistentVolumeClaim", "wheel-tunewheel-store")
+    assert store in everything_in(plane, wheel.namespace), "it may be copied to the bucket"
 
 
 def topics_of(plane: ControlPlane, namespace: str) -> set[str]:
@@ -96,7 +141,7 @@ def test_a_rollout_whose_pods_do_not_get_ready_takes_no_replica_away(
     release: Releases, tmp_path: Path
 ) -> None:
     wheel = release("highly-available")
-    wheel.helm("install", "--wait", "--timeout", "3m")
+    wheel.helm("install", "--wait", "--timeout", "15m")
     wheel.until_available()
     nowhere = {"nodeSelector": {"there-is": "no-such-node"}}
     values = tmp_path / "values.yaml"
@@ -119,7 +164,7 @@ def test_a_rollout_whose_pods_do_not_get_ready_takes_no_replica_away(
 
 def test_a_drain_takes_one_pod_of_a_service_at_a_time(plane: ControlPlane, release: Releases) -> None:
     wheel = release("highly-available")
-    wheel.helm("install", "--wait", "--timeout", "3m")
+    wheel.helm("install", "--wait", "--timeout", "15m")
     wheel.until_available()
     budgets = f"/apis/policy/v1/namespaces/{wheel.namespace}/poddisruptionbudgets"
     until(

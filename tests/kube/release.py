@@ -36,22 +36,30 @@ class Published:
 
 
 class Release:
-    """``wheel`` in ``namespace``, with the values of a file."""
+    """A release in ``namespace``, with the values of files, the last of which counts."""
 
     def __init__(
-        self, plane: ControlPlane, helm: str, chart: Path | Published, values: Path, namespace: str
+        self,
+        plane: ControlPlane,
+        helm: str,
+        chart: Path | Published,
+        values: Path,
+        namespace: str,
+        *more: Path,
+        name: str = "wheel",
     ) -> None:
         self._plane = plane
         self._helm = helm
         self._chart = chart.words if isinstance(chart, Published) else (str(chart),)
-        self._values = values
+        self._values = [word for path in (values, *more) for word in ("--values", str(path))]
+        self._name = name
         self.namespace = namespace
 
-    def helm(self, command: str, *options: str) -> None:
+    def helm(self, command: str, *options: str, fails: bool = False) -> str:
         to = ("--kubeconfig", str(self._plane.kubeconfig), "--namespace", self.namespace)
         takes = {"rollback": ("1",), "uninstall": ()}
-        values = takes.get(command, (*self._chart, "--values", str(self._values)))
-        run(self._helm, command, "wheel", *values, *options, *to)
+        values = takes.get(command, (*self._chart, *self._values))
+        return run(self._helm, command, self._name, *values, *options, *to, fails=fails)
 
     def until_available(self) -> None:
         """Wait until every Deployment and StatefulSet has all its replicas, of its newest pod."""
@@ -78,7 +86,7 @@ class Release:
 
     def workload(self, service: str) -> dict[str, Any]:
         (found,) = (
-            one for one in self.workloads() if one["metadata"]["name"] == f"wheel-tunewheel-{service}"
+            one for one in self.workloads() if one["metadata"]["name"] == f"{self._name}-tunewheel-{service}"
         )
         return found
 
@@ -102,7 +110,13 @@ class Release:
 
 
 def make_release(
-    plane: ControlPlane, helm: str, chart: Path | Published, values: Path, namespace: str
+    plane: ControlPlane,
+    helm: str,
+    chart: Path | Published,
+    values: Path,
+    namespace: str,
+    *more: Path,
+    name: str = "wheel",
 ) -> Release:
     """Prepare the namespace as an operator does; nothing is installed yet."""
     # The server itself holds pods to the standard.
@@ -112,15 +126,16 @@ def make_release(
     with TemporaryDirectory() as folder:
         signing = CommandKeys(Path(folder))
         keys = signing.file.read_text()
-    for name, data in {**secrets(), "tunewheel-signing": signing.private}.items():
-        secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": data}
+    for secret_name, data in {**secrets(), "tunewheel-signing": signing.private}.items():
+        metadata = {"name": secret_name}
+        secret = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": data}
         plane.apply(f"/api/v1/namespaces/{namespace}/secrets", secret)
     public = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "tunewheel-signing"},
               "data": {"signing-keys.json": keys}}  # fmt: skip
     plane.apply(f"/api/v1/namespaces/{namespace}/configmaps", public)
     for n, storage_class in enumerate(("shared-files", "", "", "", "")):
         plane.apply("/api/v1/persistentvolumes", volume(f"{namespace}-{n}", storage_class))
-    return Release(plane, helm, chart, values, namespace)
+    return Release(plane, helm, chart, values, namespace, *more, name=name)
 
 
 def without_others(service: str) -> dict[str, Any]:
