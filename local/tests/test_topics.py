@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
+from typing import Any
 
+import pytest
 from tunewheel_contracts.topics import (
     BY_NAME,
     DEAD_LETTER_OVERHEAD,
@@ -12,7 +15,16 @@ from tunewheel_contracts.topics import (
     MAX_MESSAGE_BYTES,
     TOPICS,
 )
-from tunewheel_local.topics import Difference, Topic, TopicReport, compare, settled, wanted_topics
+from tunewheel_local.topics import (
+    Difference,
+    Topic,
+    TopicRefused,
+    TopicReport,
+    compare,
+    read_configs,
+    settled,
+    wanted_topics,
+)
 
 
 def test_every_spec_is_a_topic_with_a_dead_letter_where_somebody_consumes() -> None:
@@ -68,6 +80,34 @@ async def test_what_was_altered_is_compared_only_once_the_brokers_have_heard_of_
     report = await settled(read, (wanted,), altered=altered)
     assert [d.setting for d in report.differences] == ["partitions"]
     assert next(readings, None) is None
+
+
+@pytest.mark.parametrize("unknown", [["a"], ["b", "a"]])
+async def test_a_topic_that_the_asked_broker_has_not_heard_of_yet_is_not_refused(unknown: list[str]) -> None:
+    admin = Configs(dict.fromkeys(unknown, 3))
+    assert await read_configs(admin, {"a": [], "b": [], "c": []}) == {
+        name: {"retention.ms": "5"} for name in ("a", "b", "c") if name not in unknown
+    }
+
+
+async def test_a_topic_whose_settings_may_not_be_read_is_refused_beside_one_that_is_not_known() -> None:
+    with pytest.raises(TopicRefused, match=r"^b: .*DescribeConfigs"):
+        await read_configs(Configs({"a": 3, "b": 29}), {"a": [], "b": []})
+
+
+@dataclass
+class Configs:
+    """Answers about topics' settings, with an error code for some of them."""
+
+    codes: Mapping[str, int]
+
+    async def describe_configs(self, resources: Sequence[Any]) -> list[Any]:
+        answers = [
+            (code, "", 2, one.name, [] if code else [("retention.ms", "5")])
+            for one in resources
+            for code in [self.codes.get(one.name, 0)]
+        ]
+        return [SimpleNamespace(resources=answers)]
 
 
 def test_a_report_can_call_topics_as_the_cluster_does() -> None:

@@ -27,7 +27,7 @@ from .three_brokers import ThreeBrokers, leaders
 
 OUTAGE_SECONDS = 60.0
 SLOW_MS = 200
-LEAST_SLOWED = 5
+LEAST_SLOWED = 3
 """As many calls to the store must have been slow while the service had events, or the cell shows nothing."""
 SILENT = ("serve-gateway", "index")
 """Services whose handlers publish nothing themselves."""

@@ -9,7 +9,9 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Self
+from unittest.mock import patch
 
+from tunewheel_local.kafka import properties
 from tunewheel_local.kafka.broker import LocalKafka
 from tunewheel_local.kafka.ports import free_port
 from tunewheel_local.kafka.properties import server_properties
@@ -86,7 +88,8 @@ class ThreeBrokers:
 
     def start(self, number: int) -> None:
         """Start the broker of that node id again on its data."""
-        self._brokers[number - 1].start(patience=300)
+        with patch.object(properties, "NODE_ID", number):  # Elsewhere every local broker is node 1.
+            self._brokers[number - 1].start(patience=300)
 
     def __exit__(self, *_: object) -> None:
         for broker in self._brokers:

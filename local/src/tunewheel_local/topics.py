@@ -25,8 +25,8 @@ from tunewheel_local.topic_configs import set_configs
 REPLICAS = 3
 """Replicas of each partition, if the cluster has so many brokers."""
 SETTLE_SECONDS = 30.0
-_ALREADY_EXISTS = 36
-"""Kafka protocol, error code TOPIC_ALREADY_EXISTS."""
+_NOT_KNOWN, _ALREADY_EXISTS = 3, 36
+"""Kafka protocol, error codes UNKNOWN_TOPIC_OR_PARTITION and TOPIC_ALREADY_EXISTS."""
 PARTITIONS = "partitions"
 ROLLED = {"segment.ms": str(DAY_MS)}
 """Of topics from which records are deleted. Kafka removes deleted records from the disk once their segment is
@@ -168,11 +168,8 @@ async def _read(admin: Any, wanted: Iterable[Topic]) -> dict[str, Topic]:
 
 
 async def read_configs(admin: Any, settings: Mapping[str, Iterable[str]]) -> dict[str, dict[str, str]]:
-    """Return, by topic, the values of the settings that ``settings`` names. The topics must exist.
-
-    Raises:
-        TopicRefused: this client may not read the settings.
-    """
+    """Return, by topic, the values of the settings that ``settings`` names, without topics that the broker
+    that answers does not know (yet). Raises TopicRefused: this client may not read the settings."""
     from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
     if not settings:
@@ -184,11 +181,11 @@ async def read_configs(admin: Any, settings: Mapping[str, Iterable[str]]) -> dic
     found: dict[str, dict[str, str]] = {}
     for response in await admin.describe_configs(resources):
         for code, message, _, name, entries in response.resources:
-            if code:
-                raise TopicRefused(
-                    f"{name}: Kafka does not tell its settings ({message}); ask for DescribeConfigs"
-                )
-            found[name] = {entry[0]: entry[1] for entry in entries}
+            if code not in (0, _NOT_KNOWN):
+                reason = f"Kafka does not tell its settings ({message}); ask for DescribeConfigs"
+                raise TopicRefused(f"{name}: {reason}")
+            if code == 0:
+                found[name] = {entry[0]: entry[1] for entry in entries}
     return found
 
 

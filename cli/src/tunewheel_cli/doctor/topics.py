@@ -46,7 +46,7 @@ def _unlike_their_specs(
         topic.name: Topic(
             topic.name,
             len(visible[topic.name].partitions),
-            topic.configs if configs is None else configs[topic.name],
+            (configs or {}).get(topic.name, topic.configs),
         )
         for topic in wanted
         if visible[topic.name].exists
