@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -17,6 +17,7 @@ from tunewheel_contracts.fields import (
     SourceId,
     Text,
     Timestamp,
+    shared,
 )
 from tunewheel_contracts.formats.confidence import Confidence
 from tunewheel_contracts.formats.dataset import ChatMessage
@@ -201,17 +202,13 @@ class AlarmOpened(Event):
     def of(cls, alarm: DriftDetected) -> AlarmOpened:
         """Return the event for ``alarm``, which has an id."""
         bare = alarm.cluster and alarm.cluster.model_copy(update={"keywords": ()})
-        return cls(
-            project=alarm.project,
-            alarm_id=alarm.alarm_id or "",
-            detector=alarm.detector,
-            signal=alarm.signal or alarm.detector,
-            suggested_action=alarm.suggested_action or "retrain",
-            dataset_id=alarm.dataset_id,
-            model_id=alarm.model_id,
-            cluster=bare,
-            reopens=alarm.reopens,
-        )
+        own: dict[str, Any] = {
+            "alarm_id": alarm.alarm_id or "",
+            "signal": alarm.signal or alarm.detector,
+            "suggested_action": alarm.suggested_action or "retrain",
+            "cluster": bare,
+        }
+        return cls(**shared(cls, alarm) | own)
 
 
 class RolloutBound(Frozen):

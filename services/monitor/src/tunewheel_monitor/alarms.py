@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, cast
+from typing import Any
 
 from tunewheel_contracts.event import Event
 from tunewheel_contracts.events.monitoring import DriftResolved, InferenceScored
 from tunewheel_contracts.events.production import AlarmOpened, DriftDetected, DriftWindow
+from tunewheel_contracts.fields import shared
 from tunewheel_contracts.formats.drift_spec import DriftSpec
 from tunewheel_contracts.identity import content_sha256
 
@@ -156,26 +157,17 @@ def _raise(
     shown = picked.completion_ids
     places = asking.places_of(state, shown)
     path = asking.evidence_path(project, alarm_id) if places else None
-    detected = DriftDetected(
-        project=project,
-        detector=cast(Any, family),
-        statistic_name=finding.statistic_name,
-        statistic=finding.statistic,
-        p_value=finding.p_value,
-        threshold=finding.threshold,
-        dataset_id=version.dataset_id,
-        model_id=version.model_id,
-        window=window,
-        alarm_id=alarm_id,
-        signal=finding.detector,
-        effect=finding.effect,
-        effect_unit=finding.effect_unit,
-        reference=finding.reference,
-        suggested_action=finding.action,
-        cluster=finding.cluster,
-        evidence=path,
-        reopens=_reopened(state, finding, at),
-    )
+    own = {
+        "project": project,
+        "detector": family,
+        "window": window,
+        "alarm_id": alarm_id,
+        "signal": finding.detector,
+        "suggested_action": finding.action,
+        "evidence": path,
+        "reopens": _reopened(state, finding, at),
+    }
+    detected = DriftDetected(**shared(DriftDetected, version, finding) | own)
     # an alarm about missing documents says nothing about answers
     if finding.action != "update_documents" and (finding.cluster is None or not finding.cluster.centroid):
         counting.alarmed(state.turns, version.model_id)

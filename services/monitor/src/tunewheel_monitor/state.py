@@ -6,7 +6,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections import Counter, OrderedDict
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -111,14 +111,12 @@ class Version:
     ratings: OpenWindow = field(default_factory=OpenWindow)
 
     def as_json(self) -> dict[str, Any]:
-        return {
-            "model_id": self.model_id,
-            "dataset_id": self.dataset_id,
-            "generation": self.generation,
-            "detectors": self.detectors,
-            "answers": asdict(self.answers),
-            "ratings": asdict(self.ratings),
-        }
+        return _told(self) | {"answers": _told(self.answers), "ratings": _told(self.ratings)}
+
+    @classmethod
+    def from_json(cls, told: dict[str, Any]) -> Version:
+        opened = {name: _read(OpenWindow, told[name]) for name in ("answers", "ratings")}
+        return _read(cls, told | opened)
 
 
 @dataclass(slots=True)
@@ -165,9 +163,10 @@ class ProjectState:
     """Counts of bad items by label, language and key (``slices.py``)."""
     concluded: list[str] = field(default_factory=list[str])
     """Turns whose ``turn.completed`` was published, latest last."""
-    windows: Counter[str] = field(default_factory=Counter[str])
-    looks: Counter[str] = field(default_factory=Counter[str])
-    """For metrics: what was judged since the last reading, of ``answers`` or ``ratings``, and by detector."""
+    windows: Counter[str] = field(default_factory=Counter[str], init=False)
+    looks: Counter[str] = field(default_factory=Counter[str], init=False)
+    """For metrics: what was judged since the last reading, of ``answers`` or ``ratings``, and by detector. No
+    checkpoint holds them."""
 
     def note_place(self, completion_id: str, place: list[Any]) -> None:
         self.places.pop(completion_id, None)
@@ -176,53 +175,37 @@ class ProjectState:
             del self.places[next(iter(self.places))]
 
     def as_json(self) -> dict[str, Any]:
-        return {
-            "offsets": self.offsets,
+        return _told(self) | {
             "seen": self.seen.packed(),
-            "version": None if self.version is None else self.version.as_json(),
-            "alarms": {name: asdict(alarm) for name, alarm in self.alarms.items()},
-            "ended": self.ended,
-            "places": self.places,
-            "trials": self.trials,
-            "turns": self.turns,
-            "concluded": self.concluded,
-            "figures": self.figures,
-            "slices": self.slices,
+            "version": self.version and self.version.as_json(),
+            "alarms": {name: _told(alarm) for name, alarm in self.alarms.items()},
         }
 
     @classmethod
     def from_json(cls, told: dict[str, Any]) -> ProjectState:
         version = told["version"]
-        return cls(
-            offsets=told["offsets"],
-            seen=Seen(told["seen"]),
-            version=None if version is None else _version(version),
-            alarms={name: _read(Alarm, alarm) for name, alarm in told["alarms"].items()},
-            ended=told.get("ended", {}),
-            places=told["places"],
-            trials=rollout.read(told["trials"]),
-            turns=told["turns"],
-            concluded=told["concluded"],
-            figures=told.get("figures", {}),  # states of earlier releases have none
-            slices=told.get("slices", {}),
-        )
+        made = {
+            "seen": Seen(told["seen"]),
+            "version": version and Version.from_json(version),
+            "alarms": {name: _read(Alarm, alarm) for name, alarm in told["alarms"].items()},
+            "trials": rollout.read(told["trials"]),
+        }
+        return _read(cls, told | made)
+
+
+def _names(kind: Any) -> list[str]:
+    return [one.name for one in fields(kind) if one.init]
+
+
+def _told(one: Any) -> dict[str, Any]:
+    """Return the fields of a dataclass. Their values are not copied: detectors' states are large."""
+    return {name: getattr(one, name) for name in _names(one)}
 
 
 def _read(kind: type[T], told: dict[str, Any]) -> T:
-    """Return a ``kind``, a dataclass, without the fields of ``told`` that a later release added."""
-    names = {one.name for one in fields(kind)}  # pyright: ignore[reportArgumentType]
-    return kind(**{name: value for name, value in told.items() if name in names})
-
-
-def _version(told: dict[str, Any]) -> Version:
-    return Version(
-        model_id=told["model_id"],
-        dataset_id=told["dataset_id"],
-        generation=told["generation"],
-        detectors=told["detectors"],
-        answers=_read(OpenWindow, told["answers"]),
-        ratings=_read(OpenWindow, told["ratings"]),
-    )
+    """Return a ``kind``, a dataclass, without the fields of ``told`` that a later release added. Fields that
+    an earlier release did not write have their defaults."""
+    return kind(**{name: told[name] for name in _names(kind) if name in told})
 
 
 def without(told: dict[str, Any], names: frozenset[str]) -> dict[str, Any]:
