@@ -8,6 +8,7 @@ from typing import Any
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.data import RecordJudged
 from tunewheel_contracts.fields import Frozen, Slug
+from tunewheel_contracts.withdrawals import ends_of
 
 
 class Judged(Frozen):
@@ -42,10 +43,7 @@ class Judgements:
 
     def upto(self, project: str) -> dict[str, int]:
         """Return, by partition, the offset after the project's last known decision."""
-        ends: dict[int, int] = {}
-        for partition, offset in self._by_project.get(project, {}):
-            ends[partition] = max(offset + 1, ends.get(partition, 0))
-        return {str(partition): end for partition, end in sorted(ends.items())}
+        return ends_of(self._by_project.get(project, ()))
 
     def before(self, project: str, upto: Mapping[str, int]) -> Judged:
         """Return the decisions before the offsets ``upto``. The topic keeps a project in one partition."""

@@ -7,7 +7,7 @@ count, so the partitions and the order in which the two topics are read make no 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -26,6 +26,11 @@ class Withdrawal(Frozen):
     document_id: SourceId
     kind: Annotated[str, Field(exclude_if=lambda kind: kind == DOCUMENT)] = DOCUMENT
     until: Timestamp
+
+
+def ends_of(positions: Iterable[tuple[int, int]]) -> dict[str, int]:
+    """Return, by partition, the offset after the last of ``positions``, pairs of partition and offset."""
+    return {str(partition): offset + 1 for partition, offset in sorted(positions)}
 
 
 class Withdrawals:
@@ -53,10 +58,7 @@ class Withdrawals:
 
     def upto(self, project: str) -> dict[str, int]:
         """Return, by partition, the offset after the project's last known withdrawal."""
-        ends: dict[int, int] = {}
-        for partition, offset in self._by_project.get(project, {}):
-            ends[partition] = max(offset + 1, ends.get(partition, 0))
-        return {str(partition): end for partition, end in sorted(ends.items())}
+        return ends_of(self._by_project.get(project, ()))
 
     def of(self, project: str) -> tuple[Withdrawal, ...]:
         """Return the latest known withdrawal of each source of ``project``."""
