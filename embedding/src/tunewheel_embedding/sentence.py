@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from tunewheel_contracts.identity import content_id, content_sha256
 
-from tunewheel_embedding.static import TOKENIZER, WEIGHTS, Vectors, packaged_model, unit_length
+from tunewheel_embedding.static import TOKENIZER, WEIGHTS, Vectors, packaged_model, tokenizer_of, unit_length
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -154,12 +154,7 @@ class SentenceEmbedder:
 
     @cached_property
     def _tokenizer(self) -> Tokenizer:
-        from tokenizers import Tokenizer
-
-        tokenizer: Any = Tokenizer.from_file(str(self._root / TOKENIZER))
-        tokenizer.no_padding()
-        tokenizer.enable_truncation(MAX_TOKENS)
-        return tokenizer
+        return tokenizer_of(self._root, MAX_TOKENS)
 
 
 def normed(rows: Array, scale: Array, shift: Array) -> Array:

@@ -39,6 +39,16 @@ def packaged_model() -> Path:
     return Path(MODEL_DIR)
 
 
+def tokenizer_of(folder: Path, max_tokens: int) -> Tokenizer:
+    """Return the tokenizer of the model in ``folder``, which cuts texts after ``max_tokens``."""
+    from tokenizers import Tokenizer
+
+    tokenizer: Any = Tokenizer.from_file(str(folder / TOKENIZER))
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(max_tokens)
+    return tokenizer
+
+
 class StaticEmbedder:
     """Embeds texts by table. The table is loaded at first use."""
 
@@ -89,12 +99,7 @@ class StaticEmbedder:
 
     @cached_property
     def _tokenizer(self) -> Tokenizer:
-        from tokenizers import Tokenizer
-
-        tokenizer: Any = Tokenizer.from_file(str(self._root / TOKENIZER))
-        tokenizer.no_padding()
-        tokenizer.enable_truncation(MAX_TOKENS)
-        return tokenizer
+        return tokenizer_of(self._root, MAX_TOKENS)
 
     @cached_property
     def _weights(self) -> Vectors:
