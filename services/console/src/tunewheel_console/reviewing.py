@@ -179,8 +179,7 @@ class Reviewing:
 
     async def _deal(self, review_id: str, items: tuple[str, ...]) -> _Deal:
         deal = _Deal(seed=secrets.token_hex(SEED_BYTES), items=items)
-        kept = await self.store.first(f"reviews/{review_id}/deal.json", deal.model_dump_json().encode())
-        return _Deal.model_validate_json(kept)
+        return await self.store.first_document(f"reviews/{review_id}/deal.json", deal)
 
     async def _place_of(
         self, review_id: str, review: Review, found: ReviewSet, reviewer: str
@@ -204,15 +203,15 @@ class Reviewing:
             path = f"reviews/{review_id}/places/{len(holders) + 1}.json"
             if review.waits_for(reviewer):
                 wanted = _Place(reviewer=reviewer, share=_next_share(review, found, holders))
-                held = await self.store.first(path, wanted.model_dump_json().encode())
+                held = await self.store.first_document(path, wanted)
             else:
-                held = await self.store.read(path)
+                held = await self.store.document(path, _Place)
             if held is None:
                 reason = f"{review_id} has ended: {review.outcome}"
                 raise Refused(HTTPStatus.CONFLICT, "review_id", reason)
-            holders.append(_Place.model_validate_json(held))
-            if holders[-1].reviewer == reviewer:
-                return holders[-1].share
+            holders.append(held)
+            if held.reviewer == reviewer:
+                return held.share
 
 
 def _next_share(review: Review, found: ReviewSet, holders: list[_Place]) -> int:

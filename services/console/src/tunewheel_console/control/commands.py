@@ -67,14 +67,13 @@ def command_of(commands: Commands, command: Given, **more: Any) -> Command:
 
 async def _informing(command: Given, store: ObjectStore) -> dict[str, Any]:
     """Return what is told of an evaluation that is finished and gives no verdict, and so no event."""
-    note = await store.read(request_path(command.target, command.command_id))
+    note = await store.document(request_path(command.target, command.command_id), EvaluationRequest)
     if note is None:
         return {}
-    name = EvaluationRequest.model_validate_json(note).evaluation_id
-    plan = await store.read(later_plan_path(command.target, name))
-    if plan is None or await store.read(EvaluationPlan.model_validate_json(plan).scorecard_path) is None:
+    plan = await store.document(later_plan_path(command.target, note.evaluation_id), EvaluationPlan)
+    if plan is None or not await store.exists(plan.scorecard_path):
         return {}
-    return {"state": "done", "led_to": name}
+    return {"state": "done", "led_to": note.evaluation_id}
 
 
 FORMULAS = ("=", "+", "-", "@", "\t", "\r")

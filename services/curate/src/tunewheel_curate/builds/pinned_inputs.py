@@ -78,10 +78,8 @@ async def pin_inputs(
     asks = questions.enabled and questions.method == "teacher" and questions.teacher is not None
     sections = question_sections(documents, spec, secret=secret) if asks else {}
     path = f"builds/{build_id}/inputs.json"
-    data = await store.read(path)
-    if data is not None:
-        inputs = BuildInputs.model_validate_json(data)
-    else:
+    inputs = await store.document(path, BuildInputs)
+    if inputs is None:
         if questions.teacher is not None and asks:
             allowed.check_teacher(questions.teacher)
         await note_sources(store, spec.project, sections)
@@ -94,8 +92,7 @@ async def pin_inputs(
         chosen = BuildInputs(
             tokenizer=await choose_tokenizer(store, spec.base_model), lessons=tuple(sorted(lessons))
         )
-        kept = await store.first(path, canonical_json(chosen.model_dump(mode="json")))
-        inputs = BuildInputs.model_validate_json(kept)
+        inputs = await store.first_document(path, chosen)
     teacher = None
     if asks:
         assert questions.teacher is not None
@@ -121,9 +118,8 @@ async def choose_tokenizer(store: ObjectStore, base_model: str) -> TokenizerChoi
 
     local = Path(base_model).is_absolute()
     place = f"tokenizers/{content_id('tok', base_model)}.json"
-    data = None if local else await store.read(place)
-    if data is not None:
-        return TokenizerChoice.model_validate_json(data)
+    if not local and (kept := await store.document(place, TokenizerChoice)) is not None:
+        return kept
     with tempfile.TemporaryDirectory(prefix="tunewheel-tokenizer-") as name:
         try:
             await asyncio.to_thread(save_tokenizer, base_model, Path(name))
@@ -133,10 +129,7 @@ async def choose_tokenizer(store: ObjectStore, base_model: str) -> TokenizerChoi
         sha256 = sha256_directory(Path(name))
         files = await store.put_directory(f"tokenizers/{sha256}", Path(name))
     choice = TokenizerChoice(files=files, sha256=sha256)
-    if local:
-        return choice
-    kept = await store.first(place, canonical_json(choice.model_dump(mode="json")))
-    return TokenizerChoice.model_validate_json(kept)
+    return choice if local else await store.first_document(place, choice)
 
 
 async def _tokens(store: ObjectStore, spec: ProjectSpec, choice: TokenizerChoice) -> Tokens:
@@ -169,13 +162,12 @@ async def pinned_replay(
         CorruptArtifact: what was kept is damaged or gone.
     """
     path = f"builds/{build_id}/replay.json"
-    if (data := await store.read(path)) is not None:
-        return await _kept(store, ReplayPin.model_validate_json(data))
+    if (kept := await store.document(path, ReplayPin)) is not None:
+        return await _kept(store, kept)
     pool = await asyncio.to_thread(read_replay, spec, allowed)
     lines = b"".join(canonical_json(turns) + b"\n" for turns in pool.conversations)
     await store.put(_path(pool.sha256), lines)
-    data = await store.first(path, ReplayPin(sha256=pool.sha256).model_dump_json().encode())
-    pin = ReplayPin.model_validate_json(data)
+    pin = await store.first_document(path, ReplayPin(sha256=pool.sha256))
     # Another attempt may have read the source before it changed.
     return pool if pin.sha256 == pool.sha256 else await _kept(store, pin)
 

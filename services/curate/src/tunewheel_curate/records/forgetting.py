@@ -117,8 +117,8 @@ async def _written_down(
     warn: Warn,
 ) -> ErasureFinding:
     path = f"{place_of(event.project, event.id)}.json"
-    if (earlier := await store.read(path)) is not None:
-        return ErasureFinding.model_validate_json(earlier)
+    if (earlier := await store.document(path, ErasureFinding)) is not None:
+        return earlier
     own = set(rows["record_id"])
     # Versions made before there were pseudonyms hold the id itself.
     person = erasure.customer
@@ -131,7 +131,7 @@ async def _written_down(
         record_ids=tuple(sorted(own.union(*held.values()))),
     )
     # Another replica may have searched at the same time and found other records: the first finding counts.
-    return ErasureFinding.model_validate_json(await store.first(path, finding.model_dump_json().encode()))
+    return await store.first_document(path, finding)
 
 
 async def _held_by_versions(
