@@ -6,7 +6,7 @@ import asyncio
 import math
 
 import pytest
-from tunewheel_runtime.waiting import end_all, first_of, within
+from tunewheel_runtime.waiting import end_all, first_of, reporting, within
 
 
 class Endless:
@@ -79,3 +79,17 @@ async def test_a_caller_that_waits_within_a_time_can_be_cancelled() -> None:
     caller.cancel()
     with pytest.raises(asyncio.CancelledError):
         await caller
+
+
+async def test_the_error_of_a_task_is_passed_on_and_its_end_or_cancellation_is_not() -> None:
+    errors: list[BaseException] = []
+
+    async def fail() -> None:
+        raise ValueError("gone")
+
+    tasks = [asyncio.create_task(work) for work in (fail(), asyncio.sleep(0), asyncio.sleep(3600))]
+    for task in tasks:
+        task.add_done_callback(reporting(errors.append))
+    await asyncio.wait(tasks[:2])
+    await end_all(*tasks)
+    assert [str(error) for error in errors] == ["gone"]

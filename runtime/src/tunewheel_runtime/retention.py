@@ -27,6 +27,7 @@ from tunewheel_runtime.log import Cursor, Place
 from tunewheel_runtime.partitions import group_backlog
 from tunewheel_runtime.settings import ServiceSettings
 from tunewheel_runtime.store import ObjectStore
+from tunewheel_runtime.waiting import reporting
 
 if TYPE_CHECKING:
     from tunewheel_runtime.service import Service
@@ -66,7 +67,7 @@ class Retention:
         """Sweep now and every hour."""
         if self._days != FOREVER:
             self._task = asyncio.create_task(self._run(), name=f"retention of {self._topic.name}")
-            self._task.add_done_callback(self._ended)
+            self._task.add_done_callback(reporting(self._failed))
 
     async def stop(self) -> None:
         if self._task is not None:
@@ -126,10 +127,6 @@ class Retention:
                     self._warn(f"retention {self._topic.name}", f"{error}; {refusal}")
                 log.warning("records_not_deleted", topic=self._topic.name, error=str(error))
             await asyncio.sleep(SWEEP_SECONDS)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self._failed(error)
 
 
 def delete_handled(service: Service, *, days: int, held: Held | None = None) -> None:

@@ -20,7 +20,7 @@ from tunewheel_runtime.kafka_refusals import not_allowed
 from tunewheel_runtime.kafka_settings import KafkaSettings
 from tunewheel_runtime.log import WHOLE_LOG_BYTES, Cursor, LogUnreadable, Place, Span, decode
 from tunewheel_runtime.newer_releases import NewerReleases
-from tunewheel_runtime.waiting import end_all
+from tunewheel_runtime.waiting import end_all, reporting
 
 log = structlog.get_logger(__name__)
 E = TypeVar("E", bound=Event)
@@ -105,7 +105,7 @@ class LogReader:
         self._cursor.start_from(await self._starts())
         await self._read_to({place: span.end for place, span in self._cursor.spans.items()})
         self._follower = asyncio.create_task(self._follow(), name="log-reader")
-        self._follower.add_done_callback(self._follower_ended)
+        self._follower.add_done_callback(reporting(self._failed))
 
     async def stop(self) -> None:
         await end_all(self._follower)
@@ -212,11 +212,6 @@ class LogReader:
                     "be kept for ever: compare its settings with `tunewheel admin topics`"
                 )
                 self._warn(f"truncated {name}[{number}]", text)
-
-    def _follower_ended(self, follower: asyncio.Task[None]) -> None:
-        error = None if follower.cancelled() else follower.exception()
-        if error is not None:
-            self._failed(error)
 
     async def _decode_and_apply(self, record: Undecoded) -> None:
         if self._keep is not None and await self._keep(record):

@@ -1,10 +1,11 @@
-"""Waits for coroutines: for the first of several, for a limited time, until all are cancelled."""
+"""Waits for coroutines: for the first of several, for a limited time, until all are cancelled; and tells how
+a task ended for which nobody waits."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 
@@ -28,6 +29,17 @@ async def end_all(*tasks: asyncio.Future[Any] | None) -> None:
     for task in begun:
         task.cancel()
     await asyncio.gather(*begun, return_exceptions=True)
+
+
+def reporting(failed: Callable[[BaseException], None]) -> Callable[[asyncio.Future[Any]], None]:
+    """Return a callback (``add_done_callback``) that passes the error of a task to ``failed``, if it has
+    one."""
+
+    def ended(task: asyncio.Future[Any]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            failed(error)
+
+    return ended
 
 
 async def within(seconds: float, wait: Awaitable[object]) -> None:

@@ -22,6 +22,7 @@ from tunewheel_contracts.topics import BY_NAME
 from tunewheel_runtime.deadletter import Undecoded
 from tunewheel_runtime.service import uncollected
 from tunewheel_runtime.view import LogReader
+from tunewheel_runtime.waiting import reporting
 
 from tunewheel_console.checkpoint import (
     Begins,
@@ -175,7 +176,7 @@ class Archive:
         self._news.clear()
         await self._open_each(lambda _, rest: rest.summary is None)
         self._task = asyncio.create_task(self._run(), name="archive")
-        self._task.add_done_callback(self._ended)
+        self._task.add_done_callback(reporting(self._failed))
 
     async def stop(self) -> None:
         """End the work in the background. Nothing is written: what the next start reads of the log itself is
@@ -207,10 +208,6 @@ class Archive:
                 await self.open(name, is_urgent=False)
                 self._make_room()
         self._make_room()
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self._failed(error)
 
     async def open(self, name: str, *, is_urgent: bool = True) -> None:
         """Fold a project, and let other tasks have their turns meanwhile, the urgent ones most of them."""

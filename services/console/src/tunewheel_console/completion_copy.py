@@ -29,7 +29,7 @@ from tunewheel_contracts.topics import INFERENCE_COMPLETED
 from tunewheel_runtime.deadletter import Undecoded, Warn
 from tunewheel_runtime.kafka import client_options
 from tunewheel_runtime.log import Cursor, Place, at, decode
-from tunewheel_runtime.waiting import end_all
+from tunewheel_runtime.waiting import end_all, reporting
 
 from tunewheel_console.completions import Completions, Kept
 from tunewheel_console.settings import Settings
@@ -70,7 +70,7 @@ class CompletionCopy:
         else:
             self._writer = ThreadPoolExecutor(1, thread_name_prefix="completions")
             self._task = asyncio.create_task(self._run(), name="completions")
-            self._task.add_done_callback(self._ended)
+            self._task.add_done_callback(reporting(self._failed))
 
     async def stop(self) -> None:
         await end_all(self._task)
@@ -182,7 +182,3 @@ class CompletionCopy:
         names = {data.completion_id, data.shadow_of or data.answered_by or data.completion_id}
         whose, at = {"project": data.project, "customer": data.customer}, data.completed_at
         return any(self._erasures.take(**whose, source_id=name, at=at) for name in names)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self._failed(error)

@@ -23,7 +23,7 @@ from tunewheel_embedding.errors import EmbeddingRefused
 from tunewheel_runtime.deadletter import Position, Warn
 from tunewheel_runtime.store import ArtifactMissing, CorruptArtifact
 from tunewheel_runtime.view import View
-from tunewheel_runtime.waiting import end_all
+from tunewheel_runtime.waiting import end_all, reporting
 
 from tunewheel_index.building import AT_ONCE, FARTHEST_BEHIND, Builder
 from tunewheel_index.documents import Documents, Version
@@ -145,7 +145,7 @@ class Indexer:
                 project.is_whole, project.seen_upto = False, seen
             self.touch(project)
         self._worker = asyncio.create_task(self._work(), name="indexer")
-        self._worker.add_done_callback(self._ended)
+        self._worker.add_done_callback(reporting(self._failed))
 
     async def stop(self) -> None:
         await end_all(*self._builds.values(), self._worker)
@@ -229,7 +229,8 @@ class Indexer:
 
     def _begin(self, name: str, work: Coroutine[Any, Any, None]) -> None:
         self._builds[name] = task = asyncio.create_task(work, name=f"index {name}")
-        task.add_done_callback(lambda done: self._built(name, done))
+        task.add_done_callback(lambda _: self._built(name))
+        task.add_done_callback(reporting(self._failed))
 
     async def _try(self, name: str) -> None:
         topic, project = f"index {name}", self.projects.get(name)
@@ -258,20 +259,14 @@ class Indexer:
         except TunewheelError as error:  # tried again after the next build, or after many records
             log.warning("not_moved_on", project=project.name, error=str(error))
 
-    def _built(self, name: str, build: asyncio.Task[None]) -> None:
+    def _built(self, name: str) -> None:
         self._builds.pop(name, None)
         self._wake.set()
-        self._ended(build)
 
     def _make_room(self, latest: Project) -> None:
         others = [one for one in self.projects.values() if one.index is not None and one is not latest]
         for project in others[: max(0, len(others) + 1 - IN_MEMORY)]:
             project.index = None
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        error = None if task.cancelled() else task.exception()
-        if error is not None:
-            self._failed(error)
 
 
 def apply(

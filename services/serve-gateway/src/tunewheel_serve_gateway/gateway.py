@@ -20,7 +20,7 @@ from tunewheel_contracts.topics import INDEX_VERSIONED, TopicSpec
 from tunewheel_runtime.deadletter import Warn
 from tunewheel_runtime.identity.roles import Caller
 from tunewheel_runtime.store import ObjectStore
-from tunewheel_runtime.waiting import end_all
+from tunewheel_runtime.waiting import end_all, reporting
 
 from tunewheel_serve_gateway import prompt_request, responses_request
 from tunewheel_serve_gateway.abstaining import Abstaining
@@ -213,7 +213,7 @@ class Gateway:
             self._from_log = self.catalog
             self._warn("kafka_not_read", None)
         await self._begin()
-        self._snapshot.start(self.catalog).add_done_callback(self._on_end)
+        self._snapshot.start(self.catalog).add_done_callback(reporting(self._fail))
 
     async def start_without_log(self) -> bool:
         """Begin to answer by the snapshot on the disk, because Kafka does not answer. Return whether there is
@@ -247,7 +247,7 @@ class Gateway:
             self._ids.open()
             self._reconciling = asyncio.create_task(self.reconciler.run(), name="reconciler")
             for task in (self._reconciling, self.log.start()):
-                task.add_done_callback(self._on_end)
+                task.add_done_callback(reporting(self._fail))
             await asyncio.gather(
                 self.reconciler.look(timeout_seconds=FIRST_LOOK_SECONDS),
                 self.retriever.indexes.start(timeout_seconds=FIRST_INDEXES_SECONDS),
@@ -306,9 +306,3 @@ class Gateway:
             status["engine"]["url"] = self._settings.engine_url
             status["remembered_completions"] = len(self._recent)
         return status
-
-    def _on_end(self, task: asyncio.Task[None]) -> None:
-        """Stop the process when a task has failed that does not end by itself."""
-        error = None if task.cancelled() else task.exception()
-        if error is not None:
-            self._fail(error)
