@@ -17,7 +17,18 @@ import pytest
 from tunewheel_local.kafka.broker import LocalKafka
 from tunewheel_local.kafka.ports import free_port
 
-from .containers import LAUNCHER, SERVICES, VOLUME, Image, buildah, container, environment, lay_out, signing
+from .containers import (
+    LAUNCHER,
+    SERVICES,
+    VOLUME,
+    Image,
+    buildah,
+    container,
+    environment,
+    lay_out,
+    signing,
+    skip_without_base,
+)
 
 GUARDED = {
     "console": ("POST", "/v1/projects/none/runs/none/pause"),
@@ -63,14 +74,16 @@ def test_the_image_builds_and_its_entry_point_gets_ready(
         assert made.written() == []
 
 
-def test_a_second_build_of_the_commit_has_the_same_digest(built: Build) -> None:
-    """Of the smallest image, with nothing that the first build left."""
-    first, second = built("ingest"), Image("ingest", "localhost/tunewheel-ingest:again")
-    second.build("--no-cache")
-    try:
-        assert second.digest == first.digest
-    finally:
-        buildah("rmi", "--force", second.tag)
+def test_a_second_build_of_the_commit_has_the_same_digest() -> None:
+    """Of the smallest image, without what other builds left: that may have the times of another commit."""
+    skip_without_base()
+    image = Image("ingest", "localhost/tunewheel-ingest:again")
+    digests = set()
+    for _ in range(2):
+        image.build("--no-cache")
+        digests.add(image.digest)
+        buildah("rmi", "--force", image.tag)
+    assert len(digests) == 1
 
 
 def test_where_runs_are_jobs_train_gets_ready_without_torch(built: Build, kafka: str, tmp_path: Path) -> None:
