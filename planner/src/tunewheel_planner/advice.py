@@ -51,7 +51,7 @@ class Advice(Frozen):
 
 
 FEW = 200
-"""With fewer examples nothing is trained: the tenth that is held out is too small to show a gain."""
+"""With fewer examples nothing is trained: the part that is held out is too small to show a gain."""
 _REASONS = {
     Approach.PROMPT: "answers need no facts and may differ in form, so prompt the base first: nothing "
     "is to be learnt that an instruction and some examples in the prompt cannot say",
@@ -77,7 +77,7 @@ def advise(changes: Change, consistency: Consistency, examples: int | None = Non
         return Advice(approach=approach, reason=_REASONS[approach])
     return Advice(
         approach=_WITHOUT_TRAINING[approach],
-        reason=f"{examples} are too few examples for {approach.value}: the tenth of them that is held out "
+        reason=f"{examples} are too few examples for {approach.value}: the part of them that is held out "
         f"cannot show a gain. Prompt the base with some of them until there are {FEW}",
     )
 
