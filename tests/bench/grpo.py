@@ -106,15 +106,16 @@ def in_own_process(name: str, chosen: argparse.Namespace) -> dict[str, Any]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def read(chosen: argparse.Namespace) -> tuple[quality.Pairs, quality.Pairs]:
-    """Training and test pairs of text and intent, of intents that are drawn by the seed."""
+def read(chosen: argparse.Namespace, rows: int | None = None) -> tuple[quality.Pairs, quality.Pairs]:
+    """Training and test pairs of text and intent, of intents that are drawn by the seed. ``rows``: how many
+    training pairs, instead of the chosen number."""
     whole = {split: quality.rows(chosen.data / f"{split}.csv") for split in ("train", "test")}
     intents = sorted({intent for _, intent in whole["train"]})
     drawn = set(random.Random(SEED).sample(intents, chosen.intents))
     known = {quality.plain(text) for text, _ in whole["train"]}
     train = [pair for pair in whole["train"] if pair[1] in drawn]
     test = [pair for pair in whole["test"] if pair[1] in drawn and quality.plain(pair[0]) not in known]
-    return quality.by_intent(train, chosen.rows), quality.by_intent(test, chosen.test_examples)
+    return quality.by_intent(train, rows or chosen.rows), quality.by_intent(test, chosen.test_examples)
 
 
 def measure(name: str, chosen: argparse.Namespace) -> dict[str, Any]:

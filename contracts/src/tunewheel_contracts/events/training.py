@@ -121,7 +121,8 @@ class TrainProgressed(Event):
     """The validation loss, if this step was validated."""
     figures: Annotated[dict[str, FiniteFloat], Field(exclude_if=operator.not_)] = {}
     """Of a step of ``train.reward``: the mean score of its answers by each criterion, their mean number of
-    tokens (``answer_tokens``), and how far the model has moved (``kl``, nats per token). If the step was
+    tokens (``answer_tokens``), the share of them whose prompt got one score for all answers, and which teach
+    nothing (``same_score``), and how far the model has moved (``kl``, nats per token). If the step was
     validated, also the criteria on validation rows (``validation_…``)."""
 
 

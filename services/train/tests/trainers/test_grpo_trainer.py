@@ -88,7 +88,9 @@ def test_every_step_tells_the_parts_of_its_reward(learnt):
     (started,) = run.heard(Started)
     told = of_reward(run)
     assert [message.step for message in told] == list(range(started.total_steps - 3, started.total_steps + 1))
-    assert all({"label_accuracy", "kl", "answer_tokens"} <= message.figures.keys() for message in told)
+    expected = {"label_accuracy", "kl", "answer_tokens", "same_score"}
+    assert all(expected <= message.figures.keys() for message in told)
+    assert all(0 <= message.figures["same_score"] <= 1 for message in told)
     assert all(0 <= message.figures["label_accuracy"] <= 1 for message in told)
     assert all(message.figures["answer_tokens"] == 1 for message in told)
     validated = [message.step for message in told if "validation_label_accuracy" in message.figures]

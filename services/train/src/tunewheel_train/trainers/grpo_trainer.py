@@ -30,7 +30,7 @@ from tunewheel_train.trainers.stepping import OwnCheckpoints
 
 BEFORE = "validation_{}_before"
 Parts = Mapping[str, Part]
-TOLD = {"kl": "kl", "completions/mean_length": "answer_tokens"}
+TOLD = {"kl": "kl", "completions/mean_length": "answer_tokens", "frac_reward_zero_std": "same_score"}
 
 
 def rewarded_trainer(
