@@ -31,7 +31,7 @@ class Criterion(Strict):
 
     With ``label``, or ``labels: each`` for all labels at once, the criterion is about held-out rows of that
     label, and takes ``over_champion`` alone: ``over_champion=-0.1`` fails a candidate that is shown to lose
-    more than 0.1 there. What is not shown does not matter: a label has few rows.
+    more than 0.1 there. A loss that is not shown fails nothing, because a label has few rows.
     """
 
     metric: str

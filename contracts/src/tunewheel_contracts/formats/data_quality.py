@@ -15,11 +15,11 @@ from tunewheel_contracts.principal import Trust
 
 
 class TopicTrust(Strict):
-    """The most trust that an answer has by its topic alone: of a producer on Kafka, whom the topic's ACL let
-    in. An answer that came through a door over HTTP has as much as its caller's roles grant instead."""
+    """The most trust that an answer gets if a producer wrote it straight to Kafka, where only the topic's ACL
+    decides who may write. For an answer that came over HTTP the roles of the caller decide instead."""
 
     tickets: Trust = Trust.UNVERIFIED
-    """`expert`: whoever may write `ticket.published` is believed a ticket's `validated_by`."""
+    """`expert`: a ticket's `validated_by` counts, whoever wrote it to `ticket.published`."""
     examples: Trust = Trust.EXPERT
     feedback: Trust = Trust.CORRECTED
 
@@ -48,8 +48,8 @@ class PiiPattern(Strict):
 
 
 class NamedEntities(Strict):
-    """Names of people and places, which patterns cannot find. A spaCy pipeline, installed with curate, finds
-    them."""
+    """A spaCy pipeline, installed with curate and index, that finds names which the lists
+    of `names` lack, and places."""
 
     pipeline: Annotated[str, StringConstraints(pattern=r"^[a-z]{2,3}_[a-z0-9_]{1,60}$")]
     """Name of the pipeline's package, such as en_core_web_lg."""
@@ -102,8 +102,8 @@ class PiiPolicy(Strict):
 
 
 class SemanticDuplicates(Strict):
-    """Finds inputs with the same meaning in other words, by static embeddings. It is less reliable than it
-    sounds: read the measurements before you use ``drop``."""
+    """Finds inputs with the same meaning in other words, by static embeddings. These confuse
+    topic and statement: read the measurements before you use ``drop``."""
 
     enabled: bool = False
     threshold: Annotated[float, Field(ge=0.5, le=1.0)] = 0.9

@@ -39,7 +39,7 @@ class BuildPolicy(Strict):
     quiet_min_records: Annotated[PositiveInt, Field(exclude_if=lambda count: count == QUIET_MIN_RECORDS)] = (
         QUIET_MIN_RECORDS
     )
-    """Fewer wait for others, however quiet it stays: each version is trained and evaluated as a whole."""
+    """Fewer new records than this wait for others, because each version is trained and evaluated whole."""
 
 
 BUNDLED = "bundled"

@@ -32,7 +32,7 @@ class EvaluationSpec(Strict):
     used first. Fewer looks decide more by the same number of rows, and use up more rows."""
     repeats: Annotated[int, Field(ge=0, le=MOST_REPEATS, exclude_if=lambda count: count == REPEATS)] = REPEATS
     """Where ``decoding`` draws tokens: how often some held-out prompts are answered again, by other seeds.
-    How far the figures of two measurements lie apart is shown, and no verdict is finer. 0: nobody looks."""
+    The scorecard shows how far two measurements lie apart, and no verdict is finer. 0: no repeats."""
     repeat_rows: Annotated[int, Field(gt=0, le=500, exclude_if=lambda count: count == REPEAT_ROWS)] = (
         REPEAT_ROWS
     )
@@ -45,11 +45,11 @@ class EvaluationSpec(Strict):
     )
     """Where the task has an `output_schema`: how many held-out prompts the candidate is asked a second time,
     without the constraint where answers are constrained by the schema, with it where they are not. The
-    scorecard shows the figures; they count in no criterion. 0: nobody asks."""
+    scorecard shows the figures; they count in no criterion. 0: not measured."""
     best_prompt: Annotated[Text | None, Field(exclude_if=operator.not_)] = None
     """The best system prompt that you know for the base without tuning, such as one with rules and examples:
     the base answers the held-out prompts with it as well, and the scorecard says how far it gets. It counts
-    in no criterion. Null: nobody asks."""
+    in no criterion. Null: not measured."""
     lm_eval: Annotated[tuple[LmEvalTask, ...], Field(max_length=20, exclude_if=operator.not_)] = ()
     """Tasks of lm-evaluation-harness that every contestant is asked as well. Their questions are kept out of
     what is trained on, as ``dataset.benchmarks`` are."""

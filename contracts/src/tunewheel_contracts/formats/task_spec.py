@@ -15,7 +15,7 @@ from tunewheel_contracts.formats.output_schema import OutputSchema
 
 
 class NumberTolerance(Strict):
-    """A number is right that differs by no more than the larger of both from the expert's."""
+    """A number is right if it differs from the expert's by no more than the larger of these two."""
 
     absolute: NonNegative = 0
     relative: Fraction = 0
