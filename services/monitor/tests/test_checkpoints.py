@@ -10,7 +10,7 @@ import pytest
 from tunewheel_contracts.event import new_event
 from tunewheel_monitor.checkpoints import KEPT, Checkpoint, Checkpoints, Overtaken
 from tunewheel_monitor.fold import fold
-from tunewheel_monitor.state import ProjectState
+from tunewheel_monitor.state import ProjectState, Version
 from tunewheel_runtime.store import ObjectStore
 
 from .scores import facts, novel
@@ -122,6 +122,49 @@ def with_more(value: Any) -> Any:
     state = state | {"alarms": opened, "version": version, "trials": state["trials"] | more} | more
     told = value["more_events"]
     return value | {"state": state, "more_events": [*told, told[0] | {"type": "window.dreamt"}]} | more
+
+
+REQUIRED = ("offsets", "seen", "version", "alarms", "places", "trials", "turns", "concluded")
+
+
+@pytest.mark.parametrize(
+    ("of_state", "of_version"),
+    [*(({name: ...}, {}) for name in REQUIRED)]
+    + [({"version": empty}, {}) for empty in ({}, [], "", 0, False)]
+    + [({}, {name: ...}) for name in ("generation", "detectors", "answers")]
+    + [({}, {name: empty}) for name in ("answers", "ratings") for empty in ([], "", None)],
+)
+async def test_a_checkpoint_that_lacks_what_every_release_wrote_is_not_read_as_empty(
+    store: ObjectStore, of_state: dict[str, Any], of_version: dict[str, Any]
+) -> None:
+    checkpoints = Checkpoints(store)
+    await write(checkpoints, 1, a=1)
+    state = ProjectState(offsets={"a": 2}, version=Version("model-1", "ds-1", 3))
+    await checkpoints.write(Checkpoint("desk", 2, state))
+    path = "monitor/desk/state/000000000002.json"
+    written = json.loads(await store.read(path) or b"")
+    for part, changes in ((written["state"]["version"], of_version), (written["state"], of_state)):
+        part |= changes
+        for name in [name for name, value in changes.items() if value is ...]:
+            del part[name]
+    await store.replace(path, json.dumps(written).encode())
+    found = await checkpoints.latest("desk")
+    assert (found.number, found.state.offsets) == (2, {"a": 1})
+    assert path in found.unreadable
+
+
+async def test_a_checkpoint_of_a_release_that_knew_fewer_fields_is_read(store: ObjectStore) -> None:
+    checkpoints = Checkpoints(store)
+    await write(checkpoints, 1, a=1)
+    path = "monitor/desk/state/000000000001.json"
+    written = json.loads(await store.read(path) or b"")
+    for name in ("ended", "figures", "slices"):
+        del written["state"][name]
+    await store.replace(path, json.dumps(written).encode())
+    first, second = await checkpoints.latest("desk"), await checkpoints.latest("desk")
+    assert (first.state.offsets, first.unreadable) == ({"a": 1}, "")
+    first.state.slices["a"] = 1
+    assert second.state.slices == {}
 
 
 async def test_fields_of_a_later_release_are_ignored_at_each_level(store: ObjectStore) -> None:

@@ -116,7 +116,8 @@ class Version:
     @classmethod
     def from_json(cls, told: dict[str, Any]) -> Version:
         opened = {name: _read(OpenWindow, told[name]) for name in ("answers", "ratings")}
-        return _read(cls, told | opened)
+        whole: dict[str, Any] = told | opened
+        return cls(**{name: whole[name] for name in _names(cls)})
 
 
 @dataclass(slots=True)
@@ -184,13 +185,15 @@ class ProjectState:
     @classmethod
     def from_json(cls, told: dict[str, Any]) -> ProjectState:
         version = told["version"]
-        made = {
+        # States of earlier releases lack these three; without another field a state is damaged.
+        whole: dict[str, Any] = {"ended": {}, "figures": {}, "slices": {}} | told
+        whole |= {
             "seen": Seen(told["seen"]),
-            "version": version and Version.from_json(version),
+            "version": None if version is None else Version.from_json(version),
             "alarms": {name: _read(Alarm, alarm) for name, alarm in told["alarms"].items()},
             "trials": rollout.read(told["trials"]),
         }
-        return _read(cls, told | made)
+        return cls(**{name: whole[name] for name in _names(cls)})
 
 
 def _names(kind: Any) -> list[str]:
@@ -205,7 +208,7 @@ def _told(one: Any) -> dict[str, Any]:
 def _read(kind: type[T], told: dict[str, Any]) -> T:
     """Return a ``kind``, a dataclass, without the fields of ``told`` that a later release added. Fields that
     an earlier release did not write have their defaults."""
-    return kind(**{name: told[name] for name in _names(kind) if name in told})
+    return kind(**{name: value for name, value in told.items() if name in _names(kind)})
 
 
 def without(told: dict[str, Any], names: frozenset[str]) -> dict[str, Any]:
