@@ -13,9 +13,10 @@ export SOURCE_DATE_EPOCH="${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}"
 notes=$(awk -v version="$version" '/^## /{on = $2 == version || $2 == version ","; next} on' CHANGELOG.md)
 [ -n "$notes" ] || { echo "CHANGELOG.md has no section $version; write it" >&2; exit 1; }
 [ "$(git rev-parse --is-shallow-repository)" = false ] || { echo "the history is cut off, so the list of changes would be too; run git fetch --unshallow --tags" >&2; exit 1; }
+tagged=$(git rev-parse -q --verify "refs/tags/v$version^{commit}" || git rev-parse HEAD)
+[ "$tagged" = "$(git rev-parse HEAD)" ] || { echo "another commit has the tag v$version already; choose another version by make version TO=…" >&2; exit 1; }
 # The tag before this commit: whoever builds the release again has a tag on the commit itself.
 last=$(git describe --tags --abbrev=0 --match 'v[0-9]*' HEAD^ 2>/dev/null || true)
-[ "$last" != "v$version" ] || { echo "an earlier commit has the tag $last already; choose another version by make version TO=…" >&2; exit 1; }
 [ -z "${KEY:-}" ] || [ -r "$KEY" ] || { echo "KEY: there is no file $KEY that can be read; name the private key" >&2; exit 1; }
 if [ -n "${REGISTRY:-}" ]; then
     case "$REGISTRY" in

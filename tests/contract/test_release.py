@@ -230,3 +230,22 @@ def test_a_release_without_notes_or_history_or_under_a_taken_version_is_not_begu
     done = cut.release("0.1.0")
     assert (done.returncode, "git fetch --unshallow --tags" in done.stderr) == (1, True)
     assert not list(tmp_path.rglob("dist"))
+
+
+def test_a_version_is_taken_wherever_its_tag_is(tmp_path: Path) -> None:
+    here = Checkout(tmp_path)
+    here.notes(**dict.fromkeys(("0.1.0", "0.1.1", "0.2.0", "0.3.0"), "Some notes."))
+    here.commit("Begin")
+    here.git("tag", "v0.1.0")
+    here.git("checkout", "-q", "-b", "old")
+    here.commit("Mend the first one")
+    here.git("tag", "-a", "-m", "with a note", "v0.1.1")
+    assert here.changes("0.1.1").endswith("## Changes since v0.1.0\n\n- Mend the first one\n")
+    here.git("checkout", "-q", "main")
+    here.commit("Answer sooner")
+    here.git("tag", "v0.2.0")
+    here.git("branch", "v0.3.0")  # a branch of that name takes no version
+    here.commit("Go on")
+    for version in ("0.1.0", "0.1.1", "0.2.0"):
+        assert f"has the tag v{version} already" in here.release(version).stderr
+    assert here.changes("0.3.0").endswith("## Changes since v0.2.0\n\n- Go on\n")
