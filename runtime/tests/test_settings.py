@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+from pydantic import ValidationError
 from tunewheel_contracts.cache import cache_dir
 from tunewheel_runtime.settings import HttpSettings
 
 
-@pytest.mark.parametrize("folder", ["~/cache", "cache", "/var/cache/tunewheel", None])
+@pytest.mark.parametrize("folder", ["~/cache", "cache", ".", "/var/cache/tunewheel", "", None])
 def test_services_and_the_command_have_one_cache_folder(
     folder: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -14,3 +17,9 @@ def test_services_and_the_command_have_one_cache_folder(
         monkeypatch.setenv("TUNEWHEEL_CACHE_DIR", folder)
     assert HttpSettings().cache_dir == cache_dir()
     assert "~" not in str(cache_dir())
+
+
+@pytest.mark.parametrize("folder", ["~nobody-here", "~nobody-here/cache", Path("~nobody-here/a/b")])
+def test_a_home_that_is_nobody_s_is_refused_by_the_name_of_the_setting(folder: str | Path) -> None:
+    with pytest.raises(ValidationError, match=r"cache_dir\n.*write the folder in full"):
+        HttpSettings(cache_dir=folder)  # type: ignore[arg-type]

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, SecretStr, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, field_validator
 from tunewheel_contracts.cache import cache_dir
 
 from tunewheel_runtime.kafka_settings import KafkaSettings
@@ -40,6 +40,13 @@ def _list_of(pattern: re.Pattern[str], what: str) -> AfterValidator:
         return value
 
     return AfterValidator(check)
+
+
+def _cache(named: str | Path) -> Path:
+    try:
+        return Path(named or cache_dir()).expanduser()
+    except RuntimeError as error:
+        raise ValueError("~ is the home of nobody here; write the folder in full") from error
 
 
 class HttpSettings(SecretFiles):
@@ -94,7 +101,7 @@ class HttpSettings(SecretFiles):
     log_json: bool = True
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
-    cache_dir: Annotated[Path, AfterValidator(Path.expanduser)] = Field(default_factory=cache_dir)
+    cache_dir: Annotated[Path, BeforeValidator(_cache)] = Field(default_factory=cache_dir)
     """Directory of files that can be downloaded or made again: base models, downloaded artifacts."""
 
     @property
