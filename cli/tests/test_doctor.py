@@ -102,6 +102,17 @@ def test_settings_that_kafka_does_not_tell_are_not_taken_for_right() -> None:
     assert "topics" not in {finding.about for finding in findings if finding.verdict is Verdict.OK}
 
 
+@pytest.mark.parametrize("known", [0, 1, len(CONFIGS) - 1])
+def test_topics_that_the_asked_broker_does_not_know_yet_are_not_taken_for_right(known: int) -> None:
+    findings = topic_findings(CLUSTER, dict(list(CONFIGS.items())[:known]), prefix="acme.")
+    (text,) = told(findings, Verdict.NOT_CHECKED)
+    assert text.startswith(
+        f"the broker that was asked does not know these yet: acme.{min(list(CONFIGS)[known:])}"
+    )
+    assert not told(findings, Verdict.WRONG)
+    assert "topics" not in {finding.about for finding in findings if finding.verdict is Verdict.OK}
+
+
 @pytest.mark.parametrize(
     ("copy", "in_sync", "text"),
     [

@@ -34,6 +34,9 @@ def topic_findings(cluster: Cluster, configs: Configs | None, *, prefix: str = "
     if configs is None:
         fix = "run `tunewheel admin topics` as a principal with the rights of `topics`"
         found.append(unknown("topics", "this client may not read their settings", fix))
+    elif unread := [prefix + t.name for t in wanted if visible[t.name].exists and t.name not in configs]:
+        text = f"the broker that was asked does not know these yet: {listed(unread)}"
+        found.append(unknown("topics", text, "run this again; if it stays so, look at that broker's log"))
     elif not found:
         found.append(fine("topics", f"{len(wanted)} exist, with the settings of their specs"))
     return found + _copies(cluster, visible, configs, prefix)
