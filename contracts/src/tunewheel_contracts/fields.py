@@ -134,12 +134,12 @@ it only with such an engine: with Python's ``re`` some expressions take exponent
 
 
 @functools.cache
-def _docstrings(module: ModuleType) -> dict[tuple[str, str], str]:
+def _docstrings(module: ModuleType | None) -> dict[tuple[str, str], str]:
     """Return the texts below the fields of a module's classes, by class and field."""
     found: dict[tuple[str, str], str] = {}
     try:
-        tree = ast.parse(inspect.getsource(module))
-    except (OSError, TypeError):  # typed into an interpreter
+        tree = ast.parse(inspect.getsource(module))  # type: ignore[arg-type]
+    except (OSError, TypeError):  # typed into an interpreter, or of no module that was imported
         return found
     for kind in (node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)):
         for statements in itertools.pairwise(kind.body):
@@ -167,7 +167,7 @@ class Frozen(BaseModel):
         made = handler(schema)
         properties = handler.resolve_ref_schema(made).get("properties", {})
         for kind in (kind for kind in cls.__mro__ if issubclass(kind, Frozen)):
-            texts = _docstrings(sys.modules[kind.__module__])
+            texts = _docstrings(sys.modules.get(kind.__module__))
             for name, field in kind.model_fields.items():
                 shown = properties.get(field.alias or name)
                 if shown is not None and (kind.__name__, name) in texts:
