@@ -12,6 +12,7 @@ from tunewheel_contracts.api.commands import Erasure
 from tunewheel_contracts.events.data import DatasetVersioned
 from tunewheel_contracts.events.evaluation import AnswersCompared, EvalPassed
 from tunewheel_contracts.events.monitoring import InferenceScored
+from tunewheel_contracts.events.production import AlarmOpened, DriftDetected
 from tunewheel_contracts.events.training import (
     SweepProgressed,
     SweepRequested,
@@ -29,6 +30,8 @@ from tunewheel_contracts.formats.run import RunManifest
 from tunewheel_contracts.formats.scorecard import Finding, Scorecard
 from tunewheel_eval.contest import Contest
 from tunewheel_eval.job import Job
+from tunewheel_monitor.detectors import protocol as monitoring
+from tunewheel_monitor.state import Version
 from tunewheel_retrieval.files import IndexFiles
 from tunewheel_train.progress import Completed, Planned, Started
 from tunewheel_train.runs.runs import Result, Run
@@ -37,10 +40,19 @@ from tunewheel_verdicts.significance import Advantage
 ROOT = Path(__file__).resolve().parents[2]
 _ADVANTAGE = "alpha clusters difference high low p_value rows test"
 COPIED: dict[type[BaseModel], tuple[tuple[type, ...], str]] = {
+    AlarmOpened: (
+        (DriftDetected,),
+        "alarm_id cluster dataset_id detector model_id project reopens signal suggested_action",
+    ),
     CellDifference: ((Advantage,), _ADVANTAGE),
     DatasetVersioned: (
         (DatasetManifest,),
         "counts criteria_sha256 dataset_id funnel index index_id preliminary previous project spec_sha256",
+    ),
+    DriftDetected: (
+        (Version, monitoring.Finding),
+        "cluster dataset_id detector effect effect_unit model_id p_value reference statistic "
+        "statistic_name threshold",
     ),
     Erasure: ((ErasureRequested,), "customer erasure_id project reason requested_at requested_by source_id"),
     EvalPassed: (

@@ -208,7 +208,7 @@ class AlarmOpened(Event):
             "suggested_action": alarm.suggested_action or "retrain",
             "cluster": bare,
         }
-        return cls(**shared(cls, alarm) | own)
+        return cls(**shared(AlarmOpened, alarm) | own)
 
 
 class RolloutBound(Frozen):
