@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tunewheel_cli.commands.train import print_sweep
 from tunewheel_cli.spec_file import write_recipe
+from tunewheel_contracts.api.runs import SweepDetail
 from tunewheel_contracts.errors import InvalidSpec
 from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.events.training import SweepProgressed
@@ -17,6 +20,7 @@ from tunewheel_testing.console import Console
 from tunewheel_testing.datasets import put_dataset
 from tunewheel_testing.story import Story
 
+MARCH = datetime(2026, 3, 1, tzinfo=UTC)
 SPEC = """project: desk
 train:
   method: lora
@@ -101,6 +105,26 @@ def test_the_best_by_label_accuracy_comes_first_and_its_lead_is_told(told: Conso
         f"* {asked.sweep_id}-2 has the best label accuracy: +0.050 label accuracy over {asked.sweep_id}-1 "
         "(95 % interval -0.020 to +0.120): these rows cannot tell which of both is better"
     )
+
+
+@pytest.mark.parametrize("unlabelled", [0, 1])
+def test_recipes_of_which_one_has_no_labels_are_said_to_be_judged_by_loss(
+    capsys: pytest.CaptureFixture[str], unlabelled: int
+) -> None:
+    """A sweep during which the service was upgraded has such recipes."""
+    runs = tuple(
+        TriedRun(
+            run_id=f"sweep-1-{n}", changes={}, part=1.0, validation_loss=0.2 + n,
+            label_accuracy=None if n == unlabelled else 0.5,
+        )
+        for n in range(2)
+    )  # fmt: skip
+    found = SweepDetail(
+        sweep_id="sweep-1", project="desk", dataset_id="ds-1", state="completed", method="grid", runs=runs,
+        best="sweep-1-0", max_hours=1.0, created_at=MARCH, news_at=MARCH,
+    )  # fmt: skip
+    print_sweep(found)
+    assert capsys.readouterr().out.splitlines()[-1] == "* sweep-1-0 has the best validation loss"
 
 
 def test_one_recipe_is_tried(told: Console, run: Any) -> None:

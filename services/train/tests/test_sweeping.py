@@ -155,6 +155,20 @@ async def test_halving_goes_on_with_the_better_labels_after_a_kill_too(bench, ki
     assert "after 50% of the steps" in ended.lead.words
 
 
+@pytest.mark.parametrize("before", [1, 2, 3])
+@pytest.mark.parametrize("method", SweepMethod)
+async def test_a_sweep_that_began_without_labels_is_decided_by_loss_and_has_no_lead(
+    bench, before: int, method: SweepMethod
+):
+    made = await bench()
+    with pytest.raises(made.lease.Lost):
+        await train(made, asked(*RATES, method=method), Measuring(before))
+    made.lease.lost.clear()
+    right = {1e-1: 40, 1e-2: 40, 1e-3: 10, 1e-4: 40}
+    ended = await train(made, asked(*RATES, method=method), Labelling(right))
+    assert (ended.best, ended.lead) == ("sweep-1-3", None)
+
+
 async def test_rows_of_a_group_count_as_one_observation(bench):
     alike = [((1.0,) * 10,) * 5 + ((0.0,) * 10,) * 3, ((0.0,) * 10,) * 8]
     apart = [tuple((hit,) for group in one for hit in group) for one in alike]
@@ -259,6 +273,43 @@ async def test_a_recipe_that_diverges_leaves_the_others(bench):
     assert ended.runs[1].part == 1.0
 
 
+class InVain(Measuring):
+    """A run with the rate ``rate`` is trained for two hours, and fails."""
+
+    def __init__(self, rate: float, field: str) -> None:
+        super().__init__()
+        self.rate, self.field = rate, field
+
+    async def measure(self, run: Run, lease: Any) -> Result:
+        result = await super().measure(run, lease)
+        if run.recipe.learning_rate != self.rate:
+            return result
+        assert result.plan is not None
+        a_dollar_an_hour = {"device": "h100", "dollars": result.plan.hours}
+        plan = result.plan.model_copy(update=a_dollar_an_hour)
+        raise RunFailed(field=self.field, reason="was in vain", seconds=7200.0, plan=plan)
+
+
+@pytest.mark.parametrize(
+    ("field", "hours", "state"),
+    [
+        ("train.learning_rate", 100.0, SweepState.COMPLETED),
+        ("train.learning_rate", 2.0, SweepState.FAILED),  # nothing is left for the other run
+        ("train.max_hours", 100.0, SweepState.FAILED),
+        ("(run)", 100.0, SweepState.FAILED),
+    ],
+)
+async def test_what_was_trained_in_vain_counts(bench, field: str, hours: float, state: SweepState):
+    made = await bench()
+    ended = await train(made, asked(1e-2, 1e-3, max_hours=hours), InVain(1e-2, field))
+    assert ended.state is state
+    failed, other = ended.runs
+    assert (failed.seconds, failed.gpu_hours) == (7200.0, 2.0)
+    assert failed.dollars == pytest.approx(2.0)
+    assert ended.hours == pytest.approx(2.0 + other.seconds / 3600)
+    assert ended.best == (other.run_id if state is SweepState.COMPLETED else None)
+
+
 async def test_a_sweep_all_of_whose_recipes_fail_fails(bench):
     made = await bench()
     ended = await train(made, asked(0.5))
@@ -283,6 +334,7 @@ async def test_a_sweep_is_cancelled_by_its_id(bench, monkeypatch: pytest.MonkeyP
     made.controls.apply(new_event(cancel, source="/test"))
     ended = await task
     assert (ended.state, ended.measured, ended.field) == (SweepState.CANCELLED, 0, "")
+    assert ended.hours > 0  # the run that was cancelled was trained for a while
     assert await made.store.list("runs") == []
 
 

@@ -171,7 +171,7 @@ def _show(call: Call, found: SweepDetail, write: Path | None) -> None:
 
 def print_sweep(found: SweepDetail) -> None:
     """Print the recipes, the best first."""
-    from tunewheel_contracts.formats.sweep import ranked
+    from tunewheel_contracts.formats.sweep import by_labels, ranked
 
     from tunewheel_cli.texts import flat, print_facts, print_table
 
@@ -199,7 +199,7 @@ def print_sweep(found: SweepDetail) -> None:
         ]
     )  # fmt: skip
     if found.state == "completed" and found.best is not None:
-        by = "validation loss" if measured[0].label_accuracy is None else "label accuracy"
+        by = "label accuracy" if by_labels(measured) else "validation loss"
         print(f"* {flat(found.best)} has the best {by}{f': {found.lead.words}' if found.lead else ''}")
 
 

@@ -234,6 +234,11 @@ class SweepProgressed(Event):
     max_hours: Annotated[FiniteFloat, Field(gt=0)]
     max_dollars: Annotated[FiniteFloat, Field(gt=0)] | None = None
 
+    @property
+    def lateness(self) -> tuple[bool, int]:
+        """The largest of a sweep's news counts, in whatever order they are read."""
+        return self.state is not SweepState.TRAINING, self.measured
+
 
 TRAIN_CONTROL = TopicSpec(TrainControl, ("console",), ("train",), 1)
 TRAIN_PLANNED = TopicSpec(TrainPlanned, ("train",), ("curate",), 1, replayed_by=("curate",))

@@ -134,11 +134,17 @@ def demand_comparable(recipes: Sequence[Mapping[str, Any]]) -> None:
         seen.append(one)
 
 
+def by_labels(measured: Sequence[TriedRun]) -> bool:
+    """Return whether runs that were measured are compared by label accuracy: all have it. A sweep that an
+    earlier release began may have runs without it."""
+    return all(run.label_accuracy is not None for run in measured)
+
+
 def ranked(runs: Sequence[TriedRun]) -> list[TriedRun]:
     """Return the runs that were measured and did not fail, the best first: those that were trained furthest,
     among them by label accuracy if all runs have it, and where that is equal by validation loss."""
     measured = [run for run in runs if run.validation_loss is not None and not run.reason]
-    labelled = all(run.label_accuracy is not None for run in measured)
+    labelled = by_labels(measured)
 
     def place(run: TriedRun) -> tuple[float, float, float, str]:
         assert run.validation_loss is not None

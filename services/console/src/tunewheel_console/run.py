@@ -219,9 +219,5 @@ class Sweep:
         return self.latest.data.state.value if self.latest and over else None
 
     def progress(self, event: Envelope[SweepProgressed]) -> None:
-        if self.latest is None or _order(event.data) > _order(self.latest.data):
+        if self.latest is None or event.data.lateness > self.latest.data.lateness:
             self.latest = event
-
-
-def _order(data: SweepProgressed) -> tuple[bool, int]:
-    return data.state is not SweepState.TRAINING, data.measured

@@ -38,7 +38,7 @@ class _Project:
     ends: dict[str, tuple[datetime, TrainCompleted | TrainFailed]] = field(default_factory=dict[str, Any])
     """By run; the latest counts."""
     sweeps: dict[str, tuple[datetime, SweepProgressed]] = field(default_factory=dict[str, Any])
-    """By sweep: when it began, and the news with the most measurements."""
+    """By sweep: when it began, and how it ended, or the news with the most measurements."""
 
 
 class TurnFacts:
@@ -61,7 +61,7 @@ class TurnFacts:
                 _keep_first(kept.plans, data.run_id, (envelope.time, data.plan))
             case SweepProgressed():
                 began, latest = kept.sweeps.get(data.sweep_id, (envelope.time, data))
-                news = max(latest, data, key=lambda one: one.measured)
+                news = max(latest, data, key=lambda one: one.lateness)
                 kept.sweeps[data.sweep_id] = min(began, envelope.time), news
             case TrainCompleted() | TrainFailed():
                 _keep_last(kept.ends, data.run_id, (envelope.time, data))

@@ -391,6 +391,21 @@ def test_recipes_that_were_tried_count_in_the_month_in_which_their_sweep_began(
     assert spent == pytest.approx({"gpu_hours": 1.0, "dollars": 1.5}[name], abs=0.3)
 
 
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+@pytest.mark.parametrize("state", ["failed", "cancelled"])
+def test_what_a_sweep_took_until_it_was_ended_counts(log: Make, state: str, order: tuple[int, ...]) -> None:
+    desk = log(budget={"gpu_hours": 1.5})
+    desk.serve(desk.ask(), "ds-1")
+    for at in order:
+        run = {"run_id": "sweep-1-1", "changes": {}, "gpu_hours": (0.0, 2.0)[at]}
+        desk.say(
+            "sweep.progressed", like="training", sweep_id="sweep-1", measured=0, runs=[run], best=None,
+            state=("training", state)[at],
+        )  # fmt: skip
+    desk.alarm()
+    assert desk.decide().step is Step.BUDGET
+
+
 def test_a_run_that_was_dropped_before_it_began_does_not_make_the_next_one_free(log: Make) -> None:
     desk = log(**BUDGET)
     for name, told in (("ds-1", {"wall_seconds": 3000}), ("ds-2", None)):

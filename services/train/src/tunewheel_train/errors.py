@@ -12,6 +12,7 @@ NotExported(TunewheelError)  there is nothing to export, or not in the requested
 from __future__ import annotations
 
 from tunewheel_contracts.errors import FieldError, TunewheelError
+from tunewheel_contracts.formats.plan import TrainPlan
 
 
 class RunFailed(FieldError):
@@ -28,6 +29,8 @@ class RunFailed(FieldError):
         record_ids: tuple[str, ...] = (),
         out_of_memory: bool = False,
         superseded_by: str | None = None,
+        seconds: float = 0.0,
+        plan: TrainPlan | None = None,
     ) -> None:
         super().__init__(field, reason)
         self.step = step
@@ -35,6 +38,9 @@ class RunFailed(FieldError):
         self.record_ids = record_ids
         self.out_of_memory = out_of_memory
         self.superseded_by = superseded_by
+        self.seconds = seconds
+        """Of a recipe that is tried: how long it was trained in vain."""
+        self.plan = plan
 
 
 class RunStopped(TunewheelError):

@@ -179,10 +179,12 @@ class Trainings:
             """Turns must not take a run of a sweep for one of theirs."""
 
         tracker = Tracker(run, self._tracking)
+        attempt = self._attempt(run, lease, tell, tracker)
         try:
             with _full_disk_fails():
-                result = await self._attempt(run, lease, tell, tracker).finish()
+                result = await attempt.finish()
         except RunFailed as error:
+            error.seconds, error.plan = attempt.seconds, attempt.teller.plan
             await tracker.failed(f"{error.field}: {error.reason}")
             raise
         await tracker.measured(result.outcome.metrics, result.outcome.steps)

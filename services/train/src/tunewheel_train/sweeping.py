@@ -20,12 +20,14 @@ from tunewheel_contracts.events.data import DatasetVersioned
 from tunewheel_contracts.events.training import SweepProgressed, SweepRequested, TrainAction
 from tunewheel_contracts.fields import Frozen, shared
 from tunewheel_contracts.formats.dataset import DatasetManifest
+from tunewheel_contracts.formats.plan import TrainPlan
 from tunewheel_contracts.formats.recipe import TrainSpec
 from tunewheel_contracts.formats.sweep import (
     Lead,
     SweepMethod,
     SweepState,
     TriedRun,
+    by_labels,
     changed_recipe,
     demand_comparable,
     ranked,
@@ -221,10 +223,11 @@ class _Sweep:
             result = await self._trainings.measure(replace(run, recipe=recipe, tried=tried), self._lease)
         except RunFailed as error:
             self._lease.check()
+            told = known.model_copy(update=_cost(error.plan, known.seconds + error.seconds))
             if error.field in (*CEILINGS, "(run)"):
+                self._known[run.run_id] = told
                 raise
-            told = known.model_copy(update={"field": error.field, "reason": error.reason})
-            return Measured(run=told)
+            return Measured(run=told.model_copy(update={"field": error.field, "reason": error.reason}))
         return _measured(known, part, result)
 
     def state(self, state: SweepState, field: str = "", reason: str = "") -> SweepProgressed:
@@ -235,10 +238,12 @@ class _Sweep:
         )
         if state is SweepState.TRAINING:
             return told
-        first, second = [*ranked(runs), None, None][:2]
+        best_first = ranked(runs)
+        first, second = [*best_first, None, None][:2]
         hits = self._hits.get((first.run_id, first.part), ()) if first else ()
         lead = None
-        if first and second:  # halving measured both only after the steps of the second
+        if first and second and by_labels(best_first):
+            # halving measured both only after the steps of the second
             both = [self._hits[run.run_id, second.part] for run in (first, second)]
             lead = lead_of(*both, over=second.run_id, part=second.part)
         return told.model_copy(update={"labelled_examples": sum(map(len, hits)) or None, "lead": lead})
@@ -256,10 +261,15 @@ def _runs_in(rounds: Sequence[tuple[int, float]], before: float) -> float:
     return total
 
 
-def _measured(known: TriedRun, part: float, result: Result) -> Measured:
-    outcome, plan = result.outcome, result.plan
-    seconds = outcome.wall_seconds
+def _cost(plan: TrainPlan | None, seconds: float) -> dict[str, float | None]:
+    """Return what a run cost in ``seconds``, as fields of ``TriedRun``."""
     cost = measured_cost(plan, wall_seconds=seconds) if plan else Cost()
+    dollars = cost.dollars if plan and plan.dollars is not None else None
+    return {"seconds": seconds, "gpu_hours": cost.gpu_hours, "dollars": dollars}
+
+
+def _measured(known: TriedRun, part: float, result: Result) -> Measured:
+    outcome = result.outcome
     run = known.model_copy(
         update={
             "part": part,
@@ -267,10 +277,8 @@ def _measured(known: TriedRun, part: float, result: Result) -> Measured:
             "total_steps": result.total_steps,
             "validation_loss": outcome.metrics["validation_loss"],
             "label_accuracy": outcome.metrics.get("validation_label_accuracy"),
-            "seconds": seconds,
-            "gpu_hours": cost.gpu_hours,
-            "dollars": cost.dollars if plan and plan.dollars is not None else None,
         }
+        | _cost(result.plan, outcome.wall_seconds)
     )
     rows = round(outcome.metrics["validation_examples"])
     return Measured(run=run, validation_examples=rows, label_hits=outcome.label_hits)

@@ -21,7 +21,7 @@ from tunewheel_runtime.waiting import first_of
 from tunewheel_train.errors import RunFailed
 from tunewheel_train.job import Job
 from tunewheel_train.metrics import Metrics
-from tunewheel_train.progress import Checkpointed, Completed, Failed, Message
+from tunewheel_train.progress import Checkpointed, Completed, Failed, Message, Started
 from tunewheel_train.runs import remote_checkpoints
 from tunewheel_train.runs.controls import Controls, Versions
 from tunewheel_train.runs.process import WORKER, Last, ProcessDied, train_once
@@ -78,6 +78,9 @@ class Attempt:
         self._stopped_at: float | None = None
         """Monotonic seconds at which the latest process was told to stop; None: it was not."""
         self._pending: Path | None = None
+        self._started_at: float | None = None
+        self.seconds = 0.0
+        """Seconds in which the processes trained, without their starts."""
 
     @property
     def _is_resumed(self) -> bool:
@@ -202,7 +205,12 @@ class Attempt:
                 worker=self._worker, slot=slot, node=tries.node if tries else ALONE,
             )  # fmt: skip
 
-        return await (tries.lead(job, stop, train) if tries else train())
+        try:
+            return await (tries.lead(job, stop, train) if tries else train())
+        finally:
+            if self._started_at is not None:
+                self.seconds += time.monotonic() - self._started_at
+                self._started_at = None
 
     async def _watch(self, stop: asyncio.Event) -> None:
         run = self._run
@@ -212,6 +220,8 @@ class Attempt:
         stop.set()
 
     async def _on_message(self, message: Message) -> None:
+        if isinstance(message, Started):
+            self._started_at = time.monotonic()
         if isinstance(message, Checkpointed):
             self._upload_soon(Path(message.path))
         elif not self._lease.lost.is_set():
