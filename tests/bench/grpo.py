@@ -92,7 +92,7 @@ def difference(one: list[bool], other: list[bool]) -> list[float]:
     from tunewheel_verdicts.significance import Scores, compare
 
     a, b = np.asarray(one, dtype=float), np.asarray(other, dtype=float)
-    found = compare(Scores(a), Scores(b), np.arange(len(a)), test="proportion", alpha=0.05)
+    found = compare(Scores(a), Scores(b), np.arange(len(a)), test="proportion", alpha=0.025)
     return [round(float(figure), 3) for figure in (a.mean() - b.mean(), found.low, found.high)]
 
 

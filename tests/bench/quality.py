@@ -108,7 +108,7 @@ def changes(after: dict[str, Any], before: dict[str, Any]) -> dict[str, list[flo
     for kind in [*before["general_right"], "all"]:
         pairs = np.asarray([(a, b) for name, a, b in whole if kind in (name, "all")], dtype=float)
         one = compare(
-            Scores(pairs[:, 0]), Scores(pairs[:, 1]), np.arange(len(pairs)), test="proportion", alpha=0.05
+            Scores(pairs[:, 0]), Scores(pairs[:, 1]), np.arange(len(pairs)), test="proportion", alpha=0.025
         )
         found[kind] = [
             round(float(figure), 3) for figure in (pairs[:, 0].mean() - pairs[:, 1].mean(), one.low, one.high)
