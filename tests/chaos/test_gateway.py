@@ -123,8 +123,8 @@ def strangers(port: int) -> Iterator[None]:
 async def asked(
     kafka: str, folder: Path, project: str
 ) -> AsyncIterator[tuple[Load, Callable[[], subprocess.Popen[bytes]]]]:
-    """Yield clients of a gateway with one model, and what starts that gateway. At the end nothing that it
-    answered may be missing on the log or wait on its disk."""
+    """Yield clients of a gateway with one model, and a function that starts the gateway. At the end no answer
+    of the gateway may be missing on the log, or wait on the gateway's disk."""
     adapter = await stored_adapter(ObjectStore((folder / "store").as_uri()), project, 1)
     port = free_port()
     load = Load(f"http://127.0.0.1:{port}", project)

@@ -72,9 +72,9 @@ def using_everything(
 ) -> list[Document]:
     """Return further documents, which use the places that ``examples`` do not.
 
-    A further document is one before it with one place more. Its value is that of a donor, which may be a
-    document of another model, or else made from the schema. Places that ``model`` refuses with all these
-    values stay unused.
+    Each further document is a copy of an earlier document with one place more. The value at that place comes
+    from a donor, which may be a document of another model, or else from the schema. Places that ``model``
+    refuses with all these values stay unused.
     """
     made = list(examples)
     count = -1
@@ -116,7 +116,8 @@ def _accepts(model: type[BaseModel], content: Any) -> bool:
 
 
 def _candidates(root: Schema, schema: Schema, value: str = "", depth: int = 0) -> Iterator[Any]:
-    """Yield values that ``schema`` allows; with ``value``, those that are it, or hold it alone."""
+    """Yield values that ``schema`` allows; with ``value``, only that value, or lists
+    and maps that hold nothing else."""
     for option in _options(root, schema):
         kind = option.get("type")
         if value and kind not in ("array", "object"):

@@ -1,7 +1,8 @@
 """Two teams that must not trust each other: a release of the chart for each, as docs/operations.md says.
 
-Not part of ``make test``, hence the file's name. What is rendered needs Helm alone; what is installed needs a
-control plane, whose network carries nothing: of NetworkPolicies it is told what they admit.
+Not part of ``make test``, hence the file's name. Rendered charts need Helm alone. Installed charts need a
+control plane. Its network carries nothing, so the tests compute from the NetworkPolicies which connections
+they admit.
 """
 
 from __future__ import annotations

@@ -152,7 +152,7 @@ async def test_a_flood_of_runs_delays_the_runs_of_others_by_its_turns_and_not_by
         for event in (one for versions in events.values() for one in versions):
             train = service.on_dataset_versioned(new_event(event, source="/t"), made.lease)
             tasks.append(asyncio.create_task(train))
-            # The next one comes when this one holds the machine, or waits for it.
+            # The next run comes when the run before it holds the machine, or waits for the machine.
             await until(
                 lambda: len(started()) + sum(one["event"] == "job_waits" for one in logs) == len(tasks)
             )
