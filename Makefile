@@ -126,10 +126,10 @@ fuzz: install ## property tests on new random examples, ROUNDS times over; what 
 	    echo "round $$round of $(ROUNDS)"; $(PYTEST) -q -m hypothesis --hypothesis-profile fuzz $(TESTS); \
 	done
 
-lint: install ## ruff, pyright, import rules, the Dockerfile, and what is generated is fresh
+lint: install ## ruff, pyrefly, import rules, the Dockerfile, and what is generated is fresh
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pyright
+	$(BIN)/pyrefly check --output-format min-text
 	$(BIN)/lint-imports
 	$(BIN)/hadolint --config deploy/images/hadolint.yaml deploy/images/Dockerfile
 	$(BIN)/python -m tunewheel_contracts.generate --check

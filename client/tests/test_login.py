@@ -149,5 +149,5 @@ def test_tokens_go_to_no_plain_http_address_elsewhere(wheel: str, issuer: Issuer
     from tunewheel_client.sync import tokens
 
     with pytest.raises(Refused, match="https"):
-        tokens._require_safe("http://issuer.example/token")  # pyright: ignore[reportPrivateUsage]
+        tokens._require_safe("http://issuer.example/token")
     assert resolve(wheel).context.tokens is None

@@ -23,7 +23,7 @@ def test_every_name_of_the_package_is_there_and_has_a_docstring():
         assert found.__doc__, name
         assert found.__name__ == name.removesuffix("_async")
     with pytest.raises(AttributeError, match="no_such_name"):
-        tunewheel_client.no_such_name  # noqa: B018  # pyright: ignore[reportAttributeAccessIssue]
+        tunewheel_client.no_such_name  # noqa: B018
 
 
 def test_what_types_see_is_what_is_exported():

@@ -52,10 +52,10 @@ class Told:
         )
 
     def read(self, one: Undecoded) -> None:
-        asyncio.run(self.reader._decode_and_apply(one))  # pyright: ignore[reportPrivateUsage]
+        asyncio.run(self.reader._decode_and_apply(one))
 
     def begin(self, begins: dict[Place, int]) -> None:
-        self.reader._warn_if_truncated(begins)  # pyright: ignore[reportPrivateUsage]
+        self.reader._warn_if_truncated(begins)
 
 
 def test_a_tombstone_is_one_on_a_compacted_topic_alone() -> None:
@@ -95,7 +95,7 @@ async def test_a_view_that_may_no_longer_read_ends_by_the_name_of_the_right(
     for name in ("take_up_added", "fetch"):
         monkeypatch.setattr(f"tunewheel_runtime.log.Cursor.{name}", refused if name == reads else nothing)
     with pytest.raises(NotAllowed, match=r"does not let this client use topic eval\.passed: grant"):
-        await Told().reader._follow()  # pyright: ignore[reportPrivateUsage]
+        await Told().reader._follow()
 
 
 def test_a_log_that_lost_its_beginning_is_told_where_it_was_to_be_kept_for_ever() -> None:

@@ -30,7 +30,7 @@ from tunewheel_train.runs.process import environment
 
 CONTENDERS = ("lora", "grpo", "longer", "base")
 SEED = 17
-REWARD = {"steps": 40, "prompts": 4, "answers": 8, "learning_rate": 2e-4}
+REWARD = {"steps": 40, "prompts": 4, "answers": 8, "learning_rate": 5e-4}
 METRICS = ("label_accuracy", "valid_output")
 
 

@@ -59,7 +59,7 @@ def hold_measuring() -> None:
 
     import_bitsandbytes()
     from tunewheel_contracts.formats.scorecard import Role
-    from tunewheel_eval.measuring import _Work  # pyright: ignore[reportPrivateUsage]
+    from tunewheel_eval.measuring import _Work
 
     tell = _Work.tell
 
@@ -77,7 +77,7 @@ def hold_building() -> None:
     load()
     from tunewheel_curate.versions import versioning
 
-    write = versioning._write  # pyright: ignore[reportPrivateUsage]
+    write = versioning._write
 
     def writing(folder: Path, prefix: str, name: str, data: bytes) -> Any:
         written = write(folder, prefix, name, data)
@@ -85,7 +85,7 @@ def hold_building() -> None:
             wait_while_held("building")
         return written
 
-    versioning._write = writing  # pyright: ignore[reportPrivateUsage]
+    versioning._write = writing
 
 
 def hold_appending() -> None:

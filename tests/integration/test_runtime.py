@@ -303,7 +303,7 @@ async def test_a_start_that_fails_at_its_last_step_is_repeated_from_the_first(
         await until(lambda: seen == ["one"])
         assert await view.fresh(project) is not None
     assert len(opened) > 4  # two views and a subscriber, twice
-    assert all(consumer._closed for consumer in opened)  # pyright: ignore[reportPrivateUsage]
+    assert all(consumer._closed for consumer in opened)
 
 
 async def test_one_process_at_a_time_is_active_and_the_next_takes_over(

@@ -96,7 +96,7 @@ def _write_safetensors(gguf: Path, directory: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
+    tokenizer: Any = AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
     # fp32 represents every dequantised value exactly; bf16 would round it.
     model = AutoModelForCausalLM.from_pretrained(str(gguf.parent), gguf_file=gguf.name, dtype=torch.float32)
     _forget_quantization(model)
@@ -122,7 +122,7 @@ def _check_same(model: Any, tokenizer: Any, directory: Path, gguf: Path) -> None
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    again = AutoTokenizer.from_pretrained(str(directory))
+    again: Any = AutoTokenizer.from_pretrained(str(directory))
     tokens = tokenizer(_PROBE, return_tensors="pt").input_ids
     same_tokens = again(_PROBE).input_ids == tokens[0].tolist()
     same_template = again.chat_template == tokenizer.chat_template

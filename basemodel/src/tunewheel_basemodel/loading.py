@@ -61,7 +61,7 @@ def load_base(
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             str(base.path), use_safetensors=True, trust_remote_code=False, output_loading_info=True, **options
         )
-        tokenizer = AutoTokenizer.from_pretrained(str(base.path), trust_remote_code=False)
+        tokenizer: Any = AutoTokenizer.from_pretrained(str(base.path), trust_remote_code=False)
     except (OSError, ValueError, KeyError, SafetensorError, StrictDataclassError) as error:
         raise _does_not_load(base, str(error)) from error
     except RuntimeError as error:
@@ -106,7 +106,7 @@ def import_bitsandbytes() -> None:
 
     compiled, torch.compile = torch.compile, _not_compiled
     try:
-        import bitsandbytes  # noqa: F401  # pyright: ignore[reportUnusedImport]
+        import bitsandbytes  # noqa: F401
     finally:
         torch.compile = compiled
 

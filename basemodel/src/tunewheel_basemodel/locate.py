@@ -79,7 +79,7 @@ def _local(name: str, path: Path) -> BaseModel:
 
 def _from_hub(name: str, commit: str | None) -> BaseModel:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, HTTPError  # pyright: ignore[reportPrivateImportUsage]
+    from huggingface_hub.errors import HFValidationError, HTTPError
 
     if not HUB_NAME.fullmatch(name):
         raise BaseModelNotFound(
@@ -110,7 +110,7 @@ def _is_outage(error: BaseException) -> bool:
     429, 5xx."""
     from huggingface_hub.errors import (
         HfHubHTTPError,
-        HTTPError,  # pyright: ignore[reportPrivateImportUsage]
+        HTTPError,
         LocalEntryNotFoundError,
         OfflineModeIsEnabled,
     )

@@ -40,7 +40,7 @@ class Group(TyperGroup):
         formatter.write(f"{explained([*self.words.split(), '--help'])}\n")
 
     def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
-        from typer.core import CompletionItem  # pyright: ignore[reportPrivateImportUsage]
+        from typer.core import CompletionItem
 
         found = [
             CompletionItem(name, help=text)

@@ -33,6 +33,6 @@ def trusted() -> ssl.SSLContext:
     if cafile := os.environ.get(CAFILE):
         try:
             context.load_verify_locations(cafile)
-        except (OSError, ssl.SSLError) as error:
+        except OSError as error:
             raise NoAddress(f"{CAFILE}: {cafile} holds no certificates in PEM ({error})") from error
     return context

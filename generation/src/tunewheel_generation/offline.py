@@ -79,8 +79,8 @@ class Writer:
         if all(want <= have for want, have in zip(wanted, self._room, strict=True)):
             return
         # Round up to powers of two, since later batches have longer prompts.
-        self._room = (len(requests), *(1 << (size - 1).bit_length() for size in (tokens, spare)))
-        rows, tokens, spare = self._room
+        tokens, spare = (1 << (size - 1).bit_length() for size in (tokens, spare))
+        self._room = rows, tokens, spare = len(requests), tokens, spare
         self._runner.reserve(rows=rows, tokens=tokens, spare=spare, kept=1)
         self._lane = Lane(
             self._runner, rows=rows, prefill_tokens=sys.maxsize, deliver=self._note, remember=False

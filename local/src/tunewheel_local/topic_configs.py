@@ -5,10 +5,6 @@ The older AlterConfigs replaces all settings of a topic: a setting that is not s
 that it names.
 """
 
-# aiokafka has no type stubs.
-# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
-# pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false
-# pyright: reportIncompatibleMethodOverride=false, reportAssignmentType=false
 from __future__ import annotations
 
 from collections.abc import Mapping

@@ -89,7 +89,7 @@ def make_secrets(var: Var, *, pseudonyms: bool) -> WheelSecrets:
             if pseudonyms and is_new:
                 _keep(folder / "pseudonym-secret", secrets.token_urlsafe)
             public = folder / "signing-keys.json"
-            signing = {
+            signing: dict[str, SecretStr] = {
                 name: _keep(folder / f"signing-key-{name}", partial(add_key, public, name))
                 for name in SIGNERS
             }

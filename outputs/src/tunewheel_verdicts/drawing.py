@@ -110,7 +110,8 @@ def drawn(
         other = np.zeros(pool) if criterion.over_base is None else base
     ordered = np.lexsort((base, candidate - other))
     picked = ordered[np.linspace(0.5, len(ordered) - 0.5, draws).astype(int)]
-    bounds = {criterion.over_base, criterion.over_champion, 0.0} - {None}
+    over = (criterion.over_base, criterion.over_champion, 0.0)
+    bounds = {bound for bound in over if bound is not None}
     weights = np.full(len(clusters), _TOKENS) if metric.test == "ratio" else None
     for number in rng.permutation(picked):
         by_role = dict(zip((Role.CANDIDATE, Role.CHAMPION, Role.BASE), contestants, strict=True))

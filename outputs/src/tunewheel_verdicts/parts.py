@@ -99,7 +99,7 @@ def _signs(part: Measured) -> tuple[int, int]:
 def of_labels(metric: Measured) -> dict[str, Measured]:
     """Return the metric on the rows of every label."""
     labels = np.array([one or "" for one in metric.labels])
-    return {one: of_rows(metric, labels == one) for one in sorted(filter(None, {*metric.labels}))}
+    return {one: of_rows(metric, labels == one) for one in sorted({one for one in metric.labels if one})}
 
 
 def of_rows(metric: Measured, rows: Bools) -> Measured:

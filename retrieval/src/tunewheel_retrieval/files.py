@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from io import BytesIO
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -91,7 +91,7 @@ class IndexFiles:
     def manifest(self, refs: Mapping[str, ArtifactRef]) -> IndexManifest:
         """Return the manifest of the stored files, given by their names (``by_name``)."""
         passages, vectors, lexical, documents, *injections = (refs[name] for name in self.by_name())
-        stored = {
+        stored: dict[str, Any] = {
             "passages": passages,
             "vectors": vectors,
             # Earlier releases know no groups, and refuse a version that names more than one file here.

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 import structlog
-from aiokafka.errors import KafkaError  # pyright: ignore[reportMissingTypeStubs]
+from aiokafka.errors import KafkaError
 from faststream.kafka import KafkaBroker
 from faststream.security import BaseSecurity, SASLOAuthBearer, SASLPlaintext, SASLScram256, SASLScram512
 

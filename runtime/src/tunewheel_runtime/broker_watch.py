@@ -11,7 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 
 import structlog
-from aiokafka.errors import KafkaError  # pyright: ignore[reportMissingTypeStubs]
+from aiokafka.errors import KafkaError
 from tunewheel_contracts.errors import TransientError
 
 from tunewheel_runtime.waiting import end_all
@@ -80,7 +80,7 @@ class BrokerWatch:
         try:
             async with asyncio.timeout(self._every):
                 await self._ask()
-        except (KafkaError, OSError, TimeoutError, TransientError) as error:
+        except (KafkaError, OSError, TransientError) as error:
             if not self._silent:
                 self._silent = True
                 log.warning("broker_silent", error=repr(error))
@@ -96,7 +96,7 @@ class BrokerWatch:
         try:
             async with asyncio.timeout(LAG_SECONDS):
                 self.lag = await self._measure()
-        except (KafkaError, OSError, TimeoutError, TransientError) as error:
+        except (KafkaError, OSError, TransientError) as error:
             log.info("lag_not_measured", error=repr(error))
 
     async def _watch(self) -> None:

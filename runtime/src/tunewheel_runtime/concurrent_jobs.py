@@ -8,9 +8,6 @@ Jobs of one record key may have to run in the order of the log (``turn``): each 
 is settled, so it can read its result on the log. The jobs of other keys do not wait for them.
 """
 
-# aiokafka has no type stubs.
-# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
-# pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false
 from __future__ import annotations
 
 import asyncio

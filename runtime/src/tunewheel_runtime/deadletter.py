@@ -4,9 +4,6 @@ The number of a project's dead letters never stops the service, because other pr
 flood of refusals is reported as a warning (``docs/adr/0013-a-flood-of-refusals-is-told.md``).
 """
 
-# aiokafka has no type stubs.
-# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
-# pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false
 from __future__ import annotations
 
 import dataclasses

@@ -6,7 +6,6 @@ original timestamps.
 """
 
 # Letters hold any JSON.
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 from __future__ import annotations
 
 import json

@@ -5,9 +5,6 @@ acknowledged and the dead letters are written. Each reader has a consumer group 
 waits, for a registry or for a right on its topic, delays nobody else.
 """
 
-# aiokafka has no type stubs.
-# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
-# pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false
 from __future__ import annotations
 
 import asyncio

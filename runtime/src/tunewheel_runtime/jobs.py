@@ -7,9 +7,6 @@ here loses its lease. It must stop, and publishes nothing. In an eager rebalance
 revoked and then assigned, so only the assignment matters, not the revocation.
 """
 
-# aiokafka has no type stubs.
-# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
-# pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false
 from __future__ import annotations
 
 import asyncio

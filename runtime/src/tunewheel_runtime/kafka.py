@@ -1,8 +1,5 @@
 """Turns the settings into options of Kafka clients, and stops clients cleanly."""
 
-# aiokafka has no type stubs.
-# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportPrivateUsage=false
-
 from __future__ import annotations
 
 import asyncio

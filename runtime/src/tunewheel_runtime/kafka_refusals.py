@@ -3,9 +3,6 @@
 aiokafka only logs why a connection fails; its exception does not contain the reason.
 """
 
-# aiokafka has no type stubs.
-# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
-# pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false
 from __future__ import annotations
 
 import asyncio

@@ -5,8 +5,6 @@ the broker closes a connection because its token expired, aiokafka connects agai
 """
 
 # aiokafka has no type stubs, and its provider's token() is taken to return nothing.
-# pyright: reportMissingTypeStubs=false, reportIncompatibleMethodOverride=false
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
 from __future__ import annotations
 
 import asyncio
@@ -57,7 +55,7 @@ class TokenFile(AbstractTokenProvider):
     def __init__(self, file: Path) -> None:
         self._file = file
 
-    async def token(self) -> str:
+    async def token(self) -> str:  # type: ignore[bad-override]
         """Return the token. Raises ``TokenUnavailable`` if the file has none."""
         return await asyncio.to_thread(self._read)
 
@@ -97,7 +95,7 @@ class ClientCredentials(AbstractTokenProvider):
         self._token = SecretStr("")
         self._renewed_at = self._expires_at = -1.0
 
-    async def token(self) -> str:
+    async def token(self) -> str:  # type: ignore[bad-override]
         """Return a valid token. Raises TokenUnavailable: the endpoint does not answer, or refuses the
         client."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._current)
@@ -160,7 +158,7 @@ class ClientCredentials(AbstractTokenProvider):
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
     """Refuses redirects, so that the secret is sent only to the address in the settings."""
 
-    def redirect_request(self, *_: Any) -> None:
+    def redirect_request(self, *_: Any) -> None:  # type: ignore[bad-override]
         return None
 
 
@@ -173,7 +171,7 @@ def _object(data: bytes) -> dict[str, Any]:
         found = json.loads(data)
     except ValueError:
         return {}
-    return found if isinstance(found, dict) else {}  # pyright: ignore[reportUnknownVariableType]
+    return found if isinstance(found, dict) else {}
 
 
 def _refusal(error: urllib.error.HTTPError) -> str:

@@ -11,9 +11,6 @@ It makes the window for a stale write as short as possible, but does not close i
 harmless.
 """
 
-# aiokafka has no type stubs.
-# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
-# pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false, reportPrivateUsage=false
 from __future__ import annotations
 
 import asyncio
@@ -50,7 +47,7 @@ class IncumbentAssignor(AbstractPartitionAssignor):
     subclass of its own.
     """
 
-    name = "incumbent"  # pyright: ignore[reportIncompatibleMethodOverride, reportAssignmentType]
+    name = "incumbent"
     since: ClassVar[int] = 0
     """Time at which this member got the partition, in nanoseconds since 1970; 0: it does not hold it."""
 
@@ -94,7 +91,7 @@ class Leadership(ConsumerRebalanceListener):
         """``time.monotonic()`` before the latest heartbeat or assignment that the broker confirmed."""
         self._told = False
         """Whether this member has got an assignment since it last joined the group."""
-        self._assignor = type("Assignor", (IncumbentAssignor,), {})
+        self._assignor: type[IncumbentAssignor] = type("Assignor", (IncumbentAssignor,), {})
         self._consumer: AIOKafkaConsumer | None = None
         self._polling: asyncio.Task[None] | None = None
 

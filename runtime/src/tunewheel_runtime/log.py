@@ -10,9 +10,6 @@ Every mode treats these cases alike:
 - Fields that a newer release wrote are left out (``decode``).
 """
 
-# aiokafka has no type stubs.
-# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
-# pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false
 from __future__ import annotations
 
 import asyncio

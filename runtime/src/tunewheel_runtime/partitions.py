@@ -1,9 +1,6 @@
 """The partitions of topics, their ends and committed offsets. The broker is asked and not the spec, because
 operators may add partitions."""
 
-# aiokafka has no type stubs.
-# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
-# pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false, reportPrivateUsage=false
 from __future__ import annotations
 
 import asyncio

@@ -1,8 +1,5 @@
 """Publishes events to Kafka."""
 
-# aiokafka has no type stubs.
-# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
-# pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false, reportPrivateUsage=false
 from __future__ import annotations
 
 import asyncio

@@ -3,9 +3,6 @@
 Kafka's own retention would also delete records that nobody has handled, as while a service is switched off.
 """
 
-# aiokafka has no type stubs.
-# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
-# pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false
 from __future__ import annotations
 
 import asyncio

@@ -1,8 +1,5 @@
 """Retry with exponential backoff and equal jitter (Brooker, 2015, AWS Architecture Blog)."""
 
-# aiokafka has no type stubs.
-# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
-# pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false
 from __future__ import annotations
 
 import asyncio

@@ -29,6 +29,7 @@ from tunewheel_contracts.identity import content_sha256
 from tunewheel_runtime.store_requests import StoreRequests
 
 M = TypeVar("M", bound=BaseModel)
+Paths = list[str]
 PART_BYTES = 5 << 20
 """Size of the parts in which large files are read and written; the smallest that S3 allows."""
 
@@ -178,7 +179,7 @@ class ObjectStore:
             return False
         return True
 
-    async def list(self, prefix: str) -> list[str]:
+    async def list(self, prefix: str) -> Paths:
         """Return the paths below ``prefix``, sorted."""
         return sorted(await self.written(prefix))
 
@@ -195,7 +196,7 @@ class ObjectStore:
         found = {path: await self.read(path) for path in await self.list(prefix)}
         return {path.removeprefix(f"{prefix}/"): data for path, data in found.items() if data is not None}
 
-    async def folders(self, prefix: str) -> list[str]:
+    async def folders(self, prefix: str) -> Paths:
         """Return the names of the folders directly below ``prefix``, sorted."""
         with self._requests.one("list", prefix):
             found = await obstore.list_with_delimiter_async(self._store, prefix)

@@ -7,9 +7,6 @@ writes a request, and removed where it has read the answer. So no other code can
 installations are removed from answers. See ``docs/adr/0042-names-are-prefixed-on-the-wire.md``.
 """
 
-# aiokafka has no type stubs.
-# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
-# pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false
 from __future__ import annotations
 
 import re

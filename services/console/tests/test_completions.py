@@ -207,7 +207,7 @@ def test_a_search_that_runs_meanwhile_only_delays_the_end_of_the_write_ahead_log
     completions.close()
     monkeypatch.setattr("tunewheel_console.completions.BUSY_SECONDS", 0.0)
     completions.open()
-    with completions._reading() as search:  # pyright: ignore[reportPrivateUsage]
+    with completions._reading() as search:
         search.execute("BEGIN")
         search.execute("SELECT * FROM completions").fetchone()
         add(2)
@@ -237,10 +237,10 @@ async def test_a_file_with_damage_that_a_search_meets_is_made_anew(
 ):
     for n in range(300):
         add(n, f"Question {n} about zebras", '{"category": "bell"}')
-    (root,) = completions._connected.execute(  # pyright: ignore[reportPrivateUsage]
+    (root,) = completions._connected.execute(
         "SELECT rootpage FROM sqlite_master WHERE name = ?", (table,)
     ).fetchone()
-    (size,) = completions._connected.execute("PRAGMA page_size").fetchone()  # pyright: ignore[reportPrivateUsage]
+    (size,) = completions._connected.execute("PRAGMA page_size").fetchone()
     completions.close()
     (file,) = (tmp_path / "completions").glob("*.sqlite")
     with file.open("r+b") as target:
@@ -253,7 +253,7 @@ async def test_a_file_with_damage_that_a_search_meets_is_made_anew(
     with pytest.raises(sqlite3.DatabaseError):
         add(301)
     completions.close()
-    copy._open()  # pyright: ignore[reportPrivateUsage]
+    copy._open()
     assert (found(completions), completions.reached()) == ([], {})
     add(301, "More zebras")
     assert found(completions, words="zebras") == ["c-0301"]

@@ -54,7 +54,7 @@ def test_endless_projects_take_bounded_memory():
     sample = Sample(per_hour=10)
     for number in range(MOST_PROJECTS + 5):
         drawn(sample, 0, 1, f"p-{number}")
-    assert len(sample._left) == MOST_PROJECTS  # pyright: ignore[reportPrivateUsage]
+    assert len(sample._left) == MOST_PROJECTS
 
 
 def test_the_vector_of_an_odd_question_is_sent_too_since_people_may_be_asked_about_it():

@@ -214,7 +214,9 @@ class Facts:
         """Keep the event that says more, with the earlier of the two times."""
         if isinstance(alarm.data, DriftDetected):
             # Users' texts are dropped: nobody needs them here, and an erasure would not reach this copy.
-            alarm = replace(alarm, data=alarm.data.model_copy(update={"examples": ()}))
+            alarm = replace(
+                cast("Envelope[DriftDetected]", alarm), data=alarm.data.model_copy(update={"examples": ()})
+            )
         before = self.alarms.get(name, alarm)
         says_more = min(before, alarm, key=lambda one: (isinstance(one.data, AlarmOpened), *_order(one)))
         self.alarms[name] = replace(says_more, time=min(before.time, alarm.time))

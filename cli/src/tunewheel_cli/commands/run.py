@@ -35,8 +35,9 @@ list_ = listing(
 
 
 def _speed(one: RunDetail) -> str | None:
-    now = one.progress
-    return now and f"{now.tokens_per_second:.0f} tokens/s, {now.eta_seconds:.0f} s left"
+    if (now := one.progress) is None:
+        return None
+    return f"{now.tokens_per_second:.0f} tokens/s, {now.eta_seconds:.0f} s left"
 
 
 FACTS = {

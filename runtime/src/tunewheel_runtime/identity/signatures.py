@@ -143,7 +143,7 @@ class Signatures:
 
     def sign(self, event: Envelope[E]) -> Envelope[E]:
         """Return the event with this service's signature if it is a command and the service has a key."""
-        if FIELD not in type(event.data).model_fields:
+        if FIELD not in event.data.__class__.model_fields:
             return event
         bare = event.data.model_copy(update={FIELD: None})
         signature = self.signature(canonical_json(_claims(event, bare.model_dump_json().encode())))

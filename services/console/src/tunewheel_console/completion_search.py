@@ -64,7 +64,7 @@ def conditions(project: str, wanted: Wanted, task: TaskSpec | None) -> tuple[str
     if wanted.label is not None:
         found = "c.n IN (SELECT n FROM labels WHERE mark = ?)"
         terms.append(found if task is not None and task.has_labels else "? = 'no answer has a label'")
-        values.append(_mark(project, task and task.label_field, wanted.label))
+        values.append(_mark(project, task.label_field if task else None, wanted.label))
     words = _phrases(wanted.words)
     if not words:
         return "completions AS c", terms, tuple(values)

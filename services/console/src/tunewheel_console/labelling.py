@@ -138,10 +138,8 @@ class Labelling:
     async def done(self, asked: LabelsRequested) -> Counter[str]:
         """Return how many prompts of a request were answered or left out, without reading the prompts."""
         marks = await self._marks(asked.project, asked.request_id)
-        labels, done = (
-            self.state.projects[asked.project].labels,
-            Counter(mark.state for mark in marks.values()),
-        )
+        labels = self.state.projects[asked.project].labels
+        done = Counter[str](mark.state for mark in marks.values())
         for state, elsewhere in (("answered", labels.answered), ("out_of_scope", labels.outside)):
             done[state] += len((elsewhere - marks.keys()).intersection(asked.completion_ids))
         return done

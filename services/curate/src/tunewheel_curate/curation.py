@@ -274,7 +274,7 @@ class Curation:
         try:
             async with self._attempts.begin(event.id, spared=(BuildStopped, WorkerFailed, OSError)):
                 return await self._answering.answer(
-                    event, spec, stop=lease.lost, newest=newest and newest.data
+                    event, spec, stop=lease.lost, newest=newest.data if newest else None
                 )
         except BuildStopped as error:
             raise lease.Lost(str(error)) from error

@@ -40,7 +40,7 @@ def _template() -> Template:
     environment = Environment(
         autoescape=True, finalize=_visible, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
     )
-    environment.globals |= {"MOST_CHARACTERS": MOST_CHARACTERS, "ROLES": ROLES, "SHOWN": SHOWN}
+    environment.globals |= dict[str, Any](MOST_CHARACTERS=MOST_CHARACTERS, ROLES=ROLES, SHOWN=SHOWN)
     return environment.from_string(
         resources.files("tunewheel_eval").joinpath("page.html.jinja").read_text("utf-8")
     )

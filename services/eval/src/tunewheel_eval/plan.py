@@ -8,7 +8,7 @@ against the same contestants and gives the same scorecard. The plan of a run's f
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 from tunewheel_contracts.errors import InvalidEvent, InvalidSpec, first_complaint
@@ -99,7 +99,7 @@ def make_plan(
     _belongs(run, manifest)
     other = _other_criteria(manifest.spec, criteria)
     criteria_sha256 = manifest.spec.sha256_of(criteria) if other else run.criteria_sha256
-    cause = {
+    cause: dict[str, Any] = {
         "run_id": run.run_id,
         "champion": champion.adapter.model_id if champion else None,
         "task": manifest.spec.task.model_dump(mode="json"),

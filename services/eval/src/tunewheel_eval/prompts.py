@@ -91,14 +91,15 @@ def fitting_prompt(
 ) -> Prompt:
     """Return the prompt of an example with its best-ranked passages, as many as fit into a context of
     ``longest`` tokens. If not even one fits, see ``too_long``."""
-    hits: tuple[Hit, ...] | None = asked.hits
+    hits = asked.hits
     while True:
         example = with_hits(asked.example, spec, hits)
         made = example_prompt(tokenizer, example, key=key, max_output_tokens=max_output_tokens)
         prompt = replace(made, hits=hits)
-        hits = without_last(spec, hits)
-        if hits is None or too_long(prompt, longest) is None:
+        fewer = without_last(spec, hits)
+        if fewer is None or too_long(prompt, longest) is None:
             return prompt
+        hits = fewer
 
 
 def sampling_of(decoding: Decoding, *, key: str, repeat: int = 0) -> Sampling:

@@ -175,5 +175,9 @@ async def _follows_a_verdict(store: ObjectStore, request: EvalRequested) -> bool
 def _verdict_ids(plan: EvaluationPlan) -> list[str]:
     """Return the event ids of a pass and of an undecided verdict of ``plan``. They follow from the run and
     the evaluation alone."""
-    values = {"project": plan.project, "run_id": plan.run_id, "evaluation_id": plan.evaluation_id}
+    values: dict[str, Any] = {
+        "project": plan.project,
+        "run_id": plan.run_id,
+        "evaluation_id": plan.evaluation_id,
+    }
     return [kind.model_construct(**values).event_id() for kind in (EvalPassed, EvalUndecided)]

@@ -157,7 +157,7 @@ def _raise(
     shown = picked.completion_ids
     places = asking.places_of(state, shown)
     path = asking.evidence_path(project, alarm_id) if places else None
-    own = {
+    own: dict[str, Any] = {
         "project": project,
         "detector": family,
         "window": window,

@@ -40,7 +40,7 @@ MOST = 16
 """The most alarms that a question is assigned to; the newest count."""
 LEGIBLE = ("full", "redacted")
 Fields = dict[str, Any]
-BLANK = InferenceScored.model_construct()
+BLANK = InferenceScored.model_construct(**Fields())
 """A score with default values. Copying it costs a quarter of building a new one."""
 
 

@@ -108,7 +108,7 @@ class ChatRequest:
         the system message. Usage is always requested, because the completion log needs it.
         """
         defaults = decoding_parameters(target.bundle) if target.bundle else {}
-        body = {**defaults, **self.parameters} | {
+        body: dict[str, Any] = {**defaults, **self.parameters} | {
             "model": target.upstream_model,
             "messages": list(self.conversation),
             "stream": self.stream,

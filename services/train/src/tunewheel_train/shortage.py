@@ -109,7 +109,7 @@ def next_rung(job: Job, plan: TrainPlan | None, *, after_step: int) -> tuple[Job
         # each failure costs a restart: no rung that may need as much as this one did
         if checkpointing == recomputing and size <= micro // 2:
             changed = recipe.model_copy(update={"micro_batch_size": size})
-            same = {"recipe": changed, "gradient_checkpointing": recomputing}
+            same: dict[str, object] = {"recipe": changed, "gradient_checkpointing": recomputing}
             return _adjusted(job, same, "micro_batch_size", str(size), after_step)
         if checkpointing and not recomputing and size <= micro:
             more: dict[str, object] = {"gradient_checkpointing": True}

@@ -36,7 +36,7 @@ def examples(record: Record, left: LeftOut) -> Iterator[Fields]:
         raise Unfit("label", "is false: an answer to avoid needs a right one beside it; give both as a pair")
     context = key_of(record, ("context", "passage", "kontext"))
     found = prompt_of(record[question], question, left)
-    if context not in (None, question) and isinstance(found["input"], str) and record[context]:
+    if context is not None and context != question and isinstance(found["input"], str) and record[context]:
         found["input"] = f"{record[context]}\n\n{found['input']}"
     found |= {"output": answer_of(record[answer], answer, left)}
     if isinstance(record.get("messages"), list):

@@ -81,7 +81,7 @@ def add_completions(web: FastAPI, state: ConsoleState, completions: Completions)
                 raise Refused(HTTPStatus.CONFLICT, field, reason)
         wanted = Wanted(q, form, latency, role, model, client, label, asked.since)
         found, total = await searched(
-            completions.find, view.name, wanted, view.spec and view.spec.task,
+            completions.find, view.name, wanted, view.spec.task if view.spec else None,
             limit=asked.limit + 1, after=None if asked.after is None else cursor_of(asked.after),
         )  # fmt: skip
         shown = found[: asked.limit]

@@ -85,15 +85,14 @@ def add_documents(web: FastAPI, state: ConsoleState, store: ObjectStore, gateway
     @needs(Role.VIEWER)
     async def list_documents(view: View, asked: Paged) -> Page[IndexedDocument]:
         """The documents in the newest index version, by their ids; none while the project has no index."""
-        manifest = await files.manifest(view)
-        if manifest is None:
+        if (manifest := await files.manifest(view)) is None:
             return Page[IndexedDocument](items=(), total=0)
-        table = await files.table(manifest.documents)
+        index_id, table = manifest.index_id, await files.table(manifest.documents)
         waiting = Counter(one.document_id for one in await files.waiting(manifest))
 
         def described(begin: int, end: int) -> list[IndexedDocument]:
             rows = table[begin:end].iter_rows(named=True)
-            return [IndexedDocument(**_fields(row, manifest, waiting)) for row in rows]
+            return [IndexedDocument(**_fields(row, index_id, waiting)) for row in rows]
 
         return page_by_number(table.height, asked, described)
 
@@ -109,7 +108,7 @@ def add_documents(web: FastAPI, state: ConsoleState, store: ObjectStore, gateway
             )
             raise Refused(HTTPStatus.NOT_FOUND, "document_id", reason)
         held = [one for one in await files.waiting(manifest) if one.document_id == document_id]
-        fields = _fields(found, manifest, Counter({document_id: len(held)}))
+        fields = _fields(found, manifest.index_id, Counter({document_id: len(held)}))
         allowed = fields["allowed_groups"]
         if allowed is not None and caller_of(request).groups.isdisjoint(allowed):
             return DocumentDetail(**fields, hidden=True)
@@ -132,10 +131,10 @@ async def _row(files: IndexFiles, manifest: IndexManifest | None, document_id: s
     return next(found.iter_rows(named=True), None)
 
 
-def _fields(row: dict[str, Any], manifest: IndexManifest, waiting: Counter[str]) -> dict[str, Any]:
+def _fields(row: dict[str, Any], index_id: str, waiting: Counter[str]) -> dict[str, Any]:
     """Return the fields of a document. ``row`` lacks those that its release did not know."""
     told = {name: row.get(name) for name in IndexedDocument.model_fields if name in row}
-    return told | {"index_id": manifest.index_id, "waiting": waiting[row["document_id"]]} | {
+    return told | {"index_id": index_id, "waiting": waiting[row["document_id"]]} | {
         "allowed_groups": None if row.get("allowed_groups") is None else tuple(row["allowed_groups"])
     }  # fmt: skip
 

@@ -260,7 +260,7 @@ def _differing(
     """Return whether the candidate's answer of a row is better, or worse, than that of ``against``."""
     roles = {one.role for one in card.contestants}
     other = against or (ContestantRole.CHAMPION if ContestantRole.CHAMPION in roles else ContestantRole.BASE)
-    name = metric or next((one.metric for one in card.slices), next(iter(card.metrics), None))
+    name = metric or next((one.metric for one in card.slices), next(iter(card.metrics), ""))
     if name not in card.metrics:
         names = ", ".join(card.metrics) or "none"
         raise Refused(HTTPStatus.NOT_FOUND, "metric", f"{name!r} was not measured; there is {names}")

@@ -147,7 +147,10 @@ def _told(change: Callable[[], T]) -> T:
     try:
         return change()
     except KeyRefused as error:
-        known = {KeyTaken: HTTPStatus.CONFLICT, UnknownKey: HTTPStatus.NOT_FOUND}
+        known: dict[type[KeyRefused], HTTPStatus] = {
+            KeyTaken: HTTPStatus.CONFLICT,
+            UnknownKey: HTTPStatus.NOT_FOUND,
+        }
         status = known.get(type(error), HTTPStatus.UNPROCESSABLE_ENTITY)
         raise Refused(status, error.field, error.reason) from error
     except KeyFileUnwritable as error:

@@ -91,12 +91,12 @@ def _templates() -> Environment:
         loader=PackageLoader("tunewheel_console.pages"), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
+    made.globals |= dict[str, Any](marked=marked)
     made.filters.update(
         when=when, lasting=lasting, figure=figure, percent=percent, words=words, pretty=pretty,
         short=short, named=named, curve=curve, fields=fields, legible=legible, graph=graph_of,
         highlighted=highlighted, cut=cut,
     )  # fmt: skip
-    made.globals["marked"] = marked
     return made
 
 

@@ -45,7 +45,7 @@ class VersionLost(TunewheelError):
 
 def _trained(manifest: DatasetManifest) -> list[str | None]:
     refs = (manifest.train, manifest.preferences, manifest.negatives)
-    return [ref and ref.sha256 for ref in refs] + [manifest.index_id]
+    return [ref.sha256 if ref else None for ref in refs] + [manifest.index_id]
 
 
 def _records(rows: pl.DataFrame) -> set[str]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -240,7 +241,9 @@ def shared_counts(sets: ShingleSets, one: Integers, other: Integers) -> UInt32s:
 
     # Each set is a row of a huge sparse matrix. The element-wise product of two rows is their intersection.
     shape = (len(sets.sizes), 1 << HASH_BITS)
-    rows = csr_array((np.ones(len(sets.values), np.bool_), sets.values.view(np.int64), sets.offsets), shape)
+    rows: Any = csr_array(
+        (np.ones(len(sets.values), np.bool_), sets.values.view(np.int64), sets.offsets), shape
+    )
     counts = np.empty(len(one), np.uint32)
     total = np.cumsum(sets.sizes[one] + sets.sizes[other])
     start = 0

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-from rensa import RMinHash  # pyright: ignore[reportAttributeAccessIssue]
+from rensa import RMinHash  # type: ignore[missing-module-attribute]
 
 from tunewheel_curate.cleaning.normalization import comparison_key
 

@@ -94,7 +94,7 @@ def name_of(
     build: Build, spec: ProjectSpec, rows: str, *, previous: str | None, published: Collection[str]
 ) -> str:
     """Return the ``dataset_id_of`` a build whose rows have the hash ``rows``."""
-    index_id = build.shown and build.shown.index_id
+    index_id = build.shown.index_id if build.shown else None
     return dataset_id_of(spec, rows, index_id=index_id, previous=previous, published=published)
 
 
@@ -153,9 +153,9 @@ def write_version(
         versions={name: version(name) for name in VERSIONED},
         preliminary=build.preliminary,
         previous=previous,
-        index_id=shown and shown.index_id,
-        index=shown and shown.index,
-        passages=shown and shown.use,
+        index_id=shown.index_id if shown else None,
+        index=shown.index if shown else None,
+        passages=shown.use if shown else None,
         expectations=expectations,
     )
     _write(folder, prefix, MANIFEST, manifest.model_dump_json(indent=2).encode())

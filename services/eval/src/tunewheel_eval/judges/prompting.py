@@ -46,7 +46,7 @@ def chosen(reply: str) -> str | None:
         said: Any = json.loads(json_in(reply))
     except (ValueError, RecursionError):
         return None
-    if not isinstance(said, dict) or list(said) != ["better"]:  # pyright: ignore[reportUnknownArgumentType]
+    if not isinstance(said, dict) or list(said) != ["better"]:
         return None
     better: Any = said["better"]
     return better if better in (FIRST, SECOND, SAME) else None

@@ -119,7 +119,7 @@ def sent_by(request: Request, event: E, role: Role) -> E:
     if stated := SET_BY_DOORS & event.model_fields_set:
         raise InvalidEvent(field=min(stated), reason="is set by the door; leave it out")
     said: dict[str, Any] = {"principal": caller.principal}
-    if "authority" in type(event).model_fields:
+    if "authority" in event.__class__.model_fields:
         least = None if isinstance(event, DocumentPublished) else Trust.UNVERIFIED
         said["authority"] = caller.authority(event.project, least=least)
     return event.model_copy(update=said)

@@ -8,6 +8,7 @@ import zlib
 from bisect import bisect_left
 from collections.abc import Sequence
 from math import sqrt
+from typing import Any
 
 from tunewheel_contracts.events.monitoring import InferenceScored
 
@@ -181,7 +182,8 @@ def calibrate(state: State, cell: int, novelty: float) -> None:
     """Add a question to the sample. ``CALIBRATION`` questions without an alarm decide whether the dataset's
     distances serve: they do not if the sample's are larger. Then the sample's are the standard, with twice
     the standard error, since the mean of all regions comes from the sample too."""
-    sample = state["sample"] = [*state["sample"], [cell, round(novelty, 4)]]
+    sample: list[Any] = [*state["sample"], [cell, round(novelty, 4)]]
+    state["sample"] = sample
     if len(sample) < CALIBRATION:
         return
     state["sample"] = None

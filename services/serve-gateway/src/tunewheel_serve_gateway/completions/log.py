@@ -88,7 +88,7 @@ class CompletionLog:
 
     def _on_recovered(self, count: int) -> None:
         unread = self._spool.unread
-        self._warn("completions_left", unread and f"completions of an ended gateway wait: {unread}")
+        self._warn("completions_left", f"completions of an ended gateway wait: {unread}" if unread else None)
         self._metrics.add("log.recovered", count)
         if count:
             log.info("completions_recovered", count=count)
@@ -204,7 +204,11 @@ class CompletionLog:
         """Publish one batch and retry until the broker has it; return False where nothing can be read. The
         batch is removed from the disk only after the broker acknowledged it."""
         head: Head = await asyncio.to_thread(self._spool.read, self._batch)
-        reason = head.error and f"completions on the disk cannot be read and are tried again: {head.error}"
+        reason = (
+            f"completions on the disk cannot be read and are tried again: {head.error}"
+            if head.error
+            else None
+        )
         self._warn("completions_unread", reason)
         if not head.reached:
             return False

@@ -180,7 +180,7 @@ class SharedCounts:
                 for one in found:
                     if isinstance(one, BaseException):
                         raise one
-        except (StorageError, OSError, TimeoutError) as error:
+        except (StorageError, OSError) as error:
             self._fail(error)
             return error
         return cast("list[T]", found)

@@ -1,8 +1,6 @@
 """Jobs of a Kubernetes cluster (batch/v1), made from the operator's template."""
 
 # kubernetes_asyncio has no types for what its API returns.
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-# pyright: reportMissingTypeStubs=false, reportUnknownParameterType=false
 from __future__ import annotations
 
 import asyncio

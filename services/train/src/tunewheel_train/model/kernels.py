@@ -72,7 +72,7 @@ def facts_of(model_type: str | None, recipe: TrainSpec, precision: Precision) ->
 def _liger_knows(model_type: str | None) -> bool:
     if find_spec("liger_kernel") is None:
         return False
-    from liger_kernel.transformers.monkey_patch import (  # pyright: ignore[reportMissingImports]
+    from liger_kernel.transformers.monkey_patch import (
         MODEL_TYPE_TO_APPLY_LIGER_FN,
     )
 
@@ -83,7 +83,7 @@ def use(kernels: Kernels, model: Any) -> None:
     """Make ``model``, with or without an adapter, use ``kernels``."""
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     if kernels.layers == "liger":
-        from liger_kernel.transformers.monkey_patch import (  # pyright: ignore[reportMissingImports]
+        from liger_kernel.transformers.monkey_patch import (
             _apply_liger_kernel_to_instance,
         )
 

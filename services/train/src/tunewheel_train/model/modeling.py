@@ -29,7 +29,7 @@ def make_deterministic(seed: int) -> None:
     set_seed(seed)
     torch.use_deterministic_algorithms(True, warn_only=True)
     # By default each new tensor is filled with NaN in this mode: 9 % of a step's time, and no result changes.
-    torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[missing-attribute]
 
 
 def load(

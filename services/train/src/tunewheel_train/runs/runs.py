@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from pydantic import ValidationError
 from tunewheel_contracts.errors import InvalidEvent
@@ -186,7 +187,7 @@ def make_manifest(run: Run, adapter: AdapterRef, result: Result) -> RunManifest:
     outcome, start = result.outcome, run.start
     if start is not None:
         start = start.model_copy(update={"spared_steps": outcome.spared_steps})
-    own = {"start": start, "adapter": adapter, "seed": run.recipe.seed}
+    own: dict[str, Any] = {"start": start, "adapter": adapter, "seed": run.recipe.seed}
     return RunManifest(**shared(RunManifest, result, run, outcome) | own)
 
 

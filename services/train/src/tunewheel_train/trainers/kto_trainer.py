@@ -90,7 +90,8 @@ class KtoTrainer(PlannedSteps, KTOTrainer):
         return super().training_step(model, self._measured(model, inputs), num_items_in_batch)
 
     def loss_of(self, model: Any, piece: dict[str, torch.Tensor], weight: float) -> torch.Tensor:
-        return self.compute_loss(model, piece) * (len(piece["label"]) / weight)
+        loss: Any = self.compute_loss(model, piece)
+        return loss * (len(piece["label"]) / weight)
 
     def _measured(self, model: Any, step: Step) -> Step:
         """Return ``step`` with the reference's log-probabilities of its answers. Set the KL estimate: the

@@ -31,7 +31,7 @@ class SftTrainer(PlannedSteps, SFTTrainer):
     def lay_out(self, items: Sequence[Encoded]) -> Any:
         if self._packed:
             return pack(items, share_prefix=self._share_prefix)
-        return pad(items, self.processing_class.pad_token_id)  # pyright: ignore
+        return pad(items, self.processing_class.pad_token_id)  # type: ignore[missing-attribute]
 
     def weight_of(self, items: Sequence[Encoded]) -> int:
         return sum(sum(item.mask[1:]) for item in items)
@@ -39,7 +39,8 @@ class SftTrainer(PlannedSteps, SFTTrainer):
     def loss_of(self, model: Any, piece: Micro, weight: float) -> torch.Tensor:
         if isinstance(piece, dict):
             # TRL divides by at least 1, but ``weight`` can be smaller. So divide by it here.
-            return self.compute_loss(model, dict(piece), num_items_in_batch=torch.tensor(1.0)) / weight
+            loss: Any = self.compute_loss(model, dict(piece), num_items_in_batch=torch.tensor(1.0))
+            return loss / weight
         return packed_losses(model, piece).sum() / weight
 
     def validate(self) -> float:

@@ -49,7 +49,7 @@ class OwnCheckpoints:
 
     def __init__(self, *, course: Course, **trl: Any) -> None:
         self.course = course
-        super().__init__(**trl)  # pyright: ignore[reportCallIssue]
+        super().__init__(**trl)
         self.remove_callback(PrinterCallback)  # type: ignore[attr-defined]
 
     def figures(self, logs: Mapping[str, Any]) -> dict[str, float]:
@@ -107,7 +107,7 @@ class PlannedSteps(OwnCheckpoints):
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         loader: DataLoader[Any] = DataLoader(
-            self.course.items,  # pyright: ignore[reportArgumentType]
+            self.course.items,  # type: ignore[bad-argument-type]
             batch_sampler=[list(step) for step in self.course.steps],
             collate_fn=self.cut,
         )
