@@ -42,6 +42,7 @@ def main() -> None:
     parser.add_argument("--test-examples", type=int, default=300)
     parser.add_argument("--epochs", type=float, default=2.0)
     parser.add_argument("--steps", type=int, default=REWARD["steps"], help="of the reward")
+    parser.add_argument("--rate", type=float, default=REWARD["learning_rate"], help="of the reward")
     parser.add_argument("--general", type=int, default=0, help="items of each general set; 0: none")
     parser.add_argument("--threads", type=int, default=1, help="0: all")
     parser.add_argument("--only", nargs="*", default=list(CONTENDERS))
@@ -78,12 +79,16 @@ def write(figures: dict[str, dict[str, Any]], chosen: argparse.Namespace) -> Non
         },
         ratios={},
         differences=differences,
-        reward=REWARD | {"steps": chosen.steps},
+        reward=reward_of(chosen),
         rows=chosen.rows,
         test_examples=chosen.test_examples,
         epochs=chosen.epochs,
         seed=SEED,
     )
+
+
+def reward_of(chosen: argparse.Namespace) -> dict[str, Any]:
+    return REWARD | {"steps": chosen.steps, "learning_rate": chosen.rate}
 
 
 def difference(one: list[bool], other: list[bool]) -> list[float]:
@@ -97,7 +102,18 @@ def difference(one: list[bool], other: list[bool]) -> list[float]:
 
 
 def in_own_process(name: str, chosen: argparse.Namespace) -> dict[str, Any]:
-    told = ("data", "intents", "rows", "test_examples", "epochs", "steps", "general", "threads", "cache_dir")
+    told = (
+        "data",
+        "intents",
+        "rows",
+        "test_examples",
+        "epochs",
+        "steps",
+        "rate",
+        "general",
+        "threads",
+        "cache_dir",
+    )
     given = [text for one in told for text in (f"--{one.replace('_', '-')}", str(getattr(chosen, one)))]
     command = [sys.executable, __file__, "--contender", name, *given]
     done = subprocess.run(
@@ -166,7 +182,7 @@ def fine_tune(name: str, train: quality.Pairs, folder: Path, chosen: argparse.Na
         {
             "learning_rate": quality.RATES["lora"], "epochs": epochs, "batch_size": batch,
             "micro_batch_size": batch, "validation_fraction": 0.2, "checkpoint_steps": 10, "max_tokens": 512,
-            "seed": SEED, "reward": REWARD | {"steps": chosen.steps} if name == "grpo" else None,
+            "seed": SEED, "reward": reward_of(chosen) if name == "grpo" else None,
         }
     )  # fmt: skip
     job = Job(
