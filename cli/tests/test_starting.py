@@ -93,3 +93,16 @@ def test_a_wheel_that_is_stopped_before_it_was_ready_is_no_success(
 
     monkeypatch.setattr(Wheel, "start", start)
     assert CliRunner().invoke(app, ["up", "--var", str(tmp_path)]).exit_code == 1
+
+
+@pytest.mark.parametrize("folder", ["~nobody-here/x", "file", "file/models"])
+def test_a_cache_folder_that_is_none_is_refused_by_the_name_of_its_setting(
+    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TUNEWHEEL_CACHE_DIR", folder)
+    result = CliRunner().invoke(app, ["up"])
+    assert result.exit_code == 2
+    assert result.stderr.startswith("tunewheel: TUNEWHEEL_CACHE_DIR: ")
+    assert not (tmp_path / "var").exists()

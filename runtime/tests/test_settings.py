@@ -23,3 +23,10 @@ def test_services_and_the_command_have_one_cache_folder(
 def test_a_home_that_is_nobody_s_is_refused_by_the_name_of_the_setting(folder: str | Path) -> None:
     with pytest.raises(ValidationError, match=r"cache_dir\n.*write the folder in full"):
         HttpSettings(cache_dir=folder)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("below", [".", "models", "a/b"])
+def test_a_file_in_the_place_of_the_cache_folder_is_refused(below: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ValidationError, match=r"cache_dir\n.*/file is not a folder"):
+        HttpSettings(cache_dir=tmp_path / "file" / below)

@@ -43,6 +43,7 @@ _CODES = {
     "TopicsDiffer": Exit.DIFFERENT,
     "TopicsMissing": Exit.DIFFERENT,
     "InvalidOption": Exit.USAGE,
+    "InvalidCacheDir": Exit.USAGE,
     "NoAddress": Exit.USAGE,
     "InvalidContexts": Exit.USAGE,
     "UnknownService": Exit.USAGE,

@@ -5,12 +5,32 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from tunewheel_contracts.errors import FieldError
 
-def cache_dir() -> Path:
-    """Return ``TUNEWHEEL_CACHE_DIR``, or the platform's cache folder for Tunewheel."""
-    configured = os.environ.get("TUNEWHEEL_CACHE_DIR")
-    if configured:
-        return Path(configured).expanduser()
-    from platformdirs import user_cache_path
 
-    return user_cache_path("tunewheel")
+class InvalidCacheDir(FieldError):
+    """``TUNEWHEEL_CACHE_DIR`` names no folder, and none that can be made."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__("TUNEWHEEL_CACHE_DIR", reason)
+
+
+def cache_dir(named: str | Path | None = None) -> Path:
+    """Return ``named``, else ``TUNEWHEEL_CACHE_DIR``, else the platform's cache folder for Tunewheel.
+
+    Raises:
+        InvalidCacheDir: the home in it is of nobody here, or a file is in its place.
+    """
+    configured = named or os.environ.get("TUNEWHEEL_CACHE_DIR")
+    if not configured:
+        from platformdirs import user_cache_path
+
+        return user_cache_path("tunewheel")
+    try:
+        folder = Path(configured).expanduser()
+    except RuntimeError as error:
+        raise InvalidCacheDir("~ is the home of nobody here; write the folder in full") from error
+    there = next((place for place in (folder, *folder.parents) if place.exists()), folder)
+    if there.exists() and not there.is_dir():
+        raise InvalidCacheDir(f"{there} is not a folder; name a folder, or one that can be made")
+    return folder

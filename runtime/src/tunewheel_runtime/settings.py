@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, field_validator
-from tunewheel_contracts.cache import cache_dir
+from tunewheel_contracts.cache import InvalidCacheDir, cache_dir
 
 from tunewheel_runtime.kafka_settings import KafkaSettings
 from tunewheel_runtime.secret_files import SecretFiles
@@ -44,9 +44,9 @@ def _list_of(pattern: re.Pattern[str], what: str) -> AfterValidator:
 
 def _cache(named: str | Path) -> Path:
     try:
-        return Path(named or cache_dir()).expanduser()
-    except RuntimeError as error:
-        raise ValueError("~ is the home of nobody here; write the folder in full") from error
+        return cache_dir(named)
+    except InvalidCacheDir as error:
+        raise ValueError(error.reason) from error
 
 
 class HttpSettings(SecretFiles):

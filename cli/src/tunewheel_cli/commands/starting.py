@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from tunewheel_contracts.cache import cache_dir
 from tunewheel_local import leash
 from tunewheel_local.connection import InvalidOption
 from tunewheel_local.launch import Plan, Wheel
@@ -40,7 +41,9 @@ def plan_of(
 
     Raises:
         InvalidOption, UnknownService: an option has an invalid value.
+        InvalidCacheDir: ``TUNEWHEEL_CACHE_DIR`` has one.
     """
+    cache_dir()  # before a broker starts that cannot use it
     if only and services:
         raise InvalidOption("--only: cannot be given together with --services; use one of them")
     names = services.split(",") if services is not None else None
