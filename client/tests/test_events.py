@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import AsyncIterator, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -122,6 +123,22 @@ async def test_who_may_not_read_is_told_at_once(console: Any):
     async with AsyncClient(console.url, "k") as client:
         with pytest.raises(NotAllowed):
             [one async for one in client.events.follow()]
+
+
+async def test_events_that_come_more_slowly_than_the_patience_are_no_silence(
+    console: Any, monkeypatch: pytest.MonkeyPatch
+):
+    now = [0.0]
+    monkeypatch.setattr("tunewheel_client.aio.events.time", SimpleNamespace(monotonic=lambda: now[0]))
+    console.streams = [sent(1), 503, 503, sent(2), 503]
+    async with (
+        AsyncClient(console.url, "k") as client,
+        client.events.follow(patience_seconds=60.0) as following,
+    ):
+        assert (await anext(following)).id == "e1"  # type: ignore[union-attr]
+        now[0] += 3600.0
+        assert (await anext(following)).id == "e2"  # type: ignore[union-attr]
+    assert len(console.asked) == 4
 
 
 async def test_a_console_that_stays_away_ends_the_following(console: Any):

@@ -73,7 +73,7 @@ class Events(Resource):
     async def _events(
         self, query: Mapping[str, Any], after: str | None, patience_seconds: float
     ) -> AsyncGenerator[CloudEvent | Gap]:
-        reader, heard_at, was_connected = Reader(after), time.monotonic(), False
+        reader, away_since, was_connected = Reader(after), None, False
         while True:
             reader.begin()
             headers = {"Accept": "text/event-stream"}
@@ -85,11 +85,12 @@ class Events(Resource):
                         yield Gap(after=None)  # there is no event from which the console could go on
                     was_connected = True
                     async for chunk in answer.aiter_bytes():
-                        heard_at = time.monotonic()
+                        away_since = None
                         for message in reader.read(chunk):
                             yield _told(message)
             except Away:
-                if time.monotonic() - heard_at >= patience_seconds:
+                away_since = away_since or time.monotonic()
+                if time.monotonic() - away_since >= patience_seconds:
                     raise
             await asyncio.sleep(reader.retry_seconds or WAITS_SECONDS[-1])
 
