@@ -21,7 +21,9 @@ from tunewheel_local.topics import (
     TopicRefused,
     TopicReport,
     compare,
+    create_topics,
     read_configs,
+    read_topics,
     settled,
     wanted_topics,
 )
@@ -116,3 +118,36 @@ def test_a_report_can_call_topics_as_the_cluster_does() -> None:
     assert (told.missing, told.created) == (("acme.a",), ("acme.b",))
     assert str(told.altered[0]) == "acme.c: x is 2, the spec says 1"
     assert str(told.differences[0]) == "acme.d: x is 2, the spec says 1"
+
+
+class Lagging:
+    """A cluster whose brokers hear of a topic one after another. ``codes``: the answer to each creation."""
+
+    def __init__(self, *, answers: int = 0, **codes: int) -> None:
+        self.codes, self.answers = codes, answers
+
+    async def describe_cluster(self) -> dict[str, Any]:
+        return {"brokers": [1]}
+
+    async def create_topics(self, new: Sequence[Any]) -> Any:
+        return SimpleNamespace(topic_errors=[(one.name, self.codes[one.name], "") for one in new])
+
+    async def describe_topics(self, _: None) -> list[dict[str, Any]]:
+        return [{"topic": name, "partitions": [0]} for name in self.codes]
+
+    async def describe_configs(self, resources: Sequence[Any]) -> list[Any]:
+        self.answers -= 1
+        codes = dict.fromkeys(self.codes, 0) | ({next(iter(self.codes)): 3} if self.answers >= 0 else {})
+        return await Configs(codes).describe_configs(resources)
+
+
+@pytest.mark.parametrize("codes", [{"a": 0, "b": 36}, {"a": 36, "b": 36}, {"a": 0, "b": 0}])
+async def test_a_topic_that_existed_already_is_not_called_made(codes: dict[str, int]) -> None:
+    made = await create_topics(Lagging(**codes), [Topic(name, 1, {}) for name in codes])
+    assert made == tuple(name for name, code in codes.items() if code == 0)
+
+
+@pytest.mark.parametrize("answers", [0, 1, 3])
+async def test_a_topic_whose_settings_one_broker_does_not_know_yet_is_not_missing(answers: int) -> None:
+    wanted = [Topic(name, 1, {"retention.ms": "5"}) for name in "ab"]
+    assert compare(wanted, await read_topics(Lagging(answers=answers, a=0, b=0), wanted)).in_order

@@ -133,7 +133,7 @@ async def check_topics(options: Mapping[str, Any], topics: Iterable[Topic] | Non
     """Compare the cluster's topics with the specs, without changes. ``options`` are aiokafka's."""
     async with admin_client(options, explain=unreachable) as admin:
         wanted = wanted_topics() if topics is None else tuple(topics)
-        return compare(wanted, await _read(admin, wanted))
+        return compare(wanted, await read_topics(admin, wanted))
 
 
 async def ensure_topics(
@@ -148,23 +148,29 @@ async def ensure_topics(
     """
     wanted = wanted_topics() if topics is None else tuple(topics)
     async with admin_client(options, explain=unreachable) as admin:
-        before = compare(wanted, await _read(admin, wanted))
-        await _create(admin, [topic for topic in wanted if topic.name in before.missing])
+        before = compare(wanted, await read_topics(admin, wanted))
+        made = await create_topics(admin, [topic for topic in wanted if topic.name in before.missing])
         curable = [d for d in before.differences if apply and d.curable]
         await _alter(admin, curable)
-        after = await settled(lambda: _read(admin, wanted), wanted, altered=curable)
-    return TopicReport(after.missing, before.missing, tuple(curable), after.differences)
+        after = await settled(lambda: read_topics(admin, wanted), wanted, altered=curable)
+    return TopicReport(after.missing, made, tuple(curable), after.differences)
 
 
-async def _read(admin: Any, wanted: Iterable[Topic]) -> dict[str, Topic]:
+async def read_topics(admin: Any, wanted: Iterable[Topic]) -> dict[str, Topic]:
+    """Return those of ``wanted`` that exist, as they are. A topic counts as missing if no broker that was
+    asked knew its settings within ``SETTLE_SECONDS``."""
     from tunewheel_runtime.partitions import require_sight
 
     names = {topic.name: topic for topic in wanted}
     described = await admin.describe_topics(None)
     partitions = {d["topic"]: len(d["partitions"]) for d in described if d["topic"] in names}
     await require_sight(admin, [name for name in names if name not in partitions])
-    configs = await read_configs(admin, {name: names[name].configs for name in partitions})
-    return {name: Topic(name, partitions[name], config) for name, config in configs.items()}
+    asked, deadline = {name: names[name].configs for name in partitions}, time.monotonic() + SETTLE_SECONDS
+    while True:
+        configs = await read_configs(admin, asked)
+        if len(configs) == len(asked) or time.monotonic() > deadline:
+            return {name: Topic(name, partitions[name], config) for name, config in configs.items()}
+        await asyncio.sleep(0.05)
 
 
 async def read_configs(admin: Any, settings: Mapping[str, Iterable[str]]) -> dict[str, dict[str, str]]:
@@ -207,11 +213,12 @@ async def settled(
         await asyncio.sleep(0.05)
 
 
-async def _create(admin: Any, topics: list[Topic]) -> None:
+async def create_topics(admin: Any, topics: list[Topic]) -> tuple[str, ...]:
+    """Return the names of the topics that did not exist. The broker that was read may lag behind others."""
     from aiokafka.admin import NewTopic
 
     if not topics:
-        return
+        return ()
     replicas = min(REPLICAS, len((await admin.describe_cluster())["brokers"]))
     new = [NewTopic(t.name, t.partitions, replicas, topic_configs=dict(t.configs)) for t in topics]
     response = await admin.create_topics(new)
@@ -219,6 +226,7 @@ async def _create(admin: Any, topics: list[Topic]) -> None:
         # Another `up` may have created the topic meanwhile.
         if code not in (0, _ALREADY_EXISTS):
             raise TopicRefused(f"{name}: Kafka does not make the topic ({message or f'error {code}'})")
+    return tuple(name for name, code, _ in response.topic_errors if code == 0)
 
 
 async def _alter(admin: Any, differences: list[Difference]) -> None:
