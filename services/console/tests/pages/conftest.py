@@ -115,7 +115,7 @@ async def web(
     state.apply(
         desk.say("sweep.progressed", sweep_id="sweep-1", dataset_id="ds-1", state="training", measured=1,
                  runs=[TRIED, {"run_id": "sweep-1-2", "changes": {}}], best="sweep-1-1", max_hours=1.0,
-                 labelled_examples=40, lead={"over": "sweep-1-2", "part": 1, "difference": 0.025,
+                 labelled_examples=40, lead={"over": "sweep-1-2", "part": 0.5, "difference": 0.025,
                                              "low": -0.07, "high": 0.12})
     )  # fmt: skip
     state.judge(desk.watched("invalid"))

@@ -16,6 +16,7 @@ from urllib.parse import quote, urlencode
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 from starlette.requests import Request
+from tunewheel_contracts.formats.sweep import Lead
 from tunewheel_contracts.topics import NOT_SHOWN, TOPICS
 from tunewheel_outputs.parsing import Unparsed, parse
 from tunewheel_outputs.texts import UNSPACED
@@ -95,7 +96,7 @@ def _templates() -> Environment:
     made.filters.update(
         when=when, lasting=lasting, figure=figure, percent=percent, words=words, pretty=pretty,
         short=short, named=named, curve=curve, fields=fields, legible=legible, graph=graph_of,
-        highlighted=highlighted, cut=cut,
+        highlighted=highlighted, cut=cut, lead=lambda it: Lead(**it).words,
     )  # fmt: skip
     return made
 
