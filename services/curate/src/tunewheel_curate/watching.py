@@ -184,7 +184,7 @@ class Watch:
         """
         if not (erasures := await self._curation.recall_erasures()):
             return
-        rows = await asyncio.to_thread(self._curation.table.subjects, erasures)
+        rows = await asyncio.to_thread(self._curation.table.held_subjects, erasures)
         if not rows.is_empty():
             await asyncio.to_thread(self._curation.table.erase, rows)
             log.info("erased_late", rows=rows.height)

@@ -187,6 +187,10 @@ def test_what_is_erased_is_in_no_file_and_does_not_come_back(tmp_path: Path, rec
     assert "person-10" in words_below(tmp_path)
     assert table.subjects((erasure,)).is_empty()
 
+    assert table.append(rows[-1:], erasures=(erasure,)) == 0
+    assert table.subjects((erasure,))["record_id"].to_list() == ["rec-0011"], "the proof counts it"
+    assert table.held_subjects((erasure,)).is_empty(), "there is nothing to erase"
+
     # The last record of its partition is gone, and what was appended is still known to be.
     assert table.reached(2) == 4
     assert table.append(rows, erasures=(erasure,)) == 0

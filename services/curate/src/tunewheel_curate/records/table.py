@@ -105,7 +105,7 @@ class RecordTable:
         for project, copies, moment in taken.iter_rows():
             self.remember(project, copies, moment)
         if taken.height:
-            earlier = self._held_subjects(())
+            earlier = self.held_subjects(())
             came = rows.filter(erased(erasures, self._erased)).select(SUBJECT_COLUMNS)
             self._came_erased = pl.concat([self._came_erased, came, earlier]).unique()
             if earlier.height:
@@ -148,10 +148,12 @@ class RecordTable:
         records, and of rows that ``erasures`` concern and that ``append`` left out or erased already."""
         with self._lock:
             came = self._came_erased.filter(erased(erasures))
-            return pl.concat([self._held_subjects(erasures), came]).unique(maintain_order=True)
+            return pl.concat([self.held_subjects(erasures), came]).unique(maintain_order=True)
 
-    def _held_subjects(self, erasures: Sequence[Erasure]) -> pl.DataFrame:
-        return self._collected(self._scan(SUBJECT_COLUMNS).filter(erased(erasures, self._erased)))
+    def held_subjects(self, erasures: Sequence[Erasure]) -> pl.DataFrame:
+        """Return those rows of ``subjects`` that the table holds."""
+        with self._lock:
+            return self._collected(self._scan(SUBJECT_COLUMNS).filter(erased(erasures, self._erased)))
 
     def erase(self, rows: pl.DataFrame) -> None:
         """Delete ``rows`` (from ``subjects``) and every file that held them, including files of older table
