@@ -19,7 +19,7 @@ import yaml
 from .chart import beside_the_gateway
 from .control_plane import SIMULATED, ControlPlane, until
 from .pods import Material, container_of, path_of
-from .release import SERVICES, Published, Release, make_release
+from .release import SERVICES, Published, Release
 from .tools import EXAMPLES
 
 Releases = Callable[..., Release]
@@ -29,7 +29,7 @@ Releases = Callable[..., Release]
 def release(plane: ControlPlane, helm: str, chart: Path, request: pytest.FixtureRequest) -> Releases:
     def make(example: str, *more: Path, of: Published | Path = chart) -> Release:
         namespace = re.sub(r"[^a-z0-9]+", "-", request.node.name[5:45].lower()).strip("-")
-        found = make_release(plane, helm, of, EXAMPLES[example], f"{namespace}-{example}"[:63], *more)
+        found = Release(plane, helm, of, EXAMPLES[example], f"{namespace}-{example}"[:63], *more).prepare()
         request.addfinalizer(found.remove)
         return found
 

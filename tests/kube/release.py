@@ -55,6 +55,27 @@ class Release:
         self._name = name
         self.namespace = namespace
 
+    def prepare(self) -> Release:
+        """Prepare the namespace as an operator does; nothing is installed yet."""
+        plane, namespace = self._plane, self.namespace
+        # The server itself holds pods to the standard.
+        labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+        space = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, "labels": labels}}
+        plane.apply("/api/v1/namespaces", space)
+        with TemporaryDirectory() as folder:
+            signing = CommandKeys(Path(folder))
+            keys = signing.file.read_text()
+        for secret_name, data in {**secrets(), "tunewheel-signing": signing.private}.items():
+            metadata = {"name": secret_name}
+            secret = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": data}
+            plane.apply(f"/api/v1/namespaces/{namespace}/secrets", secret)
+        public = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "tunewheel-signing"},
+                  "data": {"signing-keys.json": keys}}  # fmt: skip
+        plane.apply(f"/api/v1/namespaces/{namespace}/configmaps", public)
+        for n, storage_class in enumerate(("shared-files", "", "", "", "")):
+            plane.apply("/api/v1/persistentvolumes", volume(f"{namespace}-{n}", storage_class))
+        return self
+
     def helm(self, command: str, *options: str, fails: bool = False) -> str:
         to = ("--kubeconfig", str(self._plane.kubeconfig), "--namespace", self.namespace)
         takes = {"rollback": ("1",), "uninstall": ()}
@@ -107,35 +128,6 @@ class Release:
 
     def remove(self) -> None:
         self._plane.delete(f"/api/v1/namespaces/{self.namespace}")
-
-
-def make_release(
-    plane: ControlPlane,
-    helm: str,
-    chart: Path | Published,
-    values: Path,
-    namespace: str,
-    *more: Path,
-    name: str = "wheel",
-) -> Release:
-    """Prepare the namespace as an operator does; nothing is installed yet."""
-    # The server itself holds pods to the standard.
-    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
-    space = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, "labels": labels}}
-    plane.apply("/api/v1/namespaces", space)
-    with TemporaryDirectory() as folder:
-        signing = CommandKeys(Path(folder))
-        keys = signing.file.read_text()
-    for secret_name, data in {**secrets(), "tunewheel-signing": signing.private}.items():
-        metadata = {"name": secret_name}
-        secret = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": data}
-        plane.apply(f"/api/v1/namespaces/{namespace}/secrets", secret)
-    public = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "tunewheel-signing"},
-              "data": {"signing-keys.json": keys}}  # fmt: skip
-    plane.apply(f"/api/v1/namespaces/{namespace}/configmaps", public)
-    for n, storage_class in enumerate(("shared-files", "", "", "", "")):
-        plane.apply("/api/v1/persistentvolumes", volume(f"{namespace}-{n}", storage_class))
-    return Release(plane, helm, chart, values, namespace, *more, name=name)
 
 
 def without_others(service: str) -> dict[str, Any]:

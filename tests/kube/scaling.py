@@ -30,7 +30,7 @@ from ..integration.test_curate import records
 from .conftest import require
 from .control_plane import PATIENCE_SECONDS, ControlPlane, until
 from .kubelet import HERE, Kubelet
-from .release import Release, make_release, without_others
+from .release import Release, without_others
 from .tools import EXAMPLES, TOOLS
 
 MOST = 2
@@ -163,7 +163,7 @@ def release(
         "services": without_others(scaled.service) | {scaled.service: HERE | {"scaling": scaling}},
     }
     values.write_text(yaml.safe_dump(yaml.safe_load(EXAMPLES["minimal"].read_text("utf-8")) | told))
-    found = make_release(plane, helm, chart, values, f"scaling-{scaled.service}")
+    found = Release(plane, helm, chart, values, f"scaling-{scaled.service}").prepare()
     yield found
     found.remove()
 

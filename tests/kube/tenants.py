@@ -19,7 +19,7 @@ import yaml
 from .chart import Manifests, of_kind, pods, rendered, workloads
 from .control_plane import ControlPlane, until
 from .installing import everything_in
-from .release import Release, make_release
+from .release import Release
 from .tools import EXAMPLES, HELM_FOLDER
 
 TEAMS = ("acme", "globex")
@@ -228,7 +228,8 @@ def installed(
 ) -> Callable[..., Release]:
     def install(team: str, example: str = "highly-available", name: str | None = None) -> Release:
         space = f"{team}-{example}"
-        found = make_release(plane, helm, chart, EXAMPLES[example], space, values[team], name=name or team)
+        found = Release(plane, helm, chart, EXAMPLES[example], space, values[team], name=name or team)
+        found.prepare()
         request.addfinalizer(found.remove)
         return found
 

@@ -26,7 +26,7 @@ from ..integration.test_train import Ground
 from .control_plane import ControlPlane
 from .kubelet import HERE, Container, Kubelet, claim_folder
 from .pods import Pod
-from .release import OPERATOR, make_release, without_others
+from .release import OPERATOR, Release, without_others
 from .tools import EXAMPLES
 
 NAMESPACE = "training"
@@ -127,7 +127,7 @@ def kubelet(plane: ControlPlane, helm: str, chart: Path, ground: Ground) -> Iter
     told = {"kafka": {"bootstrapServers": ground.kafka}}
     values.write_text(yaml.safe_dump(yaml.safe_load(EXAMPLES["minimal"].read_text()) | told | VALUES))
     with Kubelet(plane, ground.folder, COMMANDS) as found:
-        release = make_release(plane, helm, chart, values, NAMESPACE)
+        release = Release(plane, helm, chart, values, NAMESPACE).prepare()
         release.helm("install")
         release.until_available()
         yield found
