@@ -85,10 +85,6 @@ class Image:
         """From a registry without TLS."""
         buildah("pull", "--quiet", "--tls-verify=false", self.tag)
 
-    @property
-    def digest(self) -> str:
-        return buildah("inspect", "--type", "image", "--format", "{{.FromImageDigest}}", self.tag)
-
     @cached_property
     def config(self) -> dict[str, Any]:
         return json.loads(buildah("inspect", "--type", "image", self.tag))["Docker"]["config"]

@@ -22,12 +22,10 @@ from .containers import (
     SERVICES,
     VOLUME,
     Image,
-    buildah,
     container,
     environment,
     lay_out,
     signing,
-    skip_without_base,
 )
 
 GUARDED = {
@@ -72,18 +70,6 @@ def test_the_image_builds_and_its_entry_point_gets_ready(
                 assert _status(port, *guarded, key=None) == 401
                 assert _status(port, *guarded, key=key) in (200, 404)
         assert made.written() == []
-
-
-def test_a_second_build_of_the_commit_has_the_same_digest() -> None:
-    """Of the smallest image, without what other builds left: that may have the times of another commit."""
-    skip_without_base()
-    image = Image("ingest", "localhost/tunewheel-ingest:again")
-    digests = set()
-    for _ in range(2):
-        image.build("--no-cache")
-        digests.add(image.digest)
-        buildah("rmi", "--force", image.tag)
-    assert len(digests) == 1
 
 
 def test_where_runs_are_jobs_train_gets_ready_without_torch(built: Build, kafka: str, tmp_path: Path) -> None:
