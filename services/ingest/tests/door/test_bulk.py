@@ -84,10 +84,20 @@ async def test_writing_in_another_direction_and_emoji_arrive(client: httpx.Async
     assert log.events[0].data.body == text
 
 
-async def test_a_body_over_the_limit_is_413(client: httpx.AsyncClient) -> None:
-    answer = await client.post("/v1/tickets", content=b"x" * (MAX_BODY_BYTES + 1))
-    assert answer.status_code == 413
-    assert "split it or send JSON Lines" in answer.json()["refused"][0]["reason"]
+@pytest.mark.parametrize(
+    ("path", "is_lines", "status"),
+    [("tickets", False, 413), ("tickets", True, 422), ("documents", False, 413), ("documents", True, 422)],
+)
+async def test_an_event_over_the_limit_is_refused_with_what_helps(
+    client: httpx.AsyncClient, path: str, is_lines: bool, status: int
+) -> None:
+    headers = {"Content-Type": "application/x-ndjson" if is_lines else "application/json"}
+    answer = await client.post(f"/v1/{path}", content=b"x" * (MAX_BODY_BYTES + 1), headers=headers)
+    assert answer.status_code == status
+    (refused,) = answer.json()["refused"]
+    assert refused["field"] == "(body)"
+    assert "shorten it" in refused["reason"]
+    assert ("/v1/documents/files" in refused["reason"]) == (path == "documents")
 
 
 @pytest.mark.parametrize("path", ["/v1/tickets?project=p", "/v1/documents/files?project=p&document_id=a.pdf"])

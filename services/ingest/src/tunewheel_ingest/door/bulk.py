@@ -106,7 +106,8 @@ class Bulk:
 
     def _read(self, event_class: type[E], line: Line, project: str | None) -> E:
         if line.data is None:
-            reason = f"is over {self._max_bytes} bytes; split it or send JSON Lines"
+            as_file = ", or send the file to /v1/documents/files" if event_class is DocumentPublished else ""
+            reason = f"is over {self._max_bytes} bytes, the most of one event; shorten it{as_file}"
             raise TooLarge(field="(body)", reason=reason)
         body = line.data.removeprefix(codecs.BOM_UTF8) if line.number == 1 else line.data
         event = decode_data(event_class, with_project(body, project), at_door())
