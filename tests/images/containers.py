@@ -92,15 +92,16 @@ class Image:
 
 @dataclass(frozen=True)
 class Container:
-    """One container of an image, with ``volume`` where the image writes; buildah has no ``run --detach``."""
+    """One container of an image, with the folder ``volume`` at ``place``; buildah has no ``run --detach``."""
 
     name: str
     image: Image
     volume: Path
+    place: str | Path
 
     def command(self, environment: Mapping[str, str], argv: Sequence[str]) -> list[str]:
         options = [f"--env={name}={value}" for name, value in environment.items()]
-        options += ["--volume", f"{self.volume}:{VOLUME}"]
+        options += ["--volume", f"{self.volume}:{self.place}"]
         return [*BUILDAH, "run", *ISOLATED, *options, self.name, "--", *argv]
 
     def run(self, environment: Mapping[str, str], argv: Sequence[str]) -> tuple[int, str]:
@@ -144,10 +145,11 @@ class Container:
 
 
 @contextlib.contextmanager
-def container(image: Image, volume: Path) -> Iterator[Container]:
+def container(image: Image, volume: Path, place: str | Path = VOLUME) -> Iterator[Container]:
+    """Make a container with ``volume`` where the image writes, or at another ``place``."""
     name = buildah("from", "--pull-never", image.tag)
     try:
-        yield Container(name, image, volume)
+        yield Container(name, image, volume, place)
     finally:
         buildah("rm", name)
 
