@@ -185,8 +185,8 @@ async def answers(state: ConsoleState, reader: Reader, projects: int, times: int
     web, store = make_api(state), ObjectStore("memory://")
     for add in (add_projects, add_models, add_turns, add_alarms):
         add(web, state)
-    for add in (add_runs, add_evaluations):
-        add(web, state, store)
+    add_runs(web, state, store)
+    add_evaluations(web, store)
     own = [route for route in web.routes if str(getattr(route, "path", "")).startswith("/v1")]
     guard(own, Access(HttpSettings(identity="open"), warn=print))
     slowest: dict[str, float] = {}

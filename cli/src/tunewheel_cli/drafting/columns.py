@@ -115,7 +115,7 @@ def read_columns(records: Sequence[Mapping[str, Any]]) -> Reading | None:
         maps.append(f"{answer.name}=output")
     else:
         maps += [f"{name}=output.{plain(name) or 'value'}" for name in chosen]
-    group = _group(others, len(records))
+    group = _group(others)
     maps += [f"{group.name}=group"] if group is not None and group.name not in chosen else []
     return Reading(tuple(maps), tuple(sorted(labels.keys() - set(chosen))))
 
@@ -153,6 +153,6 @@ def _answer(columns: Sequence[Column], labels: Mapping[str, Values]) -> Column |
     return min(found, key=lambda one: ANSWERS.index(one.plain), default=None)
 
 
-def _group(columns: Sequence[Column], records: int) -> Column | None:
+def _group(columns: Sequence[Column]) -> Column | None:
     found = [one for one in columns if one.plain in GROUPS and 2 <= len(one.distinct) < one.filled]
     return min(found, key=lambda one: (GROUPS.index(one.plain), one.name), default=None)

@@ -126,7 +126,7 @@ async def test_a_file_that_is_not_open_is_told(review: Any, completions: Complet
 
 
 async def test_the_client_searches_and_shows(door: Any, state: Any, completions: Completions):
-    add_completions(door.web, state, completions)
+    add_completions(door.web, completions)
     door.guarded()
     door.roles = frozenset({Role.REVIEWER})
     client = door.client()

@@ -37,7 +37,7 @@ T = TypeVar("T")
 Name = Annotated[str | None, Query(max_length=LONGEST)]
 
 
-def add_completions(web: FastAPI, state: ConsoleState, completions: Completions) -> None:
+def add_completions(web: FastAPI, completions: Completions) -> None:
     """Add the routes, for the role reviewer as those of labels: they show texts of users.
 
     Refusals name the field. Status 409: people compare answers, and a filter would tell whose they are. 503:

@@ -43,13 +43,12 @@ from tunewheel_console.control.files import DATASETS, Tokens
 from tunewheel_console.control.paging import Paged, page_by_number, page_of
 from tunewheel_console.control.resolving import View, dataset_of
 from tunewheel_console.project import Project
-from tunewheel_console.state import ConsoleState
 
 Split = Literal["train", "holdout", "preferences", "negatives"]
 Made = Envelope[DatasetVersioned]
 
 
-def add_datasets(web: FastAPI, state: ConsoleState, store: ObjectStore) -> None:
+def add_datasets(web: FastAPI, store: ObjectStore) -> None:
     files, tokens = DatasetFiles(store), Tokens(store)
 
     @web.get(DATASETS)

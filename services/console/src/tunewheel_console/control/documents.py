@@ -31,7 +31,6 @@ from tunewheel_console.control.neighbours import Neighbour, handed_on
 from tunewheel_console.control.paging import Paged, page_by_number
 from tunewheel_console.control.resolving import View
 from tunewheel_console.project import Project
-from tunewheel_console.state import ConsoleState
 
 if TYPE_CHECKING:
     import polars as pl
@@ -78,7 +77,7 @@ class IndexFiles:
             raise TransientError(reason) from error
 
 
-def add_documents(web: FastAPI, state: ConsoleState, store: ObjectStore, gateway: Neighbour) -> None:
+def add_documents(web: FastAPI, store: ObjectStore, gateway: Neighbour) -> None:
     files = IndexFiles(store)
 
     @web.get(DOCUMENTS)

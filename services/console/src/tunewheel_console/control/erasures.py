@@ -33,7 +33,7 @@ from tunewheel_console.project import Project
 from tunewheel_console.state import ConsoleState
 
 
-def add_erasures(api: FastAPI, state: ConsoleState, actions: Actions) -> None:
+def add_erasures(api: FastAPI, actions: Actions) -> None:
     """Add the routes. They name people, so that only operators may read them."""
 
     @api.post("/v1/projects/{project}/erasures", status_code=HTTPStatus.ACCEPTED)

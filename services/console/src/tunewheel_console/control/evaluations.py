@@ -34,14 +34,13 @@ from tunewheel_console.control.paging import Paged, page_by_number, page_of
 from tunewheel_console.control.resolving import LATEST, View, find, run_of
 from tunewheel_console.project import Project
 from tunewheel_console.run import verdict_of
-from tunewheel_console.state import ConsoleState
 
 Outcome = Literal["passed", "failed", "undecided", "review"]
 Judged = Envelope[Any]
 """The event with an evaluation's verdict, or with the request for people's."""
 
 
-def add_evaluations(web: FastAPI, state: ConsoleState, store: ObjectStore) -> None:
+def add_evaluations(web: FastAPI, store: ObjectStore) -> None:
     @web.get("/v1/projects/{project}/evaluations")
     @needs(Role.VIEWER)
     async def list_evaluations(
@@ -174,7 +173,7 @@ EVALUATION = "/v1/projects/{project}/evaluations/{evaluation_id}"
 CANDIDATE = ContestantRole.CANDIDATE
 
 
-def add_evaluation_rows(web: FastAPI, state: ConsoleState, store: ObjectStore) -> None:
+def add_evaluation_rows(web: FastAPI, store: ObjectStore) -> None:
     async def rows_of(view: Project, evaluation_id: str) -> tuple[Scorecard, Sequence[Generation]]:
         found = await find_evaluation(view, store, evaluation_id)
         if found.scorecard is None:

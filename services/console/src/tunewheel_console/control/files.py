@@ -29,7 +29,6 @@ from tunewheel_console.control.dataset_files import DatasetFiles
 from tunewheel_console.control.evaluations import unblinding
 from tunewheel_console.control.resolving import View, dataset_of, run_of
 from tunewheel_console.project import Project
-from tunewheel_console.state import ConsoleState
 
 if TYPE_CHECKING:
     from tunewheel_basemodel.tokenizer import PreTrainedTokenizerBase
@@ -39,7 +38,7 @@ RUN = "/v1/projects/{project}/runs/{run_id}"
 BINARY = "application/octet-stream"
 
 
-def add_files(web: FastAPI, state: ConsoleState, store: ObjectStore) -> None:
+def add_files(web: FastAPI, store: ObjectStore) -> None:
     files = DatasetFiles(store)
 
     @web.get(RUN + "/manifest")

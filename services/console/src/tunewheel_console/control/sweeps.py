@@ -25,26 +25,25 @@ from tunewheel_console.control.paging import Paged, page_of
 from tunewheel_console.control.resolving import Key, View, dataset_of, named, resolve
 from tunewheel_console.project import Project
 from tunewheel_console.run import OF_SWEEPS, Sweep
-from tunewheel_console.state import ConsoleState
 
 
-def add_sweeps(web: FastAPI, state: ConsoleState) -> None:
+def add_sweeps(web: FastAPI) -> None:
     @web.get("/v1/projects/{project}/sweeps")
     @needs(Role.VIEWER)
     async def list_sweeps(view: View, asked: Paged) -> Page[SweepDetail]:
         """The recipes that were tried, newest first."""
         found = [*view.sweeps.items()]
-        return page_of(found, asked, place=_place, answer=lambda one: _detail(view.name, *one))
+        return page_of(found, asked, place=_place, answer=lambda one: _detail(*one))
 
     @web.get("/v1/projects/{project}/sweeps/{sweep_id}")
     @needs(Role.VIEWER)
     async def show_sweep(view: View, sweep_id: str) -> SweepDetail:
         """A sweep: each recipe, how far it was trained, and what it reached on the validation rows."""
         name = sweep_of(view, sweep_id)
-        return _detail(view.name, name, view.sweeps[name])
+        return _detail(name, view.sweeps[name])
 
 
-def add_sweep_orders(web: FastAPI, state: ConsoleState, actions: Actions, store: ObjectStore) -> None:
+def add_sweep_orders(web: FastAPI, actions: Actions, store: ObjectStore) -> None:
     files = DatasetFiles(store)
 
     @web.post("/v1/projects/{project}/sweeps", status_code=HTTPStatus.ACCEPTED)
@@ -84,7 +83,7 @@ def _place(named_sweep: tuple[str, Sweep]) -> tuple[datetime, str]:
     return first.time, name
 
 
-def _detail(project: str, name: str, sweep: Sweep) -> SweepDetail:
+def _detail(name: str, sweep: Sweep) -> SweepDetail:
     asked, latest = sweep.asked, sweep.latest
     first = asked or latest
     assert first is not None

@@ -61,7 +61,7 @@ Verdict = dict[str, Any]
 
 def decide(trial: Trial, policy: StagePolicy, *, alone: bool) -> Verdict | None:
     """Return the verdict by the counts so far; None: it is neither failed nor passed yet."""
-    harmed = [name for name, figure in _seen(trial) if _is_harmed(trial, name, figure, policy, alone=alone)]
+    harmed = [name for name, figure in _seen(trial) if _is_harmed(name, figure, policy, alone=alone)]
     state, to_show = trial["comparisons"], trial["to_show"]
     end = comparisons.end(state, to_show, margin=policy.margin, alpha=EACH)
     if end == "failed":
@@ -139,14 +139,14 @@ def summary(trial: Trial, side: Side) -> dict[str, float]:
     return told | ({"engine_incidents": float(incidents)} if incidents else {})
 
 
-def _is_harmed(trial: Trial, name: str, figure: Figure, policy: StagePolicy, *, alone: bool) -> bool:
-    floor = _floor(trial, name, policy, alone=alone)
+def _is_harmed(name: str, figure: Figure, policy: StagePolicy, *, alone: bool) -> bool:
+    floor = _floor(name, policy, alone=alone)
     # A small rise is tolerated by the margin, even if it is significant.
     matters = rise(figure) >= (floor or policy.margin / 2)
     return matters and is_above(figure["counts"], floor, EACH)
 
 
-def _floor(trial: Trial, name: str, policy: StagePolicy, *, alone: bool) -> float:
+def _floor(name: str, policy: StagePolicy, *, alone: bool) -> float:
     """Return the difference above which a figure counts as worse. Without a champion it is the spec's limit.
     For labels of copies it is ``max_label_changes``: another label than the champion's need not be wrong."""
     if alone:
@@ -254,7 +254,7 @@ def _worse(trial: Trial, name: str, policy: StagePolicy, *, alone: bool) -> str:
         return comparisons.sentence(trial["comparisons"], EACH)
     bound = _bound(trial, name, trial["figures"][name], policy)
     if alone:
-        limit = _floor(trial, name, policy, alone=alone)
+        limit = _floor(name, policy, alone=alone)
         return (
             f"{_words(name, policy)}: {bound.candidate:.1%} of {bound.pairs} ({bound.low:.1%} at least); "
             f"at most {limit:.1%} is tolerated"
