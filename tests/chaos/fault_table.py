@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -66,21 +65,15 @@ def write() -> None:
 
 
 def run(services: Sequence[str], faults: Sequence[str]) -> None:
-    """Run cells one after the other, and go on after one that fails. Each is in the page when it ends."""
-    from tunewheel_local.kafka.broker import LocalKafka
-
-    from .faults import run
-    from .sides import PATIENCE_SECONDS
+    """Do one fault after the other to all ``services``, and go on where a cell fails. The figures of a fault
+    are in the page when its cells have ended."""
+    from .faults import run, undisturbed
 
     with tempfile.TemporaryDirectory() as name:
-        broker = LocalKafka(Path(name) / "kafka", port=None).start(patience=PATIENCE_SECONDS)
-        for service, fault in ((service, fault) for fault in faults for service in services):
-            try:
-                run(service, fault, broker, Path(name) / f"{service}-{fault.replace(' ', '-')}")
-            except Exception:
-                traceback.print_exc()
+        calm = undisturbed(services, Path(name) / "calm")
+        for fault in faults:
+            run(fault, services, Path(name) / fault.replace(" ", "-"), calm)
             write()
-        broker.kill()
 
 
 def main() -> None:

@@ -1,4 +1,8 @@
-"""The faults of the matrix: each is done to one service, which must leave what it leaves without."""
+"""The faults of the matrix: each is done to all services at once, and each must leave what it leaves without.
+
+A fault is a context that has been done to a service, given all its topics, where it begins: there the service
+is judged. It yields the figures of the fault.
+"""
 
 from __future__ import annotations
 
@@ -9,21 +13,28 @@ import shutil
 import signal
 import subprocess
 import time
+import traceback
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from aiokafka.admin import NewTopic
+from tunewheel_contracts.topics import TOPICS
 from tunewheel_local.kafka.broker import LocalKafka
+from tunewheel_local.topics import wanted_topics
+from tunewheel_runtime.cluster import admin_client
 from tunewheel_testing.waiting import until
 
 from .fault_table import RESULTS
 from .inputs import MAIN
-from .sides import PATIENCE_SECONDS, Pair, Side
+from .sides import PATIENCE_SECONDS, Left, Side, options_of
 from .stalls import Proxy
 from .struck import GAPS, Gap
-from .three_brokers import ThreeBrokers, leaders
+from .three_brokers import COUNT, ThreeBrokers, leaders
 
 OUTAGE_SECONDS = 60.0
 SLOW_MS = 200
@@ -31,38 +42,78 @@ LEAST_SLOWED = 3
 """As many calls to the store must have been slow while the service had events, or the cell shows nothing."""
 SILENT = ("serve-gateway", "index")
 """Services whose handlers publish nothing themselves."""
+KILLED = 1
+"""The broker that is killed where there are three."""
+Figures = dict[str, Any]
 
 
-async def kill_at_each_gap(service: str, broker: LocalKafka, folder: Path) -> dict[str, Any]:
+class Once:
+    """Does something to what all services share, once each of them has asked for it or has failed."""
+
+    def __init__(self, act: Callable[[], object], services: Sequence[str]) -> None:
+        self.awaited = set(services)
+        self._act = act
+        self._acting: asyncio.Task[object] | None = None
+
+    async def ask(self, service: str) -> None:
+        self.awaited.discard(service)
+        await until(lambda: not self.awaited, f"{self.awaited} ready", patience=PATIENCE_SECONDS)
+        self._acting = self._acting or asyncio.create_task(asyncio.to_thread(self._act))
+        await self._acting
+
+
+@dataclass(frozen=True)
+class Shared:
+    """The brokers of all services."""
+
+    servers: str
+    go: Once
+    """Kills the broker, or one of three, with -9."""
+    come: Once
+    """Starts the broker again on its data."""
+
+    @classmethod
+    @contextlib.contextmanager
+    def by(cls, services: Sequence[str], folder: Path, *, three: bool) -> Iterator[Shared]:
+        if three:
+            with ThreeBrokers(folder) as brokers:
+                kill, start = partial(brokers.kill, KILLED), partial(brokers.start, KILLED)
+                yield cls(brokers.servers, Once(kill, services), Once(start, services))
+            return
+        broker = LocalKafka(folder, port=None).start(patience=PATIENCE_SECONDS)
+        try:
+            start = partial(broker.start, patience=PATIENCE_SECONDS)
+            yield cls(broker.bootstrap_servers, Once(broker.kill, services), Once(start, services))
+        finally:
+            broker.kill()
+
+
+@asynccontextmanager
+async def kill_at_each_gap(side: Side, _: Shared) -> AsyncIterator[Figures]:
     """Kill the service with -9 at each gap of each of its groups, one death after the other."""
-    began = time.monotonic()
-    async with Pair.of(service, broker.bootstrap_servers, folder) as pair:
-        await pair.undisturbed()
-        deaths = Counter[str]()
-        for topic in pair.hard.given.groups:
-            await pair.hard.publish(pair.hard.given.lines[topic])
-            died = ""
-            for point in GAPS:
-                if point == died:  # Nothing was published: both gaps are one.
-                    continue
-                pair.hard.start(Gap(topic, point, pair.hard.told))
-                died = await pair.hard.died()
-                deaths[died] += 1
-        pair.hard.start()
-        await pair.hard.until_ready()
-        figures = await pair.same()
-    return {"groups": len(pair.hard.given.groups), "deaths": deaths.total(), **figures,
-            "seconds": round(time.monotonic() - began)}  # fmt: skip
+    deaths = Counter[str]()
+    for topic in side.given.groups:
+        await side.publish(side.given.lines[topic])
+        died = ""
+        for point in GAPS:
+            if point == died:  # Nothing was published: both gaps are one.
+                continue
+            side.start(Gap(topic, point, side.told))
+            died = await side.died()
+            deaths[died] += 1
+    side.start()
+    await side.until_ready()
+    yield {"groups": len(side.given.groups), "deaths": deaths.total()}
 
 
-@contextlib.asynccontextmanager
+@asynccontextmanager
 async def struck(
-    pair: Pair, act: Literal["hold", "stop"], point: str = "handled"
+    side: Side, act: Literal["hold", "stop"], point: str = "handled"
 ) -> AsyncIterator[Sequence[str]]:
-    """Give the hard side its topics up to the main one, and yield when it is struck at ``point`` of the first
+    """Give a service its topics up to the main one, and yield when it is struck at ``point`` of the first
     event of that; a service whose handlers publish nothing, when it has read the event. What is yielded are
     the topics that are left to give."""
-    side, main = pair.hard, MAIN[pair.hard.service]
+    main = MAIN[side.service]
     side.start(Gap(main, "consumed" if side.service in SILENT else point, side.told, act))
     await side.until_ready()
     number = side.given.groups.index(main)
@@ -74,25 +125,23 @@ async def struck(
 
 
 async def outage(
-    pair: Pair, begin: Callable[[], object], end: Callable[[], object], *, point: str = "handled"
-) -> dict[str, Any]:
+    side: Side, begin: Callable[[], Any], end: Callable[[], Any], *, point: str = "handled"
+) -> Figures:
     """Take something away from the running service for ``OUTAGE_SECONDS``; return what that came to."""
-    await pair.undisturbed()
-    async with struck(pair, "hold", point) as left:
-        begin()
+    async with struck(side, "hold", point) as left:
+        await begin()
     over = time.monotonic() + OUTAGE_SECONDS
-    slowest = await slowest_health(pair.hard, lambda: time.monotonic() < over)
-    ended = not pair.hard.is_alive
-    end()
+    slowest = await slowest_health(side, lambda: time.monotonic() < over)
+    ended = not side.is_alive
+    await end()
     healed = time.monotonic()
-    if not pair.hard.is_alive:
-        pair.hard.start()
-    await pair.hard.until_ready()
-    await pair.hard.settled()
+    if not side.is_alive:
+        side.start()
+    await side.until_ready()
+    await side.settled()
     whole = round(time.monotonic() - healed)
-    await pair.hard.give(left)
-    return {"ended_itself": ended, "slowest_health_seconds": slowest,
-            "whole_again_after_seconds": whole, **await pair.same()}  # fmt: skip
+    await side.give(left)
+    return {"ended_itself": ended, "slowest_health_seconds": slowest, "whole_again_after_seconds": whole}
 
 
 async def slowest_health(side: Side, goes_on: Callable[[], bool]) -> float:
@@ -106,61 +155,78 @@ async def slowest_health(side: Side, goes_on: Callable[[], bool]) -> float:
     return round(slowest, 2)
 
 
-async def broker_away(service: str, broker: LocalKafka, folder: Path) -> dict[str, Any]:
+@asynccontextmanager
+async def broker_away(side: Side, shared: Shared) -> AsyncIterator[Figures]:
     """The broker is killed with -9, and started again on its data."""
-    async with Pair.of(service, broker.bootstrap_servers, folder) as pair:
-        return await outage(pair, broker.kill, partial(broker.start, patience=PATIENCE_SECONDS))
+    yield await outage(side, partial(shared.go.ask, side.service), partial(shared.come.ask, side.service))
 
 
-async def leader_change(service: str, broker: LocalKafka, folder: Path) -> dict[str, Any]:
-    """Of three brokers, the one that leads the partition of the event about to be published is killed with
+@asynccontextmanager
+async def leader_change(side: Side, shared: Shared) -> AsyncIterator[Figures]:
+    """Of three brokers, the one that leads the partitions of the event about to be published is killed with
     -9, and started again on its data."""
-    brokers = ThreeBrokers(folder / "brokers")
-    async with contextlib.AsyncExitStack() as stack:
-        await asyncio.to_thread(stack.enter_context, brokers)
-        pair = await stack.enter_async_context(Pair.of(service, brokers.servers, folder))
-        side, main = pair.hard, MAIN[service]
-        names = [spec.name for spec in side.given.specs]
-        before = await leaders(side.options, names)
-        killed = before[main, side.given.lines[main][0].partition]
-        figures = await outage(pair, partial(brokers.kill, killed), partial(brokers.start, killed))
-        after = await leaders(side.options, names)
-        moved = sum(after[partition] != leader for partition, leader in before.items())
-        return {"moved": moved, **shown(moved > 0, figures)}
+    names, main = [spec.name for spec in side.given.specs], MAIN[side.service]
+    before = await leaders(side.options, names)
+    assert {leader for (name, _), leader in before.items() if name == main} == {KILLED}
+    figures = await outage(side, partial(shared.go.ask, side.service), partial(shared.come.ask, side.service))
+    after = await leaders(side.options, names)
+    moved = sum(after[partition] != leader for partition, leader in before.items())
+    yield {"moved": moved, **shown(moved > 0, figures)}
 
 
-async def network_cut(service: str, broker: LocalKafka, folder: Path) -> dict[str, Any]:
+async def lead_main_topic(service: str, servers: str) -> None:
+    """Make the service's main topic with the broker to kill as the leader of all its partitions."""
+    topic, *_ = wanted_topics([spec for spec in TOPICS if spec.name == MAIN[service]])
+    replicas = [KILLED, *(n for n in range(1, COUNT + 1) if n != KILLED)]
+    placed = dict.fromkeys(range(topic.partitions), replicas)
+    async with admin_client(options_of(service, servers)) as admin:
+        await admin.create_topics([NewTopic(topic.name, -1, -1, placed, dict(topic.configs))])
+
+
+@asynccontextmanager
+async def network_cut(side: Side, _: Shared) -> AsyncIterator[Figures]:
     """Between the service and the broker nothing passes, and no connection ends."""
-    proxy = await Proxy.before(broker.bootstrap_servers)
+    proxy = await Proxy.before(side.kafka)
+    side.ports = proxy.ports
     try:
-        async with Pair.of(service, broker.bootstrap_servers, folder, ports=proxy.ports) as pair:
-            return await outage(pair, proxy.cut, proxy.heal)
+        yield await outage(side, at_once(proxy.cut), at_once(proxy.heal))
     finally:
+        await side.close()
         await proxy.close()
 
 
-async def store_away(service: str, broker: LocalKafka, folder: Path) -> dict[str, Any]:
+def at_once(act: Callable[[], object]) -> Callable[[], Any]:
+    async def acting() -> None:
+        act()
+
+    return acting
+
+
+@asynccontextmanager
+async def store_away(side: Side, _: Shared) -> AsyncIterator[Figures]:
     """In place of the store's folder there is a file, as where a volume is not mounted."""
-    async with Pair.of(service, broker.bootstrap_servers, folder) as pair:
-        store, aside = pair.hard.store, pair.hard.folder / "aside"
+    store, aside = side.store, side.folder / "aside"
 
-        def begin() -> None:
-            store.rename(aside)
-            store.touch()
+    def begin() -> None:
+        store.rename(aside)
+        store.touch()
 
-        def end() -> None:
-            store.unlink()
-            aside.rename(store)
+    def end() -> None:
+        store.unlink()
+        aside.rename(store)
 
-        return await outage(pair, begin, end, point="consumed")
+    yield await outage(side, at_once(begin), at_once(end), point="consumed")
 
 
-async def disk_full(service: str, broker: LocalKafka, folder: Path) -> dict[str, Any]:
+@asynccontextmanager
+async def disk_full(side: Side, _: Shared) -> AsyncIterator[Figures]:
     """The store's file system has no byte left."""
-    async with Pair.of(service, broker.bootstrap_servers, folder) as pair:
-        store, filler = pair.hard.store, pair.hard.folder / "store" / "filler"
-        with mounted(store):
-            return await outage(pair, lambda: fill(filler), filler.unlink, point="consumed")
+    filler = side.store / "filler"
+    with mounted(side.store):
+        try:
+            yield await outage(side, at_once(partial(fill, filler)), at_once(filler.unlink), point="consumed")
+        finally:
+            await side.close()
 
 
 @contextlib.contextmanager
@@ -183,66 +249,65 @@ def fill(filler: Path) -> None:
             pass
 
 
-async def stopped(service: str, broker: LocalKafka, folder: Path) -> dict[str, Any]:
-    """The process stops (SIGSTOP) with its first events on their way. Another one takes over and handles all;
+@asynccontextmanager
+async def stopped(side: Side, _: Shared) -> AsyncIterator[Figures]:
+    """A process stops (SIGSTOP) with its first events on their way. Another one takes over and handles all;
     then the first goes on."""
-    async with Pair.of(service, broker.bootstrap_servers, folder) as pair:
-        await pair.undisturbed()
-        async with struck(pair, "stop") as left:
-            first, began = pair.hard, time.monotonic()
-            pair.hard = other = first.twin()
-            try:
-                other.start()
-                await other.until_ready()
-                await other.settled()
-                await other.give(left)
-                stopped_for = time.monotonic() - began
-                first.signal(signal.SIGCONT)
-                await asyncio.to_thread(first.process.join, 1)
-                if first.is_alive:
-                    await until(lambda: _answers(first), "the first process answers again")
-                if not (ended := not first.is_alive):
-                    first.signal(signal.SIGTERM)  # What it had on its way is done when it is over.
-                    await asyncio.to_thread(first.process.join, PATIENCE_SECONDS)
-                return {"stopped_seconds": round(stopped_for), "ended_itself": ended, **await pair.same()}
-            finally:
-                await first.close()
-                await other.close()
+    first = side.twin()
+    try:
+        async with struck(first, "stop") as left:
+            began = time.monotonic()
+            side.start()
+            await side.until_ready()
+            await side.settled()
+            await side.give(left)
+            stopped_for = time.monotonic() - began
+            first.signal(signal.SIGCONT)
+            with contextlib.suppress(AssertionError):
+                await until(lambda: not first.is_alive, "ended", patience=1)
+            if first.is_alive:
+                await until(lambda: _answers(first), "the first process answers again")
+            if not (ended := not first.is_alive):
+                first.signal(signal.SIGTERM)  # What it had on its way is done when it is over.
+                await until(lambda: not first.is_alive, "the first process ended", patience=PATIENCE_SECONDS)
+            yield {"stopped_seconds": round(stopped_for), "ended_itself": ended}
+    finally:
+        await first.close()
 
 
-async def slow_store(service: str, broker: LocalKafka, folder: Path) -> dict[str, Any]:
+@asynccontextmanager
+async def slow_store(side: Side, _: Shared) -> AsyncIterator[Figures]:
     """Each call that opens, renames, links, removes or looks at a file of the store takes ``SLOW_MS`` longer,
     in the service's own workers too."""
-    library = folder / "slow.so"
-    folder.mkdir(parents=True, exist_ok=True)
+    library, calls = side.folder / "slow.so", side.folder / "calls"
     source = Path(__file__).with_name("slow.c")
     compiling = ["cc", "-shared", "-fPIC", "-o", str(library), str(source), "-ldl"]
     await asyncio.to_thread(subprocess.run, compiling, check=True)
-    calls = folder / "calls"
     calls.touch()
-    preload = {"LD_PRELOAD": str(library), "SLOW_MS": str(SLOW_MS), "SLOW_CALLS": str(calls)}
-    async with Pair.of(service, broker.bootstrap_servers, folder, preload=preload) as pair:
-        side = pair.hard
-        preload["SLOW_FOLDER"] = str(side.store)
-        await pair.undisturbed()
-        side.start()
-        await side.until_ready()
-        before = calls.stat().st_size
-        giving = asyncio.create_task(side.give(side.given.groups))
-        slowest = await slowest_health(side, lambda: not giving.done())
-        await giving
-        figures = await pair.same()
-        slowed = calls.stat().st_size - before
-        return {"slowest_health_seconds": slowest, "slowed": slowed, **shown(slowed >= LEAST_SLOWED, figures)}
+    side.preload = {
+        "LD_PRELOAD": str(library), "SLOW_MS": str(SLOW_MS), "SLOW_CALLS": str(calls),
+        "SLOW_FOLDER": str(side.store),
+    }  # fmt: skip
+    side.start()
+    await side.until_ready()
+    before = calls.stat().st_size
+    giving = asyncio.create_task(side.give(side.given.groups))
+    slowest = await slowest_health(side, lambda: not giving.done())
+    await giving
+    figures: Figures = {"slowest_health_seconds": slowest}
+    yield figures
+    figures["slowed"] = calls.stat().st_size - before
+    figures |= shown(figures["slowed"] >= LEAST_SLOWED, {})
 
 
-async def clock_steps(service: str, broker: LocalKafka, folder: Path) -> dict[str, Any]:
+@asynccontextmanager
+async def clock_steps(side: Side, _: Shared) -> AsyncIterator[Figures]:
     """The clock of the service's processes steps while they run: to an hour ahead with the events of each
     topic on their way, and to an hour behind before those of the next."""
     found = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
     assert found, "libfaketime is not here: apt-get install faketime"
-    clock = folder / "clock"
-    preload = {
+    clock = side.folder / "clock"
+    side.preload = {
         "LD_PRELOAD": str(found[0]), "FAKETIME_TIMESTAMP_FILE": str(clock), "FAKETIME_NO_CACHE": "1",
         "FAKETIME_DONT_FAKE_MONOTONIC": "1", "NO_FAKE_STAT": "1",
     }  # fmt: skip
@@ -251,22 +316,18 @@ async def clock_steps(service: str, broker: LocalKafka, folder: Path) -> dict[st
         clock.with_suffix(".new").write_text(f"{hours:+}h")
         clock.with_suffix(".new").rename(clock)
 
-    async with Pair.of(service, broker.bootstrap_servers, folder, preload=preload) as pair:
-        side = pair.hard
-        await pair.undisturbed()
-        step(0)
-        side.start()
-        await side.until_ready()
-        seen = list[bool]()
-        for topic in side.given.groups:
-            await side.publish(side.given.lines[topic])
-            step(1)
-            await side.settled()
-            seen.append(await is_ahead(side, hours=1))
-            step(-1)
-            seen.append(await is_ahead(side, hours=-1))
-        figures = await pair.same()
-        return {"steps": len(seen), **shown(all(seen), figures)}
+    step(0)
+    side.start()
+    await side.until_ready()
+    seen = list[bool]()
+    for topic in side.given.groups:
+        await side.publish(side.given.lines[topic])
+        step(1)
+        await side.settled()
+        seen.append(await is_ahead(side, hours=1))
+        step(-1)
+        seen.append(await is_ahead(side, hours=-1))
+    yield {"steps": len(seen), **shown(all(seen), {})}
 
 
 async def is_ahead(side: Side, *, hours: int) -> bool:
@@ -281,7 +342,7 @@ async def is_ahead(side: Side, *, hours: int) -> bool:
     return False
 
 
-def shown(took_hold: bool, figures: dict[str, Any]) -> dict[str, Any]:
+def shown(took_hold: bool, figures: Figures) -> Figures:
     """Return the figures of a cell; nothing is told by one whose fault did not show in the service."""
     return figures if took_hold else figures | {"result": "not shown"}
 
@@ -290,7 +351,7 @@ async def _answers(side: Side) -> bool:
     return bool(await side.ready()) or not side.is_alive
 
 
-FAULTS: dict[str, Callable[[str, LocalKafka, Path], Coroutine[Any, Any, dict[str, Any]]]] = {
+FAULTS: dict[str, Callable[[Side, Shared], AbstractAsyncContextManager[Figures]]] = {
     "kill -9": kill_at_each_gap,
     "broker away": broker_away,
     "network cut": network_cut,
@@ -303,13 +364,69 @@ FAULTS: dict[str, Callable[[str, LocalKafka, Path], Coroutine[Any, Any, dict[str
 }
 
 
-def run(service: str, fault: str, broker: LocalKafka, folder: Path) -> None:
-    """Run one cell of the matrix and write its figures. Raises what went wrong."""
-    figures: dict[str, Any] = {"result": "failed"}
-    try:
-        figures = asyncio.run(FAULTS[fault](service, broker, folder))
-    finally:
-        results = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else {}
-        results.setdefault(fault, {})[service] = figures
-        RESULTS.parent.mkdir(parents=True, exist_ok=True)
-        RESULTS.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n", "utf-8")
+def undisturbed(services: Sequence[str], folder: Path) -> dict[str, Left | BaseException]:
+    """Return what each service leaves without a fault, or why that is not known."""
+
+    async def left(side: Side, _: Shared) -> Left:
+        return await side.undisturbed()
+
+    return asyncio.run(_all_at_once(services, folder, left))
+
+
+def run(
+    fault: str, services: Sequence[str], folder: Path, calm: Mapping[str, Left | BaseException]
+) -> dict[str, Figures | BaseException]:
+    """Do a fault to all services at once, compare what each leaves with what it left ``calm``, and write the
+    figures of each when it ends. Return them, or what went wrong."""
+
+    async def cell(side: Side, shared: Shared) -> Figures:
+        figures: Figures = {"result": "failed"}
+        try:
+            if isinstance(left := calm[side.service], BaseException):
+                raise left
+            async with FAULTS[fault](side, shared) as of_fault:
+                judged = await side.same(left)
+            figures = judged | of_fault
+        finally:
+            _keep(fault, side.service, figures)
+        return figures
+
+    return asyncio.run(_all_at_once(services, folder, cell, three=fault == "leader change"))
+
+
+async def _all_at_once(
+    services: Sequence[str],
+    folder: Path,
+    work: Callable[[Side, Shared], Coroutine[Any, Any, Any]],
+    *,
+    three: bool = False,
+) -> dict[str, Any]:
+    """Prepare one service after the other, because that keeps the event loop busy, then ``work`` on all at
+    once. Return what came of each, or its error."""
+    with Shared.by(services, folder / "kafka", three=three) as shared:
+
+        async def one(side: Side) -> Any:
+            try:
+                return await work(side, shared)
+            except Exception as error:
+                traceback.print_exception(error)
+                return error
+            finally:
+                shared.go.awaited.discard(side.service)
+                shared.come.awaited.discard(side.service)
+
+        async with contextlib.AsyncExitStack() as stack:
+            sides: list[Side] = []
+            for service in services:
+                if three:
+                    await lead_main_topic(service, shared.servers)
+                side = Side.of(service, shared.servers, folder / service)
+                sides.append(await stack.enter_async_context(side))
+            return dict(zip(services, await asyncio.gather(*map(one, sides)), strict=True))
+
+
+def _keep(fault: str, service: str, figures: Figures) -> None:
+    results = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else {}
+    results.setdefault(fault, {})[service] = figures
+    RESULTS.parent.mkdir(parents=True, exist_ok=True)
+    RESULTS.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n", "utf-8")

@@ -46,6 +46,18 @@ MAIN = {
     "index": "erasure.requested",
 }
 """The topic whose first event is on its way when a service is struck once."""
+LEAVES = {
+    "ingest": 66,
+    "curate": 4,
+    "train": 3,
+    "eval": 7,
+    "registry": 14,
+    "serve-gateway": 1,
+    "monitor": 9,
+    "index": 1,
+}
+"""How many events and dead letters a service leaves at least. With fewer, a fault would be compared with what
+an unfinished service left."""
 NOT_GIVEN = {"curate": ("builds", "datasets")}
 """Folders of the recorded store that a service fills itself, and finds empty. Train and eval find their runs
 and scorecards: the deaths in the middle of those are tried elsewhere."""
@@ -53,10 +65,11 @@ QUICK = {
     "TUNEWHEEL_IDENTITY": "open",  # The recorded log is older than signatures.
     "TUNEWHEEL_RETRY_FIRST_DELAY_SECONDS": "0.1",
     "TUNEWHEEL_RETRY_MAX_DELAY_SECONDS": "2",
-    "TUNEWHEEL_POLICY_SECONDS": "0.1",
+    "TUNEWHEEL_POLICY_SECONDS": "0.5",
     "TUNEWHEEL_BUILD_RETRY_SECONDS": "0",
+    "TUNEWHEEL_BUILD_ATTEMPTS": "100",  # More deaths come in the middle of one build than the default allows.
     "TUNEWHEEL_EVAL_WAIT_SECONDS": "0",
-    "TUNEWHEEL_CLOCK_SECONDS": "0.2",
+    "TUNEWHEEL_CLOCK_SECONDS": "0.5",
     "TUNEWHEEL_SESSION_TIMEOUT_MS": "6000",
     "TUNEWHEEL_TRAIN_DTYPE": "float32",
     "TUNEWHEEL_TRAIN_THREADS": "1",

@@ -1,6 +1,6 @@
-"""One service beside the same service under a fault: both must leave the same on the log and in the store.
+"""A service on the recorded log, with a fault or without. It must leave the same on log and store.
 
-Each side has a store of its own, and topics of its own under a prefix.
+Each has a store of its own, and topics of its own under a prefix.
 """
 
 from __future__ import annotations
@@ -36,22 +36,47 @@ from tunewheel_runtime.partitions import group_backlog
 from tunewheel_testing.waiting import until
 
 from ..frozen.snapshot import Line, unpack_store
-from .inputs import NOT_GIVEN, PACKAGES, QUICK, SNAPSHOT, Input, changed, groups_of, place_base_model
+from .inputs import LEAVES, NOT_GIVEN, PACKAGES, QUICK, SNAPSHOT, Input, changed, groups_of, place_base_model
 from .struck import Gap, serve
 
 MODULES = [f"{package}.main" for package in PACKAGES.values()]
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(MODULES)
 """Processes of the services, forked from one that has their libraries. The service is made in the fork."""
 FRESH = multiprocessing.get_context("spawn")
 """Processes that load what ``LD_PRELOAD`` names."""
-PATIENCE_SECONDS = 600.0
-LOOK_SECONDS = 0.3
-"""Before each look, which costs connections: the service shares the processor with this process."""
+PATIENCE_SECONDS = 1_200.0
+LOOK_SECONDS = 2.0
+"""Before each look, which costs connections: the services share the processor with this process."""
+CALM_SECONDS = 10.0
+"""A side without a fault has left all when it has left nothing more for so long."""
 MAY_SAY_MORE = ("monitor",)
 """Services that score until they have told the end of a turn, which a process that dies early tells later."""
 NOT_COMPARED = ("attempts", "caches", "data_docs", "records", "signatures")
 """Folders of the store whose files have random names, or that say how often something was tried."""
+
+
+def prefix_of(service: str) -> str:
+    return f"{service}."
+
+
+def options_of(service: str, kafka: str) -> dict[str, Any]:
+    """Return the options of clients that see the service's topics under its prefix."""
+    return client_options(KafkaSettings(bootstrap_servers=kafka, topic_prefix=prefix_of(service)))
+
+
+@dataclass(frozen=True)
+class Left:
+    """What a service has left: the events on the log and how often each is there, files, and records."""
+
+    events: Counter[tuple[str, str]]
+    files: set[str]
+    rows: tuple[int, int]
+
+    def lacks(self, other: Left) -> list[str]:
+        """Return what ``other`` has and this has not."""
+        events, files = other.events.keys() - self.events.keys(), other.files - self.files
+        rows = [other.rows] if other.rows != self.rows else []
+        return [*map(str, sorted(events)), *sorted(files), *map(str, rows)]
 
 
 @dataclass
@@ -60,7 +85,6 @@ class Side:
 
     service: str
     kafka: str
-    prefix: str
     folder: Path
     given: Input
     settings: dict[str, str] = field(default_factory=dict)
@@ -69,9 +93,25 @@ class Side:
     """The environment of a process with a library before its own ones (``LD_PRELOAD``)."""
     process: BaseProcess | None = None
 
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def of(cls, service: str, kafka: str, folder: Path) -> AsyncIterator[Side]:
+        """Make topics and store, publish what the service only replays, and end its process afterwards."""
+        (folder / "tmp").mkdir(parents=True)
+        place_base_model(service, folder)
+        side = cls(service, kafka, folder, Input(service, groups_of(service, folder)))
+        side.http_port, side.health_port = free_port(), free_port()
+        unpack_store(SNAPSHOT, side.store, without=("records", "caches", *NOT_GIVEN.get(service, ())))
+        await ensure_topics(side.options, wanted_topics(side.given.specs))
+        await side.publish(side.given.context)
+        try:
+            yield side
+        finally:
+            await side.close()
+
     @cached_property
     def options(self) -> dict[str, Any]:
-        return client_options(KafkaSettings(bootstrap_servers=self.kafka, topic_prefix=self.prefix))
+        return options_of(self.service, self.kafka)
 
     @cached_property
     def store(self) -> Path:
@@ -84,15 +124,6 @@ class Side:
     @property
     def told(self) -> Path:
         return self.folder / "told"
-
-    async def prepare(self) -> None:
-        """Make topics and store, and publish what the service only replays."""
-        self.folder.mkdir(parents=True)
-        (self.folder / "tmp").mkdir()
-        self.http_port, self.health_port = free_port(), free_port()
-        unpack_store(SNAPSHOT, self.store, without=("records", "caches", *NOT_GIVEN.get(self.service, ())))
-        await ensure_topics(self.options, wanted_topics(self.given.specs))
-        await self.publish(self.given.context)
 
     async def give(self, topics: Sequence[str]) -> None:
         """Publish topic after topic, each when the service has handled the one before: it may decide in the
@@ -116,7 +147,7 @@ class Side:
     def start(self, gap: Gap | None = None) -> None:
         environment = QUICK | {
             "TUNEWHEEL_BOOTSTRAP_SERVERS": self.kafka,
-            "TUNEWHEEL_TOPIC_PREFIX": self.prefix,
+            "TUNEWHEEL_TOPIC_PREFIX": prefix_of(self.service),
             "TUNEWHEEL_STORE_URL": self.store.as_uri(),
             "TUNEWHEEL_CACHE_DIR": str(self.folder / "cache"),
             "TUNEWHEEL_INSTANCE": self.service,
@@ -125,8 +156,9 @@ class Side:
             "TMPDIR": str(self.folder / "tmp"),
             **self.settings,
         }
-        place = self.store.parent.parent
+        place = self.store.parent
         arguments = (PACKAGES[self.service], environment, self.log, gap, self.ports, place)
+        PROCESSES.set_forkserver_preload(MODULES)  # There is one such process, and `stalls` names other ones.
         processes = PROCESSES if self.preload is None else FRESH
         self.process = processes.Process(target=serve, args=arguments)
         with changed(self.preload or {}):
@@ -153,7 +185,7 @@ class Side:
     async def died(self) -> str:
         """Wait until the process has killed itself; return where."""
         assert self.process is not None
-        await asyncio.to_thread(self.process.join, PATIENCE_SECONDS)
+        await until(lambda: not self.is_alive, f"{self.service} killed", patience=PATIENCE_SECONDS)
         assert self.process.exitcode == -signal.SIGKILL, (self.process.exitcode, self.tail())
         return self.told.read_text().split()[-1]
 
@@ -251,13 +283,59 @@ class Side:
         arrivals = RecordTable(str(self.store / "records")).arrivals()
         return arrivals.height, arrivals["record_id"].n_unique()
 
+    async def left(self) -> Left:
+        """Return what the service has left until now."""
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            with contextlib.suppress(FileNotFoundError):  # deleted while it was looked at
+                return Left(await self.names(), await asyncio.to_thread(self.files), self.rows())
+
+    async def undisturbed(self) -> Left:
+        """Give the service all there is; return what it leaves."""
+        self.start()
+        await self.until_ready()
+        await self.give(self.given.groups)
+        left = await self.left()
+
+        async def is_all() -> bool:
+            nonlocal left
+            before = left
+            await asyncio.sleep(CALM_SECONDS)
+            left = await self.left()
+            return len(left.events) >= LEAVES[self.service] and left == before
+
+        await until(is_all, f"{LEAVES[self.service]} events of {self.service}", patience=PATIENCE_SECONDS)
+        return left
+
+    async def same(self, calm: Left) -> dict[str, Any]:
+        """Wait until the service has left the same as ``calm``; return figures about it."""
+        await self.settled()
+        left = await self.left()
+
+        async def is_same() -> bool:
+            nonlocal left
+            left = await self.left()
+            return not (left.lacks(calm) or (self.service not in MAY_SAY_MORE and calm.lacks(left)))
+
+        try:
+            await until(is_same, "the same names", patience=PATIENCE_SECONDS)
+        except AssertionError as error:
+            error.add_note(f"lost {left.lacks(calm)[:5]}, only there {calm.lacks(left)[:5]}")
+            error.add_note(self.tail())
+            raise
+        height, distinct = left.rows
+        assert height == distinct, "a record counts twice"
+        more = len(left.events.keys() - calm.events.keys())
+        return {"result": "nothing lost" if more else "same", "events": len(left.events), "more": more,
+                "repeated": left.events.total() - len(left.events), "files": len(calm.files)}  # fmt: skip
+
     def tail(self) -> str:
         return self.log.read_text(errors="replace")[-3_000:] if self.log.exists() else ""
 
     async def close(self) -> None:
         if self.process is not None:
             self.process.kill()
-            await asyncio.to_thread(self.process.join, 60)
+            await until(lambda: not self.is_alive, f"{self.service} killed")
 
 
 def damaged(store: Path, paths: Collection[str]) -> set[str]:
@@ -286,70 +364,3 @@ def references(value: Any) -> Iterator[dict[str, Any]]:
     elif isinstance(value, list):
         for one in value:
             yield from references(one)
-
-
-@dataclass
-class Pair:
-    """The service with the fault and without it."""
-
-    calm: Side
-    hard: Side
-
-    @classmethod
-    @contextlib.asynccontextmanager
-    async def of(cls, service: str, kafka: str, folder: Path, **hard: Any) -> AsyncIterator[Pair]:
-        """Prepare both. ``folder``'s name begins the names of their topics, so no other cell may have it."""
-        folder.mkdir(parents=True, exist_ok=True)
-        await asyncio.to_thread(place_base_model, service, folder)
-        given = Input(service, groups_of(service, folder))
-        both = [
-            Side(service, kafka, f"{folder.name}.{name}.", folder / name, given, **more)
-            for name, more in (("calm", {}), ("hard", hard))
-        ]
-        try:
-            for side in both:
-                await side.prepare()
-            yield cls(*both)
-        finally:
-            for side in both:
-                await side.close()
-
-    async def undisturbed(self) -> None:
-        """Let the calm side handle all there is; it goes on running."""
-        self.calm.start()
-        await self.calm.until_ready()
-        await self.calm.give(self.calm.given.groups)
-
-    async def same(self) -> dict[str, Any]:
-        """Wait until both sides have left the same; return figures about it."""
-        await self.hard.settled()
-        calm, hard = {}, {}
-
-        async def equal() -> bool:
-            await asyncio.sleep(LOOK_SECONDS)
-            try:
-                calm.update(await self._left(self.calm))
-                hard.update(await self._left(self.hard))
-            except FileNotFoundError:  # deleted while it was looked at
-                return False
-            if self.hard.service in MAY_SAY_MORE:
-                return all(calm[part] <= hard[part] for part in calm)
-            return calm == hard
-
-        try:
-            await until(equal, "the same names", patience=300)
-        except AssertionError as error:
-            for part in calm:
-                lost, more = (sorted(map(str, a[part] - b[part])) for a, b in ((calm, hard), (hard, calm)))
-                error.add_note(f"{part}: lost {lost[:5]}, only there {more[:5]}")
-            error.add_note(self.hard.tail())
-            raise
-        counts = (await self.hard.names()).values()
-        height, distinct = self.hard.rows()
-        assert height == distinct, "a record counts twice"
-        more = len(hard["events"] - calm["events"])
-        return {"result": "nothing lost" if more else "same", "events": len(counts), "more": more,
-                "repeated": sum(counts) - len(counts), "files": len(calm["files"])}  # fmt: skip
-
-    async def _left(self, side: Side) -> dict[str, set[Any]]:
-        return {"events": set(await side.names()), "files": side.files(), "rows": set(side.rows())}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,8 +12,9 @@ import pytest
 
 from ..frozen.snapshot import unpack_store
 from .fault_table import table
+from .faults import Once
 from .inputs import SNAPSHOT
-from .sides import damaged
+from .sides import Left, damaged
 
 
 @pytest.fixture
@@ -57,3 +60,26 @@ def test_a_cell_that_was_not_run_again_keeps_its_figures() -> None:
         "| index | SIGSTOP | same | 3 files |"
     ]
     assert "| index | SIGSTOP | failed |  |" in after.splitlines()
+
+
+def test_an_event_that_came_twice_is_not_missed_and_any_other_difference_is() -> None:
+    calm = Left(Counter({("eval.passed", "1"): 1, ("eval.passed", "2"): 1}), {"a"}, (2, 2))
+    assert Left(Counter({("eval.passed", "1"): 1, ("eval.passed", "2"): 3}), {"a"}, (2, 2)).lacks(calm) == []
+    hard = Left(Counter({("eval.passed", "1"): 1}), {"b"}, (3, 2))
+    assert hard.lacks(calm) == ["('eval.passed', '2')", "a", "(2, 2)"]
+    assert calm.lacks(hard) == ["b", "(3, 2)"]
+
+
+def test_what_all_share_goes_away_once_when_the_last_has_asked_or_failed() -> None:
+    acts: list[str] = []
+
+    async def ask() -> None:
+        once = Once(lambda: acts.append("killed"), ["ingest", "curate", "index"])
+        asked = [asyncio.create_task(once.ask(service)) for service in ("ingest", "curate")]
+        await asyncio.sleep(0.05)
+        assert acts == []
+        once.awaited.discard("index")  # as when its cell fails
+        await asyncio.gather(*asked)
+
+    asyncio.run(ask())
+    assert acts == ["killed"]
