@@ -9,6 +9,7 @@ import importlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 from tunewheel_contracts.event import new_event
@@ -33,6 +34,8 @@ PACKAGES = {
     "monitor": "tunewheel_monitor",
     "index": "tunewheel_index",
 }
+THEN = datetime(2026, 11, 30, tzinfo=UTC)
+"""When the events happened that the recorded log does not have."""
 LOADING = ("train", "eval")
 """Services that load the base model of the recorded log."""
 MAIN = {
@@ -138,7 +141,8 @@ class Input:
     def _example(self, spec: TopicSpec, project: str) -> Line:
         file = min((EXAMPLES / spec.name / "valid").glob("*.json"))
         data = json.loads(file.read_text("utf-8")) | {"project": project}
-        record = new_event(spec.event.model_validate(data), source="/test").to_kafka()
+        # A build is named by when a document was withdrawn, among others: each side must be given the same.
+        record = new_event(spec.event.model_validate(data), source="/test", time=THEN).to_kafka()
         headers = [(name, _text(value or b"")) for name, value in record.headers.items()]
         return Line(spec.name, 0, _text(record.key), _text(record.value), headers)
 

@@ -13,7 +13,7 @@ import pytest
 from ..frozen.snapshot import unpack_store
 from .fault_table import table
 from .faults import Once
-from .inputs import SNAPSHOT
+from .inputs import SNAPSHOT, Input
 from .sides import Left, damaged
 
 
@@ -68,6 +68,12 @@ def test_an_event_that_came_twice_is_not_missed_and_any_other_difference_is() ->
     hard = Left(Counter({("eval.passed", "1"): 1}), {"b"}, (3, 2))
     assert hard.lacks(calm) == ["('eval.passed', '2')", "a", "(2, 2)"]
     assert calm.lacks(hard) == ["b", "(3, 2)"]
+
+
+def test_each_side_is_given_the_same_to_the_byte() -> None:
+    first, second = (Input("curate", ["document.withdrawn", "record.ingested"]).lines for _ in range(2))
+    assert len(first["document.withdrawn"]) == 1
+    assert first == second
 
 
 def test_what_all_share_goes_away_once_when_the_last_has_asked_or_failed() -> None:
