@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import polars as pl
 import pytest
 from tunewheel_contracts.erasures import Erasure, erasure_of
 from tunewheel_contracts.event import Envelope, new_event
@@ -14,8 +15,10 @@ from tunewheel_contracts.events.data import BuildReason, DatasetRejected, Datase
 from tunewheel_contracts.events.monitoring import DriftResolved
 from tunewheel_contracts.events.production import DriftDetected, DriftWindow
 from tunewheel_contracts.events.turns import AlarmAnswer, TurnDecided
-from tunewheel_contracts.events.upstream import ErasureRequested, ProjectDeclared
+from tunewheel_contracts.events.upstream import DocumentWithdrawn, ErasureRequested, ProjectDeclared
+from tunewheel_curate import watching
 from tunewheel_curate.builds.log_state import LogState
+from tunewheel_curate.builds.policy import Pending, pending_records
 from tunewheel_curate.records.log import Backlog
 from tunewheel_curate.records.table import RecordTable
 from tunewheel_curate.watching import TELL_AGAIN_SECONDS, Watch
@@ -154,6 +157,34 @@ async def test_rows_of_an_erasure_stay_until_its_finding_is_stored_and_rows_of_o
     shop.table.append(rows.tail(1))  # by a replica that has not read the erasure
     await shop.look()
     assert sorted(shop.table.arrivals()["record_id"]) == ["rec-1", "rec-3"]
+
+
+async def test_records_are_counted_again_only_after_a_change(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a million records, a count every half second would keep a processor busy for ever."""
+    counted: list[int] = []
+
+    def count(rows: pl.DataFrame, *arguments: Any, **options: Any) -> Pending:
+        counted.append(rows.height)
+        return pending_records(rows, *arguments, **options)
+
+    monkeypatch.setattr(watching, "pending_records", count)
+    shop.keep(2)
+    await shop.look(times=5)
+    assert counted == [2]
+    shop.keep(3)
+    await shop.look(times=5)
+    assert counted == [2, 5]
+    withdrawn = DocumentWithdrawn(project="shop", document_id="T-0", kind="ticket")
+    shop.state.apply(new_event(withdrawn, source="/test"), Position("document.withdrawn", 0, 0))
+    await shop.look(times=5)
+    assert counted == [2, 5, 5]
+    shop.log(5)
+    shop.now += HOUR
+    await shop.look(times=5)
+    assert counts(shop) == [{"0": 5}]
+    assert counted == [2, 5, 5, 5, 5], "once for the request's name, and once for what the request leaves"
 
 
 async def test_what_others_publish_meanwhile_is_not_waited_for(shop: Shop) -> None:

@@ -12,6 +12,8 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
 
 import polars as pl
 import structlog
@@ -53,6 +55,8 @@ class Watch:
         self._clock = clock
         self._version: int | None = None
         self._arrivals: dict[str, pl.DataFrame] = {}
+        self._counted: dict[str, tuple[Any, int]] = {}
+        """By project: how many of its records were pending, and what they were counted from."""
         self._last_arrival: dict[str, float] = {}
         self._judged: dict[str, dict[str, int]] = {}
         """By project: the end of the decisions about quarantined records when they were last looked at."""
@@ -100,22 +104,25 @@ class Watch:
                 continue
             dataset = declared.data.spec.dataset
             covered = self._curation.state.history.built_upto(project)
-            released = self._released(project)
-            pending = pending_records(
-                arrivals,
-                covered,
-                documents=dataset.formats.documents.enabled,
-                ratings=dataset.ratings,
-                corrections=dataset.corrections != "wait",
-                released=released,
-                withdrawals=self._curation.state.withdrawals.of(project),
-            )
+            options: dict[str, Any] = {
+                "documents": dataset.formats.documents.enabled,
+                "ratings": dataset.ratings,
+                "corrections": dataset.corrections != "wait",
+                "released": self._released(project),
+                "withdrawals": tuple(self._curation.state.withdrawals.of(project)),
+            }
+            count = partial(pending_records, arrivals, covered, **options)
+            # The version tells apart what arrived: to compare two frames takes as long as to count one.
+            counted_from = (self._version, covered, options)
+            if self._counted.get(project, (None, 0))[0] != counted_from:
+                self._counted[project] = counted_from, (await asyncio.to_thread(count)).count
             quiet = self._clock() - self._last_arrival[project]
-            reason = due(dataset.build, count=pending.count, quiet_seconds=quiet)
+            reason = due(dataset.build, count=self._counted[project][1], quiet_seconds=quiet)
             if reason is None or await self._curation.holds(project, reason):
                 continue
             if reason is BuildReason.QUIET and not await self._is_silent(project):
                 continue
+            pending = await asyncio.to_thread(count)
             if await self._curation.built_upto(project) != covered:
                 continue  # another request names these records; the next look counts what is left
             await self._ask(self._curation.request_for_policy(project, reason, pending))

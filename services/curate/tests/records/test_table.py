@@ -7,7 +7,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from deltalake import CommitProperties, Transaction, write_deltalake
+from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tunewheel_contracts.erasures import Erasure
@@ -135,6 +135,22 @@ def test_compaction_keeps_the_records(table, records) -> None:
     assert table.version() == before + 1
     assert table.arrivals().height == 12
     assert table.append(rows) == 0
+
+
+def test_a_merge_deletes_merged_files_after_their_time(tmp_path: Path, table, records) -> None:
+    rows = records(*({} for _ in range(6)))
+    for start in range(3):
+        table.append(rows[2 * start : 2 * start + 2])
+    files = sorted((tmp_path / "records").rglob("*.parquet"))
+    assert table.compact(min_files=3)
+    assert all(file.exists() for file in files), "a build may read them"
+    DeltaTable(table.url).alter.set_table_properties(
+        {"delta.deletedFileRetentionDuration": "interval 0 days"}
+    )
+    table.append(records(*({} for _ in range(7)))[6:])
+    assert table.compact(min_files=2)
+    assert not any(file.exists() for file in files)
+    assert table.arrivals().height == 7
 
 
 def test_a_table_with_fewer_columns_is_read_and_grows(table, records) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -23,10 +23,15 @@ class Pending:
 
     count: int
     """How many distinct new records could become examples; unanswered tickets do not count."""
-    request: str
-    """A name of this set of new records; the same set has the same name."""
     upto: dict[str, int]
     """By partition, the offset after the project's last record. A build uses the records before it."""
+    names: Callable[[], Iterable[str]]
+    """Returns a name for each new record. Many thousands are asked for only once a build is due."""
+
+    @property
+    def request(self) -> str:
+        """A name of this set of new records; the same set has the same name."""
+        return f"{self.count} new records, sha256 {content_sha256(sorted(self.names()))}"
 
 
 NOBODY: Mapping[str, str] = MappingProxyType({})
@@ -61,11 +66,10 @@ def pending_records(
     before, live = not_taken_back(built, withdrawals), not_taken_back(usable, withdrawals)
     new = live.filter(pl.col("offset") >= limit).join(before, on="record_id", how="anti")
     freed = before.filter(chosen)["record_id"].unique()
-    ids = sorted((*_named(new, built), *(f"{name} released at {released[name]}" for name in freed)))
     return Pending(
-        count=len(ids),
-        request=f"{len(ids)} new records, sha256 {content_sha256(ids)}",
+        count=new["record_id"].n_unique() + len(freed),
         upto=ends_of(arrivals),
+        names=lambda: (*_named(new, built), *(f"{name} released at {released[name]}" for name in freed)),
     )
 
 

@@ -208,7 +208,8 @@ class RecordTable:
         return self._collected(rows.filter(pl.col("offset") >= limit).select(columns))
 
     def compact(self, *, min_files: int) -> bool:
-        """Merge small files once there are ``min_files``; older versions stay readable.
+        """Merge small files once there are ``min_files``. The merged ones are deleted a week later (Delta's
+        ``deletedFileRetentionDuration``), so that older versions stay readable until then.
 
         Return whether files were merged. Losing a race against an append is no error.
 
@@ -223,6 +224,7 @@ class RecordTable:
                 table.optimize.compact()
             except CommitFailedError:
                 return False
+            table.vacuum(dry_run=False)
             return True
 
     @contextmanager
