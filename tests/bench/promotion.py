@@ -151,7 +151,7 @@ async def measured(customers: int, copies: int, rate: float) -> dict[str, Any]:
         servers, port = broker.bootstrap_servers, free_port()
         await ensure_topics({"bootstrap_servers": servers})
         store, engine = ObjectStore((root / "store").as_uri()), SmallEngine(rate)
-        engine_url = await stack.enter_async_context(engine.running())
+        engine_url = await stack.enter_async_context(engine.serving())
         working = asyncio.create_task(engine.work())
         stack.callback(working.cancel)
         common = {

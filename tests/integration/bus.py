@@ -63,9 +63,13 @@ class Bus:
             await admin.close()
 
     async def publish(self, *events: Envelope[Any]) -> None:
-        for event in events:
-            record = event.to_kafka()
-            await self.send(record.topic, record.key, record.value, record.headers)
+        """Publish the events in order; the broker acknowledges them together."""
+        records = [event.to_kafka() for event in events]
+        sent = [
+            await self._producer.send(r.topic, r.value, key=r.key, headers=list(r.headers.items()))
+            for r in records
+        ]
+        await asyncio.gather(*sent)
 
     async def send(
         self,
