@@ -152,7 +152,7 @@ async def test_http_takes_json_lines_and_names_the_bad_one(kafka: str, tmp_path,
                 "/v1/tickets", content=b"x" * (20 << 20), headers={"content-type": "application/json"}
             )
             assert too_big.status_code == 413
-            assert "split it" in too_big.json()["refused"][0]["reason"]
+            assert "shorten it" in too_big.json()["refused"][0]["reason"]
             unknown = await client.post(
                 "/v1/tickets", json={"project": "nobody", "ticket_id": "1", "body": "b"}
             )
