@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,18 @@ def test_a_card_that_cannot_be_names_the_field(tmp_path: Path, change: dict[str,
     with pytest.raises(InvalidSpec) as caught:
         read_catalogue(written(tmp_path, CARD | change))
     assert caught.value.field == f"devices.devices.0.{field}"
+
+
+@pytest.mark.parametrize(
+    ("today", "said"), [("2031-02-03", None), ("2031-08-05", None), ("2031-08-06", "6"), ("2033-02-03", "24")]
+)
+def test_prices_older_than_half_a_year_are_cautioned_against(
+    tmp_path: Path, today: str, said: str | None
+) -> None:
+    priced = read_catalogue(written(tmp_path, CARD | {"dollars_per_hour": [1, 2]}))
+    told = priced.cautions(date.fromisoformat(today))
+    assert [f"are {said} months old (as_of 2031-02-03)" in one for one in told] == [True] * (said is not None)
+    assert read_catalogue(written(tmp_path, CARD)).cautions(date.fromisoformat(today)) == ()
 
 
 def test_cards_of_one_name_and_none_at_all_are_refused(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import date
+from datetime import date, timedelta
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -17,6 +17,8 @@ from tunewheel_contracts.formats.plan import Interval, Positive
 from tunewheel_planner.memory import Precision
 
 GIB = 1 << 30
+PRICES_HOLD = timedelta(days=183)
+"""Prices older than this are cautioned against."""
 ON_GPU = Interval(low=0.486, expected=0.68, high=0.952)
 """The share of a GPU's peak that matrix products reach, fitted with ``speed.Costs`` to published runs. The
 bounds are so wide that they hold four of five published runs of a source that was not fitted to."""
@@ -79,6 +81,15 @@ class Catalogue(Frozen):
     """The date of the prices."""
     about: str
     devices: tuple[Device, ...]
+
+    def cautions(self, today: date) -> tuple[str, ...]:
+        age = today - self.as_of
+        if age <= PRICES_HOLD or all(device.dollars_per_hour is None for device in self.devices):
+            return ()
+        return (
+            f"the prices are {round(age / timedelta(days=30.44))} months old (as_of {self.as_of}): give "
+            "today's in a file like the planner's devices.json, by --devices or TUNEWHEEL_DEVICES",
+        )
 
     def named(self, name: str) -> Device | None:
         return next((device for device in self.devices if device.name == name), None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -155,7 +156,8 @@ def plan(
             priced=offered.as_of.isoformat(),
             measured=measured,
             unplanned=unplanned,
-            cautions=_cautions(drafted, power) if drafted is not None else (),
+            cautions=offered.cautions(date.today())
+            + (_cautions(drafted, power) if drafted is not None else ()),
             power=power,
         )
     )
