@@ -82,6 +82,16 @@ async def test_of_versions_that_wait_the_newest_alone_is_trained(versions_of, mo
     assert second.dataset_id not in trained
 
 
+async def test_nothing_is_downloaded_for_a_run_that_waits_for_a_machine(versions_of):
+    bench, (_, second, _) = versions_of
+    worker = Worker(bench)
+    async with worker.trainings._slots.hold("another", asyncio.Event(), job="run-other"):
+        training = worker.train(second)
+        await waiting(worker.trainings)
+        assert not list(bench.settings.runs_dir.glob("*"))
+    assert isinstance(await asyncio.wait_for(training, 120), TrainCompleted)
+
+
 async def test_a_worker_that_is_killed_decides_the_same_again(versions_of):
     bench, (first, second, third) = versions_of
     one, other = Worker(bench), Worker(bench)

@@ -68,6 +68,8 @@ class Attempt:
         self._versions = versions
         self._metrics = metrics
         self._began = False
+        self._job: Job | None = None
+        """The job with what was downloaded for it; None: no machine was free for it yet."""
         self._worker = worker
         self._tries = tries
         self._lease = lease
@@ -93,13 +95,12 @@ class Attempt:
     async def finish(self) -> Result:
         """Start processes until the run is complete. Raises RunFailed, Lease.Lost, TransientError."""
         self._demand_newest()
-        job = await self._prepare()
         adjustments: list[Adjustment] = []
         deaths, furthest = 0, self.teller.step
         while True:
             await self._may_go_on()
             try:
-                last = await self._one_process(job)
+                last = await self._one_process()
             except ProcessDied as error:
                 deaths = 1 if self.teller.step > furthest else deaths + 1
                 furthest = max(furthest, self.teller.step)
@@ -108,16 +109,19 @@ class Attempt:
                 if deaths >= self._settings.train_attempts:
                     raise self._gave_up(error, deaths) from error
                 continue
+            job = self._job
+            if job is None:
+                continue
             if isinstance(last, Completed):
                 self._metrics.saw(last, run_id=self._run.run_id, project=self._run.project)
                 return Result(last, job.recipe, self.teller.plan, self.teller.total_steps, tuple(adjustments))
             if isinstance(last, Failed) and last.unreachable:
                 raise TransientError(last.reason)  # ``Bases.search`` limits how often this is retried
             if isinstance(last, Failed):
-                job, adjustment = self._lower(job, last)
+                self._job, adjustment = self._lower(job, last)
                 adjustments.append(adjustment)
                 if adjustment.field == "method":  # another machine may have been further by this method
-                    await self._download(job)
+                    await self._download(self._job)
 
     def _lower(self, job: Job, last: Failed) -> tuple[Job, Adjustment]:
         """Return the job of the next rung of the ladder, if the process had too little memory. Raises
@@ -179,8 +183,9 @@ class Attempt:
                 superseded_by=newer,
             )
 
-    async def _one_process(self, job: Job) -> Last | None:
-        """Run one process once this machine has a slot; None: the run was stopped while it waited."""
+    async def _one_process(self) -> Last | None:
+        """Run one process once this machine has a slot; None: the run was stopped while it waited. Nothing is
+        downloaded for a run that waits."""
         run, stop, self._stopped_at = self._run, asyncio.Event(), None
         watcher = asyncio.create_task(self._watch(stop), name="watch-run")
         try:
@@ -190,7 +195,8 @@ class Attempt:
                 if stop.is_set() or slot is None or self._is_superseded():
                     return None
                 self._began = True
-                return await self._run_process(job, slot, stop)
+                self._job = self._job or await self._prepare()
+                return await self._run_process(self._job, slot, stop)
         finally:
             watcher.cancel()
             self._metrics.ended(self._run.run_id)
