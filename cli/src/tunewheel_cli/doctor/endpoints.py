@@ -1,12 +1,13 @@
-"""Checks the object store, the engines and the health ports."""
+"""Checks the object store, the engines, the health ports, and the bases that the hub must give."""
 
 from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from pydantic import SecretStr
@@ -121,6 +122,36 @@ def _models(answer: Any) -> list[str]:
     if not models:
         raise ValueError("it serves no model")
     return [str(model) for model in models]
+
+
+async def look_at_bases(names: Sequence[str]) -> Look:
+    """Ask the hub for the base models ``names``, with the token of this environment."""
+    return Look(tuple(await asyncio.to_thread(lambda: [*_ask_hub(names)])), {})
+
+
+def _ask_hub(names: Sequence[str]) -> Iterator[Finding]:
+    from tunewheel_basemodel.carried import CARRIED
+    from tunewheel_basemodel.errors import BaseModelNotFound, BaseModelUnreachable
+    from tunewheel_basemodel.hub import token_source
+    from tunewheel_basemodel.locate import ask_hub
+
+    for name in names:
+        if name in CARRIED or Path(name).is_absolute() or Path(name).is_dir():
+            continue
+        try:
+            source = ask_hub(name)
+        except BaseModelUnreachable as error:  # then it gives no other either
+            text, _, fix = error.reason.partition("; ")
+            yield unknown("base", text, fix)
+            return
+        except BaseModelNotFound as error:
+            text, _, fix = error.reason.partition("; ")
+            # the hub refuses this environment; services may have a token that is not here
+            judge = unknown if error.__cause__ is not None and not token_source() else wrong
+            yield judge("base", text, fix)
+        else:
+            gated = f", which is gated, to the token of {source}" if source else ""
+            yield fine("base", f"the Hugging Face hub gives {name}{gated}")
 
 
 async def look_at_processes(urls: Sequence[str]) -> Look:

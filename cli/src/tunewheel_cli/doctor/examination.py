@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from tunewheel_contracts.errors import TunewheelError
-from tunewheel_contracts.topics import TOPICS
+from tunewheel_contracts.topics import PROJECT_DECLARED, TOPICS
 from tunewheel_planner.driver import Driver, cuda_of_torch, least_driver, read_driver
 
 from tunewheel_cli.doctor.endpoints import (
@@ -23,6 +23,7 @@ from tunewheel_cli.doctor.endpoints import (
     NO_STORE,
     Engine,
     Look,
+    look_at_bases,
     look_at_engines,
     look_at_processes,
     look_at_store,
@@ -98,6 +99,7 @@ async def examine(installation: Installation) -> list[Finding]:
             look_at_engines(engines, installation.engine_authority) if engines else _nothing(NO_ENGINE),
         ),
         _completed("services", look_at_processes(installation.health_urls)),
+        _completed("base", _look_at_bases(installation)),
         _logged(installation.options),
     )
     offsets = {name: offset for look in looks for name, offset in look.offsets.items()}
@@ -123,6 +125,17 @@ async def _completed(about: str, look: Awaitable[Look]) -> Look:
 async def _look_at_kafka(installation: Installation) -> Look:
     found = await kafka_findings(installation.options, installation.names, prefix=installation.prefix)
     return Look(tuple(found), {})
+
+
+async def _look_at_bases(installation: Installation) -> Look:
+    """Look at the bases of declared projects. If the log cannot be read, the check of Kafka says why."""
+    from tunewheel_runtime.log import latest
+
+    try:
+        declared = await latest(installation.options, PROJECT_DECLARED, missing_ok=True)
+    except Exception:
+        return Look((), {})
+    return await look_at_bases(sorted({event.data.spec.base_model for event in declared.values()}))
 
 
 async def _nothing(finding: Finding) -> Look:

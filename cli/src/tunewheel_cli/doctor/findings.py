@@ -19,8 +19,8 @@ class Verdict(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Finding:
     about: str
-    """``kafka``, ``topics``, ``copies``, ``rights``, ``services``, ``store``, ``engine``, ``device`` or
-    ``clock``."""
+    """``kafka``, ``topics``, ``copies``, ``rights``, ``services``, ``store``, ``engine``, ``base``,
+    ``device`` or ``clock``."""
     verdict: Verdict
     text: str
     fix: str = ""

