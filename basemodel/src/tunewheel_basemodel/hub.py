@@ -50,6 +50,21 @@ def hub_errors(name: str) -> Iterator[None]:
         raise _explained(name, error) from error
 
 
+def ask_hub(name: str) -> str:
+    """Ask the hub whether it gives the model ``name`` to this environment, without its weights.
+
+    Return where the token was found that a gated model is given to; empty: the model is not gated. Raises
+    BaseModelNotFound.
+    """
+    from huggingface_hub import HfApi, get_hf_file_metadata, hf_hub_url
+
+    with hub_errors(name):
+        model = HfApi().model_info(name, timeout=HUB_SECONDS)
+        # The hub describes a gated model to everybody, and gives its files to some.
+        get_hf_file_metadata(hf_hub_url(name, "config.json", revision=model.sha), timeout=HUB_SECONDS)
+    return token_source() if model.gated else ""
+
+
 def _explained(name: str, error: Exception) -> BaseModelNotFound:
     from huggingface_hub import constants
     from huggingface_hub.errors import GatedRepoError

@@ -12,7 +12,7 @@ from tunewheel_basemodel.carried import CARRIED, carried_file
 from tunewheel_basemodel.digest import sha256_directory
 from tunewheel_basemodel.errors import BaseModelNotFound
 from tunewheel_basemodel.gguf_conversion import converted
-from tunewheel_basemodel.hub import HUB_SECONDS, hub_errors, token_source
+from tunewheel_basemodel.hub import hub_errors
 
 _HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "tokenizer.model", "*.txt", "README.md"]
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
@@ -84,21 +84,6 @@ def _from_hub(name: str, commit: str | None) -> BaseModel:
         path = Path(snapshot_download(name, revision=commit, allow_patterns=_HUB_FILES))
     _check_directory(path)
     return BaseModel(name=name, path=path, revision=path.name)
-
-
-def ask_hub(name: str) -> str:
-    """Ask the hub whether it gives the model ``name`` to this environment, without its weights.
-
-    Return where the token was found that a gated model is given to; empty: the model is not gated. Raises
-    BaseModelNotFound.
-    """
-    from huggingface_hub import HfApi, get_hf_file_metadata, hf_hub_url
-
-    with hub_errors(name):
-        model = HfApi().model_info(name, timeout=HUB_SECONDS)
-        # The hub describes a gated model to everybody, and gives its files to some.
-        get_hf_file_metadata(hf_hub_url(name, "config.json", revision=model.sha), timeout=HUB_SECONDS)
-    return token_source() if model.gated else ""
 
 
 def _check_directory(path: Path) -> None:

@@ -132,8 +132,7 @@ async def look_at_bases(names: Sequence[str]) -> Look:
 def _ask_hub(names: Sequence[str]) -> Iterator[Finding]:
     from tunewheel_basemodel.carried import CARRIED
     from tunewheel_basemodel.errors import BaseModelNotFound, BaseModelUnreachable
-    from tunewheel_basemodel.hub import token_source
-    from tunewheel_basemodel.locate import ask_hub
+    from tunewheel_basemodel.hub import ask_hub, token_source
 
     for name in names:
         if name in CARRIED or Path(name).is_absolute() or Path(name).is_dir():

@@ -96,7 +96,7 @@ def _templates() -> Environment:
     made.filters.update(
         when=when, lasting=lasting, figure=figure, percent=percent, words=words, pretty=pretty,
         short=short, named=named, curve=curve, fields=fields, legible=legible, graph=graph_of,
-        highlighted=highlighted, cut=cut, lead=lambda it: Lead(**it).words,
+        highlighted=highlighted, cut=cut, lead=lead_words,
     )  # fmt: skip
     return made
 
@@ -182,6 +182,11 @@ def cut(text: str) -> str:
     """Return the beginning of a text in a list of rows, which say how much is left out."""
     more = len(text) - MOST_CHARACTERS
     return f"{text[:MOST_CHARACTERS]} … ({more:,} more characters)" if more > 0 else text
+
+
+def lead_words(lead: Mapping[str, Any]) -> str:
+    """Return what the command says of the lead of a sweep's best recipe."""
+    return Lead(**lead).words
 
 
 def pretty(value: Any) -> Markup:
