@@ -1,4 +1,4 @@
-"""How much of a run's time is no training: checkpoints and validation, by one process and by two.
+"""How much of a run's time is no training: checkpoints and validation, by one process and by several.
 
 A tiny random model is trained by the product's own process, with a checkpoint of a few megabytes. ``by time``
 is the product. ``every 20 steps`` writes a checkpoint after every ``checkpoint_steps``, waits for it, and
@@ -6,7 +6,8 @@ hashes each file a second time, as the upload did before checkpoints were writte
 
 Shares are of the first process's wall clock from the first to the last step. ``waited`` counts what training
 waited for; ``written`` the seconds of the writing thread, which works beside the training. The processor's
-seconds are those of the thread that did it.
+seconds are those of the thread that did it. One process and two are started as on a processor, more of them
+by PyTorch's launcher, as on GPUs, and exchange by gloo. On fewer cores all that they do takes longer alike.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ def main() -> None:
     parser.add_argument("--examples", type=int, default=1500)
     parser.add_argument("--hidden-size", type=int, default=64)
     parser.add_argument("--rank", type=int, default=32)
+    parser.add_argument("--counts", type=int, nargs="+", default=[1, 2, 4, 8], help="of processes")
     parser.add_argument("--contender", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--processes", type=int, default=1, help=argparse.SUPPRESS)
@@ -45,7 +47,7 @@ def main() -> None:
         write_rows(Path(scratch, "train.parquet"), chosen.examples)
         contenders = {
             f"{name}, {count} processes": in_own_process(name, count, Path(scratch), chosen)
-            for count in (1, 2)
+            for count in chosen.counts
             for name in CONTENDERS
         }
     write_report(
@@ -59,11 +61,14 @@ def main() -> None:
 
 
 def in_own_process(name: str, count: int, folder: Path, chosen: argparse.Namespace) -> dict[str, Any]:
-    from tunewheel_train.runs.process import environment
+    from tunewheel_train.runs.process import environment, together
 
     told = (f"--folder={folder}", f"--rank={chosen.rank}")
-    command = [sys.executable, __file__, "--contender", name, "--processes", str(count), *told]
-    done = subprocess.run(command, env=environment(count), stdout=subprocess.PIPE, text=True, check=True)
+    started = together((sys.executable, __file__), count if count > 2 else 1, stop_seconds=30)
+    command = [*started, "--contender", name, "--processes", str(count), *told]
+    done = subprocess.run(
+        command, env=environment(count if count == 2 else 1), stdout=subprocess.PIPE, text=True, check=True
+    )
     lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     found = next(line for line in lines if "steps_per_checkpoint" in line)
     print(name, count, found, file=sys.stderr)
@@ -76,24 +81,25 @@ def measure(chosen: argparse.Namespace) -> None:
     from tunewheel_train.job import Job
 
     given: Path = chosen.folder
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        job = Job.model_validate(
-            {
-                "run_id": "run-bench", "base_model": str(given / "base"),
-                "train_path": given / "train.parquet",
-                "output_dir": folder / "adapter", "work_dir": folder / "work", "cache_dir": folder / "cache",
-                "dtype": "float32", "processes": 0 if chosen.processes == 2 else 1,
-                "base_parameters": 1_000_000, "recipe": {"rank": chosen.rank, "patience": 1000},
-            }
-        )  # fmt: skip
-        (folder / "job.json").write_text(job.model_dump_json())
-        times, out = Times(), os.fdopen(os.dup(1), "w")  # the worker takes stdout for its messages
-        times.install(waits=chosen.contender != CONTENDERS[0])
-        code = worker.main(["train", str(folder / "job.json")])
-        if os.environ.get("RANK", "0") == "0":
-            print(json.dumps(times.figures()), file=out, flush=True)
-        os._exit(code)  # a forked process must not go on
+    folder = given / f"{chosen.processes} {chosen.contender}"  # that of all processes
+    rank = os.environ.get("RANK", "0")
+    job = Job.model_validate(
+        {
+            "run_id": "run-bench", "base_model": str(given / "base"),
+            "train_path": given / "train.parquet",
+            "output_dir": folder / "adapter", "work_dir": folder / "work", "cache_dir": folder / "cache",
+            "dtype": "float32", "processes": 0 if chosen.processes == 2 else chosen.processes,
+            "base_parameters": 1_000_000, "recipe": {"rank": chosen.rank, "patience": 1000},
+        }
+    )  # fmt: skip
+    folder.mkdir(exist_ok=True)
+    (job_file := folder / f"job-{rank}.json").write_text(job.model_dump_json())
+    times, out = Times(), os.fdopen(os.dup(1), "w")  # the worker takes stdout for its messages
+    times.install(waits=chosen.contender != CONTENDERS[0])
+    code = worker.main(["train", str(job_file)])
+    if os.environ.get("RANK", "0") == "0":  # now, because the worker forks
+        print(json.dumps(times.figures()), file=out, flush=True)
+    os._exit(code)  # a forked process must not go on
 
 
 def write_rows(path: Path, count: int) -> None:
