@@ -58,6 +58,9 @@ def test_a_message_whose_end_was_lost_is_not_told_and_not_skipped():
     assert [message.id for message in reader.read(sent(2))] == ["e2"]
 
 
+BROKEN = b"the connection ends before a byte"
+
+
 class Console:
     """Sends the next of ``streams`` to each request, and ends the connection after it."""
 
@@ -74,6 +77,8 @@ class Console:
             return JSONResponse({"error": {"message": "m"}}, told)
 
         async def chunks() -> AsyncIterator[bytes]:
+            if told == BROKEN:
+                raise ConnectionAbortedError
             yield b"retry: 1\n\n"
             yield told
 
@@ -139,6 +144,22 @@ async def test_events_that_come_more_slowly_than_the_patience_are_no_silence(
         now[0] += 3600.0
         assert (await anext(following)).id == "e2"  # type: ignore[union-attr]
     assert len(console.asked) == 4
+
+
+async def test_whoever_takes_long_over_a_gap_is_not_told_that_the_console_was_away_meanwhile(
+    console: Any, monkeypatch: pytest.MonkeyPatch
+):
+    now = [1.0]
+    monkeypatch.setattr("tunewheel_client.aio.events.time", SimpleNamespace(monotonic=lambda: now[0]))
+    console.streams = [b": hello\n\n", 503, BROKEN, sent(1)]
+    async with (
+        AsyncClient(console.url, "k") as client,
+        client.events.follow(patience_seconds=60.0) as following,
+    ):
+        assert await anext(following) == Gap(None)
+        now[0] += 3600.0
+        assert await anext(following) == Gap(None)
+        assert (await anext(following)).id == "e1"  # type: ignore[union-attr]
 
 
 async def test_a_console_that_stays_away_ends_the_following(console: Any):

@@ -81,11 +81,11 @@ class Events(Resource):
                 headers["Last-Event-ID"] = reader.last_id
             try:
                 async with self._transport.stream("events", query=query, headers=headers) as answer:
+                    away_since = None
                     if was_connected and reader.last_id is None:
                         yield Gap(after=None)  # there is no event from which the console could go on
                     was_connected = True
                     async for chunk in answer.aiter_bytes():
-                        away_since = None
                         for message in reader.read(chunk):
                             yield _told(message)
             except Away:
