@@ -153,6 +153,23 @@ def test_a_merge_deletes_merged_files_after_their_time(tmp_path: Path, table, re
     assert table.arrivals().height == 7
 
 
+@pytest.mark.parametrize("projects", [1, 3])
+def test_files_that_cannot_be_merged_raise_no_version(table, records, projects: int) -> None:
+    """Each project has a file of its own. Whoever watches reads the whole table after a new version."""
+    rows = records(*({"project": f"shop-{index % projects}"} for index in range(12)))
+    for start in (0, 6):
+        table.append(rows[start : start + 6])
+    assert table.compact(min_files=2)
+    DeltaTable(table.url).alter.set_table_properties(
+        {"delta.deletedFileRetentionDuration": "interval 0 days"}
+    )
+    version = table.version()
+    for _ in range(2):
+        assert not table.compact(min_files=1)
+    assert table.version() == version
+    assert table.arrivals().height == 12
+
+
 def test_a_table_with_fewer_columns_is_read_and_grows(table, records) -> None:
     later = ("rejected_output", "history", "sections")
     rows = records(*({} for _ in range(6)), {"history": '[{"content":"a","role":"user"}]'})

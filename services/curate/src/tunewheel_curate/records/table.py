@@ -221,11 +221,12 @@ class RecordTable:
             if table is None or len(table.file_uris()) < min_files:
                 return False
             try:
-                table.optimize.compact()
+                merged = table.optimize.compact()["numFilesRemoved"]
             except CommitFailedError:
                 return False
-            table.vacuum(dry_run=False)
-            return True
+            if merged:  # a vacuum raises the version, even if it deletes the same files again
+                table.vacuum(dry_run=False)
+            return bool(merged)
 
     @contextmanager
     def _reaching(self, purpose: str) -> Iterator[None]:
