@@ -12,6 +12,7 @@ import pytest
 from tunewheel_basemodel import carried
 from tunewheel_basemodel.carried import CARRIED, Carried, carried_file, fetch_carried
 from tunewheel_basemodel.errors import BaseModelUnreachable
+from tunewheel_contracts.cache import InvalidCacheDir
 
 ROOT = Path(__file__).resolve().parents[2]
 UV = shutil.which("uv") or shutil.which(str(ROOT / ".uv/bin/uv"))
@@ -109,12 +110,21 @@ def test_of_two_processes_at_once_the_slower_one_takes_what_the_other_fetched(wh
     assert len([*(wheel.parent.parent / "cache/packages").iterdir()]) == 1
 
 
-@pytest.mark.parametrize("cache", ["file", "file/below", "/proc/none"])
-def test_a_cache_that_cannot_be_written_is_named(wheel: Path, monkeypatch, tmp_path: Path, cache) -> None:
+def test_a_cache_that_cannot_be_written_is_named(wheel: Path, monkeypatch) -> None:
+    told(wheel, monkeypatch)
+    monkeypatch.setenv("TUNEWHEEL_CACHE_DIR", "/proc/none")
+    with pytest.raises(BaseModelUnreachable, match=r"/proc/none/packages .*TUNEWHEEL_CACHE_DIR"):
+        fetch_carried(NAME)
+
+
+@pytest.mark.parametrize("cache", ["file", "file/below"])
+def test_a_file_in_place_of_the_cache_is_refused(
+    wheel: Path, monkeypatch, tmp_path: Path, cache: str
+) -> None:
     told(wheel, monkeypatch)
     (tmp_path / "file").touch()
     monkeypatch.setenv("TUNEWHEEL_CACHE_DIR", str(tmp_path / cache))
-    with pytest.raises(BaseModelUnreachable, match=rf"base_model: .*{cache}/packages .*TUNEWHEEL_CACHE_DIR"):
+    with pytest.raises(InvalidCacheDir, match=r"TUNEWHEEL_CACHE_DIR: .*file is not a folder"):
         fetch_carried(NAME)
 
 
