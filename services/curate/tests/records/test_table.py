@@ -137,7 +137,10 @@ def test_compaction_keeps_the_records(table, records) -> None:
     assert table.append(rows) == 0
 
 
-def test_a_merge_deletes_merged_files_after_their_time(tmp_path: Path, table, records) -> None:
+@pytest.mark.parametrize("checkpoint", [False, True])
+def test_a_merge_deletes_merged_files_after_their_time(
+    tmp_path: Path, table, records, checkpoint: bool
+) -> None:
     rows = records(*({} for _ in range(6)))
     for start in range(3):
         table.append(rows[2 * start : 2 * start + 2])
@@ -147,6 +150,8 @@ def test_a_merge_deletes_merged_files_after_their_time(tmp_path: Path, table, re
     DeltaTable(table.url).alter.set_table_properties(
         {"delta.deletedFileRetentionDuration": "interval 0 days"}
     )
+    if checkpoint:  # Delta writes one after every 100 versions
+        DeltaTable(table.url).create_checkpoint()
     table.append(records(*({} for _ in range(7)))[6:])
     assert table.compact(min_files=2)
     assert not any(file.exists() for file in files)

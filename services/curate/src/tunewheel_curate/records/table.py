@@ -208,8 +208,8 @@ class RecordTable:
         return self._collected(rows.filter(pl.col("offset") >= limit).select(columns))
 
     def compact(self, *, min_files: int) -> bool:
-        """Merge small files once there are ``min_files``. The merged ones are deleted a week later (Delta's
-        ``deletedFileRetentionDuration``), so that older versions stay readable until then.
+        """Merge small files once there are ``min_files``. The first merge after a week (Delta's
+        ``deletedFileRetentionDuration``) deletes the merged ones. Until then older versions stay readable.
 
         Return whether files were merged. Losing a race against an append is no error.
 
@@ -225,7 +225,8 @@ class RecordTable:
             except CommitFailedError:
                 return False
             if merged:  # a vacuum raises the version, even if it deletes the same files again
-                table.vacuum(dry_run=False)
+                # full: a checkpoint of Delta's log forgets removed files once their time is over
+                table.vacuum(dry_run=False, full=True)
             return bool(merged)
 
     @contextmanager
