@@ -16,6 +16,7 @@ from tunewheel_contracts.events.training import (
 )
 from tunewheel_testing.waiting import until
 from tunewheel_train.execution import Trainings
+from tunewheel_train.runs import attempts, starting
 from tunewheel_train.runs.controls import Versions
 
 
@@ -90,6 +91,37 @@ async def test_nothing_is_downloaded_for_a_run_that_waits_for_a_machine(versions
         await waiting(worker.trainings)
         assert not list(bench.settings.runs_dir.glob("*"))
     assert isinstance(await asyncio.wait_for(training, 120), TrainCompleted)
+
+
+@pytest.mark.parametrize("by", ["a newer version", TrainAction.CANCEL, TrainAction.PAUSE])
+async def test_a_run_that_is_stopped_while_its_data_comes_frees_its_machine(versions_of, monkeypatch, by):
+    bench, (_, second, third) = versions_of
+    worker, stopped, names = Worker(bench), asyncio.Event(), list[str]()
+
+    def say(run_id: str, action: TrainAction) -> None:
+        control = TrainControl(project=second.project, run_id=run_id, action=action, request=action)
+        bench.controls.apply(new_event(control, source="/t"))
+
+    async def prepare(run: Any, *rest: Any) -> Any:
+        if stopped.is_set():
+            return await starting.prepare(run, *rest)
+        names.append(run.run_id)
+        say(run.run_id, by) if isinstance(by, TrainAction) else worker.versioned(third)
+        stopped.set()
+        return await asyncio.Event().wait()  # a download that never ends
+
+    monkeypatch.setattr(attempts, "prepare", prepare)
+    training = worker.train(second)
+    await stopped.wait()
+    async with asyncio.timeout(120), worker.trainings._slots.hold("another", asyncio.Event(), job="other"):
+        assert worker.told == []
+    if by is TrainAction.PAUSE:
+        say(names[0], TrainAction.RESUME)
+        assert isinstance(await asyncio.wait_for(training, 120), TrainCompleted)
+        return
+    outcome = await asyncio.wait_for(training, 120)
+    assert isinstance(outcome, TrainFailed)
+    assert outcome.superseded_by == (None if isinstance(by, TrainAction) else third.dataset_id)
 
 
 async def test_a_worker_that_is_killed_decides_the_same_again(versions_of):

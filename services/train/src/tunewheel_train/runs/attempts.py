@@ -194,8 +194,11 @@ class Attempt:
             ) as slot:
                 if stop.is_set() or slot is None or self._is_superseded():
                     return None
+                if self._job is None:
+                    self._job, _ = await first_of(self._prepare(), stop.wait())
+                if self._job is None or stop.is_set():
+                    return None
                 self._began = True
-                self._job = self._job or await self._prepare()
                 return await self._run_process(self._job, slot, stop)
         finally:
             watcher.cancel()
