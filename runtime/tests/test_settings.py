@@ -25,6 +25,12 @@ def test_a_home_that_is_nobody_s_is_refused_by_the_name_of_the_setting(folder: s
         HttpSettings(cache_dir=folder)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("below", ["a" * 300, "a" * 300 + "/models", "b/" * 3000])
+def test_a_cache_folder_that_cannot_be_looked_at_is_refused(below: str, tmp_path: Path) -> None:
+    with pytest.raises(ValidationError, match=r"cache_dir\n.*cannot be looked at \(File name too long\)"):
+        HttpSettings(cache_dir=tmp_path / below)
+
+
 @pytest.mark.parametrize("below", [".", "models", "a/b"])
 def test_a_file_in_the_place_of_the_cache_folder_is_refused(below: str, tmp_path: Path) -> None:
     (tmp_path / "file").touch()

@@ -19,7 +19,7 @@ def cache_dir(named: str | Path | None = None) -> Path:
     """Return ``named``, else ``TUNEWHEEL_CACHE_DIR``, else the platform's cache folder for Tunewheel.
 
     Raises:
-        InvalidCacheDir: the home in it is of nobody here, or a file is in its place.
+        InvalidCacheDir: the home in it is of nobody here, a file is in its place, or it may not be looked at.
     """
     configured = named or os.environ.get("TUNEWHEEL_CACHE_DIR")
     if not configured:
@@ -30,7 +30,10 @@ def cache_dir(named: str | Path | None = None) -> Path:
         folder = Path(configured).expanduser()
     except RuntimeError as error:
         raise InvalidCacheDir("~ is the home of nobody here; write the folder in full") from error
-    there = next((place for place in (folder, *folder.parents) if place.exists()), folder)
-    if there.exists() and not there.is_dir():
+    try:
+        there = next((place for place in (folder, *folder.parents) if place.exists()), None)
+    except OSError as error:
+        raise InvalidCacheDir(f"cannot be looked at ({error.strerror}); name a folder that can") from error
+    if there is not None and not there.is_dir():
         raise InvalidCacheDir(f"{there} is not a folder; name a folder, or one that can be made")
     return folder
