@@ -140,8 +140,10 @@ def test_a_gated_model_is_given_to_a_token_that_may_read_it(token: str, told: st
 
 
 @pytest.mark.parametrize(
-    "address", ["hub.local", "hub.local:8080/models", "//hub.local", "ftp://hub.local", "http://", ""]
-)
+    "address",
+    ["hub.local", "hub.local:8080/models", "//hub.local", "ftp://hub.local", "http://", "", "http://hub:80a",
+     "https://hub.local:99999", "https://hub.local:0"],
+)  # fmt: skip
 def test_an_address_that_is_none_is_refused_and_not_tried_again(address: str, tmp_path: Path) -> None:
     environment = os.environ | {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "hub")}
     found = subprocess.run(

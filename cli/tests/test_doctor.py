@@ -428,10 +428,12 @@ for one in asyncio.run(look_at_bases(names)).findings:
 def test_a_gated_base_is_told_with_where_its_token_is_from(
     tmp_path: Path, token: str, where: str, verdict: str, said: str
 ) -> None:
-    """In a process of its own, because the hub's address is read when its package is imported."""
+    """In a process of its own, because the hub's address is read when its package is imported. A password in
+    it is not told."""
     home = tmp_path / "hub"
     with gated_hub(write_tiny_model(tmp_path / "model"), "hf_right") as url:
-        environment = os.environ | {"HF_ENDPOINT": url, "HF_HOME": str(home), "HF_TOKEN": token}
+        secret = url.replace("//", "//bob:s3cret@") if token != "hf_right" else url
+        environment = os.environ | {"HF_ENDPOINT": secret, "HF_HOME": str(home), "HF_TOKEN": token}
         environment.pop("HF_HUB_OFFLINE", None)
         if where == "file":
             home.mkdir()
@@ -444,6 +446,17 @@ def test_a_gated_base_is_told_with_where_its_token_is_from(
         assert f"|accept its license at {url}/owner/gated, and set HF_TOKEN to a token" in gated
     assert none.startswith(f"base|{'wrong' if token else 'not checked'}|'owner/none' is not on this machine")
     assert "hf_" not in done.stdout + done.stderr
+    assert "s3cret" not in done.stdout
+
+
+@pytest.mark.parametrize("token", ["hf_right", ""])
+def test_a_hub_that_must_not_be_asked_is_no_fault_of_a_base(tmp_path: Path, token: str) -> None:
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "HF_TOKEN": token}
+    done = subprocess.run([sys.executable, "-c", LOOKS], env=environment, capture_output=True, text=True)
+    (found,) = done.stdout.splitlines()
+    assert found.startswith(
+        "base|not checked|'owner/gated' was not asked for, because HF_HUB_OFFLINE is set|"
+    )
 
 
 async def test_a_look_that_fails_does_not_hide_the_others(

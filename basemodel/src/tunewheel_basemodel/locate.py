@@ -78,9 +78,9 @@ def _local(name: str, path: Path) -> BaseModel:
 
 
 def _from_hub(name: str, commit: str | None) -> BaseModel:
-    from huggingface_hub import snapshot_download
-
     with hub_errors(name):
+        from huggingface_hub import snapshot_download
+
         path = Path(snapshot_download(name, revision=commit, allow_patterns=_HUB_FILES))
     _check_directory(path)
     return BaseModel(name=name, path=path, revision=path.name)

@@ -78,10 +78,10 @@ def open_tokenizer(directory: Path) -> PreTrainedTokenizerBase:
 
 
 def _from_hub(name: str, *, ask: bool) -> Path:
-    from huggingface_hub import snapshot_download
-
     try:
         with hub_errors(name):
+            from huggingface_hub import snapshot_download
+
             return Path(snapshot_download(name, allow_patterns=_HUB_FILES, local_files_only=not ask))
     except BaseModelNotFound as error:
         if ask or error.__cause__ is None:
