@@ -159,6 +159,25 @@ async def test_rows_of_an_erasure_stay_until_its_finding_is_stored_and_rows_of_o
     assert sorted(shop.table.arrivals()["record_id"]) == ["rec-1", "rec-3"]
 
 
+@pytest.mark.parametrize("erased", [1, 3])
+async def test_no_build_is_asked_for_records_that_were_erased(shop: Shop, erased: int) -> None:
+    """Also if nothing of the project is left."""
+    shop.log(3)
+    shop.keep(3)
+    await shop.look()
+    shop.table.erase(shop.table.arrivals().head(erased))
+    await shop.look()
+    shop.now += HOUR
+    await shop.look()
+    assert counts(shop) == []
+    shop.log(3)
+    shop.keep(3)
+    await shop.look()
+    shop.now += HOUR
+    await shop.look()
+    assert counts(shop) == [{"0": 6}]
+
+
 async def test_records_are_counted_again_only_after_a_change(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:

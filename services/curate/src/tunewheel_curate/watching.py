@@ -203,12 +203,13 @@ class Watch:
             return
         await self._sweep()
         frames = (await asyncio.to_thread(table.arrivals)).partition_by("project", as_dict=True)
-        for (project,), frame in frames.items():
+        arrivals = {project: frame for (project,), frame in frames.items()}
+        for project, frame in arrivals.items():
             before = self._arrivals.get(project)
             if before is None or _written(before) != _written(frame):
                 self._last_arrival[project] = self._clock()
                 self._hear(project)
-            self._arrivals[project] = frame
+        self._arrivals = arrivals  # without projects of which all was erased
         self._version = version
         with contextlib.suppress(TransientError):
             await asyncio.to_thread(table.compact, min_files=self._compact_files)
