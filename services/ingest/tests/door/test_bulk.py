@@ -4,6 +4,7 @@ import gzip
 import json
 import tracemalloc
 from collections.abc import AsyncIterator
+from typing import Any
 
 import httpx
 import pytest
@@ -98,6 +99,24 @@ async def test_an_event_over_the_limit_is_refused_with_what_helps(
     assert refused["field"] == "(body)"
     assert "shorten it" in refused["reason"]
     assert ("/v1/documents/files" in refused["reason"]) == (path == "documents")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"answer": {"n": "b" * (MAX_BODY_BYTES - 100)}}, {"answer": {"n": [1e9] * (MAX_BODY_BYTES // 9)}}],
+)
+async def test_an_event_that_is_too_large_on_the_log_alone_is_refused_without_the_others(
+    client: httpx.AsyncClient, log: Log, fields: dict[str, Any]
+) -> None:
+    long = json.dumps({"ticket_id": "T-2", "body": "b"} | fields, separators=(",", ":"))
+    long = long.replace("1000000000.0", "1e9").encode()
+    assert len(long) <= MAX_BODY_BYTES
+    told = await client.post(
+        "/v1/tickets?project=p", content=b"\n".join((ticket(1), long, ticket(3))), headers=LINES
+    )
+    assert told.status_code == 202
+    assert [(one["line"], one["field"]) for one in told.json()["refused"]] == [(2, "(body)")]
+    assert [len(event.to_kafka().value) < 1_000 for event in log.events] == [True, True]
 
 
 @pytest.mark.parametrize("path", ["/v1/tickets?project=p", "/v1/documents/files?project=p&document_id=a.pdf"])

@@ -14,6 +14,7 @@ from tunewheel_contracts.errors import InvalidEvent, TransientError
 from tunewheel_contracts.event import Envelope, UpstreamEvent, decode_data
 from tunewheel_contracts.events.upstream import DocumentPublished
 from tunewheel_contracts.reading import at_door
+from tunewheel_contracts.topic import MAX_MESSAGE_BYTES
 from tunewheel_runtime.admission import JSON_LINES
 from tunewheel_runtime.identity.roles import Role
 
@@ -31,6 +32,10 @@ from tunewheel_ingest.door.intake import (
 
 E = TypeVar("E", bound=UpstreamEvent)
 FLUSH_BYTES = 8 << 20
+LONGER = 8
+"""How many times as long as its line an event may be on the log, as ``1e9`` becomes ``1000000000.0``."""
+ROOM_BYTES = 1024
+"""Of the longest message: for the key, and for what the producer adds."""
 
 
 class Bulk:
@@ -73,7 +78,7 @@ class Bulk:
                     if role is not Role.OPERATOR and data.project not in admitted:  # erasures never wait
                         self._intake.admit(data.project)
                         admitted.add(data.project)
-                    waiting.append(self._intake.wrap(data))
+                    waiting.append(self._small(self._intake.wrap(data), line))
                     size += len(line.data or b"")
                 except InvalidEvent as error:
                     receipt.refuse(line.number, error)
@@ -106,14 +111,24 @@ class Bulk:
 
     def _read(self, event_class: type[E], line: Line, project: str | None) -> E:
         if line.data is None:
-            as_file = ", or send the file to /v1/documents/files" if event_class is DocumentPublished else ""
-            reason = f"is over {self._max_bytes} bytes, the most of one event; shorten it{as_file}"
-            raise TooLarge(field="(body)", reason=reason)
+            raise self._too_large(event_class)
         body = line.data.removeprefix(codecs.BOM_UTF8) if line.number == 1 else line.data
         event = decode_data(event_class, with_project(body, project), at_door())
         if isinstance(event, DocumentPublished):
             require_parser(event)
         return event
+
+    def _small(self, event: Envelope[E], line: Line) -> Envelope[E]:
+        """Return ``event``, which has more on the log than in the body: the caller, and fields by default."""
+        is_long = len(line.data or b"") > self._max_bytes // LONGER
+        if is_long and len(event.to_kafka().value) > MAX_MESSAGE_BYTES - ROOM_BYTES:
+            raise self._too_large(type(event.data))
+        return event
+
+    def _too_large(self, event_class: type[UpstreamEvent]) -> TooLarge:
+        as_file = ", or send the file to /v1/documents/files" if event_class is DocumentPublished else ""
+        reason = f"is over {self._max_bytes} bytes, the most of one event; shorten it{as_file}"
+        return TooLarge(field="(body)", reason=reason)
 
     async def _flush(self, waiting: list[Envelope[Any]], receipt: Receipt) -> None:
         await self._intake.publish(waiting)
