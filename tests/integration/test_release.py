@@ -71,7 +71,8 @@ def release(folder: Path, **environment: str) -> Path:
 
 def verification(folder: Path, signature: Path, public: Path) -> tuple[str | Path, ...]:
     return (
-        str(UV), *SIGNING, "verify", "key", folder, "--signature", signature, "--public_key", public,
+        str(UV), *SIGNING, "verify", "key", folder, "--no-ignore-git-paths", "--signature", signature,
+        "--public_key", public,
     )  # fmt: skip
 
 
@@ -149,8 +150,12 @@ def test_the_signature_ends_with_a_changed_an_added_or_a_missing_file(
     run(*verify, cwd=tmp_path, code=1)
     lock.write_bytes(kept)
     assert "Verification succeeded" in run(*verify, cwd=tmp_path)
-    (copy / "tunewheel_more-1.whl").touch()
-    run(*verify, cwd=tmp_path, code=1)
+    for name in ("tunewheel_more-1.whl", ".gitattributes", ".git/config"):
+        added = copy / name
+        added.parent.mkdir(exist_ok=True)
+        added.touch()
+        run(*verify, cwd=tmp_path, code=1)
+        added.unlink()
 
 
 @pytest.mark.nightly("matrices")
@@ -180,8 +185,11 @@ def test_the_pages_commands_sign_a_model_or_an_adapter_and_refuse_another(
     run(*verify, cwd=tmp_path, code=1)
     weights.write_bytes(kept)
     assert "Verification succeeded" in run(*verify, cwd=tmp_path)
-    (folder / "more.safetensors").touch()
-    run(*verify, cwd=tmp_path, code=1)
+    (folder / ".git").mkdir()
+    for name in ("more.safetensors", ".gitignore", ".git/config"):
+        (folder / name).touch()
+        run(*verify, cwd=tmp_path, code=1)
+        (folder / name).unlink()
 
 
 @pytest.mark.nightly("matrices")
