@@ -18,6 +18,9 @@ tagged=$(git rev-parse -q --verify "refs/tags/v$version^{commit}" || git rev-par
 # The tag before this commit: whoever builds the release again has a tag on the commit itself.
 last=$(git describe --tags --abbrev=0 --match 'v[0-9]*' HEAD^ 2>/dev/null || true)
 [ -z "${KEY:-}" ] || [ -r "$KEY" ] || { echo "KEY: there is no file $KEY that can be read; name the private key" >&2; exit 1; }
+# Whoever builds the commit again could not make what a changed file made.
+changed=$([ -z "${KEY:-}" ] || git status --porcelain --untracked-files=no)
+[ -z "$changed" ] || { echo "files differ from the commit, and a signed release is built from a commit alone; commit them:" "$changed" >&2; exit 1; }
 if [ -n "${REGISTRY:-}" ]; then
     case "$REGISTRY" in
     *://* | */ | *[!a-z0-9./:_-]*) echo "REGISTRY: $REGISTRY is no host/path; write it in small letters, without https:// and without / at its end" >&2; exit 1 ;;
@@ -90,7 +93,7 @@ fi
 sums=$(cd "$out" && find * -type f | LC_ALL=C sort | xargs sha256sum)
 echo "$sums" >"$out/SHA256SUMS"
 if [ -n "${KEY:-}" ]; then
-    $uv tool run --quiet --from model-signing==1.1.1 --with pyopenssl model_signing sign key "$out" --private_key "$KEY" \
+    $uv tool run --quiet --from model-signing==1.1.1 --with pyopenssl model_signing sign key "$out" --no-ignore-git-paths --private_key "$KEY" \
         --signature "$out/release.sig"
 fi
 echo "$out"

@@ -180,8 +180,8 @@ class Checkout:
         sections = [f"## {version}\n\n{text}\n" for version, text in by_version.items()]
         (self.root / "CHANGELOG.md").write_text("\n".join(["# Change log", "", *sections]))
 
-    def release(self, version: str) -> subprocess.CompletedProcess[str]:
-        told = {"PYTHON": "scripts/python", "UV": "true", "KEY": "", "REGISTRY": "", "OUT": "dist"}
+    def release(self, version: str, *, key: str = "") -> subprocess.CompletedProcess[str]:
+        told = {"PYTHON": "scripts/python", "UV": "true", "KEY": key, "REGISTRY": "", "OUT": "dist"}
         command = [str(self.root / "scripts/release.sh"), version]
         return subprocess.run(command, env=os.environ | told, capture_output=True, text=True)
 
@@ -230,6 +230,26 @@ def test_a_release_without_notes_or_history_or_under_a_taken_version_is_not_begu
     done = cut.release("0.1.0")
     assert (done.returncode, "git fetch --unshallow --tags" in done.stderr) == (1, True)
     assert not list(tmp_path.rglob("dist"))
+
+
+def test_a_release_is_signed_only_as_it_is_committed(tmp_path: Path) -> None:
+    here, key = Checkout(tmp_path), tmp_path / "private.pem"
+    key.touch()
+    (here.root / "pyproject.toml").touch()
+    here.notes(**{"0.1.0": "The first one.", "0.2.0": "The second one."})
+    here.commit("Begin")
+    for name in ("pyproject.toml", "CHANGELOG.md"):
+        kept = (here.root / name).read_text("utf-8")
+        (here.root / name).write_text(f"{kept}\n")
+        for words in (("status",), ("add", "--all")):
+            here.git(*words)
+            done = here.release("0.2.0", key=str(key))
+            assert (done.returncode, f"M {name}" in done.stderr.replace("M  ", "M ")) == (1, True)
+            assert not (here.root / "dist").exists()
+        (here.root / name).write_text(kept)
+        here.git("add", "--all")
+    (here.root / "notes-to-myself").touch()
+    assert here.release("0.2.0", key=str(key)).returncode == 0
 
 
 def test_a_version_is_taken_wherever_its_tag_is(tmp_path: Path) -> None:
