@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -64,16 +65,19 @@ def write() -> None:
     PAGE.write_text(f"{before}{MARKS[0]}\n{table(results, found)}\n{MARKS[1]}{after}", "utf-8")
 
 
-def run(services: Sequence[str], faults: Sequence[str]) -> None:
+def run(services: Sequence[str], faults: Sequence[str]) -> list[str]:
     """Do one fault after the other to all ``services``, and go on where a cell fails. The figures of a fault
-    are in the page when its cells have ended."""
+    are in the page when its cells have ended. Return the cells that failed."""
     from .faults import run, undisturbed
 
+    failed: list[str] = []
     with tempfile.TemporaryDirectory() as name:
         calm = undisturbed(services, Path(name) / "calm")
         for fault in faults:
-            run(fault, services, Path(name) / fault.replace(" ", "-"), calm)
+            found = run(fault, services, Path(name) / fault.replace(" ", "-"), calm)
+            failed += [f"{one} x {fault}" for one, of in found.items() if isinstance(of, BaseException)]
             write()
+    return failed
 
 
 def main() -> None:
@@ -81,9 +85,12 @@ def main() -> None:
     parser.add_argument("--service", action="append", choices=SERVICES)
     parser.add_argument("--fault", action="append", choices=FAULTS)
     options = parser.parse_args()
+    failed: list[str] = []
     if options.service or options.fault:
-        run(options.service or SERVICES, options.fault or FAULTS)
+        failed = run(options.service or SERVICES, options.fault or FAULTS)
     write()
+    if failed:
+        sys.exit(f"failed: {', '.join(failed)}")
 
 
 if __name__ == "__main__":
