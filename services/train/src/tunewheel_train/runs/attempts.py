@@ -69,7 +69,7 @@ class Attempt:
         self._metrics = metrics
         self._began = False
         self._job: Job | None = None
-        """The job with what was downloaded for it; None: no machine was free for it yet."""
+        """The job, with the data that was downloaded for the run; None: the run has had no machine yet."""
         self._worker = worker
         self._tries = tries
         self._lease = lease
