@@ -15,8 +15,7 @@ from tunewheel_registry.ledger import Ledger
 
 
 def register(service: Service, ledger: Ledger) -> None:
-    """Subscribe the registry. ``Ledger.handle`` publishes the resulting events itself, one after the other,
-    and waits for the broker after each."""
+    """Subscribe the registry. ``Ledger.handle`` publishes the resulting events itself."""
 
     @service.on(topics.TRAIN_COMPLETED)
     async def on_train_completed(event: Envelope[TrainCompleted]) -> None:

@@ -8,15 +8,17 @@ from typing import Any
 import pytest
 from huggingface_hub import ModelCard
 from starlette.testclient import TestClient
-from tunewheel_contracts.events.lifecycle import ModelRegistered
+from tunewheel_contracts.events.lifecycle import ModelRegistered, Stage
 from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.bundle import Decoding
 from tunewheel_contracts.formats.recipe import TrainSpec
 from tunewheel_contracts.formats.run import BaseModelFacts, RunManifest
 from tunewheel_contracts.formats.scorecard import Contestant, Finding, MetricFacts, Role, Scorecard
+from tunewheel_registry.about.card import model_card
+from tunewheel_registry.about.facts import ModelFacts
 from tunewheel_registry.api import add_about, make_api
 from tunewheel_registry.lifecycle import apply
-from tunewheel_registry.state import State, base_model_id
+from tunewheel_registry.state import Model, State, Step, base_model_id
 from tunewheel_runtime.identity.access import Access
 from tunewheel_runtime.identity.guard import guard
 from tunewheel_runtime.settings import HttpSettings
@@ -162,6 +164,33 @@ async def test_a_card_says_what_cannot_be_read(client: TestClient, wheel: Wheel)
     assert "Outcome: passed." in text
     base = base_model_id(wheel.desk.adapter(1).base)
     assert "It has not been evaluated yet." in card_of(client, base)
+
+
+@pytest.mark.parametrize(
+    ("stage", "reason", "decided_by", "shown"),
+    [
+        (Stage.REJECTED, "rejected by Ada: not our tone", "review", "rejected in a review"),
+        (Stage.ROLLED_BACK, "rejected by Ada", "review", "rejected in a review"),
+        (Stage.REJECTED, "rejected by Ada", None, "rejected in a review"),
+        (
+            Stage.EVALUATED, "misses rouge_l; Ada; of Kent overruled that, but waits: desk-1 is pinned",
+            "criteria", "misses rouge_l; a review overruled that, but waits: desk-1 is pinned",
+        ),
+        (Stage.REJECTED, "label_accuracy is .4; valid_output is .6", "criteria",
+         "label_accuracy is .4; valid_output is .6"),
+        (Stage.ROLLED_BACK, "worse in canary", "rollout", "worse in canary"),
+    ],
+)  # fmt: skip
+def test_a_card_names_no_reviewer(
+    wheel: Wheel, stage: Stage, reason: str, decided_by: str | None, shown: str
+) -> None:
+    base = wheel.desk.adapter(1).base
+    known = ModelRegistered(project="desk", model_id=base_model_id(base), kind="base", base=base)
+    step = Step(event_id="step-1", stage=stage, reason=reason, decided_by=decided_by)
+    model = Model(registration=known, stage=stage, history=(step,))
+    text = model_card(ModelFacts(model, None, None, None, None, evaluation=None, reviews=()))
+    assert f"|  | {stage.value} | {shown} |" in text
+    assert "Ada" not in text
 
 
 async def test_two_models_are_compared_in_all_that_made_them(client: TestClient, wheel: Wheel) -> None:

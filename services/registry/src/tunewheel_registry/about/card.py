@@ -9,14 +9,18 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from tunewheel_contracts.events.lifecycle import Stage
 from tunewheel_contracts.formats.bundle import Bundle
 from tunewheel_contracts.formats.run import RunManifest
 from tunewheel_contracts.formats.scorecard import Contestant, Finding, Role, Scorecard
 
 from tunewheel_registry.about.facts import ModelFacts
+from tunewheel_registry.state import Step
 
 HUB_ID = re.compile(r"^[\w.-]+(/[\w.-]+)?$")
 """The hub's pattern of model names. A base that was loaded from a folder has no such name."""
+OVERRULED = re.compile(r"; .* overruled that")
+"""The part of a step's reason that names the reviewer who overruled criteria."""
 COUNTS = frozenset({"examples", "regression_items"})
 SHOWN_RECIPE = (
     "rank", "alpha", "dropout", "rslora", "dora", "learning_rate", "epochs", "batch_size", "scheduler",
@@ -228,10 +232,18 @@ def bundle_of(facts: ModelFacts) -> Bundle | None:
 
 def _stages(facts: ModelFacts) -> str:
     steps = [
-        (f"{step.at:%Y-%m-%d %H:%M}" if step.at else "", step.stage.value, step.reason)
+        (f"{step.at:%Y-%m-%d %H:%M}" if step.at else "", step.stage.value, _why(step))
         for step in facts.model.history
     ]
     return _table(("when (UTC)", "stage", "why"), steps)
+
+
+def _why(step: Step) -> str:
+    """Return the reason of a step without the name and the comment of a reviewer, which verdicts quote. In
+    old logs a person's rejection has no ``decided_by``."""
+    if step.stage in (Stage.REJECTED, Stage.ROLLED_BACK) and step.decided_by in (None, "review"):
+        return "rejected in a review"
+    return OVERRULED.sub("; a review overruled that", step.reason)
 
 
 def _contestant(card: Scorecard | None, role: Role) -> Contestant | None:

@@ -54,7 +54,8 @@ class Told:
 
 def told_by(event: Envelope[Any]) -> list[Told]:
     """Return the facts in ``event``; an empty list for a type that is not part of the graph. They hold no
-    texts of people: no prompt, answer, correction or comment."""
+    prompt, answer or correction. The reasons of commands, requests and verdicts are texts of people, too: a
+    rejection quotes its comment."""
     tell = TELLS.get(type(event.data))
     return tell(event) if tell else []
 
