@@ -165,3 +165,45 @@ async def test_runs_that_begin_together_each_find_their_own_base(bench, tmp_path
     )
     assert [type(event) for event in events] == [TrainFailed, TrainCompleted]
     assert events[0].field == "base_model"
+
+
+@pytest.mark.parametrize(
+    ("asked", "found"),
+    [
+        (("flood", "flood", "flood", "north"), ["flood", "north", "flood", "flood"]),
+        (("flood",) * 3 + ("south", "north"), ["flood", "south", "north", "flood", "flood"]),
+        (("north", "flood", "flood", "north"), ["north", "flood", "north", "flood"]),
+    ],
+    ids=["a flood before another", "a flood before two others", "another before a flood"],
+)
+async def test_a_project_with_many_versions_holds_back_no_search_of_another(bench, asked, found):
+    made, order = await bench(), []
+    searches = bases.Bases(made.store, made.settings, made.worker)
+
+    async def search(project: str) -> None:
+        await searches.search(project, made.manifest.spec.base_model, None, made.lease)
+        order.append(project)
+
+    await asyncio.gather(*(search(project) for project in asked))
+    assert order == found
+
+
+async def test_a_search_that_waits_ends_with_its_lease_and_leaves_its_place(bench, tmp_path: Path):
+    begun, goes_on = tmp_path / "begun", tmp_path / "goes-on"
+    made = (await bench()).whose_worker_first_runs(
+        f"import pathlib, time; pathlib.Path({str(begun)!r}).touch(); "
+        f"[time.sleep(.01) for _ in iter(pathlib.Path({str(goes_on)!r}).exists, True)]"
+    )
+    lost = await bench(dataset_id="ds-lost")
+    searches = bases.Bases(made.store, made.settings, made.worker)
+    name = made.manifest.spec.base_model
+    first = asyncio.create_task(searches.search("flood", name, None, made.lease))
+    await until(begun.exists)
+    waiting = asyncio.create_task(searches.search("north", name, None, lost.lease))
+    await asyncio.sleep(0)
+    lost.lease.lost.set()
+    with pytest.raises(lost.lease.Lost):
+        await waiting
+    last = asyncio.create_task(searches.search("south", name, None, made.lease))
+    goes_on.touch()
+    assert await first == await last

@@ -118,7 +118,8 @@ class Trainings:
 
         async def prepare_as(said: Job) -> Job:
             with _full_disk_fails():
-                base, facts = await self._bases.search(manifest.spec.base_model, said.base_revision, lease)
+                name = manifest.spec.base_model
+                base, facts = await self._bases.search(manifest.project, name, said.base_revision, lease)
                 start = await decided(self._store, manifest)
                 run = plan_run(manifest, event.manifest, base, facts, start)
                 return await prepare(run, self._store, self._settings, directory, {})

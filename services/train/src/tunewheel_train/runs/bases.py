@@ -18,6 +18,7 @@ from tunewheel_contracts.formats.dataset import DatasetManifest
 from tunewheel_contracts.formats.run import BaseModelFacts, BaseModelRef
 from tunewheel_runtime.jobs import Lease
 from tunewheel_runtime.retry import Backoff, retry
+from tunewheel_runtime.slots import Slots
 from tunewheel_runtime.store import ObjectStore
 from tunewheel_runtime.waiting import first_of
 
@@ -35,13 +36,14 @@ Base = tuple[BaseModelRef, BaseModelFacts | None]
 
 
 class Bases:
-    """Finds base models, one at a time, in processes that the command ``worker`` starts."""
+    """Finds base models, one at a time, in processes that the command ``worker`` starts. The projects take
+    turns: one that has many versions does not hold back another's."""
 
     def __init__(self, store: ObjectStore, settings: Settings, worker: Sequence[str]) -> None:
         self._store = store
         self._settings = settings
         self._worker = worker
-        self._turn = asyncio.Lock()
+        self._slots = Slots(1)  # the processes share a cache directory
 
     async def of(self, manifest: DatasetManifest, lease: Lease) -> Base:
         """Find the base model of a dataset version, and pin the commit if it comes from the hub.
@@ -50,16 +52,16 @@ class Bases:
         files, so another content gives another run. Raises RunFailed, TransientError, Lease.Lost.
         """
         revision = await pinned(self._store, manifest)
-        base, facts = await self.search(manifest.spec.base_model, revision, lease)
+        base, facts = await self.search(manifest.project, manifest.spec.base_model, revision, lease)
         if not base.revision.startswith("sha256:"):
             await self._store.first(_path(manifest), base.model_dump_json().encode())
         return base, facts
 
-    async def search(self, name: str, revision: str | None, lease: Lease) -> Base:
-        """Find the base model. Retry while the hub does not answer, but not for ever: a machine that is
-        always offline looks the same. Raises RunFailed, TransientError, Lease.Lost."""
+    async def search(self, project: str, name: str, revision: str | None, lease: Lease) -> Base:
+        """Find the base model of a run of ``project``. Retry while the hub does not answer, but not for ever:
+        a machine that is always offline looks the same. Raises RunFailed, TransientError, Lease.Lost."""
         backoff = Backoff.of(self._settings, attempts=self._settings.hub_attempts)
-        locating = retry(lambda: self._locate(name, revision), backoff, what="the search")
+        locating = retry(lambda: self._locate(project, name, revision, lease), backoff, what="the search")
         try:
             base, _ = await first_of(locating, lease.lost.wait())
         except TransientError as error:
@@ -68,9 +70,10 @@ class Bases:
         assert base is not None
         return base
 
-    async def _locate(self, name: str, revision: str | None) -> Base:
+    async def _locate(self, project: str, name: str, revision: str | None, lease: Lease) -> Base:
         """Find the base model in a process of its own: converting one takes gigabytes."""
-        async with self._turn:  # the processes share a cache directory
+        async with self._slots.hold(project, lease.lost, job=f"search for {name}"):
+            lease.check()
             last = await self._last_word(name, revision)
         if isinstance(last, Located):
             return BaseModelRef(name=last.name, revision=last.revision), last.facts
