@@ -1,9 +1,11 @@
 """One team floods every door; two others ask for little, and for that all the time.
 
-Broker, ingest, curate and registry are the real ones. ``flood`` sends tickets over HTTP and to Kafka, asks
-for dataset versions, and reports trained models, all the time. ``--ahead`` tickets lie on the log before the
-first of the others. What counts is whether the others' work is done, and how much of the flood's was done in
-between (its position), by the times of the log.
+Broker, ingest, curate, train, eval, registry, gateway and engine are the real ones, on a tiny random model;
+train and eval fork their workers. ``flood`` sends tickets over HTTP and to Kafka, asks for dataset versions
+and completions, and reports versions and trained models, all the time. ``--ahead`` tickets lie on the log
+before the first of the others. The others send tickets, ask for completions, and take turns: a version, the
+training on it, the verdict on the model, and then the next version. What counts is whether the others' work
+is done, and how much of the flood's was done in between (its position; ``positions``).
 
     make bench NAME=teams ARGS="--minutes 30"
 """
@@ -12,190 +14,179 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import hashlib
+import json
 import sys
 import tempfile
 import time
-from bisect import bisect
-from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
-from itertools import count
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import httpx
 from report import write_report
-from tunewheel_contracts import topics
-from tunewheel_contracts.event import Envelope, new_event
-from tunewheel_contracts.events.data import BuildReason, DatasetRequested
-from tunewheel_contracts.events.upstream import TicketPublished
 from tunewheel_local.kafka.broker import LocalKafka
 from tunewheel_local.kafka.ports import free_port
 from tunewheel_local.topics import ensure_topics
-from tunewheel_testing.reading import read_records
+from tunewheel_testing.command_keys import CommandKeys
+from tunewheel_testing.engine_process import EngineProcess
 from tunewheel_testing.specs import declared
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
+from doors import Doors, Ends, Team, spec, write_keys
+from positions import Asked, on_the_log, read_log, summary
+
 from tests.integration.bus import Bus, process
-from tests.integration.verdicts import trained
+from tests.integration.evaluations import Ground, make_ground
+from tests.integration.fork_server import forked
 
 FLOOD, OTHERS = "flood", ("north", "south")
-PER_MINUTE, BATCH = 600, 100
-PAUSES = {"ticket": 5.0, "log": 5.0, "build": 60.0, "model": 15.0}
+EVENTS_PER_MINUTE, COMPLETIONS_PER_MINUTE, BATCH = 600, 60, 50
+ANSWERED_EVERY = 50
+"""One of so many tickets of the flood has an answer, so that its versions stay as short as the others'."""
+PAUSES = {"ticket": 5.0, "log": 5.0, "turn": 15.0, "chat": 2.5}
 """Seconds between two pieces of an other team's work, by door."""
-ANSWERS = {
-    "log": (topics.TICKET_PUBLISHED, (topics.RECORD_INGESTED,)),
-    "build": (topics.DATASET_REQUESTED, (topics.DATASET_VERSIONED, topics.DATASET_REJECTED)),
-    "model": (topics.TRAIN_COMPLETED, (topics.MODEL_REGISTERED,)),
-}
-"""By door: what is asked for on the log, and what answers it."""
-SPEC = {"dataset": {"min_examples": 20, "build": {"min_new_records": 1_000_000_000}}}
+FLOODS = {"ticket": (4, 0.01), "log": (1, 1.0), "build": (1, 1.0), "train": (1, 1.0), "model": (1, 1.0),
+          "chat": (4, 0.05)}  # fmt: skip
+"""By door: how many clients of the flood there are, and the seconds between two pieces of the work of one."""
+START_SECONDS, PATIENCE_SECONDS = 300.0, 900.0
+ITEM = {"item_id": "a", "kind": "k", "prompt": "The sky is", "choices": ["blue", "loud"], "answer": "blue",
+        "match": "choice"}  # fmt: skip
 
 
-def ticket(project: str, name: str) -> TicketPublished:
-    words = hashlib.sha256(name.encode()).hexdigest()
-    return TicketPublished(
-        project=project, ticket_id=name, customer=name, validated_by="m.okafor",
-        body=" ".join(words[at : at + 6] for at in range(0, 60, 6)),
-        answer={"category": "horn" if int(words, 16) % 2 else "bell"},
-    )  # fmt: skip
-
-
-class Team:
-    """What one project sends through each door, and what the doors answered."""
-
-    def __init__(self, name: str, bus: Bus, ingest: str, client: httpx.AsyncClient) -> None:
-        self.name = name
-        self._bus, self._ingest, self._client = bus, ingest, client
-        self._numbers = count()
-        self.answers: dict[str, Counter[str]] = defaultdict(Counter)
-        """By door: how often each status or word of refusal came."""
-
-    async def ticket(self) -> None:
-        body = ticket(self.name, f"H-{next(self._numbers)}").model_dump(mode="json", exclude_defaults=True)
-        answer = await self._client.post(f"{self._ingest}/v1/tickets", json=body)
-        self.answers["ticket"][str(answer.status_code)] += 1
-
-    async def log(self, tickets: int = 1) -> None:
-        made = (ticket(self.name, f"L-{next(self._numbers)}") for _ in range(tickets))
-        await self._bus.publish(*(new_event(one, source="/bench") for one in made))
-        self.answers["log"]["sent"] += tickets
-
-    async def build(self) -> None:
-        asked = DatasetRequested(
-            project=self.name, reason=BuildReason.COMMAND, request=f"r-{next(self._numbers)}"
-        )
-        await self._bus.publish(new_event(asked, source="/bench"))
-        self.answers["build"]["sent"] += 1
-
-    async def model(self) -> None:
-        await self._bus.publish(trained(self.name, next(self._numbers) + 1))
-        self.answers["model"]["sent"] += 1
-
-
-async def often(work: Callable[[], Awaitable[None]], pause: float, until: float) -> None:
+async def often(work: Callable[[], Awaitable[object]], pause: float, until: float) -> None:
     while time.monotonic() < until:
         await work()
         await asyncio.sleep(pause)
 
 
-def position(asked: float, answered: float, flood: list[float]) -> int:
-    """Return how many pieces of the flood's work were done in between. ``flood``: their sorted times."""
-    return bisect(flood, answered) - bisect(flood, asked)
+def settings(folder: Path, engine: str) -> dict[str, dict[str, str]]:
+    """Return the settings of each service."""
+    regression = folder / "regression.jsonl"
+    regression.write_text(json.dumps(ITEM) + "\n")
+    own: dict[str, dict[str, str]] = {
+        "ingest": {
+            "TUNEWHEEL_PROJECT_EVENTS_PER_MINUTE": str(EVENTS_PER_MINUTE),
+            "TUNEWHEEL_HTTP_PORT": str(free_port()),
+        },
+        "curate": {},
+        "registry": {},
+        "train": forked_worker("train") | {"TUNEWHEEL_TRAIN_DTYPE": "float32"},
+        "eval": forked_worker("eval"),
+        "serve_gateway": {
+            "TUNEWHEEL_IDENTITY": "required",
+            "TUNEWHEEL_API_KEYS_FILE": str(write_keys(folder / "keys.json", (FLOOD, *OTHERS))),
+            "TUNEWHEEL_LIMIT_REQUESTS_PER_MINUTE": str(COMPLETIONS_PER_MINUTE),
+            "TUNEWHEEL_HTTP_PORT": str(free_port()),
+            "TUNEWHEEL_ENGINE_URL": engine,
+            **CommandKeys(folder).environment("serve-gateway"),
+        },
+    }
+    shared = {
+        "TUNEWHEEL_CACHE_DIR": str(folder / "cache"),
+        "TUNEWHEEL_IDENTITY": "open",
+        "TUNEWHEEL_EVAL_REGRESSION_SET": str(regression),
+        "TUNEWHEEL_SESSION_TIMEOUT_MS": "30000",
+    }
+    return {name: shared | said for name, said in own.items()}
 
 
-def summary(positions: list[int], asked: int) -> dict[str, Any]:
-    found = {"asked": asked, "done": len(positions)}
-    return found | ({"median": median(positions), "most": max(positions)} if positions else {})
+def forked_worker(service: str) -> dict[str, str]:
+    """Return what ``forked_service`` needs, and one thread and process for each job."""
+    worker = json.dumps(forked(f"tunewheel_{service}.worker"))
+    one = {f"TUNEWHEEL_{service.upper()}_THREADS": "1", "TUNEWHEEL_TRAIN_PROCESSES": "1"}
+    return {"BENCH_SERVICE": service, "BENCH_WORKER": worker, **one}
 
 
-async def on_the_log(servers: str) -> dict[str, Any]:
-    """Return by door how the others' work on the log was answered."""
-    wanted = {topic.name: topic for asked, answers in ANSWERS.values() for topic in (asked, *answers)}
-    events: dict[str, list[tuple[int, Envelope[Any]]]] = defaultdict(list)
-    async for record in read_records({"bootstrap_servers": servers}, list(wanted)):
-        topic = wanted[record.position.topic]
-        event = Envelope.from_kafka(topic.event, record.value, record.headers)
-        events[topic.name].append((record.logged_ms or 0, event))
-    found: dict[str, Any] = {}
-    for door, (asked, answers) in ANSWERS.items():
-        done = {event.causation_id: (at, event) for one in answers for at, event in events[one.name]}
-        if door == "build":  # a command is answered by a request that names its records
-            named = {e.id: e.causation_id for _, e in events[asked.name] if e.causation_id}
-            done = {named.get(cause, cause): answer for cause, answer in done.items()}
-        flood = sorted(at for at, event in done.values() if event.project == FLOOD)
-        mine = [
-            (at, e)
-            for at, e in events[asked.name]
-            if e.project in OTHERS and not (door == "build" and e.causation_id)
-        ]
-        positions = [position(at, done[e.id][0], flood) for at, e in mine if e.id in done]
-        sent = sum(event.project == FLOOD for _, event in events[asked.name])
-        found[door] = summary(positions, len(mine)) | {"flood sent": sent, "flood done": len(flood)}
-    return found
+def start(stack: AsyncExitStack, servers: str, folder: Path, engine: str) -> tuple[str, ...]:
+    """Start the services; return the URLs of ingest and of the gateway."""
+    told = settings(folder, engine)
+    for name, said in told.items():
+        module = "tests.bench.forked_service" if "BENCH_SERVICE" in said else f"tunewheel_{name}.main"
+        made = process(module, servers, folder / "store", folder / f"{name}.log", **said)
+        stack.enter_context(made)
+    ports = (told[name]["TUNEWHEEL_HTTP_PORT"] for name in ("ingest", "serve_gateway"))
+    return tuple(f"http://127.0.0.1:{port}" for port in ports)
 
 
 async def measure(servers: str, folder: Path, minutes: float, ahead: int) -> dict[str, Any]:
+    ground = await asyncio.to_thread(make_ground, folder)
     async with AsyncExitStack() as stack:
-        names = (FLOOD, *OTHERS)
-        port = free_port()
-        own = {
-            "ingest": {
-                "TUNEWHEEL_PROJECT_EVENTS_PER_MINUTE": str(PER_MINUTE),
-                "TUNEWHEEL_HTTP_PORT": str(port),
-            }
-        }
-        for name in ("ingest", "curate", "registry"):
-            settings = {"TUNEWHEEL_CACHE_DIR": str(folder / "cache"), "TUNEWHEEL_IDENTITY": "open"}
-            log = folder / f"{name}.log"
-            made = process(
-                f"tunewheel_{name}.main", servers, folder / "store", log, **settings | own.get(name, {})
-            )
-            stack.enter_context(made)
+        engine = engine_on(ground, folder)
+        engine.start()
+        stack.callback(engine.kill)
+        ingest, gateway = start(stack, servers, folder, engine.url)
         bus = await stack.enter_async_context(Bus(servers))
+        ends = await stack.enter_async_context(Ends(servers))
         client = await stack.enter_async_context(httpx.AsyncClient(timeout=600))
-        await bus.publish(*(declared(name, **SPEC) for name in names))
-        ingest = f"http://127.0.0.1:{port}"
-        teams = {name: Team(name, bus, ingest, client) for name in names}
-        for name in OTHERS:
-            await teams[name].log(40)
-        await ready(client, ingest)
-        flood = teams[FLOOD]
+        doors = Doors(ingest, gateway, bus, ends, ground, client)
+        flood = Team(FLOOD, doors, ANSWERED_EVERY)
+        others = [Team(name, doors) for name in OTHERS]
+        declarations = [declared(team.name, **spec(str(ground.base.path))) for team in (flood, *others)]
+        await bus.publish(*declarations)
+        for team in others:
+            await team.log(40)
+        async with asyncio.timeout(START_SECONDS):
+            await ready(client, ingest, others)
         for _ in range(ahead // BATCH):
             await flood.log(BATCH)
-        until = time.monotonic() + 60 * minutes
-        floods = (
-            *(often(flood.ticket, 0.01, until) for _ in range(4)),
-            often(lambda: flood.log(BATCH), 1.0, until),
-            often(flood.build, 1.0, until),
-            often(flood.model, 0.5, until),
-        )
-        little = (
-            often(getattr(teams[name], door), pause, until)
-            for name in OTHERS
-            for door, pause in PAUSES.items()
-        )
-        await asyncio.gather(*floods, *little)
+        await asyncio.gather(*work(flood, others, time.monotonic() + 60 * minutes))
         found = await settled(servers)
-    return found | {"doors": {name: team.answers for name, team in teams.items()}}
+    return found | {
+        "gateway": completions(flood, others),
+        "doors": {team.name: team.answers for team in (flood, *others)},
+    }
 
 
-async def ready(client: httpx.AsyncClient, url: str) -> None:
+def engine_on(ground: Ground, folder: Path) -> EngineProcess:
+    from tunewheel_contracts.formats.run import BaseModelRef
+
+    base = BaseModelRef(name=str(ground.base.path), revision=ground.base.revision)
+    return EngineProcess(base, adapters=folder / "cache" / "adapters", log=folder / "engine.log")
+
+
+def work(flood: Team, others: list[Team], until: float) -> list[Awaitable[None]]:
+    """Return what all teams do until then; an other team ends the turn that it has begun."""
+    floods = [
+        often(getattr(flood, door), pause, until)
+        for door, (clients, pause) in FLOODS.items()
+        for _ in range(clients)
+    ]
+    return floods + [
+        often(getattr(team, door), pause, until) for team in others for door, pause in PAUSES.items()
+    ]
+
+
+def completions(flood: Team, others: list[Team]) -> dict[str, Any]:
+    """Return how the others' requests for completions were answered. A refused one counts as not done."""
+    ends = sorted(answered for _, answered in flood.chats)
+    asked = sum(team.answers["gateway"].total() for team in others)
+    told = summary({team.name: [Asked(*one) for one in team.chats] for team in others}, ends, slots=False)
+    sent = flood.answers["gateway"].total()
+    return told | {"asked": asked, "flood sent": sent, "flood done": len(ends)}
+
+
+async def ready(client: httpx.AsyncClient, ingest: str, others: list[Team]) -> None:
+    """Return once ingest answers, and the gateway answers every team with a completion."""
     while True:
         try:
-            await client.get(f"{url}/openapi.json")
-            return
+            await client.get(f"{ingest}/openapi.json")
+            statuses = [await team.chat() for team in others]
         except httpx.ConnectError:
-            await asyncio.sleep(0.5)
+            statuses = [0]
+        if set(statuses) == {200}:
+            break
+        await asyncio.sleep(5.0)  # within the limit
+    for team in others:
+        team.chats.clear()
+        team.answers.pop("gateway")
 
 
-async def settled(servers: str, patience: float = 900.0) -> dict[str, Any]:
-    """Return what the log says once all of the others' work is answered, or after ``patience`` seconds."""
-    ends = time.monotonic() + patience
+async def settled(servers: str) -> dict[str, Any]:
+    """Return what the log says once all of the others' work is answered, or ``PATIENCE_SECONDS`` later."""
+    ends = time.monotonic() + PATIENCE_SECONDS
     while True:
-        found = await on_the_log(servers)
+        found = on_the_log(await read_log(servers), FLOOD)
         if all(of["done"] == of["asked"] for of in found.values()) or time.monotonic() > ends:
             return found
         await asyncio.sleep(10)
@@ -204,7 +195,7 @@ async def settled(servers: str, patience: float = 900.0) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--minutes", type=float, default=30)
-    parser.add_argument("--ahead", type=int, default=5_000)
+    parser.add_argument("--ahead", type=int, default=1_000)
     asked = parser.parse_args()
     with (
         tempfile.TemporaryDirectory() as name,
