@@ -7,7 +7,7 @@ import hashlib
 import json
 import time
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -37,7 +37,10 @@ ENDS = (
     topics.EVAL_UNDECIDED,
 )
 """Each of these ends a turn: a build, the training on its version, the evaluation of that model."""
+BETWEEN = (topics.DATASET_REQUESTED, topics.DATASET_VERSIONED, topics.TRAIN_COMPLETED)
 LONGEST_TURN_SECONDS = 900.0
+BATCH = 50
+"""Tickets of a burst."""
 
 
 def spec(base: str) -> dict[str, Any]:
@@ -66,12 +69,15 @@ def ticket(project: str, name: str, *, answered: bool) -> TicketPublished:
 
 
 class Ends:
-    """Counts by project how many turns have ended on the log."""
+    """Follows turns on the log to their ends."""
 
     def __init__(self, servers: str) -> None:
         settings = Connection(bootstrap_servers=servers).settings()
-        self.counted: Counter[str] = Counter()
-        self._reader = LogReader(settings, ENDS, self._take, failed=self._fail)
+        self._causes: dict[str, str | None] = {}
+        """By event: its cause."""
+        self._ended: dict[str, list[str]] = defaultdict(list)
+        """By project: the events that ended a turn."""
+        self._reader = LogReader(settings, (*BETWEEN, *ENDS), self._take, failed=self._fail)
         self._failure: BaseException | None = None
 
     async def __aenter__(self) -> Self:
@@ -82,19 +88,28 @@ class Ends:
         await self._reader.stop()
 
     async def _take(self, event: Envelope[Any], _: Position) -> None:
-        self.counted[event.project] += 1
+        self._causes[event.id] = event.causation_id
+        if event.data.type in {topic.name for topic in ENDS}:
+            self._ended[event.project].append(event.id)
 
     def _fail(self, error: BaseException) -> None:
         self._failure = error
 
-    async def after(self, project: str, ended: int) -> bool:
-        """Return whether more turns than ``ended`` ended in time."""
+    def _chain(self, name: str | None) -> Iterator[str]:
+        while name is not None:
+            yield name
+            name = self._causes.get(name)
+
+    async def after(self, first: Envelope[Any]) -> bool:
+        """Return whether the turn that began with ``first`` ended in time."""
         gives_up = time.monotonic() + LONGEST_TURN_SECONDS
-        while self.counted[project] <= ended and time.monotonic() < gives_up:
+        while time.monotonic() < gives_up:
             if self._failure is not None:
                 raise self._failure
+            if any(first.id in self._chain(end) for end in self._ended[first.project]):
+                return True
             await asyncio.sleep(0.5)
-        return self.counted[project] > ended
+        return False
 
 
 class Doors(NamedTuple):
@@ -135,19 +150,31 @@ class Team:
         await self.doors.bus.publish(*(new_event(one, source="/bench") for one in made))
         self.answers["log"]["sent"] += tickets
 
-    async def build(self) -> None:
+    async def burst(self) -> None:
+        await self.log(BATCH)
+
+    async def build(self) -> Envelope[Any]:
         """Ask for a dataset version of the records so far."""
         request = f"r-{next(self._numbers)}"
         asked = DatasetRequested(project=self.name, reason=BuildReason.COMMAND, request=request)
-        await self.doors.bus.publish(new_event(asked, source="/bench"))
-        self.answers["build"]["sent"] += 1
+        return await self._publish("build", new_event(asked, source="/bench"))
 
     async def turn(self) -> None:
         """Ask for a version, and return once the model that was trained on it has its verdict."""
-        ended = self.doors.ends.counted[self.name]
-        await self.build()
-        in_time = await self.doors.ends.after(self.name, ended)
-        self.answers["turn"]["ended" if in_time else "given up"] += 1
+        await self._end("turn", await self.build())
+
+    async def judged(self) -> None:
+        """Publish a trained model, and return once it has its verdict."""
+        await self._end("judged", await self.model())
+
+    async def _end(self, door: str, first: Envelope[Any]) -> None:
+        in_time = await self.doors.ends.after(first)
+        self.answers[door]["ended" if in_time else "given up"] += 1
+
+    async def _publish(self, door: str, event: Envelope[Any]) -> Envelope[Any]:
+        await self.doors.bus.publish(event)
+        self.answers[door]["sent"] += 1
+        return event
 
     async def train(self) -> None:
         """Publish a version as curate would: training begins with it."""
@@ -157,15 +184,13 @@ class Team:
         version = await put_dataset(
             ground.store, declared, dataset_id=name, train=rows, rows_sha256=content_sha256(name)
         )
-        await self.doors.bus.publish(wrap(versioned(*version)))
-        self.answers["train"]["sent"] += 1
+        await self._publish("train", wrap(versioned(*version)))
 
-    async def model(self) -> None:
+    async def model(self) -> Envelope[Any]:
         """Publish a trained model as train would: it is registered, and evaluated."""
         ground, run = self.doors.ground, f"{next(self._numbers):012x}"
         event = await ground.trained(self.name, run, **spec(str(ground.base.path)))
-        await self.doors.bus.publish(event)
-        self.answers["model"]["sent"] += 1
+        return await self._publish("model", event)
 
     async def chat(self) -> int:
         """Ask the project's model; return the status."""

@@ -4,8 +4,9 @@ Broker, ingest, curate, train, eval, registry, gateway and engine are the real o
 train and eval fork their workers. ``flood`` sends tickets over HTTP and to Kafka, asks for dataset versions
 and completions, and reports versions and trained models, all the time. ``--ahead`` tickets lie on the log
 before the first of the others. The others send tickets, ask for completions, and take turns: a version, the
-training on it, the verdict on the model, and then the next version. What counts is whether the others' work
-is done, and how much of the flood's was done in between (its position; ``positions``).
+training on it, the verdict on the model, and then the next version. They report a trained model, wait for its
+verdict, and report the next. What counts is whether the others' work is done, and how much of the flood's was
+done in between (its position; ``positions``).
 
     make bench NAME=teams ARGS="--minutes 30"
 """
@@ -18,7 +19,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ from tunewheel_testing.engine_process import EngineProcess
 from tunewheel_testing.specs import declared
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from doors import Doors, Ends, Team, spec, write_keys
+from doors import BATCH, Doors, Ends, Team, spec, write_keys
 from positions import Asked, on_the_log, read_log, summary
 
 from tests.integration.bus import Bus, process
@@ -41,15 +42,15 @@ from tests.integration.evaluations import Ground, make_ground
 from tests.integration.fork_server import forked
 
 FLOOD, OTHERS = "flood", ("north", "south")
-EVENTS_PER_MINUTE, COMPLETIONS_PER_MINUTE, BATCH = 600, 60, 50
+EVENTS_PER_MINUTE, COMPLETIONS_PER_MINUTE = 600, 60
 ANSWERED_EVERY = 50
 """One of so many tickets of the flood has an answer, so that its versions stay as short as the others'."""
-PAUSES = {"ticket": 5.0, "log": 5.0, "turn": 15.0, "chat": 2.5}
+PAUSES = {"ticket": 5.0, "log": 5.0, "turn": 15.0, "judged": 15.0, "chat": 2.5}
 """Seconds between two pieces of an other team's work, by door."""
-FLOODS = {"ticket": (4, 0.01), "log": (1, 1.0), "build": (1, 1.0), "train": (1, 1.0), "model": (1, 1.0),
+FLOODS = {"ticket": (4, 0.01), "burst": (1, 1.0), "build": (1, 1.0), "train": (1, 5.0), "model": (1, 1.0),
           "chat": (4, 0.05)}  # fmt: skip
 """By door: how many clients of the flood there are, and the seconds between two pieces of the work of one."""
-START_SECONDS, PATIENCE_SECONDS = 300.0, 900.0
+START_SECONDS, PATIENCE_SECONDS = 900.0, 900.0
 ITEM = {"item_id": "a", "kind": "k", "prompt": "The sky is", "choices": ["blue", "loud"], "answer": "blue",
         "match": "choice"}  # fmt: skip
 
@@ -129,7 +130,7 @@ async def measure(servers: str, folder: Path, minutes: float, ahead: int) -> dic
         async with asyncio.timeout(START_SECONDS):
             await ready(client, ingest, others)
         for _ in range(ahead // BATCH):
-            await flood.log(BATCH)
+            await flood.burst()
         await asyncio.gather(*work(flood, others, time.monotonic() + 60 * minutes))
         found = await settled(servers)
     return found | {
@@ -145,7 +146,7 @@ def engine_on(ground: Ground, folder: Path) -> EngineProcess:
     return EngineProcess(base, adapters=folder / "cache" / "adapters", log=folder / "engine.log")
 
 
-def work(flood: Team, others: list[Team], until: float) -> list[Awaitable[None]]:
+def work(flood: Team, others: list[Team], until: float) -> list[Coroutine[Any, Any, None]]:
     """Return what all teams do until then; an other team ends the turn that it has begun."""
     floods = [
         often(getattr(flood, door), pause, until)
