@@ -47,7 +47,7 @@ ANSWERED_EVERY = 50
 """One of so many tickets of the flood has an answer, so that its versions stay as short as the others'."""
 PAUSES = {"ticket": 5.0, "log": 5.0, "turn": 15.0, "judged": 15.0, "chat": 2.5}
 """Seconds between two pieces of an other team's work, by door."""
-FLOODS = {"ticket": (4, 0.01), "burst": (1, 1.0), "build": (1, 1.0), "train": (1, 5.0), "model": (1, 1.0),
+FLOODS = {"ticket": (4, 0.01), "burst": (1, 1.0), "build": (1, 1.0), "train": (1, 5.0), "model": (2, 0.5),
           "chat": (4, 0.05)}  # fmt: skip
 """By door: how many clients of the flood there are, and the seconds between two pieces of the work of one."""
 START_SECONDS, PATIENCE_SECONDS = 900.0, 900.0
