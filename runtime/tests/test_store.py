@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 import tracemalloc
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -89,6 +90,44 @@ async def test_directories_travel_whole(store: ObjectStore, tmp_path: Path) -> N
     await store.fetch_directory(refs, "things/x", destination)
     assert (destination / "a.txt").read_bytes() == b"a"
     assert not list((tmp_path / "cache").glob(".fetch-*"))
+
+
+async def test_what_a_killed_process_left_of_a_download_is_deleted(
+    store: ObjectStore, tmp_path: Path
+) -> None:
+    """A large download takes hours, in which only its newest file changes."""
+    ref = await store.put("things/x/a", b"a")
+    for name in ("killed", "alive"):
+        folder = tmp_path / "cache" / f".fetch-{name}" / "files"
+        folder.mkdir(parents=True)
+        (folder / "large").touch()
+        for path in (folder / "large", folder, folder.parent):
+            os.utime(path, (0, 0))
+    (tmp_path / "cache" / ".fetch-alive" / "files" / "large").touch()
+    await store.fetch_directory([ref], "things/x", tmp_path / "cache" / "x")
+    assert {path.name for path in (tmp_path / "cache").iterdir()} == {"x", ".fetch-alive"}
+
+
+@pytest.mark.parametrize("faster", [0, 1, 2])
+async def test_processes_that_download_the_same_files_at_once_do_not_fail(
+    faster: int, store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``faster`` other processes put the files in their place just before this one does."""
+    ref, rename, destination = await store.put("things/x/a", b"a"), os.replace, tmp_path / "x"
+
+    def lose(source: Path, target: Path) -> None:
+        nonlocal faster
+        if target == destination and faster:
+            faster -= 1
+            destination.mkdir()
+            (destination / "a").write_bytes(b"a")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "replace", lose)
+    await store.fetch_directory([ref], "things/x", destination)
+    assert faster == 0
+    assert (destination / "a").read_bytes() == b"a"
+    assert [path.name for path in tmp_path.glob("*x*")] == ["x"]
 
 
 async def test_the_store_says_when_each_object_was_last_written(store: ObjectStore, tmp_path: Path) -> None:

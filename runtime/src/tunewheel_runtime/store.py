@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import hashlib
+import itertools
 import os
+import shutil
 import tempfile
+import time
 from collections.abc import AsyncIterator, Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -32,6 +36,8 @@ M = TypeVar("M", bound=BaseModel)
 Paths = list[str]
 PART_BYTES = 5 << 20
 """Size of the parts in which large files are read and written; the smallest that S3 allows."""
+ABANDONED_SECONDS = 3_600.0
+"""A download into which nothing was written for so long is that of a killed process."""
 
 
 class ArtifactConflict(TunewheelError):
@@ -238,6 +244,7 @@ class ObjectStore:
         if await asyncio.to_thread(_holds, destination, wanted):
             return destination
         await asyncio.to_thread(destination.parent.mkdir, parents=True, exist_ok=True)
+        await asyncio.to_thread(_delete_abandoned, destination.parent)
         with tempfile.TemporaryDirectory(dir=destination.parent, prefix=".fetch-") as scratch:
             staged = Path(scratch) / "files"
             for name, ref in wanted.items():
@@ -256,6 +263,11 @@ def local_root_of(url: str) -> Path | None:
     return Path(url).resolve() if not parts.scheme else None
 
 
+def sha256_of(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
 def _files_below(directory: Path) -> list[Path]:
     return sorted(path for path in directory.rglob("*") if path.is_file())
 
@@ -271,13 +283,25 @@ def _holds(directory: Path, wanted: dict[str, ArtifactRef]) -> bool:
         file = directory / name
         if not file.is_file():
             return False
-        with file.open("rb") as stream:
-            if hashlib.file_digest(stream, "sha256").hexdigest() != ref.sha256:
-                return False
+        if sha256_of(file) != ref.sha256:
+            return False
     return True
 
 
+def _delete_abandoned(parent: Path) -> None:
+    for scratch in parent.glob(".fetch-*"):
+        with contextlib.suppress(FileNotFoundError):  # its process is alive, and has just finished
+            newest = max(path.stat().st_mtime for path in (scratch, *scratch.rglob("*")))
+            if time.time() - newest >= ABANDONED_SECONDS:
+                shutil.rmtree(scratch, ignore_errors=True)
+
+
 def _swap_in(staged: Path, destination: Path) -> None:
-    if destination.exists():
-        os.replace(destination, staged.parent / "replaced")
-    os.replace(staged, destination)
+    for number in itertools.count():
+        with contextlib.suppress(FileNotFoundError):
+            os.replace(destination, staged.parent / f"replaced-{number}")
+        try:
+            return os.replace(staged, destination)
+        except OSError as error:  # another process downloaded the same files, and was faster
+            if error.errno != errno.ENOTEMPTY:
+                raise

@@ -38,13 +38,9 @@ async def test_only_what_was_laid_out_and_not_asked_for_lately_is_removed(tmp_pa
         asked_for_long_ago(tmp_path, name)
     await files.materialise(await put_adapter(store, "again"))
     (tmp_path / "somebody-elses").mkdir()
-    for name in ("of-a-killed-process", "under-way"):
-        (tmp_path / f".fetch-{name}").mkdir()
-    os.utime(tmp_path / ".fetch-of-a-killed-process", (0, 0))
     assert await files.remove_except({"kept"}) == ["old"]
     assert {path.name for path in tmp_path.iterdir()} == {
         ".laid",
-        ".fetch-under-way",
         "kept",
         "recent",
         "again",

@@ -80,9 +80,6 @@ class AdapterFiles:
 
     def _remove_except(self, kept: Collection[str]) -> list[str]:
         removed: list[str] = []
-        for unfinished in self._root.glob(".fetch-*"):  # left behind by a process that was killed
-            if time.time() - unfinished.stat().st_mtime >= KEPT_SECONDS:
-                shutil.rmtree(unfinished)
         for mark in sorted(self._laid.glob("*")):
             if mark.name in kept or time.time() - mark.stat().st_mtime < KEPT_SECONDS:
                 continue
