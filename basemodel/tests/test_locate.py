@@ -17,6 +17,7 @@ from tunewheel_basemodel import locate
 from tunewheel_basemodel.carried import Carried
 from tunewheel_basemodel.errors import BaseModelNotFound, BaseModelUnreachable
 from tunewheel_basemodel.locate import BaseModel, locate_base_model
+from tunewheel_contracts.formats.run import mirror_of
 from tunewheel_testing.hub import COMMIT, gated_hub
 from tunewheel_testing.tiny import write_tiny_model
 
@@ -192,6 +193,37 @@ def test_a_revision_that_was_told_is_fetched_whatever_the_hub_has_by_now(tmp_pat
     assert locate_base_model("owner/name", cache_dir=tmp_path).revision == newest
     with pytest.raises(BaseModelNotFound, match=f"is revision {newest} here and was sha256:0 in training"):
         locate_base_model("owner/name", cache_dir=tmp_path, revision="sha256:0")
+
+
+@pytest.mark.parametrize("name", ["owner/name", "HuggingFaceTB/SmolLM2-135M-Instruct"])
+def test_a_commit_that_was_fetched_from_the_mirror_is_asked_of_nobody(
+    name: str, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: pytest.fail("asked the hub"))
+    mirrored = write_tiny_model(tmp_path / mirror_of(name) / COMMIT)
+    assert locate_base_model(name, cache_dir=tmp_path, revision=COMMIT) == BaseModel(name, mirrored, COMMIT)
+
+
+@pytest.mark.parametrize("revision", [None, "1" * 40, "main", f"../{COMMIT}"])
+def test_another_revision_than_the_mirrored_is_asked_of_the_hub(
+    revision: str | None, tmp_path: Path, monkeypatch
+) -> None:
+    hub = write_tiny_model(tmp_path / "hub" / ("1" * 40))
+    write_tiny_model(tmp_path / mirror_of("owner/name") / COMMIT)
+    write_tiny_model(tmp_path / "bases" / COMMIT)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: str(hub))
+    if revision in (None, "1" * 40):
+        assert locate_base_model("owner/name", cache_dir=tmp_path, revision=revision).path == hub
+        return
+    with pytest.raises(BaseModelNotFound, match=f"is revision {'1' * 40} here"):
+        locate_base_model("owner/name", cache_dir=tmp_path, revision=revision)
+
+
+def test_a_mirrored_folder_without_weights_is_refused(tmp_path: Path) -> None:
+    path = write_tiny_model(tmp_path / mirror_of("owner/name") / COMMIT)
+    (path / "model.safetensors").unlink()
+    with pytest.raises(BaseModelNotFound, match="holds no weights"):
+        locate_base_model("owner/name", cache_dir=tmp_path, revision=COMMIT)
 
 
 def test_files_of_another_revision_are_not_taken_for_those_that_were_told(tmp_path: Path) -> None:

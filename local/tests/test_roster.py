@@ -91,6 +91,19 @@ def test_a_service_is_told_all_it_needs(monkeypatch: pytest.MonkeyPatch) -> None
     assert told(ENGINE)["TUNEWHEEL_STORE_URL"] == "s3://bucket", "a store of one's own is left as it is"
 
 
+def test_a_base_is_copied_only_to_a_store_that_other_machines_may_share(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (train,) = choose(["train"])
+    monkeypatch.delenv("TUNEWHEEL_MIRROR_BASES", raising=False)
+    assert told(train)["TUNEWHEEL_MIRROR_BASES"] == "false"
+    monkeypatch.setenv("TUNEWHEEL_STORE_URL", "s3://bucket")
+    assert "TUNEWHEEL_MIRROR_BASES" not in told(train)
+    monkeypatch.delenv("TUNEWHEEL_STORE_URL")
+    monkeypatch.setenv("TUNEWHEEL_MIRROR_BASES", "true")
+    assert told(train)["TUNEWHEEL_MIRROR_BASES"] == "true"
+
+
 def test_the_console_is_told_where_clients_find_the_doors(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TUNEWHEEL_PUBLIC_CONSOLE_URL", "https://wheel.example")
     found = told(CONSOLE, of=(CONSOLE, GATEWAY))

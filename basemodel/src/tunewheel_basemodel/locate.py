@@ -1,4 +1,4 @@
-"""Finds the files of a base model: in a local directory, in a PyPI package, or on the hub."""
+"""Finds the files of a base model: in a local directory, in a PyPI package, in the mirror, or on the hub."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from tunewheel_contracts.formats.run import PICKLES
+from tunewheel_contracts.formats.run import BASE_FILES, PICKLES, is_commit, mirror_of
 
 from tunewheel_basemodel.carried import CARRIED, carried_file
 from tunewheel_basemodel.digest import sha256_directory
@@ -14,7 +14,6 @@ from tunewheel_basemodel.errors import BaseModelNotFound
 from tunewheel_basemodel.gguf_conversion import converted
 from tunewheel_basemodel.hub import hub_errors
 
-_HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "tokenizer.model", "*.txt", "README.md"]
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 
 
@@ -36,8 +35,9 @@ def locate_base_model(name: str, *, cache_dir: Path, revision: str | None = None
     hub id.
 
     ``revision``: the required revision, as an earlier call returned it. None: the newest one. A model in a
-    package is converted once, under ``cache_dir``. Files of the hub are stored in the hub's own cache. Only
-    safetensors are accepted as weights.
+    package is converted once, under ``cache_dir``. Files of the hub are stored in the hub's own cache. A
+    commit that ``fetch_base`` put under ``cache_dir`` is not asked of the hub. Only safetensors are accepted
+    as weights.
 
     Raises BaseModelNotFound, also if the files here have another revision. Its message says what to do.
     """
@@ -56,18 +56,16 @@ def _located(name: str, cache_dir: Path, revision: str | None) -> BaseModel:
             f"{name!r} is not a model name; give a Hugging Face id such as "
             "'HuggingFaceTB/SmolLM2-135M-Instruct', or the absolute path of a directory, without '..'"
         )
+    if is_commit(revision) and (mirrored := cache_dir / mirror_of(name) / revision).is_dir():
+        _check_directory(mirrored)
+        return BaseModel(name=name, path=mirrored, revision=revision)
     local = Path(name)
     if local.is_absolute() or local.is_dir():
         return _local(name, local)
     if (carried := CARRIED.get(name)) and (gguf := carried_file(carried)):
         path, digest = converted(gguf, cache_dir=cache_dir)
         return BaseModel(name=name, path=path, revision=f"sha256:{digest}")
-    return _from_hub(name, None if is_content(revision) else revision)
-
-
-def is_content(revision: str | None) -> bool:
-    """Return whether ``revision`` is a hash of files and not a commit of the hub."""
-    return revision is not None and revision.startswith("sha256:")
+    return _from_hub(name, revision if is_commit(revision) else None)
 
 
 def _local(name: str, path: Path) -> BaseModel:
@@ -81,7 +79,7 @@ def _from_hub(name: str, commit: str | None) -> BaseModel:
     with hub_errors(name):
         from huggingface_hub import snapshot_download
 
-        path = Path(snapshot_download(name, revision=commit, allow_patterns=_HUB_FILES))
+        path = Path(snapshot_download(name, revision=commit, allow_patterns=[*BASE_FILES]))
     _check_directory(path)
     return BaseModel(name=name, path=path, revision=path.name)
 

@@ -155,6 +155,8 @@ def environment(
         own["TUNEWHEEL_ENGINE_CAFILE"] = inherited["TUNEWHEEL_HTTP_CAFILE"]
     if "TUNEWHEEL_STORE_URL" in inherited:
         del own["TUNEWHEEL_STORE_URL"]
+    elif "TUNEWHEEL_MIRROR_BASES" not in inherited:
+        own["TUNEWHEEL_MIRROR_BASES"] = "false"  # the services of one machine share the hub's cache
     if var.precision.is_file():  # judged and served alike, or the gateway refuses the engine
         precision = var.precision.read_text("utf-8")
         both = ("TUNEWHEEL_DTYPE", "TUNEWHEEL_EVAL_DTYPE")

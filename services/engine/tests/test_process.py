@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import os
@@ -20,9 +21,13 @@ from huggingface_hub import InferenceClient
 from huggingface_hub.errors import HfHubHTTPError
 from structlog import make_filtering_bound_logger, wrap_logger
 from structlog.testing import LogCapture
+from tunewheel_basemodel.locate import BaseModel
+from tunewheel_contracts.formats.run import BaseModelRef
 from tunewheel_engine import main
 from tunewheel_engine.settings import Settings
 from tunewheel_generation.lane import Lane
+from tunewheel_runtime.base_mirror import mirror_base
+from tunewheel_runtime.store import ObjectStore
 
 STARTS_WITHIN_SECONDS = 120
 KEYS: dict[str, list[str]] = {
@@ -78,9 +83,9 @@ def guarded(settings: Settings, tmp_path: Path) -> Settings:
 
 
 @pytest.fixture
-def serve(guarded: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Drive], tuple[int, Any]]]:
-    """Call it with what to do while the engine serves, after which it is told to stop. It returns the
-    engine's exit code, and what that returned."""
+def serve(guarded: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., tuple[int, Any]]]:
+    """Call it with what to do while the engine serves, after which it is told to stop, and with changed
+    settings. It returns the engine's exit code, and what that returned."""
     logged = LogCapture()
     logger = wrap_logger(None, [logged], wrapper_class=make_filtering_bound_logger(0))
     monkeypatch.setattr(main.structlog, "get_logger", lambda *_: logger)
@@ -110,9 +115,9 @@ def serve(guarded: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callab
 
     with ThreadPoolExecutor(1) as other_thread:
 
-        def run(drive: Drive) -> tuple[int, Any]:
+        def run(drive: Drive, **changes: Any) -> tuple[int, Any]:
             driving = other_thread.submit(drive_and_stop, drive)
-            return main.serve(guarded), driving.result()
+            return main.serve(guarded.model_copy(update=changes)), driving.result()
 
         yield run
 
@@ -165,6 +170,22 @@ def test_the_clients_of_both_protocols_say_that_the_key_is_wrong(serve: Any) -> 
             assert "ask for" in str(also_refused.value)
 
     assert serve(drive)[0] == 0
+
+
+@pytest.mark.parametrize("revision", [None, "a" * 40])
+def test_an_engine_without_the_hub_serves_the_base_that_train_mirrored(
+    revision: str | None, serve: Any, tiny_base: BaseModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: pytest.fail("asked the hub"))
+    url, base = (tmp_path / "store").as_uri(), BaseModelRef(name="owner/name", revision="a" * 40)
+    asyncio.run(mirror_base(ObjectStore(url), base, tiny_base.path, tmp_path / "train", meant=True))
+
+    def drive(engine: Running) -> dict[str, Any]:
+        return engine.ask("GET", "/v1/models", "view").json()["data"][0]
+
+    changes = {"base_model": base.name, "base_revision": revision, "store_url": url}
+    code, told = serve(drive, cache_dir=tmp_path / "engine", **changes)
+    assert (code, told["id"], told["revision"]) == (0, base.name, base.revision)
 
 
 def test_running_answers_are_finished_before_the_process_ends(serve: Any) -> None:

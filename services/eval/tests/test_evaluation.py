@@ -49,6 +49,7 @@ from tunewheel_eval.reviews import settle
 from tunewheel_eval.rivals import BEST_PROMPT, CONSTRAINED, UNCONSTRAINED
 from tunewheel_eval.scorecards import refusal
 from tunewheel_eval.settings import Settings
+from tunewheel_runtime.base_mirror import mirror_base
 from tunewheel_runtime.jobs import LeaseLost
 from tunewheel_runtime.store import ObjectStore
 from tunewheel_testing.datasets import put_dataset, trained, versioned
@@ -121,6 +122,20 @@ async def proof(store: ObjectStore, dataset_id: str, *record_ids: str) -> Envelo
     }
     done = proof_of(data, holder="curate", erased_by="curate", records=len(record_ids), **told)
     return new_event(done, source="/test", cause=new_event(data, source="/test"))
+
+
+async def test_a_worker_without_the_hub_judges_on_the_base_that_train_mirrored(
+    real_run: MakeRun,
+    store: ObjectStore,
+    evaluator: Evaluator,
+    tiny_base: BaseModel,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: pytest.fail("asked the hub"))
+    base = BaseModelRef(name="owner/name", revision="a" * 40)
+    await mirror_base(store, base, tiny_base.path, tmp_path / "train", meant=True)
+    assert isinstance(await evaluator.evaluate(await real_run(base=base), None, lease()), EvalPassed)
 
 
 async def test_two_turns(

@@ -278,6 +278,13 @@ def small_memory() -> Iterator[Path]:
     group.rmdir()
 
 
+IMPATIENT = (
+    "import types, huggingface_hub.utils._http as http; "
+    "http.time = types.SimpleNamespace(sleep=lambda _: None)"
+)
+"""Where a commit is named, the hub's client asks again and again, for 23 s in all: not here."""
+
+
 class StubLease:
     """A lease outside of Kafka."""
 

@@ -18,6 +18,8 @@ from tunewheel_train.progress import Failed
 from tunewheel_train.runs import bases
 from tunewheel_train.worker import of_shortage
 
+from .conftest import IMPATIENT
+
 NO_MEMORY = "cannot be converted in this machine's memory; add memory, or choose a smaller model"
 
 
@@ -27,13 +29,6 @@ async def test_a_base_model_that_does_not_exist_fails_with_its_field(bench, tmp_
     assert isinstance(event, TrainFailed)
     assert event.field == "base_model"
     assert "give the path of a directory" in event.reason
-
-
-IMPATIENT = (
-    "import types, huggingface_hub.utils._http as http; "
-    "http.time = types.SimpleNamespace(sleep=lambda _: None)"
-)
-"""Where a commit is named, the hub's client asks again and again, for 23 s in all: not here."""
 
 
 async def with_a_dead_hub(bench, tmp_path: Path, monkeypatch):

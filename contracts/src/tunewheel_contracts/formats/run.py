@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from fnmatch import fnmatch
 from pathlib import PurePosixPath
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeGuard
 
 from pydantic import Field
 
@@ -12,18 +13,32 @@ from tunewheel_contracts.fields import ArtifactRef, FiniteFloat, Frozen, Relativ
 from tunewheel_contracts.formats.methods import TrainMethod
 from tunewheel_contracts.formats.plan import TrainPlan
 from tunewheel_contracts.formats.recipe import TrainSpec
+from tunewheel_contracts.identity import content_sha256
 
 PICKLES = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"})
 """Suffixes of weights that run code when they are loaded."""
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 WHOLE_MODEL_FILES = ("config.json", "*.safetensors")
 """The files that a model must have, as patterns: a whole model may have its weights in several files."""
+BASE_FILES = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "*.txt", "README.md")
+"""The files of a base model that are taken from the hub, as patterns."""
 
 
 class BaseModelRef(Frozen):
     name: str
     revision: str
     """A commit of the hub, or ``sha256:<hex>`` of the content for models from a directory or a package."""
+
+
+def is_commit(revision: str | None) -> TypeGuard[str]:
+    """Return whether ``revision`` is a commit of the hub, and not a hash of files."""
+    return revision is not None and re.fullmatch("[0-9a-f]{40}", revision) is not None
+
+
+def mirror_of(base_model: str) -> str:
+    """Return the folder of a model of the hub in the object store, and in the cache of a machine. Each commit
+    has a folder of its own in it."""
+    return f"bases/{content_sha256(base_model.encode())}"
 
 
 class BaseModelFacts(Frozen):

@@ -20,6 +20,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from tunewheel_basemodel.errors import ModelFilesError
 from tunewheel_runtime.admission import Admission
+from tunewheel_runtime.base_mirror import fetch_base
 from tunewheel_runtime.doors import Door
 from tunewheel_runtime.health import health_routes
 from tunewheel_runtime.identity.access import Access, NoIdentity
@@ -28,6 +29,7 @@ from tunewheel_runtime.logs import configure_logs
 from tunewheel_runtime.metrics import gauge
 from tunewheel_runtime.prometheus import CONTENT_TYPE
 from tunewheel_runtime.request_ids import HttpSpans
+from tunewheel_runtime.store import ObjectStore
 from tunewheel_runtime.telemetry import Telemetry, make_telemetry
 from tunewheel_runtime.tls import Certificate, InvalidTls, certificate_of, tell_of_clear_text
 
@@ -165,6 +167,10 @@ async def _serve(
         failed = True
         loop.call_soon_threadsafe(closing.set)
 
+    if settings.store_url:
+        store, base = ObjectStore(settings.store_url, telemetry.meter), settings.base_model
+        revision = await fetch_base(store, base, settings.base_revision, settings.cache_dir)
+        settings = settings.model_copy(update={"base_revision": revision})
     engine = load_engine(settings, on_failure=stop_after_failure, telemetry=telemetry)
     app = make_app(engine, access)
     health_host = settings.health_host or settings.http_host

@@ -16,7 +16,10 @@ class Settings(HttpSettings):
     """A Hugging Face id, or the path of a directory with safetensors and tokenizer."""
     base_revision: str | None = None
     """Commit of the hub, or ``sha256:…`` of the files. The engine does not start with another revision. None:
-    the newest revision."""
+    the commit that is mirrored in the store, or else the newest revision."""
+    store_url: str = ""
+    """The object store from which the base model is taken if train has mirrored it there. Rights to read it
+    suffice. Empty: the base model is downloaded from the hub."""
     adapter_roots: list[Path] = []
     """Directories (JSON list) below which adapters must lie. Default: ``<cache_dir>/adapters``."""
 

@@ -17,6 +17,7 @@ from tunewheel_contracts.formats.regression_items import RegressionItem
 from tunewheel_contracts.formats.run import AdapterRef
 from tunewheel_contracts.formats.scorecard import Role
 from tunewheel_outputs.metrics import find_metric
+from tunewheel_runtime.base_mirror import fetch_base
 from tunewheel_runtime.store import ObjectStore
 
 from tunewheel_eval.artifacts import fetch_candidate, fetch_champion, known_rows
@@ -218,6 +219,8 @@ async def prepare_job(
         UnfitCandidate: the candidate's files are unusable.
         InvalidEvent: the champion's files are unusable.
     """
+    for base in {_form(contest, adapter).base for adapter in contest.plan.contestants.values()}:
+        await fetch_base(store, base.name, base.revision, settings.cache_dir)
     contestants = [
         await _contestant(contest, store, role, adapter, measured[role])
         for role, adapter in contest.plan.contestants.items()

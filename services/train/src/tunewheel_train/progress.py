@@ -8,6 +8,7 @@ A process that searches a base model sends searching* → located | failed. ``al
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import IO, Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
@@ -23,6 +24,7 @@ class Located(_Message):
     kind: Literal["located"] = "located"
     name: str
     revision: str
+    path: Path
     facts: BaseModelFacts | None = None
 
 

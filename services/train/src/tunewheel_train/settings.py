@@ -44,6 +44,9 @@ class Settings(ServiceSettings):
     hub_attempts: int = Field(default=20, ge=1)
     """How often a hub that does not answer is asked for a base model before the run fails. The waits between
     are set by ``retry_first_delay_seconds`` and ``retry_max_delay_seconds``."""
+    mirror_bases: bool = True
+    """Whether a base model from the hub is copied to the object store, once per commit. Train and eval on
+    other machines then take it from there."""
     devices: Path | None = None
     """A file of GPUs and prices for plans, in the form of the planner's ``devices.json``."""
     upload_full_checkpoints: bool = True

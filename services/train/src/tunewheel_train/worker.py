@@ -203,7 +203,7 @@ def locate(job: Job) -> Located:
     from tunewheel_train.recipe import locate as find
 
     base = find(job)
-    return Located(name=base.name, revision=base.revision, facts=facts_of(base))
+    return Located(name=base.name, revision=base.revision, path=base.path, facts=facts_of(base))
 
 
 def train(

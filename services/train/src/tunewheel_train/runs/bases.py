@@ -1,7 +1,7 @@
 """Finds the base model of a run in a process of its own, and pins its commit for each dataset version.
 
-A hub id means the current commit of its main branch. Without a pin, a resumed training could get another base
-than before, and with it another run id.
+A hub id means the commit that was mirrored first, or else the current commit of its main branch. Without a
+pin, a resumed training could get another base than before, and with it another run id.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import structlog
 from tunewheel_contracts.errors import TransientError
 from tunewheel_contracts.formats.dataset import DatasetManifest
 from tunewheel_contracts.formats.run import BaseModelFacts, BaseModelRef
+from tunewheel_runtime.base_mirror import fetch_base, mirror_base
 from tunewheel_runtime.jobs import Lease
 from tunewheel_runtime.retry import Backoff, retry
 from tunewheel_runtime.slots import Slots
@@ -72,11 +73,16 @@ class Bases:
 
     async def _locate(self, project: str, name: str, revision: str | None, lease: Lease) -> Base:
         """Find the base model in a process of its own: converting one takes gigabytes."""
+        cache_dir = self._settings.cache_dir
         async with self._slots.hold(project, lease.lost, job=f"search for {name}"):
             lease.check()
-            last = await self._last_word(name, revision)
-        if isinstance(last, Located):
-            return BaseModelRef(name=last.name, revision=last.revision), last.facts
+            wanted = await fetch_base(self._store, name, revision, cache_dir)
+            last = await self._last_word(name, wanted)
+            if isinstance(last, Located):
+                base = BaseModelRef(name=last.name, revision=last.revision)
+                if self._settings.mirror_bases:
+                    await mirror_base(self._store, base, last.path, cache_dir, meant=revision is None)
+                return base, last.facts
         if not isinstance(last, Failed):
             raise RunFailed(field="base_model", reason="the search ended early")
         if last.unreachable:
