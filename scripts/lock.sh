@@ -3,7 +3,7 @@
 # workspace, services/<name>/requirements.lock for each service alone and cli/requirements.lock for the command,
 # subsets of the former. Extras are
 # locked too, so that what a service can be asked to do needs no package from outside its lock. vLLM has a lock
-# of its own, because its build for processors pins another torch.
+# of its own, because its build for processors pins another torch, and so has what builds llama.cpp.
 # Versions already locked are kept; pass --upgrade (or --upgrade-package NAME) for newer ones.
 set -eu
 cd "$(dirname "$0")/.."
@@ -36,3 +36,9 @@ echo "services/train/launcher.lock"
 # shellcheck disable=SC2086
 $uv pip compile --directory deploy/vllm pyproject.toml $flags "$@" -o requirements.lock
 echo "deploy/vllm/requirements.lock"
+
+# shellcheck disable=SC2086
+$uv pip compile deploy/llama-cpp/tools.in $flags "$@" -o deploy/llama-cpp/tools.lock
+# shellcheck disable=SC2086
+$uv pip compile --no-deps deploy/llama-cpp/source.in $flags -o deploy/llama-cpp/source.lock
+echo "deploy/llama-cpp"

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-import subprocess
-from pathlib import Path
-
 import pytest
 from tunewheel_basemodel.chat import render
+from tunewheel_basemodel.errors import InvalidChat
 from tunewheel_testing.tiny import tiny_tokenizer
 from tunewheel_train.exporting.modelfile import modelfile, turns_of
 
@@ -34,14 +30,19 @@ MISTRAL = (
     "[/SYSTEM_PROMPT]{% elif m['role'] == 'user' %}[INST]{{ m['content'] }}[/INST]"
     "{% else %}{{ m['content'] }}</s>{% endif %}{% endfor %}"
 )
-SYSTEM_IN_LAST = (  # as Mistral 7B v0.3: the system message stands in the last question
-    "{% if messages[0]['role'] == 'system' %}{% set s = messages[0]['content'] %}"
+MISTRAL_NEMO = (  # and Mistral 7B v0.3: the system message stands in the last question
+    "{{ bos_token }}{% if messages[0]['role'] == 'system' %}{% set s = messages[0]['content'] %}"
     "{% set messages = messages[1:] %}"
     "{% endif %}{% for m in messages %}{% if m['role'] == 'user' %}[INST] "
     "{% if loop.last and s is defined %}{{ s }}\n\n{% endif %}{{ m['content'] }}[/INST]"
     "{% else %} {{ m['content'] }}</s>{% endif %}{% endfor %}"
 )
-FAMILIES = {"chatml": CHATML, "llama": LLAMA, "gemma": GEMMA, "mistral": MISTRAL}
+GEMMA_2 = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}" + GEMMA
+NUMBERED = "{% for m in messages %}{{ loop.index }}. {{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
+FAMILIES = {
+    "chatml": CHATML, "llama": LLAMA, "gemma": GEMMA, "gemma 2": GEMMA_2, "mistral": MISTRAL,
+    "mistral nemo": MISTRAL_NEMO,
+}  # fmt: skip
 CONVERSATIONS = [
     [("user", 'One {{ x }} "q"')],
     [("system", "Be brief."), ("user", "Zwei\nZeilen\\n")],
@@ -66,6 +67,12 @@ def test_the_turns_render_as_the_template(family, conversation):
     tokenizer = with_template(FAMILIES[family])
     turns = turns_of(tokenizer, leave_out="<bos>")
     assert turns is not None
+    if family == "gemma 2" and conversation[0][0] == "system":
+        for rendering in (lambda: render(tokenizer, messages(conversation), True),
+                          lambda: turns.rendered(messages(conversation))):  # fmt: skip
+            with pytest.raises(InvalidChat, match="no system"):
+                rendering()
+        return
     wanted = render(tokenizer, messages(conversation), True)
     assert turns.rendered(messages(conversation)) == wanted.removeprefix("<bos>")
 
@@ -77,7 +84,7 @@ def test_a_bos_token_that_the_engine_does_not_write_stays():
 
 
 def test_a_template_that_goes_by_more_than_roles_is_left_to_ollama():
-    tokenizer = with_template(SYSTEM_IN_LAST)
+    tokenizer = with_template(NUMBERED)
     assert turns_of(tokenizer) is None
     written = modelfile(tokenizer, "model.gguf", system="Be brief.")
     assert written.startswith("FROM ./model.gguf\n# The chat template has no equal in Go.")
@@ -87,53 +94,46 @@ def test_a_template_that_goes_by_more_than_roles_is_left_to_ollama():
 
 def test_what_ends_a_turn_stops_the_answer():
     assert 'PARAMETER stop "<|im_end|>"\n' in modelfile(with_template(CHATML), "model.gguf")
-    assert "SYSTEM" not in modelfile(with_template(CHATML), "model.gguf", system='a """ b')
+
+
+@pytest.mark.parametrize("system", ['a """ b', "10\u00a0kg", "a\u200db"])
+def test_what_a_modelfile_cannot_hold_is_said(system):
+    written = modelfile(with_template(CHATML), "model.gguf", system=system)
+    assert "SYSTEM" not in written
+    assert "\n# A Modelfile cannot hold the system message" in written
+
+
+def test_a_template_without_system_messages_gets_none():
+    written = modelfile(with_template(GEMMA_2), "model.gguf", leave_out="<bos>", system="Be brief.")
+    assert "TEMPLATE" in written
+    assert "SYSTEM" not in written
 
 
 @pytest.mark.nightly("gguf")
-@pytest.mark.skipif(shutil.which("go") is None, reason="Go is not on the PATH")
 @pytest.mark.parametrize("family", FAMILIES)
-def test_go_renders_the_template_so(family, tmp_path: Path):
+def test_ollama_renders_the_template_so(family, in_ollama):
     tokenizer = with_template(FAMILIES[family])
     text = modelfile(tokenizer, "model.gguf", leave_out="<bos>")
+    refused = [family == "gemma 2" and turns[0][0] == "system" for turns in CONVERSATIONS]
     conversations = [messages(turns) for turns in CONVERSATIONS]
-    spelled = [[{"Role": m["role"], "Content": m["content"]} for m in one] for one in conversations]
-    (tmp_path / "template").write_text(text.partition('TEMPLATE """')[2].partition('"""')[0])
-    (tmp_path / "conversations.json").write_text(json.dumps(spelled))
-    (tmp_path / "main.go").write_text(GO)
-    done = subprocess.run(["go", "run", "main.go"], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    wanted = [render(tokenizer, one, True).removeprefix("<bos>") for one in conversations]
-    assert json.loads(done.stdout) == wanted
+    rendered = in_ollama(text, conversations).rendered
+    for found, conversation, no in zip(rendered, conversations, refused, strict=True):
+        if no:
+            assert "the chat template takes no system message" in found
+        else:
+            assert found == render(tokenizer, conversation, True).removeprefix("<bos>")
 
 
-GO = """package main
-
-import (
-	"encoding/json"
-	"os"
-	"strings"
-	"text/template"
-)
-
-type Message struct{ Role, Content string }
-
-func main() {
-	text, _ := os.ReadFile("template")
-	told, _ := os.ReadFile("conversations.json")
-	var conversations [][]Message
-	if err := json.Unmarshal(told, &conversations); err != nil {
-		panic(err)
-	}
-	made := template.Must(template.New("").Parse(string(text)))
-	var rendered []string
-	for _, messages := range conversations {
-		var out strings.Builder
-		if err := made.Execute(&out, map[string]any{"Messages": messages}); err != nil {
-			panic(err)
-		}
-		rendered = append(rendered, out.String())
-	}
-	json.NewEncoder(os.Stdout).Encode(rendered)
-}
-"""
+@pytest.mark.nightly("gguf")
+def test_ollama_reads_odd_signs_as_they_are(in_ollama):
+    marked = CHATML.replace("<|im_end|>", "<\uff5cend\u2581of\u2581turn\uff5c>").replace(
+        "system\n", "\u00a0\U000e0001\n"
+    )
+    tokenizer = with_template(marked)
+    tokenizer.add_special_tokens({"eos_token": "<\uff5cend\u2581of\u2581turn\uff5c>"})
+    system = 'Say "yes",\n\tor 5 \u20ac.'
+    read = in_ollama(modelfile(tokenizer, "model.gguf", system=system), [messages(CONVERSATIONS[2])])
+    assert read.rendered == [render(tokenizer, messages(CONVERSATIONS[2]), True)]
+    assert read.commands["system"] == system
+    assert read.commands["stop"] == "<\uff5cend\u2581of\u2581turn\uff5c>"
+    assert read.commands["model"] == "./model.gguf"

@@ -36,8 +36,8 @@ def find_programs(folder: Path | None, encoding: Encoding) -> Programs:
     get it."""
     if folder is None:
         raise NotExported(
-            "GGUF is written by llama.cpp's own programs; clone github.com/ggml-org/llama.cpp, and name its "
-            "folder by --llama-cpp"
+            "GGUF is written by llama.cpp's own programs; make llama-cpp builds them into var/llama.cpp, or "
+            "clone github.com/ggml-org/llama.cpp; name its folder by --llama-cpp"
         )
     script = folder.absolute() / SCRIPT
     if not script.is_file():

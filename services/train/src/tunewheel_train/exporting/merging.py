@@ -7,9 +7,10 @@ original base is another model. Rounding the merged weights to 4 bits again woul
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -66,6 +67,14 @@ class Form:
 
 
 @dataclass(frozen=True, slots=True)
+class Likely:
+    """The log-probabilities of the likeliest tokens by position, and the tokens: [positions, ``LIKELY``]."""
+
+    values: torch.Tensor
+    tokens: torch.Tensor
+
+
+@dataclass(frozen=True, slots=True)
 class Parity:
     """How close an export is to the trained model, over the positions of some prompts."""
 
@@ -97,7 +106,8 @@ def export_merged(
     on_step("load")
     model, tokenizer = _loaded(trained, form.precision)
     on_step("answer")
-    expected = [log_probabilities(model, ids) for ids in prompts]
+    # Not all log-probabilities: those of Gemma's 262,144 tokens at 512 positions take half a gigabyte.
+    expected = [likeliest(log_probabilities(model, ids)) for ids in prompts]
     del model
     on_step("merge")
     merged = _merged(trained, form.precision)
@@ -106,11 +116,12 @@ def export_merged(
         scratch.mkdir()
         on_step("write")
         _write(merged, tokenizer, trained, scratch, form)
+        config = merged.config
         del merged
         on_step("read back")
-        again, reader = _read_back(trained, scratch, form)
+        again, reader = _read_back(trained, scratch, form, config)
         _demand_same_tokens(tokenizer, reader, prompts)
-        parity = compare(expected, [log_probabilities(again, ids) for ids in prompts], form.tolerance)
+        parity = compare(expected, (log_probabilities(again, ids) for ids in prompts), form.tolerance)
         _demand_equal(parity)
         scratch.rename(output_dir)  # fails if something was put there in the meantime
     return parity
@@ -151,9 +162,8 @@ def _write(model: Any, tokenizer: Any, trained: Trained, directory: Path, form: 
         source = Path(made)
         model.save_pretrained(source)
         tokenizer.save_pretrained(source)
-        # transformers no longer saves it, and llama.cpp reads the vocabulary of Gemma and Mistral from it
         if (vocabulary := trained.base.path / "tokenizer.model").is_file():
-            shutil.copyfile(vocabulary, source / vocabulary.name)
+            _lay_vocabulary(vocabulary, tokenizer, source)
         write_gguf(form.programs, source, directory / GGUF_FILE, encoding=form.gguf, name=trained.name)
     told = read_metadata(directory / GGUF_FILE)
     adds = told.get("tokenizer.ggml.add_bos_token", told["tokenizer.ggml.model"] == "llama")
@@ -162,14 +172,38 @@ def _write(model: Any, tokenizer: Any, trained: Trained, directory: Path, form: 
     (directory / MODELFILE).write_text(written, "utf-8")
 
 
-def _read_back(trained: Trained, directory: Path, form: Form) -> tuple[Any, Any]:
+def _lay_vocabulary(vocabulary: Path, tokenizer: Any, directory: Path) -> None:
+    """Write what llama.cpp takes the vocabulary of Gemma and Mistral from, and transformers 5 does not save:
+    the SentencePiece model; which of its pieces are tokens of their own (``<start_of_turn>``); and whether a
+    space comes before a text after such a token."""
+    shutil.copyfile(vocabulary, directory / vocabulary.name)
+    added = {
+        str(token_id): {"content": token.content, "special": token.special}
+        for token_id, token in tokenizer.added_tokens_decoder.items()
+    }
+    spaces = any("\u2581" in piece for piece in tokenizer.tokenize(f"{tokenizer.bos_token}a")[1:])
+    path = directory / "tokenizer_config.json"
+    told = json.loads(path.read_text("utf-8"))
+    told |= {"added_tokens_decoder": added, "add_prefix_space": spaces}
+    path.write_text(json.dumps(told), "utf-8")
+
+
+def _read_back(trained: Trained, directory: Path, form: Form, config: Any) -> tuple[Any, Any]:
+    """Return model and tokenizer as they were written. A GGUF file's weights are read into a model of
+    ``config``: of some models transformers reads no right one from GGUF (the rope scaling of Llama 3.1 and of
+    Gemma 3, heads of Qwen 3 that are not 128 wide)."""
     if form.gguf is None:
         return load_base(BaseModel(trained.base.name, directory, trained.base.revision), dtype=form.precision)
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 
     source: Mapping[str, Any] = {"gguf_file": GGUF_FILE, "local_files_only": True}
     try:
-        model: Any = AutoModelForCausalLM.from_pretrained(str(directory), dtype=torch.float32, **source)
+        config = config.get_text_config(decoder=True)  # the file has no vision tower
+        if read_metadata(directory / GGUF_FILE)["general.architecture"] == "llama":  # so is Mistral's
+            config = LlamaConfig.from_dict({**config.to_dict(), "model_type": "llama"})
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            str(directory), config=config, dtype=torch.float32, **source
+        )
         return model.eval(), AutoTokenizer.from_pretrained(str(directory), **source)
     except (RuntimeError, ValueError, KeyError) as error:
         raise NotExported(
@@ -207,14 +241,18 @@ def log_probabilities(model: Any, ids: Sequence[int]) -> torch.Tensor:
     return F.log_softmax(logits.float(), dim=-1).cpu()
 
 
-def compare(expected: Sequence[torch.Tensor], found: Sequence[torch.Tensor], tolerance: float) -> Parity:
+def likeliest(given: torch.Tensor) -> Likely:
+    """Return the ``LIKELY`` largest of each position, the largest first."""
+    return Likely(*given.topk(min(LIKELY, given.shape[-1]), dim=-1))
+
+
+def compare(expected: Sequence[Likely], found: Iterable[torch.Tensor], tolerance: float) -> Parity:
     """Compare ``found`` with ``expected``, prompt by prompt."""
     differences: list[torch.Tensor] = []
     same: list[torch.Tensor] = []
     for wanted, given in zip(expected, found, strict=True):
-        likely = wanted.topk(min(LIKELY, wanted.shape[-1]), dim=-1)
-        differences.append((given.gather(-1, likely.indices) - likely.values).abs().flatten())
-        same.append(wanted.argmax(-1) == given.argmax(-1))
+        differences.append((given.gather(-1, wanted.tokens) - wanted.values).abs().flatten())
+        same.append(wanted.tokens[:, 0] == given.argmax(-1))
     flat, agreed = torch.cat(differences), torch.cat(same)
     return Parity(
         prompts=len(expected),

@@ -1,0 +1,211 @@
+"""A GGUF file answers as what was trained, in transformers and in llama.cpp, family by family."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tunewheel_basemodel.chat import render
+from tunewheel_basemodel.gguf_metadata import read_metadata
+from tunewheel_basemodel.locate import BaseModel, locate_base_model
+from tunewheel_testing.families import FAMILIES, write_family
+from tunewheel_testing.llama_cpp import llama_cpp_folder, llama_cpp_program, llama_server
+from tunewheel_testing.tiny import write_random_adapter
+from tunewheel_train.data.datasets import encode_examples
+from tunewheel_train.errors import NotEqual
+from tunewheel_train.exporting import merging
+from tunewheel_train.exporting.gguf import Encoding, find_programs
+from tunewheel_train.exporting.merging import (
+    GGUF_TOLERANCE,
+    Form,
+    Parity,
+    Trained,
+    export_merged,
+    log_probabilities,
+)
+from tunewheel_train.model.modeling import load_tokenizer
+
+pytestmark = pytest.mark.nightly("gguf")
+IN_LLAMA_CPP: dict[str, float] = {"float16": 0.01, "q4_k_m": 1.0}
+"""The largest allowed mean difference of log-probabilities: llama.cpp computes fp16 and 4-bit weights with
+activations of fewer bits than fp32."""
+EACH = [(family, encoding) for family in FAMILIES for encoding in IN_LLAMA_CPP]
+ANSWER_TOKENS = 12
+
+
+@dataclass(frozen=True)
+class Exported:
+    trained: Trained
+    directory: Path
+    parity: Parity
+
+    @property
+    def file(self) -> Path:
+        return self.directory / "model.gguf"
+
+
+@pytest.fixture(scope="module")
+def llama_cpp() -> Path:
+    folder = llama_cpp_folder()
+    if folder is None:
+        pytest.skip("llama.cpp is not here: run make llama-cpp, or name its folder in TUNEWHEEL_LLAMA_CPP")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(llama_cpp: Path) -> str:
+    program = llama_cpp_program(llama_cpp, "llama-server")
+    if program is None:
+        pytest.skip(f"llama-server is not built in {llama_cpp}")
+    return program
+
+
+@pytest.fixture(scope="module")
+def tuned(llama_cpp: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Trained]:
+    """Return a small model of a family, with a random adapter on all linear layers."""
+
+    @functools.cache
+    def of(family: str) -> Trained:
+        folder = tmp_path_factory.mktemp(family)
+        path = write_family(FAMILIES[family], llama_cpp, folder)
+        base = locate_base_model(str(path), cache_dir=path)
+        adapter = tmp_path_factory.mktemp(f"{family}-adapter")
+        write_random_adapter(base, adapter, seed=1, std=0.05, target_modules="all-linear")
+        return Trained("desk", base, adapter)
+
+    return of
+
+
+@pytest.fixture(scope="module")
+def written(
+    llama_cpp: Path, tuned, smollm2: BaseModel, conversation_of, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str, Encoding], Exported]:
+    @functools.cache
+    def of(family: str, encoding: Encoding) -> Exported:
+        whole = Trained(family, smollm2, smollm2.path, whole=True)
+        trained = whole if family == "smollm2" else tuned(family)
+        directory = tmp_path_factory.mktemp(f"{family}-{encoding}") / "out"
+        form = Form(gguf=encoding, programs=find_programs(llama_cpp, encoding), system="Answer in JSON.")
+        system = FAMILIES[family].system if family in FAMILIES else True
+        prompts = prompts_of(trained, conversation_of, system=system)
+        return Exported(trained, directory, export_merged(trained, directory, prompts=prompts, form=form))
+
+    return of
+
+
+def prompts_of(trained: Trained, conversation_of, *, system: bool) -> list[tuple[int, ...]]:
+    """Return the prompts of 20 examples in the tokens of a model."""
+    rows = [conversation_of(number) for number in range(20)]
+    for row in rows:
+        row["messages"] = row["messages"][0 if system else 1 :]
+    return [one.input_ids for one in encode_examples(rows, load_tokenizer(trained.base), max_tokens=256)[0]]
+
+
+def conversations(family: str) -> list[list[dict[str, str]]]:
+    """Return a question alone, with a system message, after another turn, and after both."""
+    system = [{"role": "system", "content": "You are the help desk. Answer with JSON."}]
+    turn = [
+        {"role": "user", "content": "My charger shows a red light.\nWhat is it? 🔋"},
+        {"role": "assistant", "content": '{"category": "battery"}'},
+    ]
+    question = [{"role": "user", "content": "And where is the invoice of order 3071?"}]
+    heads = [[], system] if FAMILIES[family].system else [[]]
+    return [[*head, *turns, *question] for head in heads for turns in ([], turn)]
+
+
+@pytest.mark.parametrize(
+    ("family", "encoding"), [*[("smollm2", one) for one in ("float16", "q8_0", "q4_k_m")], *EACH]
+)
+def test_a_file_answers_as_the_model(written, record_property, family: str, encoding: Encoding):
+    exported = written(family, encoding)
+    record_property("parity", str(exported.parity))
+    assert exported.parity.prompts == 20
+    assert exported.parity.mean_difference <= GGUF_TOLERANCE[encoding]
+    assert {path.name for path in exported.directory.iterdir()} == {"model.gguf", "Modelfile"}
+    told = read_metadata(exported.file)
+    assert told["general.architecture"] == (FAMILIES[family].architecture if family in FAMILIES else "llama")
+    assert told["general.file_type"] == {"float16": 1, "q8_0": 7, "q4_k_m": 15}[encoding]
+
+
+@pytest.mark.parametrize(("family", "encoding"), EACH)
+def test_llama_cpp_answers_as_the_trained_model(
+    written, server: str, tmp_path: Path, record_property, family, encoding
+):
+    exported = written(family, encoding)
+    model, tokenizer = merging._loaded(exported.trained, "float32")
+    differences: list[torch.Tensor] = []
+    with llama_server(server, exported.file, tmp_path / "server.log") as client:
+        for messages in conversations(family):
+            prompt = tokenizer(render(tokenizer, messages, True), add_special_tokens=False).input_ids
+            given = client.post("/completion", json={
+                "prompt": prompt, "n_predict": ANSWER_TOKENS, "temperature": 0, "n_probs": 20,
+                "return_tokens": True, "ignore_eos": False,
+            }).raise_for_status().json()  # fmt: skip
+            answer, at = given["tokens"], 0
+            wanted = log_probabilities(model, [*prompt, *answer])[len(prompt) - 1 :]
+            for step in given["completion_probabilities"]:
+                at = answer.index(
+                    step["id"], at
+                )  # the server keeps back a token that ends within a character
+                top = step["top_logprobs"]
+                found = torch.tensor([one["logprob"] for one in top])
+                differences.append((wanted[at][[one["id"] for one in top]] - found).abs())
+                assert step["id"] == top[0]["id"]  # greedy
+                if encoding == "float16":
+                    assert wanted[at].max() - wanted[at][step["id"]] <= 5 * IN_LLAMA_CPP[encoding]
+                at += 1
+    flat = torch.cat(differences)
+    record_property("mean_difference", float(flat.mean()))
+    assert len(flat) >= 20 * 4 * len(conversations(family))
+    assert flat.mean() <= IN_LLAMA_CPP[encoding]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_prompts_are_those_of_the_chat_template(written, server: str, tmp_path: Path, in_ollama, family: str):
+    exported = written(family, "float16")
+    tokenizer: Any = load_tokenizer(exported.trained.base)
+    told = read_metadata(exported.file)
+    adds = told.get("tokenizer.ggml.add_bos_token", told["tokenizer.ggml.model"] == "llama")
+    rendered = [render(tokenizer, messages, True) for messages in conversations(family)]
+    texts = [text.removeprefix(tokenizer.bos_token) if adds else text for text in rendered]
+    with llama_server(server, exported.file, tmp_path / "server.log") as client:
+        for messages, whole, text in zip(conversations(family), rendered, texts, strict=True):
+            asked = {"content": text, "add_special": True, "parse_special": True}
+            tokens = client.post("/tokenize", json=asked).raise_for_status().json()["tokens"]
+            assert tokens == tokenizer(whole, add_special_tokens=False).input_ids
+            given = client.post("/apply-template", json={"messages": messages}).raise_for_status().json()
+            assert undated(given["prompt"]).removeprefix(tokenizer.bos_token) == undated(text)
+    read = in_ollama((exported.directory / "Modelfile").read_text("utf-8"), conversations(family))
+    assert read.rendered == texts
+    assert read.commands["stop"] == FAMILIES[family].end
+    assert read.commands.get("system") == ("Answer in JSON." if FAMILIES[family].system else None)
+
+
+def undated(text: str) -> str:
+    """Leave out the day of Llama's template, which llama.cpp takes from the clock."""
+    return re.sub(r"Today Date: .*", "Today Date:", text)
+
+
+def test_a_file_that_answers_otherwise_is_refused(
+    llama_cpp: Path, tuned, conversation_of, tmp_path: Path, monkeypatch
+):
+    original = merging._merged
+
+    def spoilt(*arguments):
+        model = original(*arguments)
+        model.get_input_embeddings().weight.data += 0.5
+        return model
+
+    monkeypatch.setattr(merging, "_merged", spoilt)
+    trained = tuned("mistral")
+    prompts = prompts_of(trained, conversation_of, system=True)
+    form = Form(gguf="float16", programs=find_programs(llama_cpp, "float16"))
+    with pytest.raises(NotEqual, match=r"differ from the adapter's by \d"):
+        export_merged(trained, tmp_path / "out", prompts=prompts, form=form)
+    assert list(tmp_path.iterdir()) == []
