@@ -115,13 +115,11 @@ def write_family(family: Family, llama_cpp: Path, directory: Path) -> Path:
 
 def _tokenizer(family: Family, models: Path, directory: Path) -> Any:
     from tokenizers.processors import TemplateProcessing
-    from transformers import AutoTokenizer
     from tunewheel_basemodel.tokenizer import _from_gguf
 
     tokenizer: Any
     if family.vocabulary is None:
-        _train_pieces(family, directory)
-        tokenizer = AutoTokenizer.from_pretrained(str(directory))
+        tokenizer = train_pieces(family, directory)
     else:
         tokenizer = _from_gguf(models / f"ggml-vocab-{family.vocabulary}.gguf")
         if family.vocabulary == "llama-bpe":  # llama.cpp tells Llama 3 from others by it
@@ -135,8 +133,11 @@ def _tokenizer(family: Family, models: Path, directory: Path) -> Any:
     return tokenizer
 
 
-def _train_pieces(family: Family, directory: Path) -> None:
+def train_pieces(family: Family, directory: Path) -> Any:
+    """Train a SentencePiece model, and write it to ``directory``. Returns its tokenizer, without a chat
+    template."""
     from sentencepiece import SentencePieceTrainer
+    from transformers import AutoTokenizer
 
     lines = [line for page in sorted(_PAGES.glob("*.md")) for line in page.read_text("utf-8").splitlines()]
     written = io.BytesIO()
@@ -147,3 +148,4 @@ def _train_pieces(family: Family, directory: Path) -> None:
     )  # fmt: skip
     (directory / "tokenizer.model").write_bytes(written.getvalue())
     (directory / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": family.tokenizer}))
+    return AutoTokenizer.from_pretrained(str(directory))

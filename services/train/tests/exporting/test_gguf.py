@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tokenizers import normalizers
+from tunewheel_testing.families import FAMILIES, train_pieces
 from tunewheel_train.errors import NotExported
 from tunewheel_train.exporting.gguf import Programs, find_programs, write_gguf
+from tunewheel_train.exporting.merging import _lay_vocabulary
 
 
 @pytest.fixture
@@ -58,3 +62,30 @@ def test_what_the_quantizer_refuses_is_told_and_a_whole_file_does_not_stay(folde
     quantizer.write_text("#!/bin/sh\necho 'tensor is too odd' >&2; exit 1\n")
     with pytest.raises(NotExported, match=r"llama-quantize of llama\.cpp refused .*: tensor is too odd"):
         write_gguf(programs, tmp_path, tmp_path / "n.gguf", encoding="q4_k_m", name="desk")
+
+
+@pytest.mark.parametrize("family", ["gemma3", "mistral"])
+def test_llama_cpp_is_told_what_sentencepiece_does_not_know(family: str, tmp_path: Path):
+    made, saved = tmp_path / "made", tmp_path / "saved"
+    made.mkdir()
+    tokenizer = train_pieces(FAMILIES[family], made)
+    tokenizer.save_pretrained(saved)
+    own = {"gemma3": "<start_of_turn>", "mistral": "[INST]"}[family]
+    assert own not in str(
+        json.loads((saved / "tokenizer_config.json").read_text()).get("added_tokens_decoder")
+    )
+    _lay_vocabulary(made / "tokenizer.model", tokenizer, saved)
+    told = json.loads((saved / "tokenizer_config.json").read_text())
+    token_id = str(tokenizer.convert_tokens_to_ids(own))
+    assert told["added_tokens_decoder"][token_id]["content"] == own
+    assert told["add_prefix_space"] is False
+    assert (saved / "tokenizer.model").read_bytes() == (made / "tokenizer.model").read_bytes()
+
+
+def test_a_space_after_each_special_token_is_told(tmp_path: Path):
+    tokenizer = train_pieces(FAMILIES["mistral"], tmp_path)
+    tokenizer.backend_tokenizer.normalizer = normalizers.Prepend("\u2581")  # as the tokenizer of Llama 2
+    tokenizer.backend_tokenizer.pre_tokenizer = None
+    tokenizer.save_pretrained(tmp_path / "saved")
+    _lay_vocabulary(tmp_path / "tokenizer.model", tokenizer, tmp_path / "saved")
+    assert json.loads((tmp_path / "saved" / "tokenizer_config.json").read_text())["add_prefix_space"] is True
