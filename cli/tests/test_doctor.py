@@ -31,7 +31,7 @@ from tunewheel_local.topics import wanted_topics
 from tunewheel_planner.driver import Driver
 from tunewheel_runtime.cluster import Cluster, Copies, SeenGroup, SeenTopic
 from tunewheel_runtime.lag import groups_of_services
-from tunewheel_testing.hub import gated_hub
+from tunewheel_testing.hub import gated_hub, trickling_hub
 from tunewheel_testing.tiny import write_tiny_model
 
 EVERYTHING = frozenset({"Read", "Write", "Create", "Delete", "Alter", "Describe", "AlterConfigs"})
@@ -457,6 +457,25 @@ def test_a_hub_that_must_not_be_asked_is_no_fault_of_a_base(tmp_path: Path, toke
     assert found.startswith(
         "base|not checked|'owner/gated' was not asked for, because HF_HUB_OFFLINE is set|"
     )
+
+
+@pytest.mark.parametrize(
+    "first",
+    [b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n", b"HTTP/1.1 200 OK\r\nx-slow: ", b""],
+    ids=["its body", "its headers", "its first line"],
+)
+def test_a_hub_that_trickles_holds_neither_the_look_nor_the_end_of_the_process(
+    tmp_path: Path, first: bytes
+) -> None:
+    quick = "from tunewheel_basemodel import hub\nhub.HUB_SECONDS = 0.5\n"
+    with trickling_hub(first) as url:
+        environment = os.environ | {"HF_ENDPOINT": url, "HF_HOME": str(tmp_path)}
+        environment.pop("HF_HUB_OFFLINE", None)
+        command = [sys.executable, "-c", quick + LOOKS]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    (found,) = done.stdout.splitlines()
+    assert found.startswith("base|not checked|'owner/gated' is not on this machine and the Hugging Face hub")
+    assert "does not answer" in found
 
 
 async def test_a_look_that_fails_does_not_hide_the_others(

@@ -1,8 +1,9 @@
-"""A hub on this machine, with one gated model."""
+"""Hubs on this machine: one with a gated model, and one that never ends its answer."""
 
 from __future__ import annotations
 
 import json
+import socketserver
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -54,4 +55,27 @@ def gated_hub(folder: Path, token: str) -> Iterator[str]:
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@contextmanager
+def trickling_hub(first: bytes) -> Iterator[str]:
+    """Run a hub that answers everything with ``first`` and then, until the caller is done, with one byte
+    more every hundredth of a second."""
+    done = threading.Event()
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(1 << 16)
+            self.request.sendall(first)
+            try:
+                while not done.wait(0.01):
+                    self.request.sendall(b" ")
+            except OSError:  # the caller hung up
+                return
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        done.set()
         server.shutdown()

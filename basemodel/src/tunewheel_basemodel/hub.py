@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from urllib.parse import urlsplit
 
@@ -13,6 +15,7 @@ from tunewheel_basemodel.errors import BaseModelNotFound, BaseModelUnreachable
 
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 HUB_SECONDS = 10.0
+"""How long the whole look at one model may take."""
 _TOKENS = ("HF_OIDC_RESOURCE", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 """In the order in which the hub's library looks for a token."""
 
@@ -70,17 +73,30 @@ def ask_hub(name: str) -> str:
     BaseModelNotFound.
     """
     with hub_errors(name):
-        from huggingface_hub import HfApi, constants, get_hf_file_metadata, hf_hub_url
+        from huggingface_hub import constants
 
         if constants.HF_HUB_OFFLINE:
             raise BaseModelUnreachable(
                 f"{name!r} was not asked for, because HF_HUB_OFFLINE is set; see that the hub's cache of "
                 "each service has it"
             )
+        # The library limits only the pause between two bytes. A hub that trickles holds a thread that no exit
+        # waits for.
+        is_gated = Future[bool]()
+        threading.Thread(target=_look, args=(name, is_gated), daemon=True).start()
+        return token_source() if is_gated.result(HUB_SECONDS) else ""
+
+
+def _look(name: str, is_gated: Future[bool]) -> None:
+    from huggingface_hub import HfApi, get_hf_file_metadata, hf_hub_url
+
+    try:
         model = HfApi().model_info(name, timeout=HUB_SECONDS)
         # The hub describes a gated model to everybody, and gives its files to some.
         get_hf_file_metadata(hf_hub_url(name, "config.json", revision=model.sha), timeout=HUB_SECONDS)
-    return token_source() if model.gated else ""
+        is_gated.set_result(bool(model.gated))
+    except Exception as error:
+        is_gated.set_exception(error)
 
 
 def _explained(name: str, error: Exception) -> BaseModelNotFound:
@@ -122,6 +138,6 @@ def _is_outage(error: BaseException) -> bool:
     cause = error.__cause__ if isinstance(error, LocalEntryNotFoundError) else error
     if isinstance(cause, HfHubHTTPError):
         return cause.response.status_code == 429 or cause.response.status_code >= 500
-    if isinstance(cause, HTTPError):
+    if isinstance(cause, HTTPError | TimeoutError):
         return True
     return isinstance(error, LocalEntryNotFoundError) and not isinstance(cause, OfflineModeIsEnabled)
