@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 import yaml
+from tunewheel_cli.drafting.base import available_models
 from tunewheel_cli.drafting.columns import read_columns
 from tunewheel_cli.drafting.start import NothingToDraft, Started, start
 from tunewheel_cli.frame import app
 from tunewheel_cli.publishing.items import SourceUnusable
 from tunewheel_cli.spec_file import read_spec
+from tunewheel_contracts.errors import InvalidSpec
 from typer.testing import CliRunner
 
 LABELS = ("refund", "exchange", "warranty")
@@ -52,6 +54,14 @@ def test_a_column_of_few_values_becomes_the_label_and_its_values_the_schema(tmp_
     (publish,) = [line for line in started.commands(Path("project.yaml")) if " publish " in line]
     assert publish.endswith("--map text=input --map label=output.label --validated-by NAME")
     assert drafted(tmp_path / "desk.csv", labelled()).text == started.text, "the same file, the same draft"
+
+
+@pytest.mark.parametrize("address", ["http://[hub", "http://hub:80a"])
+def test_a_hub_at_no_address_is_refused_with_the_fix(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", address)
+    with pytest.raises(InvalidSpec, match="HF_ENDPOINT is no address of a hub; write it as") as caught:
+        available_models()
+    assert caught.value.field == "base_model"
 
 
 def test_the_learning_rate_suits_the_base(tmp_path: Path) -> None:

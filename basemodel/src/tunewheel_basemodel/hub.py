@@ -32,8 +32,9 @@ def token_source() -> str:
 def _is_address(url: str) -> bool:
     try:
         parts = urlsplit(url)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # the port is no number, or too large
+        is_named = bool((parts.hostname or "").encode("idna"))
+        return parts.scheme in ("http", "https") and is_named and parts.port != 0
+    except ValueError:  # the port is no number, or the name none of the net
         return False
 
 
@@ -47,19 +48,17 @@ def hub_errors(name: str) -> Iterator[None]:
     """Ask the hub for the model ``name`` in the body. Raises BaseModelNotFound with a message that says what
     to do, at once if the name or ``HF_ENDPOINT`` cannot be right. Then the hub's library fails at its import,
     so the body imports it."""
-    from huggingface_hub import constants
-    from huggingface_hub.errors import HFValidationError, HTTPError
-
     if not HUB_NAME.fullmatch(name):
         raise BaseModelNotFound(
             f"{name!r} is neither a directory nor a Hugging Face id ('owner/name'); correct the name"
         )
-    if not _is_address(constants.ENDPOINT):
-        told = constants.ENDPOINT.rpartition("@")[2]  # what is before may be a password
+    if not _is_address(os.environ.get("HF_ENDPOINT", "https://hub")):
         raise BaseModelNotFound(
-            f"{name!r} cannot be asked for, because HF_ENDPOINT is {told!r}, which is no address of a hub; "
-            "write it with http:// or https://, or unset it"
+            f"{name!r} cannot be asked for, because HF_ENDPOINT is no address of a hub; write it as "
+            "https://HOST or http://HOST:PORT, or unset it"
         )
+    from huggingface_hub.errors import HFValidationError, HTTPError
+
     try:
         yield
     except (OSError, HTTPError, HFValidationError) as error:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tunewheel_contracts.errors import InvalidSpec
 from tunewheel_contracts.formats.methods import suitable_rate
 from tunewheel_contracts.formats.recipe import TrainSpec
 
@@ -61,13 +62,22 @@ def choose_base(
 
 
 def available_models() -> tuple[str, ...]:
-    """Return the models of ``LADDER`` that this machine has, or can download."""
+    """Return the models of ``LADDER`` that this machine has, or can download.
+
+    Raises InvalidSpec: ``HF_ENDPOINT`` is no address.
+    """
     import socket
     from pathlib import Path
     from urllib.parse import urlsplit
 
-    from huggingface_hub import constants
+    from tunewheel_basemodel.errors import BaseModelNotFound
+    from tunewheel_basemodel.hub import hub_errors
 
+    try:
+        with hub_errors(BUNDLED):
+            from huggingface_hub import constants
+    except BaseModelNotFound as error:
+        raise InvalidSpec(field=error.field, reason=error.reason) from error
     hub = urlsplit(constants.ENDPOINT)
     if not constants.HF_HUB_OFFLINE:
         try:
