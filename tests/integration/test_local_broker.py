@@ -15,10 +15,11 @@ import psutil
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from tunewheel_contracts.cache import cache_dir
-from tunewheel_local.kafka.broker import FOLDER, LocalKafka
+from tunewheel_local.kafka.broker import FOLDER, LocalKafka, _locked
 from tunewheel_local.kafka.errors import DataCorrupt, DataInUse, PortInUse
+from tunewheel_local.supervisor import BrokerProgram, Supervisor
 from tunewheel_local.topics import Topic, check_topics, ensure_topics, wanted_topics
-from tunewheel_testing.waiting import wait_for
+from tunewheel_testing.waiting import until, wait_for
 
 pytestmark = pytest.mark.integration
 
@@ -81,6 +82,22 @@ def test_data_outlives_a_clean_stop_and_a_kill_and_starts_get_quicker(tmp_path: 
         assert report.created == ()
     finally:
         broker.stop()
+
+
+@pytest.mark.parametrize("is_spawned", [False, True])
+async def test_a_start_that_is_stopped_leaves_neither_a_broker_nor_a_thread_that_starts_one(
+    tmp_path: Path, is_spawned: bool
+) -> None:
+    broker, supervisor = LocalKafka(tmp_path, port=None), Supervisor()
+    starting = asyncio.create_task(supervisor.start(BrokerProgram(broker)))
+    await until(
+        lambda: (tmp_path / "broker.lock").exists() and (broker.process is not None or not is_spawned)
+    )
+    starting.cancel()
+    await supervisor.stop()
+    assert broker.process is None
+    with _locked(tmp_path):  # whoever starts a broker, and the broker, hold the lock
+        pass
 
 
 def test_a_port_in_use_names_the_port_and_the_ways_out(tmp_path: Path) -> None:

@@ -127,13 +127,16 @@ class BrokerProgram:
         self.kafka = kafka
         self.log = kafka.log
         self._progress = progress
+        self._starting: asyncio.Task[LocalKafka] | None = None
 
     @property
     def pid(self) -> int | None:
         return self.kafka.process.pid if self.kafka.process else None
 
     async def start(self) -> None:
-        await asyncio.to_thread(self.kafka.start, self._progress)
+        self._starting = asyncio.create_task(asyncio.to_thread(self.kafka.start, self._progress))
+        await asyncio.wait([self._starting])  # A start that is given up goes on in its thread.
+        self._starting.result()
 
     async def is_ready(self) -> bool:
         return self.kafka.running
@@ -143,6 +146,11 @@ class BrokerProgram:
 
     async def stop(self) -> bool:
         await asyncio.to_thread(self.kafka.stop)
+        if self._starting is not None:
+            while not self._starting.done():
+                await asyncio.wait([self._starting], timeout=POLL_SECONDS)
+                await asyncio.to_thread(self.kafka.stop)
+            self._starting.exception()  # of a start that was given up; asyncio warns if nobody asks for it
         return True
 
 

@@ -154,9 +154,11 @@ class LocalKafka:
                 self._format(java, jars, config, options=self._startup.options())
             options = self._startup.options(write=True)
             command = self._command(java, jars, "kafka.Kafka", str(config), options=options)
-            self.process = leash.spawn(command, log=self.log, leashed=self._leashed, keep_open=(lock,))
+            process = self.process = leash.spawn(
+                command, log=self.log, leashed=self._leashed, keep_open=(lock,)
+            )
         try:
-            self._wait_until_ready(mark, patience)
+            self._wait_until_ready(process, mark, patience)
             check_strays(self.data)
         except BaseException:
             self.kill()
@@ -165,11 +167,9 @@ class LocalKafka:
 
     def stop(self) -> None:
         """Stop in order (SIGTERM), with SIGKILL only if that takes more than ``STOP_SECONDS``."""
-        if self.process is not None:
-            by_itself = leash.stop(self.process, patience=STOP_SECONDS)
-            self.process = None
-            if by_itself and self._startup is not None:
-                self._startup.keep()
+        process, self.process = self.process, None
+        if process is not None and leash.stop(process, patience=STOP_SECONDS) and self._startup is not None:
+            self._startup.keep()
 
     def kill(self) -> None:
         """Kill the process (SIGKILL), like a power cut."""
@@ -228,12 +228,11 @@ class LocalKafka:
             *arguments,
         ]
 
-    def _wait_until_ready(self, mark: int, patience: float) -> None:
-        assert self.process is not None
+    def _wait_until_ready(self, process: subprocess.Popen[bytes], mark: int, patience: float) -> None:
         deadline = time.monotonic() + patience
         while True:
             # Check the broker before the time: this process may have stalled while the broker became ready.
-            code = self.process.poll()
+            code = process.poll()
             if code is None and _accepts(self.port) and run_async(_answers(self.bootstrap_servers)):
                 return
             if code is not None or time.monotonic() > deadline:
