@@ -82,7 +82,9 @@ JVM_OPTIONS = (
     "-XX:+ExitOnOutOfMemoryError",
     "-Djava.awt.headless=true",
 )
-START_SECONDS = 90.0
+START_SECONDS = 300.0
+"""As long as a service may take: a start takes 2.5 s of processor time, of which a busy machine gives little.
+A broker that cannot start ends by itself, so this limit is for one that hangs."""
 STOP_SECONDS = 30.0
 _LOG_LIMIT = 16 * 1024 * 1024
 
