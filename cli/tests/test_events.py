@@ -91,7 +91,7 @@ def test_an_event_that_no_topic_takes_is_refused() -> None:
     assert isinstance(envelope, Envelope)
     refusal = encode(found, envelope)
     assert isinstance(refusal, Refusal)
-    assert "are allowed; split it" in refusal.reason
+    assert "are allowed; shorten it" in refusal.reason
     assert isinstance(encode(found, made(TICKET)), KafkaRecord)
 
 

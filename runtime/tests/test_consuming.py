@@ -43,7 +43,7 @@ class Log:
 
     async def send(self, records: Sequence[KafkaRecord]) -> None:
         if any(b"too large" in r.value for r in records if not r.topic.endswith(".dlq")):
-            raise InvalidEvent(field="(body)", reason="is over 4194304 bytes; split it")
+            raise InvalidEvent(field="(body)", reason="is over 4194304 bytes; shorten it")
         self.sent.extend(records)
 
     async def publish_many(self, envelopes: Sequence[Envelope[Any]]) -> None:
@@ -160,7 +160,7 @@ async def test_a_record_that_kafka_refuses_is_one_dead_letter_and_the_rest_is_pu
     assert [b"first" in told[0], b"first" in told[1], b"last" in told[2], b"last" in told[3]] == [True] * 4
     (letter,) = log.letters
     assert letter.headers["dlq_source_offset"] == b"1"
-    assert b"split it" in letter.headers["dlq_reason"]
+    assert b"shorten it" in letter.headers["dlq_reason"]
 
 
 async def test_a_batch_that_stops_the_service_leaves_no_letters_to_be_written_again() -> None:

@@ -224,7 +224,7 @@ async def test_an_event_that_the_log_refuses_leaves_the_producer_able_to_publish
     async with Bus(kafka) as bus, running(made):
         for beyond in (100, 40_000, 100_000):
             huge = KafkaRecord("ticket.published", b"T-1", b"0" * (MAX_MESSAGE_BYTES + beyond))
-            with pytest.raises(InvalidEvent, match="split it"):
+            with pytest.raises(InvalidEvent, match="shorten it"):
                 await made.publisher.send([huge])
             await made.publisher.publish(record(project, beyond))
         await bus.collect(topics.RECORD_INGESTED, 3, where=lambda e: e.project == project)

@@ -238,7 +238,7 @@ def _require_small(record: KafkaRecord) -> None:
 
 
 def _too_large() -> InvalidEvent:
-    return InvalidEvent(field="(body)", reason=f"is over {MAX_MESSAGE_BYTES} bytes; split it")
+    return InvalidEvent(field="(body)", reason=f"is over {MAX_MESSAGE_BYTES} bytes; shorten it")
 
 
 async def _never_ready(*_: Any, **__: Any) -> bool:

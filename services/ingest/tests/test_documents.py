@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import AsyncIterator
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import pytest
 from tunewheel_contracts.errors import InvalidEvent
-from tunewheel_contracts.events.upstream import TicketPublished
+from tunewheel_contracts.events.upstream import DocumentPublished, TicketPublished
 from tunewheel_ingest.documents import Documents
+from tunewheel_ingest.handlers import made
 from tunewheel_ingest.parsing.limits import Limits
 from tunewheel_ingest.parsing.process import ParserProcess
+from tunewheel_ingest.records import document_record
+from tunewheel_runtime.store import ObjectStore
+from tunewheel_testing.log import MemoryLog
 
 LIMITS = Limits(memory_bytes=1 << 30, cpu_seconds=40, wall_seconds=30, output_bytes=16 << 20)
 GMAIL = """<div dir="ltr">The bell is silent.<div>What now?</div><br clear="all"><div>-- <br></div>
@@ -85,3 +92,33 @@ async def test_a_hostile_text_is_refused_by_its_field_and_the_next_is_read(
         await documents.read_ticket(ticket(hostile))
     assert refused.value.field == "body"
     assert (await documents.read_ticket(ticket("<p>x</p>"))).body == "x"
+
+
+@pytest.mark.parametrize(
+    ("media_type", "data", "is_taken"),
+    [
+        ("text/html", b"<script>" + b"x" * (5 << 20) + b"</script><p>It rings.", True),
+        ("text/plain", (b"It rings. " * 99 + b"\n\n") * 990, True),
+        ("text/plain", (b"It rings. " * 99 + b"\n\n") * 5_000, False),
+        ("text/plain", ("\u9234\u304c" * 99 + "\n\n").encode() * 4_000, False),
+    ],
+    ids=["markup", "under 2 MB", "over 4 MiB", "under a million characters and over 2 MB"],
+)
+async def test_a_file_is_a_record_if_its_text_is_as_short_as_the_door_says(
+    tmp_path: Path, media_type: str, data: bytes, is_taken: bool
+) -> None:
+    store, parser = ObjectStore("memory://"), ParserProcess(LIMITS)
+    (tmp_path / "file").write_bytes(data)
+    file = await store.put_file("file", tmp_path / "file", sha256=hashlib.sha256(data).hexdigest())
+    document = DocumentPublished(project="desk", document_id="a", media_type=media_type, file=file)
+    event = MemoryLog().new(document)
+    try:
+        with (
+            nullcontext()
+            if is_taken
+            else pytest.raises(InvalidEvent, match=r"publish (it|the document) in parts")
+        ):
+            parsed = await Documents(store, parser, max_bytes=64 << 20).read(document)
+            assert made(document_record(event, parsed), event) is not None
+    finally:
+        await parser.close()

@@ -79,7 +79,7 @@ def encode(found: Found, envelope: Envelope[Any]) -> KafkaRecord | Refusal:
         return _refuse(found, "(line)", "holds half a surrogate pair; save the text as UTF-8")
     if len(record.value) > MAX_VALUE_BYTES:
         return _refuse(
-            found, "(line)", f"makes {len(record.value)} bytes, {MAX_VALUE_BYTES} are allowed; split it"
+            found, "(line)", f"makes {len(record.value)} bytes, {MAX_VALUE_BYTES} are allowed; shorten it"
         )
     return record
 

@@ -37,7 +37,7 @@ def read_json_lines(file: BinaryIO, *, max_bytes: int) -> Iterator[Found | Refus
     with closing(file):
         for number, line in split_lines(file, max_bytes=max_bytes):
             if line is None:
-                yield _refuse(number, "(line)", f"is over {max_bytes} bytes; split it")
+                yield _refuse(number, "(line)", f"is over {max_bytes} bytes; shorten it")
                 continue
             if number == 1:
                 line = line.removeprefix(UTF8_BOM)

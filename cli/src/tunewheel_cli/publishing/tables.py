@@ -87,7 +87,7 @@ class _Lines:
         while True:
             number, line = self._ahead.pop(0) if self._ahead else next(self._lines)
             if line is None:
-                reason = f"is over {self._max_bytes} bytes; split it"
+                reason = f"is over {self._max_bytes} bytes; shorten it"
                 self.overlong.append(Refusal(f"line {number}", number, "(line)", reason))
                 continue
             self.first = self.first or number

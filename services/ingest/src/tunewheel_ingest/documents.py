@@ -138,7 +138,7 @@ def too_large(size: int | None, limit: int) -> str:
     """Return why a document over the limit is refused; ``size`` is None if it was not read to its end."""
     has = f"has {size} bytes" if size is not None else "goes on"
     return (
-        f"{has}, {limit} are allowed; split the document, or raise TUNEWHEEL_MAX_DOCUMENT_BYTES "
+        f"{has}, {limit} are allowed; publish it in parts, or raise TUNEWHEEL_MAX_DOCUMENT_BYTES "
         "(max_document_bytes)"
     )
 

@@ -97,8 +97,9 @@ async def test_an_event_over_the_limit_is_refused_with_what_helps(
     assert answer.status_code == status
     (refused,) = answer.json()["refused"]
     assert refused["field"] == "(body)"
-    assert "shorten it" in refused["reason"]
-    assert ("/v1/documents/files" in refused["reason"]) == (path == "documents")
+    is_document = path == "documents"
+    assert ("shorten it" in refused["reason"]) != is_document
+    assert ("in parts, such as one per chapter, or, if its text without" in refused["reason"]) == is_document
 
 
 @pytest.mark.parametrize(

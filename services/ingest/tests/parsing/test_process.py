@@ -88,7 +88,9 @@ async def test_bombs_are_refused_in_bounded_memory_and_the_next_document_is_read
             data = bomb_pdf(mebibytes=2048, nested=nested)
             assert len(data) < size
             (tmp_path / "bomb.pdf").write_bytes(data)
-            with pytest.raises(Unreadable, match="takes over 512 MiB of memory to read; split it, or raise"):
+            with pytest.raises(
+                Unreadable, match="takes over 512 MiB of memory to read; shorten it, or raise"
+            ):
                 await parser.parse(tmp_path / "bomb.pdf", media_type="application/pdf", name="bomb.pdf")
         assert (await parser.parse(good, media_type="text/html", name="good.html")).markdown == "text"
         assert parser._process is not None
@@ -202,9 +204,9 @@ def fail(*_: object) -> ParsedDocument:
 @pytest.mark.parametrize(
     ("parse", "words"),
     [
-        (spin, "over 1 s of processor time to read; split it, or raise TUNEWHEEL_PARSE_CPU_SECONDS"),
-        (sleep, "over 2 s to read; split it, or raise TUNEWHEEL_PARSE_WALL_SECONDS"),
-        (hoard, "over 1024 MiB of memory to read; split it, or raise TUNEWHEEL_PARSE_MEMORY_MB"),
+        (spin, "over 1 s of processor time to read; shorten it, or raise TUNEWHEEL_PARSE_CPU_SECONDS"),
+        (sleep, "over 2 s to read; shorten it, or raise TUNEWHEEL_PARSE_WALL_SECONDS"),
+        (hoard, "over 1024 MiB of memory to read; shorten it, or raise TUNEWHEEL_PARSE_MEMORY_MB"),
         (ramble, "makes over 1 MiB of text"),
         (crash, "its reader was ended by signal 9"),
         (fail, "its reader failed (13)"),

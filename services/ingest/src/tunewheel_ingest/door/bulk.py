@@ -126,8 +126,13 @@ class Bulk:
         return event
 
     def _too_large(self, event_class: type[UpstreamEvent]) -> TooLarge:
-        as_file = ", or send the file to /v1/documents/files" if event_class is DocumentPublished else ""
-        reason = f"is over {self._max_bytes} bytes, the most of one event; shorten it{as_file}"
+        advice = "shorten it"
+        if event_class is DocumentPublished:  # the log holds a document twice, whole and in sections
+            advice = (
+                "publish it in parts, such as one per chapter, or, if its text without markup is under 2 MB "
+                "and a million characters, send the file to /v1/documents/files"
+            )
+        reason = f"is over {self._max_bytes} bytes, the most of one event; {advice}"
         return TooLarge(field="(body)", reason=reason)
 
     async def _flush(self, waiting: list[Envelope[Any]], receipt: Receipt) -> None:

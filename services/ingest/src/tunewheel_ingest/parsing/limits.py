@@ -52,22 +52,22 @@ class Limits(Frozen):
         """Return the limit that a process exceeded when a signal ended it; None if that is not known."""
         return {
             signal.SIGABRT: self.too_much_memory,  # how Rust ends a process that gets no more memory
-            signal.SIGXCPU: f"takes over {self.cpu_seconds} s of processor time to read; split it, or raise "
-            "TUNEWHEEL_PARSE_CPU_SECONDS",
-            signal.SIGALRM: f"takes over {self.wall_seconds} s to read; split it, or raise "
+            signal.SIGXCPU: f"takes over {self.cpu_seconds} s of processor time to read; shorten it, or "
+            "raise TUNEWHEEL_PARSE_CPU_SECONDS",
+            signal.SIGALRM: f"takes over {self.wall_seconds} s to read; shorten it, or raise "
             "TUNEWHEEL_PARSE_WALL_SECONDS",
         }.get(signal.Signals(ended_by))
 
     @property
     def too_much_memory(self) -> str:
         return (
-            f"takes over {self.memory_bytes >> 20} MiB of memory to read; split it, or raise "
+            f"takes over {self.memory_bytes >> 20} MiB of memory to read; shorten it, or raise "
             "TUNEWHEEL_PARSE_MEMORY_MB"
         )
 
     @property
     def too_much_text(self) -> str:
-        return f"makes over {self.output_bytes >> 20} MiB of text; split it"
+        return f"makes over {self.output_bytes >> 20} MiB of text; shorten it"
 
 
 def _lower(what: int, soft: int, hard: int | None = None) -> None:
