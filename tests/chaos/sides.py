@@ -29,6 +29,7 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_local.kafka.ports import free_port
 from tunewheel_local.topics import ensure_topics, wanted_topics
+from tunewheel_runtime.deadletter import Undecoded
 from tunewheel_runtime.kafka import client_options
 from tunewheel_runtime.kafka_settings import KafkaSettings
 from tunewheel_runtime.log import Cursor, read
@@ -62,6 +63,13 @@ def prefix_of(service: str) -> str:
 def options_of(service: str, kafka: str) -> dict[str, Any]:
     """Return the options of clients that see the service's topics under its prefix."""
     return client_options(KafkaSettings(bootstrap_servers=kafka, topic_prefix=prefix_of(service)))
+
+
+def name_of(record: Undecoded) -> str:
+    """Return an event's id; the hash of its bytes where the sender gave it none, as in some dead letters.
+    Empty: it has neither."""
+    of_bytes = hashlib.sha256(record.value).hexdigest() if record.value else ""
+    return record.headers.get("ce_id", b"").decode() or of_bytes
 
 
 @dataclass(frozen=True)
@@ -250,15 +258,14 @@ class Side:
         found, newest = Counter[tuple[str, str]](), dict[tuple[str, bytes], str]()
         async for records in read(self.options, [*specs, *letters]):
             for record in records:
-                topic, headers = record.position.topic, record.headers
-                name = headers.get("ce_id", b"").decode()
-                if topic in letters:
-                    name = name or headers["dlq_field"].decode()
-                elif name in given:
-                    continue
-                elif "compact" in specs[topic].cleanup:
-                    newest[topic, record.key or b""] = name or "tombstone"
-                    continue
+                topic = record.position.topic
+                name = name_of(record)
+                if topic not in letters:
+                    if name in given:
+                        continue
+                    if "compact" in specs[topic].cleanup:
+                        newest[topic, record.key or b""] = name or "tombstone"
+                        continue
                 found[topic, name] += 1
         return found + Counter((topic, f"{key!r} {name}") for (topic, key), name in newest.items())
 

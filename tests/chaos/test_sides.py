@@ -6,15 +6,17 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tunewheel_runtime.deadletter import Position, Undecoded
 
 from ..frozen.snapshot import unpack_store
 from .fault_table import table
 from .faults import Once
 from .inputs import SNAPSHOT, Input
-from .sides import Left, damaged
+from .sides import Left, damaged, name_of
 
 
 @pytest.fixture
@@ -68,6 +70,17 @@ def test_an_event_that_came_twice_is_not_missed_and_any_other_difference_is() ->
     hard = Left(Counter({("eval.passed", "1"): 1}), {"b"}, (3, 2))
     assert hard.lacks(calm) == ["('eval.passed', '2')", "a", "(2, 2)"]
     assert calm.lacks(hard) == ["b", "(3, 2)"]
+
+
+def test_refused_messages_without_an_id_are_told_apart_by_their_bytes() -> None:
+    def letter(value: bytes | None, **headers: bytes) -> Undecoded:
+        place = Position("ticket.published.dlq", 0, 7)
+        return Undecoded(place, b"T-1", value, {"dlq_field": b"(body)", **headers})
+
+    assert name_of(letter(b"{")) == name_of(replace(letter(b"{"), key=None))
+    assert len({name_of(letter(value)) for value in (b"{", b"[", b"", b"{ ")}) == 4
+    assert name_of(letter(None)) == name_of(letter(b""))
+    assert name_of(letter(b"{", ce_id=b"e-1")) == name_of(letter(b"[", ce_id=b"e-1")) == "e-1"
 
 
 def test_each_side_is_given_the_same_to_the_byte() -> None:
