@@ -37,8 +37,8 @@ from tunewheel_curate.duplicates.questions import drop_near_duplicates, find_nea
 from tunewheel_curate.duplicates.semantics import semantic_pairs
 from tunewheel_curate.similarity.near_index import empty_index
 from tunewheel_curate.similarity.pairs import SimilarPair, near_pairs
-from tunewheel_curate.similarity.shingling import jaccard, shingles
 from tunewheel_curate.stage import RECORD_SCHEMA, Stage
+from tunewheel_testing.shingles import jaccard, shingles
 
 THRESHOLD = 0.8
 PERMUTATIONS = 128

@@ -35,9 +35,9 @@ from tunewheel_curate.cleaning.normalization import comparison_keys
 from tunewheel_curate.holdout.memory import LEAK_SIMILARITY, REWORDED, HoldoutMemory
 from tunewheel_curate.inputs import Inputs
 from tunewheel_curate.pipeline import Build, build
-from tunewheel_curate.similarity.shingling import jaccard, shingles
 from tunewheel_curate.stage import RECORD_SCHEMA
 from tunewheel_curate.versions.changes import Composition, changes_between
+from tunewheel_testing.shingles import jaccard, shingles
 
 NAMES = Pseudonyms("bench", "a secret of the bench")
 QUESTIONS, VERSIONS = 7_000, 40

@@ -28,7 +28,7 @@ from corpus import DATA, require_data
 from report import write_report
 from tunewheel_contracts.formats.example_formats import CleaningSpec
 from tunewheel_curate.cleaning.normalization import normalize_text
-from tunewheel_curate.cleaning.tickets import cleaned_text
+from tunewheel_curate.cleaning.tickets import _cuts, _without
 
 MAILS = 600
 SEED = 20_261_201
@@ -263,8 +263,8 @@ def judge(clean: Callable[[str], str], labelled: list[Mail]) -> dict[str, Any]:
 def main() -> None:
     require_data("it_tickets_synthetic", "dolly_hh_1k")
     labelled = list(mails())
-    policy = CleaningSpec(greetings=False)
-    contenders = {"tunewheel": judge(lambda text: cleaned_text(text, policy), labelled)}
+    cuts = _cuts(CleaningSpec(greetings=False), question=True)
+    contenders = {"tunewheel": judge(lambda text: _without(text, cuts, []), labelled)}
     contenders |= {name: judge(clean, labelled) for name, clean in _libraries()}
     ours = contenders["tunewheel"]
     write_report(

@@ -17,8 +17,8 @@ from tunewheel_curate.holdout.memory import LEAK_SIMILARITY, HoldoutMemory
 from tunewheel_curate.holdout.splitting import Split
 from tunewheel_curate.inputs import Inputs
 from tunewheel_curate.pipeline import Build, build
-from tunewheel_curate.similarity.shingling import shingles
 from tunewheel_curate.versions.card import data_card
+from tunewheel_testing.shingles import shingles
 
 SMALL = {"min_examples": 2, "comfortable_examples": 10}
 

@@ -5,7 +5,7 @@ import random
 import polars as pl
 import pytest
 from tunewheel_curate.holdout.sketches import SKETCH_BITS, likeness, sketches_of
-from tunewheel_curate.similarity.shingling import jaccard, shingles
+from tunewheel_testing.shingles import jaccard, shingles
 
 SECRET = b"s" * 32
 WORDS = [f"word{number}" for number in range(60)]

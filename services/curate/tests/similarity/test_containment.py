@@ -15,7 +15,7 @@ from tunewheel_curate.similarity.containment import (
     _wanted,
     holding,
 )
-from tunewheel_curate.similarity.shingling import shingles
+from tunewheel_testing.shingles import shingles
 
 WORDS = st.sampled_from([f"w{number}" for number in range(12)])
 TEXTS = st.lists(st.lists(WORDS, max_size=40).map(" ".join), min_size=1, max_size=12)

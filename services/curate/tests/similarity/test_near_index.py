@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from tunewheel_curate.similarity import near_index
 from tunewheel_curate.similarity.near_index import FULL_BUCKET, NearIndex, empty_index, grow, shared_counts
 from tunewheel_curate.similarity.pairs import near_pairs
-from tunewheel_curate.similarity.shingling import jaccard, shingle_sets, shingles
+from tunewheel_curate.similarity.shingling import shingle_sets
+from tunewheel_testing.shingles import jaccard, shingles
 
 RNG = random.Random(5)
 WORDS = [f"word{number}" for number in range(40)]

@@ -11,7 +11,7 @@ from tunewheel_curate.similarity.pairs import (
     pairs_among,
     similar_pairs,
 )
-from tunewheel_curate.similarity.shingling import jaccard, shingles
+from tunewheel_testing.shingles import jaccard, shingles
 
 WORDS = [f"word{number}" for number in range(60)]
 

@@ -108,11 +108,6 @@ def _cuts(policy: CleaningSpec, *, question: bool) -> dict[str, Cut]:
     return cuts
 
 
-def cleaned_text(text: str, policy: CleaningSpec) -> str:
-    """Return the text of a question as ``clean_records`` leaves it."""
-    return _without(text, _cuts(policy, question=True), [])
-
-
 def _without(text: str, cuts: dict[str, Cut], cut: list[tuple[str, str]]) -> str:
     """Return ``text`` without what ``cuts`` remove, and append that to ``cut`` with the cut's name. No cut
     leaves a question without its question mark."""

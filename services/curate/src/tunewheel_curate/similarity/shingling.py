@@ -8,7 +8,6 @@ stored signatures must stay valid.
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -17,9 +16,6 @@ import numpy.typing as npt
 import polars as pl
 from rensa import RMinHash  # type: ignore[missing-module-attribute]
 
-from tunewheel_curate.cleaning.normalization import comparison_key
-
-SHINGLE_WORDS = 2
 HASH_BITS = 50
 PERMUTATIONS = 128
 BANDS = 32
@@ -34,7 +30,6 @@ Integers = npt.NDArray[np.int64]
 _ROWS_AT_ONCE = 1 << 12
 """How many rows are processed at once. Row number and hash share one 64-bit word, so that one sort orders
 both. More rows would fit, but the intermediate arrays take 2 kB per row."""
-_WORD = re.compile(r"\w+")
 _HASH_MASK = np.uint64((1 << HASH_BITS) - 1)
 _ROW_SHIFT = np.uint64(HASH_BITS)
 _DROP = np.uint64(64 - HASH_BITS)
@@ -64,21 +59,6 @@ class ShingleSets:
             np.concatenate([self.values, other.values]),
             np.concatenate([self.offsets, other.offsets[1:] + self.offsets[-1]]),
         )
-
-
-def shingles(text: str) -> frozenset[str]:
-    """Return the word bigrams of ``text``; a shorter text is its only shingle."""
-    key = comparison_key(text)
-    words = _WORD.findall(key)
-    if len(words) < SHINGLE_WORDS:
-        return frozenset(words or [key])
-    return frozenset(" ".join(words[i : i + SHINGLE_WORDS]) for i in range(len(words) - SHINGLE_WORDS + 1))
-
-
-def jaccard(one: frozenset[str], other: frozenset[str]) -> float:
-    """Return the size of the intersection over the size of the union."""
-    shared = len(one & other)
-    return shared / (len(one) + len(other) - shared)
 
 
 def shingle_sets(keys: pl.Series, *, secret: bytes = b"") -> ShingleSets:
