@@ -191,19 +191,35 @@ async def test_records_are_counted_again_only_after_a_change(
     monkeypatch.setattr(watching, "pending_records", count)
     shop.keep(2)
     await shop.look(times=5)
-    assert counted == [2]
     shop.keep(3)
     await shop.look(times=5)
-    assert counted == [2, 5]
+    assert counted == [], "while records arrive, even all of them are too few"
+    shop.log(5)
+    shop.now += HOUR
+    shop.held = True
+    await shop.look(times=5)
+    assert counted == [5]
     withdrawn = DocumentWithdrawn(project="shop", document_id="T-0", kind="ticket")
     shop.state.apply(new_event(withdrawn, source="/test"), Position("document.withdrawn", 0, 0))
     await shop.look(times=5)
-    assert counted == [2, 5, 5]
-    shop.log(5)
-    shop.now += HOUR
+    assert counted == [5, 5]
+    shop.held = False
     await shop.look(times=5)
     assert counts(shop) == [{"0": 5}]
-    assert counted == [2, 5, 5, 5, 5], "once for the request's name, and once for what the request leaves"
+    assert counted == [5, 5, 5], "once more for the request's name"
+
+
+async def test_records_that_are_enough_only_with_those_that_teach_nothing_are_not_asked_for(
+    shop: Shop, records: Any
+) -> None:
+    rows = [{"record_id": f"rec-{n}", "partition": 0, "offset": n} for n in range(5)]
+    shop.table.append(records(*rows[:2], *(row | {"output": None} for row in rows[2:])))
+    shop.log(5)
+    shop.kept = 5
+    await shop.look()
+    shop.now += HOUR
+    await shop.look()
+    assert counts(shop) == []
 
 
 async def test_what_others_publish_meanwhile_is_not_waited_for(shop: Shop) -> None:

@@ -24,7 +24,7 @@ from tunewheel_contracts.events.turns import TurnDecided
 from tunewheel_runtime.service import Service
 from tunewheel_runtime.waiting import end_all
 
-from tunewheel_curate.builds.policy import due, pending_records
+from tunewheel_curate.builds.policy import due, most_pending, pending_records
 from tunewheel_curate.curation import Curation
 from tunewheel_curate.records.log import ReadBacklog
 
@@ -55,8 +55,9 @@ class Watch:
         self._clock = clock
         self._version: int | None = None
         self._arrivals: dict[str, pl.DataFrame] = {}
-        self._counted: dict[str, tuple[Any, int]] = {}
-        """By project: how many of its records were pending, and what they were counted from."""
+        self._counted: dict[str, tuple[Any, int, bool]] = {}
+        """By project: what its pending records were counted from, how many they are at most, and whether they
+        are as many."""
         self._last_arrival: dict[str, float] = {}
         self._judged: dict[str, dict[str, int]] = {}
         """By project: the end of the decisions about quarantined records when they were last looked at."""
@@ -114,10 +115,15 @@ class Watch:
             count = partial(pending_records, arrivals, covered, **options)
             # The version tells apart what arrived: to compare two frames takes as long as to count one.
             counted_from = (self._version, covered, options)
-            if self._counted.get(project, (None, 0))[0] != counted_from:
-                self._counted[project] = counted_from, (await asyncio.to_thread(count)).count
+            if self._counted.get(project, (None,))[0] != counted_from:
+                most = most_pending(arrivals, covered, options["released"])
+                self._counted[project] = counted_from, most, False
             quiet = self._clock() - self._last_arrival[project]
-            reason = due(dataset.build, count=self._counted[project][1], quiet_seconds=quiet)
+            _, most, is_exact = self._counted[project]
+            reason = due(dataset.build, count=most, quiet_seconds=quiet)
+            if reason is not None and not is_exact:
+                self._counted[project] = counted_from, (await asyncio.to_thread(count)).count, True
+                reason = due(dataset.build, count=self._counted[project][1], quiet_seconds=quiet)
             if reason is None or await self._curation.holds(project, reason):
                 continue
             if reason is BuildReason.QUIET and not await self._is_silent(project):

@@ -55,8 +55,7 @@ def pending_records(
     the place of that decision on the log. A record that is delivered again is not new,
     unless one of ``withdrawals`` took it back in between.
     """
-    limits = {int(partition): end for partition, end in built_upto.items()}
-    limit = pl.col("partition").replace_strict(limits, default=0, return_dtype=pl.Int64)
+    limit = _limit(built_upto)
     rated_up = (pl.col("rating") == "up").fill_null(False)
     document = (pl.col("kind") == RecordKind.DOCUMENT.value) & pl.lit(documents)
     chosen = pl.col("record_id").is_in(list(released))
@@ -71,6 +70,16 @@ def pending_records(
         upto=ends_of(arrivals),
         names=lambda: (*_named(new, built), *(f"{name} released at {released[name]}" for name in freed)),
     )
+
+
+def most_pending(arrivals: pl.DataFrame, built_upto: Mapping[str, int], released: Mapping[str, str]) -> int:
+    """Return a number that the count of ``pending_records`` does not exceed. It takes no joins."""
+    return arrivals.select((pl.col("offset") >= _limit(built_upto)).sum()).item() + len(released)
+
+
+def _limit(built_upto: Mapping[str, int]) -> pl.Expr:
+    limits = {int(partition): end for partition, end in built_upto.items()}
+    return pl.col("partition").replace_strict(limits, default=0, return_dtype=pl.Int64)
 
 
 def _named(new: pl.DataFrame, built: pl.DataFrame) -> Iterator[str]:

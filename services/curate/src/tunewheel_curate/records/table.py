@@ -60,6 +60,8 @@ class RecordTable:
         self._opened: DeltaTable | None = None
         self._farthest: dict[int, int] = {}
         """By partition, the last offset that the table was ever seen to have."""
+        self._arrived: pl.DataFrame | None = None
+        """What ``arrivals`` returned."""
         self._erased: dict[Copy, datetime] = {}
         """Up to when the copies of a record are erased. The table itself forgets an erased record."""
         self._came_erased = pl.DataFrame(schema={name: RECORD_SCHEMA[name] for name in SUBJECT_COLUMNS})
@@ -126,10 +128,26 @@ class RecordTable:
     def arrivals(self) -> pl.DataFrame:
         """Return the columns that the build policy needs: the log position of every row, whether it can
         become an example by itself (``usable``), its ``kind``, ``trust`` and ``rating``, and its source and
-        time, by which a withdrawal finds it."""
+        time, by which a withdrawal finds it. Rows of the call before are not read again, unless one is gone.
+        """
+        with self._lock:
+            known = self._arrived
+            later = [
+                (pl.col("partition") != partition) | (pl.col("offset") > last)
+                for partition, last in ({} if known is None else _last_offsets(known)).items()
+            ]
+            chosen, height = self._chosen_arrivals(), self._height()
+            arrived = self._collected(chosen.filter(*later))
+            if known is not None:
+                is_whole = known.height + arrived.height == height
+                arrived = pl.concat([known, arrived]) if is_whole else self._collected(chosen)
+            self._arrived = arrived
+            return arrived
+
+    def _chosen_arrivals(self) -> pl.LazyFrame:
         document = pl.col("kind") == "document"
         usable = ~document & pl.col("output").is_not_null()
-        chosen = self._scan(ARRIVAL_COLUMNS).select(
+        return self._scan(ARRIVAL_COLUMNS).select(
             "project",
             "record_id",
             usable.alias("usable"),
@@ -141,7 +159,13 @@ class RecordTable:
             "partition",
             "offset",
         )
-        return self._collected(chosen)
+
+    def _height(self) -> int | None:
+        """Return how many rows the opened version of the table has; None: its log does not say."""
+        if self._opened is None:
+            return 0
+        heights = pl.DataFrame(self._opened.get_add_actions(flatten=True))["num_records"].to_list()
+        return None if None in heights else sum(heights)
 
     def subjects(self, erasures: Sequence[Erasure]) -> pl.DataFrame:
         """Return ``SUBJECT_COLUMNS`` of the rows that ``erasures`` concern, or that are copies of erased
@@ -246,7 +270,7 @@ class RecordTable:
                 else:
                     self._opened.update_incremental()
             except TableNotFoundError:
-                return None
+                self._opened = None
             return self._opened
 
     def _scan(self, columns: tuple[str, ...]) -> pl.LazyFrame:
