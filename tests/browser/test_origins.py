@@ -16,6 +16,8 @@ from tunewheel_runtime.admission import Admission
 from tunewheel_runtime.doors import Door
 from tunewheel_runtime.settings import HttpSettings
 
+pytestmark = [pytest.mark.nightly("browsers")]
+
 CALL = """async url => {
   try {
     const body = JSON.stringify({question: "why"});
