@@ -30,7 +30,7 @@ EACH, ASKED_EACH = 30, 2
 
 def main() -> None:
     guide = (ROOT / "docs" / "bring-your-own-project.md").read_text("utf-8")
-    section = guide.partition("## Your own questions in six commands")[2]
+    section = guide.partition("## The same by hand, in six commands")[2]
     spec, commands = re.findall(r"```(?:yaml)?\n(.*?)```", section, re.DOTALL)[:2]
     rows, asked = questions()
     with tempfile.TemporaryDirectory() as folder:
