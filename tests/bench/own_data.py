@@ -41,7 +41,9 @@ def main() -> None:
         began = time.monotonic()
         try:
             for command in commands.strip().splitlines()[1:]:
-                took[shlex.split(command)[1]] = run(command, folder)[0]
+                took[shlex.split(command)[1]], told = run(command, folder)
+                if "watch" in command and "model.promoted" not in told:
+                    sys.exit(f"no tuned model serves: {told}")
             total = time.monotonic() - began
             answers = [
                 (run(f"tunewheel ask {shlex.quote(text)} --project bank", folder)[1], label)
