@@ -108,25 +108,31 @@ async def test_what_a_killed_process_left_of_a_download_is_deleted(
     assert {path.name for path in (tmp_path / "cache").iterdir()} == {"x", ".fetch-alive"}
 
 
+@pytest.mark.parametrize("is_link", [False, True])
 @pytest.mark.parametrize("faster", [0, 1, 2])
 async def test_processes_that_download_the_same_files_at_once_do_not_fail(
-    faster: int, store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    faster: int, is_link: bool, store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """``faster`` other processes put the files in their place just before this one does."""
+    """``faster`` other processes put the files, or a link, in their place just before this one does."""
     ref, rename, destination = await store.put("things/x/a", b"a"), os.replace, tmp_path / "x"
+    (tmp_path / "hub").mkdir()
+    (tmp_path / "hub" / "a").write_bytes(b"a")
 
     def lose(source: Path, target: Path) -> None:
         nonlocal faster
         if target == destination and faster:
             faster -= 1
-            destination.mkdir()
-            (destination / "a").write_bytes(b"a")
+            if is_link:
+                destination.symlink_to(tmp_path / "hub")
+            else:
+                destination.mkdir()
+                (destination / "a").write_bytes(b"a")
         rename(source, target)
 
     monkeypatch.setattr(os, "replace", lose)
     await store.fetch_directory([ref], "things/x", destination)
     assert faster == 0
-    assert (destination / "a").read_bytes() == b"a"
+    assert (destination / "a").read_bytes() == (tmp_path / "hub" / "a").read_bytes() == b"a"
     assert [path.name for path in tmp_path.glob("*x*")] == ["x"]
 
 
@@ -146,6 +152,19 @@ async def test_a_file_outside_the_prefix_is_refused(store: ObjectStore, tmp_path
     ref = await store.put("elsewhere/a", b"a")
     with pytest.raises(CorruptArtifact, match="is not below"):
         await store.fetch_directory([ref], "things", tmp_path / "cache")
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize("between", ["/", "x//", "", "./", "x/./"])
+async def test_a_path_that_leads_out_of_the_folder_is_refused(between: str, tmp_path: Path) -> None:
+    """``things`` + ``/`` + an absolute path is a valid reference, and names no file below ``things``."""
+    store, outside = ObjectStore("memory://"), tmp_path / "outside"
+    outside.write_bytes(b"mine")
+    tail = str(outside).lstrip("/") if between in ("/", "x//") else ""
+    ref = ArtifactRef(path=f"things/{between}{tail}", sha256=content_sha256(b"theirs"), size_bytes=6)
+    with pytest.raises(CorruptArtifact, match="is not below things"):
+        await store.fetch_directory([ref], "things", tmp_path / "cache" / "x")
+    assert outside.read_bytes() == b"mine"
     assert not (tmp_path / "cache").exists()
 
 

@@ -273,9 +273,11 @@ def _files_below(directory: Path) -> list[Path]:
 
 
 def _below(path: str, prefix: str) -> str:
-    if not path.startswith(f"{prefix}/"):
+    name = path.removeprefix(f"{prefix}/")
+    # Below a folder, "/name" would be a file anywhere on this machine.
+    if name == path or not {"", "."}.isdisjoint(name.split("/")):
         raise CorruptArtifact(f"{path} is not below {prefix}")
-    return path[len(prefix) + 1 :]
+    return name
 
 
 def _holds(directory: Path, wanted: dict[str, ArtifactRef]) -> bool:
@@ -302,6 +304,6 @@ def _swap_in(staged: Path, destination: Path) -> None:
             os.replace(destination, staged.parent / f"replaced-{number}")
         try:
             return os.replace(staged, destination)
-        except OSError as error:  # another process downloaded the same files, and was faster
-            if error.errno != errno.ENOTEMPTY:
+        except OSError as error:  # another process put the files there, or a link, and was faster
+            if error.errno not in (errno.ENOTEMPTY, errno.ENOTDIR):
                 raise
