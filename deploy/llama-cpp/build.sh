@@ -6,6 +6,8 @@ here=$(cd "$(dirname "$0")" && pwd)
 folder=${1:?folder for the sources and programs}; mkdir -p "$folder"; folder=$(cd "$folder" && pwd)
 uv=${UV:-uv} bin="$folder/.tools/bin"
 
+# What is in the folder is deleted for a new version of the sources.
+[ -z "$(ls -A "$folder")" ] || [ -d "$folder/.tools" ] || { echo "$folder has other files; name another folder" >&2; exit 1; }
 command -v c++ >/dev/null || { echo "no C++ compiler here: llama.cpp is not built, and what needs it is skipped"; exit 0; }
 $uv venv --quiet --allow-existing --python '>=3.11' "$folder/.tools"
 $uv pip sync --quiet --python "$bin/python" --require-hashes "$here/tools.lock"
@@ -17,7 +19,7 @@ if ! cmp --silent "$here/source.lock" "$folder/source.lock"; then
         --require-hashes --requirement "$here/source.lock" --dest "$folder"
     sources=$(cd "$folder" && echo llama_cpp_python-*.tar.gz)
     tar -xzf "$folder/$sources" -C "$folder" --strip-components 3 "${sources%.tar.gz}/vendor/llama.cpp"
-    rm -r "$folder/$sources" "$folder/.git" # it points to a repository that is not here
+    rm -rf "$folder/$sources" "$folder/.git" # it points to a repository that is not here
     cp "$here/source.lock" "$folder"
 fi
 
