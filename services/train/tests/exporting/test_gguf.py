@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from tokenizers import normalizers
 from tunewheel_testing.families import FAMILIES, train_pieces
-from tunewheel_train.errors import NotExported
-from tunewheel_train.exporting.gguf import Programs, find_programs, write_gguf
+from tunewheel_train.errors import NotEqual, NotExported
+from tunewheel_train.exporting.gguf import Programs, demand_same_rotations, find_programs, write_gguf
 from tunewheel_train.exporting.merging import _lay_vocabulary
 
 
@@ -64,6 +65,42 @@ def test_what_the_quantizer_refuses_is_told_and_a_whole_file_does_not_stay(folde
         write_gguf(programs, tmp_path, tmp_path / "n.gguf", encoding="q4_k_m", name="desk")
 
 
+LINEAR = {"rope_type": "linear", "rope_theta": 1e6, "factor": 8.0}
+
+
+@pytest.mark.parametrize(
+    ("rope", "told"),
+    [
+        ({"rope_type": "default", "rope_theta": 10_000.0}, {}),
+        ({"rope_type": "llama3", "rope_theta": 500_000.0, "factor": 8.0}, {"freq_base": 5e5}),
+        (LINEAR, {"freq_base": 1e6, "scaling.factor": 8.0}),
+        ({"full_attention": LINEAR, "sliding_attention": {"rope_theta": 1e4}},
+         {"freq_base": 1e6, "scaling.factor": 8.0}),
+        ({"rope_type": "dynamic", "rope_theta": 10_000.0, "alpha": 1000.0}, {"freq_base": 11_158_840.0}),
+        (None, {}),
+    ],
+)  # fmt: skip
+def test_the_rotations_of_a_file_are_those_of_the_model(rope, told):
+    config = SimpleNamespace(rope_parameters=rope)
+    metadata = {"general.architecture": "of", **{f"of.rope.{name}": value for name, value in told.items()}}
+    demand_same_rotations(metadata, config)
+
+
+@pytest.mark.parametrize(
+    ("rope", "told", "said"),
+    [
+        ({"rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0}, {}, "freq_base of 10000, .*500000;"),
+        ({"full_attention": LINEAR}, {"freq_base": 1e6}, r"scaling\.factor of 1, .* 8; use a newer llama"),
+        (LINEAR, {"freq_base": 1e5, "scaling.factor": 8.0}, "freq_base of 100000, "),
+        ({**LINEAR, "rope_type": "yarn"}, {"freq_base": 1e6, "scaling.factor": 4.0}, r"factor of 4, .* 8;"),
+    ],
+)
+def test_a_file_of_a_script_that_knew_no_rope_parameters_is_refused(rope, told, said):
+    metadata = {"general.architecture": "of", **{f"of.rope.{name}": value for name, value in told.items()}}
+    with pytest.raises(NotEqual, match=said):
+        demand_same_rotations(metadata, SimpleNamespace(rope_parameters=rope))
+
+
 @pytest.mark.parametrize("family", ["gemma3", "mistral"])
 def test_llama_cpp_is_told_what_sentencepiece_does_not_know(family: str, tmp_path: Path):
     made, saved = tmp_path / "made", tmp_path / "saved"
@@ -82,8 +119,10 @@ def test_llama_cpp_is_told_what_sentencepiece_does_not_know(family: str, tmp_pat
     assert (saved / "tokenizer.model").read_bytes() == (made / "tokenizer.model").read_bytes()
 
 
-def test_a_space_after_each_special_token_is_told(tmp_path: Path):
+@pytest.mark.parametrize("begin", ["<s>", None])
+def test_a_space_after_each_special_token_is_told(begin: str | None, tmp_path: Path):
     tokenizer = train_pieces(FAMILIES["mistral"], tmp_path)
+    tokenizer.bos_token = begin
     tokenizer.backend_tokenizer.normalizer = normalizers.Prepend("\u2581")  # as the tokenizer of Llama 2
     tokenizer.backend_tokenizer.pre_tokenizer = None
     tokenizer.save_pretrained(tmp_path / "saved")

@@ -6,6 +6,7 @@ the K-quants. PyPI's ``gguf`` has neither. The user names a folder of llama.cpp'
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import subprocess
@@ -13,9 +14,9 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from tunewheel_train.errors import NotExported
+from tunewheel_train.errors import NotEqual, NotExported
 
 Encoding = Literal["float32", "float16", "q8_0", "q4_k_m"]
 SCRIPT, QUANTIZER = "convert_hf_to_gguf.py", "llama-quantize"
@@ -64,6 +65,29 @@ def write_gguf(programs: Programs, source: Path, target: Path, *, encoding: Enco
     if programs.quantizer is not None:
         _run(QUANTIZER, [programs.quantizer, str(whole), str(target), encoding.upper()])
         whole.unlink()
+
+
+def demand_same_rotations(told: Mapping[str, Any], config: Any) -> None:
+    """Raise NotEqual unless llama.cpp rotates positions by the figures of ``config``, a text model's.
+
+    ``told``: the file's metadata. A script from before transformers 5 does not know ``rope_parameters``. It
+    leaves base and factor out, and llama.cpp then takes 10,000 and 1. The weights do not show it.
+    """
+    rope = getattr(config, "rope_parameters", None) or {}
+    rope = rope.get("full_attention", rope)
+    kind = rope.get("rope_type", "default")
+    figures: dict[str, tuple[Any, float]] = {}
+    if kind != "dynamic":  # of which llama.cpp computes another base
+        figures["freq_base"] = (rope.get("rope_theta"), 10_000.0)
+    if kind in ("linear", "yarn"):
+        figures["scaling.factor"] = (rope.get("factor"), 1.0)
+    for name, (wanted, without) in figures.items():
+        found = told.get(f"{told['general.architecture']}.rope.{name}", without)
+        if wanted is not None and not math.isclose(found, wanted, rel_tol=1e-6):
+            raise NotEqual(
+                f"llama.cpp would rotate positions by a {name} of {found:g}, and the model was trained with "
+                f"{wanted:g}; use a newer llama.cpp, or export safetensors"
+            )
 
 
 def _run(program: str, command: list[str]) -> None:

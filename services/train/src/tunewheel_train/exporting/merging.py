@@ -23,7 +23,7 @@ from tunewheel_basemodel.locate import BaseModel
 from tunewheel_basemodel.precision import Precision
 
 from tunewheel_train.errors import NotEqual, NotExported
-from tunewheel_train.exporting.gguf import Encoding, Programs, write_gguf
+from tunewheel_train.exporting.gguf import Encoding, Programs, demand_same_rotations, write_gguf
 from tunewheel_train.exporting.modelfile import modelfile
 
 TOLERANCE: dict[Precision, float] = {"float32": 1e-3, "bfloat16": 0.05}
@@ -181,7 +181,8 @@ def _lay_vocabulary(vocabulary: Path, tokenizer: Any, directory: Path) -> None:
         str(token_id): {"content": token.content, "special": token.special}
         for token_id, token in tokenizer.added_tokens_decoder.items()
     }
-    spaces = any("\u2581" in piece for piece in tokenizer.tokenize(f"{tokenizer.bos_token}a")[1:])
+    begin = tokenizer.bos_token or ""
+    spaces = any("\u2581" in piece for piece in tokenizer.tokenize(f"{begin}a")[bool(begin) :])
     path = directory / "tokenizer_config.json"
     told = json.loads(path.read_text("utf-8"))
     told |= {"added_tokens_decoder": added, "add_prefix_space": spaces}
@@ -199,7 +200,9 @@ def _read_back(trained: Trained, directory: Path, form: Form, config: Any) -> tu
     source: Mapping[str, Any] = {"gguf_file": GGUF_FILE, "local_files_only": True}
     try:
         config = config.get_text_config(decoder=True)  # the file has no vision tower
-        if read_metadata(directory / GGUF_FILE)["general.architecture"] == "llama":  # so is Mistral's
+        told = read_metadata(directory / GGUF_FILE)
+        demand_same_rotations(told, config)
+        if told["general.architecture"] == "llama":  # so is Mistral's
             config = LlamaConfig.from_dict({**config.to_dict(), "model_type": "llama"})
         model: Any = AutoModelForCausalLM.from_pretrained(
             str(directory), config=config, dtype=torch.float32, **source
