@@ -95,12 +95,13 @@ def on_the_log(events: Found, flood: str) -> dict[str, Any]:
 
 def _at(door: str, events: Found, flood: str) -> dict[str, Any]:
     asked, answers = ANSWERS[door]
-    done: dict[str | None, tuple[float, Envelope[Any]]] = {}
+    done: dict[str, tuple[float, Envelope[Any]]] = {}
     for at, event in chain.from_iterable(events[one.name] for one in answers):
-        done.setdefault(event.causation_id, (at, event))
+        if event.causation_id:  # a team's own report of a version or model answers nothing
+            done.setdefault(event.causation_id, (at, event))
     if door == "build":
         named = {event.id: event.causation_id for _, event in events[asked.name] if event.causation_id}
-        done = {named.get(cause or "", cause): answer for cause, answer in done.items()}
+        done = {named.get(cause, cause): answer for cause, answer in done.items()}
     requests = [(at, event) for at, event in events[asked.name] if _is_of(door, event)]
     teams: dict[str, list[Asked]] = defaultdict(list)
     for at, event in requests:
@@ -121,7 +122,7 @@ def _is_of(door: str, event: Envelope[Any]) -> bool:
     return (event.causation_id is None) == (door == "build")
 
 
-def _superseded(done: Mapping[str | None, tuple[float, Envelope[Any]]], flood: str) -> int:
+def _superseded(done: Mapping[str, tuple[float, Envelope[Any]]], flood: str) -> int:
     """Return how many runs of the other teams were superseded before they began."""
     others = (event.data for _, event in done.values() if event.project != flood)
     return sum(bool(getattr(data, "superseded_by", None)) for data in others)

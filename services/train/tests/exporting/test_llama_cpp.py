@@ -150,9 +150,8 @@ def test_llama_cpp_answers_as_the_trained_model(
             answer, at = given["tokens"], 0
             wanted = log_probabilities(model, [*prompt, *answer])[len(prompt) - 1 :]
             for step in given["completion_probabilities"]:
-                at = answer.index(
-                    step["id"], at
-                )  # the server keeps back a token that ends within a character
+                # the server tells no probabilities of a token that ends within a character
+                at = answer.index(step["id"], at)
                 top = step["top_logprobs"]
                 found = torch.tensor([one["logprob"] for one in top])
                 differences.append((wanted[at][[one["id"] for one in top]] - found).abs())
