@@ -41,3 +41,18 @@ def in_ollama(tmp_path: Path) -> Callable[[str, Conversations], Read]:
         return Read(**json.loads(done.stdout))
 
     return read
+
+
+@pytest.fixture
+def spoilt_merge(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let merged models answer otherwise than their adapters."""
+    from tunewheel_train.exporting import merging
+
+    original = merging._merged
+
+    def spoilt(*arguments):
+        model = original(*arguments)
+        model.get_input_embeddings().weight.data += 0.5
+        return model
+
+    monkeypatch.setattr(merging, "_merged", spoilt)

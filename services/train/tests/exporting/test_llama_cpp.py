@@ -192,16 +192,8 @@ def undated(text: str) -> str:
 
 
 def test_a_file_that_answers_otherwise_is_refused(
-    llama_cpp: Path, tuned, conversation_of, tmp_path: Path, monkeypatch
+    llama_cpp: Path, tuned, conversation_of, tmp_path: Path, spoilt_merge
 ):
-    original = merging._merged
-
-    def spoilt(*arguments):
-        model = original(*arguments)
-        model.get_input_embeddings().weight.data += 0.5
-        return model
-
-    monkeypatch.setattr(merging, "_merged", spoilt)
     trained = tuned("mistral")
     prompts = prompts_of(trained, conversation_of, system=True)
     form = Form(gguf="float16", programs=find_programs(llama_cpp, "float16"))
