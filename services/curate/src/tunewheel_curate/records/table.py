@@ -139,8 +139,10 @@ class RecordTable:
             chosen, height = self._chosen_arrivals(), self._height()
             arrived = self._collected(chosen.filter(*later))
             if known is not None:
-                is_whole = known.height + arrived.height == height
-                arrived = pl.concat([known, arrived]) if is_whole else self._collected(chosen)
+                if known.height + arrived.height != height:
+                    arrived = self._collected(chosen)
+                else:
+                    arrived = known if arrived.is_empty() else pl.concat([known, arrived])
             self._arrived = arrived
             return arrived
 
