@@ -1,4 +1,4 @@
-"""Hubs on this machine: one with a gated model, and one that never ends its answer."""
+"""Hubs on this machine: one has a gated model, and the other's answer never ends."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ ANSWERS = {
     "model": (topics.TRAIN_COMPLETED, (topics.MODEL_REGISTERED,)),
 }
 """By door: what is asked for on the log, and what answers it. A person's request for a build is answered by a
-request that names its records, and this one waits for the slot."""
+request that names its records; curate's request waits for the slot."""
 SLOTS = ("build", "build's slot", "train", "eval")
 """The doors whose jobs wait for a slot."""
 PROMISED = 2

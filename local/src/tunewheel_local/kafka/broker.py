@@ -84,7 +84,7 @@ JVM_OPTIONS = (
 )
 START_SECONDS = 300.0
 """As long as a service may take: a start takes 2.5 s of processor time, of which a busy machine gives little.
-A broker that cannot start ends by itself, so this limit is for one that hangs."""
+A broker that cannot start ends by itself, so the limit is for a broker that hangs."""
 STOP_SECONDS = 30.0
 _LOG_LIMIT = 16 * 1024 * 1024
 
