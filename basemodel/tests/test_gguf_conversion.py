@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 from tunewheel_basemodel import gguf_conversion
-from tunewheel_basemodel.digest import sha256_file
 from tunewheel_basemodel.gguf_conversion import converted, is_intact
+from tunewheel_contracts.identity import sha256_file
 
 
 @pytest.fixture

@@ -130,7 +130,7 @@ class Times:
         self._checkpoints = self._steps = 0
 
     def install(self, *, waits: bool) -> None:
-        from tunewheel_basemodel.digest import sha256_file
+        from tunewheel_contracts.identity import sha256_file
         from tunewheel_train.trainers.checkpoint_writer import CheckpointWriter
         from tunewheel_train.trainers.progress_callback import ProgressCallback
         from tunewheel_train.trainers.sft_trainer import SftTrainer

@@ -1,18 +1,14 @@
-"""SHA-256 of files and of model directories."""
+"""SHA-256 of model directories."""
 
 from __future__ import annotations
 
 import hashlib
 from pathlib import Path
 
+from tunewheel_contracts.identity import sha256_file
+
 # The files that transformers reads to build a model and its tokenizer. Other files do not change the model.
 _MODEL_SUFFIXES = frozenset({".safetensors", ".json", ".jinja", ".model", ".txt"})
-
-
-def sha256_file(path: Path) -> str:
-    """Return the hex SHA-256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sha256_directory(path: Path) -> str:

@@ -17,7 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tunewheel_basemodel.digest import sha256_file
+from tunewheel_contracts.identity import sha256_file
+
 from tunewheel_basemodel.errors import BaseModelNotFound
 
 _MANIFEST = "conversion.json"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
+from pathlib import Path
 from typing import Any
 
 EVENT_NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "https://tunewheel.dev/events")
@@ -23,6 +24,12 @@ def canonical_json(value: Any) -> bytes:
 def content_sha256(value: Any) -> str:
     """Return the lower-case hex SHA-256 of bytes, or of the canonical JSON of any other value."""
     return hashlib.sha256(value if isinstance(value, bytes) else canonical_json(value)).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """Return the lower-case hex SHA-256 of a file's bytes. Raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 _NO_VALUES = content_sha256({})

@@ -18,8 +18,9 @@ import structlog
 from tunewheel_contracts.errors import TransientError
 from tunewheel_contracts.fields import ArtifactRef, Frozen
 from tunewheel_contracts.formats.run import BASE_FILES, BaseModelRef, is_commit, mirror_of
+from tunewheel_contracts.identity import sha256_file
 
-from tunewheel_runtime.store import ArtifactMissing, CorruptArtifact, ObjectStore, sha256_of
+from tunewheel_runtime.store import ArtifactMissing, CorruptArtifact, ObjectStore
 
 log = structlog.get_logger(__name__)
 
@@ -91,7 +92,7 @@ def _is_read(name: str) -> bool:
 
 
 async def _put(store: ObjectStore, path: str, file: Path) -> ArtifactRef:
-    size, digest = await asyncio.to_thread(lambda: (file.stat().st_size, sha256_of(file)))
+    size, digest = await asyncio.to_thread(lambda: (file.stat().st_size, sha256_file(file)))
     if not await store.exists(path):  # else an earlier copy was interrupted; each file is written whole
         await store.put_file(path, file, sha256=digest)
     return ArtifactRef(path=path, sha256=digest, size_bytes=size)

@@ -28,7 +28,7 @@ from opentelemetry.metrics import Meter, NoOpMeter
 from pydantic import BaseModel
 from tunewheel_contracts.errors import TunewheelError
 from tunewheel_contracts.fields import ArtifactRef
-from tunewheel_contracts.identity import content_sha256
+from tunewheel_contracts.identity import content_sha256, sha256_file
 
 from tunewheel_runtime.store_requests import StoreRequests
 
@@ -263,11 +263,6 @@ def local_root_of(url: str) -> Path | None:
     return Path(url).resolve() if not parts.scheme else None
 
 
-def sha256_of(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def _files_below(directory: Path) -> list[Path]:
     return sorted(path for path in directory.rglob("*") if path.is_file())
 
@@ -285,7 +280,7 @@ def _holds(directory: Path, wanted: dict[str, ArtifactRef]) -> bool:
         file = directory / name
         if not file.is_file():
             return False
-        if sha256_of(file) != ref.sha256:
+        if sha256_file(file) != ref.sha256:
             return False
     return True
 

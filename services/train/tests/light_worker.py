@@ -17,9 +17,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tunewheel_basemodel.digest import sha256_file
 from tunewheel_contracts.formats.plan import TrainPlan
 from tunewheel_contracts.formats.run import Usage
+from tunewheel_contracts.identity import sha256_file
 from tunewheel_planner.calibration import Correction, key
 from tunewheel_planner.devices import processor
 from tunewheel_planner.plan import DatasetStats, make_plan

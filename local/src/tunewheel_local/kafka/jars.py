@@ -6,7 +6,6 @@ could replace ``kafka-clients`` by an older version.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import shutil
@@ -17,6 +16,8 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from tunewheel_contracts.identity import sha256_file
 
 from tunewheel_local.kafka.errors import JarCorrupt, JarUnavailable
 
@@ -109,13 +110,8 @@ def maven_context(folder: Path) -> MavenContext:
     )
 
 
-def sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _is_good(path: Path, sha256: str) -> bool:
-    return path.is_file() and sha256_of(path) == sha256
+    return path.is_file() and sha256_file(path) == sha256
 
 
 def _fetch(jar: Jar, folder: Path) -> None:
@@ -125,7 +121,7 @@ def _fetch(jar: Jar, folder: Path) -> None:
     # two processes can fetch at the same time.
     with tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder) as scratch:
         found = _in_local_repository(jar) or _download(jar, Path(scratch))
-        actual = sha256_of(found)
+        actual = sha256_file(found)
         if actual != jar.sha256:
             raise JarCorrupt(jar.coordinate, jar.sha256, actual)
         part = Path(scratch) / "verified.jar"

@@ -9,7 +9,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tunewheel_local.kafka.jars import Jar, maven_context, sha256_of
+from tunewheel_contracts.identity import sha256_file
+
+from tunewheel_local.kafka.jars import Jar, maven_context
 
 KAFKA = "4.3.1"
 BROKER = f"org.apache.kafka:kafka_2.13:{KAFKA}"
@@ -32,7 +34,7 @@ def lock(folder: Path) -> tuple[Jar, ...]:
     jars: list[Jar] = []
     for group, artifact, version in sorted(coordinates):
         path = context.project(group, artifact).at_version(version).artifact().resolve()
-        jars.append(Jar(group, artifact, version, sha256_of(path)))
+        jars.append(Jar(group, artifact, version, sha256_file(path)))
     return tuple(jars)
 
 

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from tunewheel_basemodel.digest import sha256_file
+from tunewheel_contracts.identity import sha256_file
 from tunewheel_runtime.store import PART_BYTES, ObjectStore
 from tunewheel_train.runs import remote_checkpoints
 from tunewheel_train.trainers import checkpoints

@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from tunewheel_basemodel.digest import sha256_file
 from tunewheel_contracts.event import decode_data
 from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.run import RunManifest
-from tunewheel_contracts.identity import canonical_json, content_sha256
+from tunewheel_contracts.identity import canonical_json, content_sha256, sha256_file
 from tunewheel_runtime.store import ArtifactConflict, ObjectStore
 
 from tunewheel_train.runs.runs import Result, Run, make_adapter, make_manifest, manifest_path

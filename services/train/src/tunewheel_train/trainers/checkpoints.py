@@ -23,8 +23,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tunewheel_basemodel.digest import sha256_file
 from tunewheel_contracts.formats.methods import TrainMethod
+from tunewheel_contracts.identity import sha256_file
 
 from tunewheel_train.model.sharding import like, reshard, whole
 from tunewheel_train.trainers.random_state import random_state, restore_random_state
