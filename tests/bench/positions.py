@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from math import inf
@@ -28,10 +28,6 @@ ANSWERS = {
 request that names its records; curate's request waits for the slot."""
 SLOTS = ("build", "build's slot", "train", "eval")
 """The doors whose jobs wait for a slot."""
-PROMISED = 2
-"""So many of the flood's jobs at most end before the only waiting job of another team: one that runs, and one
-that waits."""
-
 Found = dict[str, list[tuple[float, Envelope[Any]]]]
 """By topic: when its events came on the log, in milliseconds, and the events."""
 
@@ -61,15 +57,15 @@ def alone(work: Iterable[Asked]) -> list[Asked]:
 
 def summary(teams: Mapping[str, Sequence[Asked]], flood: Sequence[float], *, slots: bool) -> dict[str, Any]:
     """Return what was asked for and done, and the positions. With ``slots`` also the positions of the pieces
-    that were their team's only one, and the share of these above ``PROMISED``."""
+    that were their team's only one, and how many of these had each position: at most two of the flood's jobs
+    are promised to end before such a piece, one that runs and one that waits."""
     work = list(chain.from_iterable(teams.values()))
     done = [one for one in work if one.answered < inf]
     told: dict[str, Any] = {"asked": len(work), "done": len(done)} | _positions(done, flood)
     if slots:
         only = [one for mine in teams.values() for one in alone(mine) if one.answered < inf]
-        above = sum(position(one, flood) > PROMISED for one in only)
-        told["alone"] = {"done": len(only)} | _positions(only, flood)
-        told["alone"]["above the promise"] = above / len(only) if only else None
+        counts = Counter(position(one, flood) for one in only)
+        told["alone"] = {"done": len(only), "by position": dict(sorted(counts.items()))}
     return told
 
 
