@@ -59,7 +59,7 @@ def main() -> None:
     parser.add_argument("--recipes", type=int, default=len(RECIPES), help="the first so many of eight")
     parser.add_argument("--method", type=SweepMethod, default=SweepMethod.HALVING)
     parser.add_argument("--max-hours", type=float, default=1.0)
-    parser.add_argument("--threads", type=int, default=0, help="0: all that this process may use")
+    parser.add_argument("--slots", type=int, default=os.cpu_count() or 1, help="runs at once")
     chosen = parser.parse_args()
     BENCH_DIR.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=BENCH_DIR) as scratch:
@@ -81,6 +81,7 @@ def main() -> None:
         training_seconds=round(ended.hours * 3600, 1),
         best=next(run.changes for run in ended.runs if run.run_id == ended.best),
         validation_examples=ended.validation_examples,
+        slots=chosen.slots,
         tiny=chosen.tiny,
         load_average=os.getloadavg(),
     )
@@ -99,7 +100,7 @@ async def swept(folder: Path, chosen: argparse.Namespace) -> tuple[SweepProgress
     cache.mkdir()
     for kept in CACHE.glob("*"):  # of base models
         (cache / kept.name).symlink_to(kept)
-    settings = Settings(cache_dir=cache, train_threads=chosen.threads)
+    settings = Settings(cache_dir=cache, train_slots=chosen.slots)
     controls = Controls()
     sweeps = Sweeps(store, Trainings(store, settings, controls), controls)
     asked = SweepRequested(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import runpy
 from dataclasses import replace
 from pathlib import Path
@@ -36,6 +37,8 @@ def asked(*rates: float, **fields: Any) -> SweepRequested:
 
 class Measuring:
     """Measures runs in this process. A kill comes after ``most`` measurements."""
+
+    at_once = 1
 
     def __init__(self, most: int = 100) -> None:
         self.most = most
@@ -308,6 +311,78 @@ async def test_what_was_trained_in_vain_counts(bench, field: str, hours: float, 
     assert failed.dollars == pytest.approx(2.0)
     assert ended.hours == pytest.approx(2.0 + other.seconds / 3600)
     assert ended.best == (other.run_id if state is SweepState.COMPLETED else None)
+
+
+class Spending(Measuring):
+    """A whole run takes ``needs[rate]`` hours. What was trained up to a ceiling is not trained again. The
+    runs that are trained at once end in an order that is drawn."""
+
+    def __init__(self, at_once: int, needs: dict[float, float], draw: random.Random) -> None:
+        super().__init__()
+        self.at_once, self.needs, self.draw = at_once, needs, draw
+        self.running = self.beside = 0
+
+    async def measure(self, run: Run, lease: Any) -> Result:
+        assert run.tried is not None
+        assert run.recipe.max_hours is not None
+        self.running += 1
+        self.beside = max(self.beside, self.running)
+        for _ in range(self.draw.randint(1, 30)):
+            await asyncio.sleep(0)
+        self.running -= 1
+        need = self.needs[run.recipe.learning_rate] * run.tried.part
+        spent = run.tried.spent_hours
+        if need > run.recipe.max_hours + 1e-9:
+            seconds = (run.recipe.max_hours - spent) * 3600
+            raise RunFailed(field="train.max_hours", reason="was reached", seconds=seconds)
+        freed = run.recipe.model_copy(update={"max_hours": None})
+        result = await super().measure(replace(run, recipe=freed), lease)
+        outcome = result.outcome.model_copy(update={"wall_seconds": need * 3600})
+        return replace(result, outcome=outcome)
+
+
+@pytest.mark.parametrize("method", SweepMethod)
+@pytest.mark.parametrize("at_once", [1, 2, 3, 8])
+async def test_runs_at_once_never_use_more_than_the_ceiling_and_all_of_it_where_they_need_it(
+    bench, at_once: int, method: SweepMethod
+):
+    made = await bench()
+    draw = random.Random(at_once)
+    completed = 0
+    for number in range(40):
+        rates = RATES[: draw.randint(2, 4)]
+        needs = {rate: draw.choice([1.0, draw.uniform(0.2, 4.0)]) for rate in rates}
+        trainings = Spending(at_once, needs, draw)
+        most = draw.uniform(0.5, 1.4) * sum(needs.values())
+        event = asked(*rates, max_hours=most, method=method).model_copy(
+            update={"sweep_id": f"sweep-{number}"}
+        )
+        ended = await train(made, event, trainings)
+        assert ended.hours <= most + 1e-6
+        assert trainings.beside <= at_once
+        if method is SweepMethod.GRID:
+            assert trainings.beside == min(at_once, len(rates))
+            assert (ended.state is SweepState.COMPLETED) == (sum(needs.values()) <= most)
+        completed += ended.state is SweepState.COMPLETED
+    assert 0 < completed < 40
+
+
+@pytest.mark.parametrize("killed_after", range(7))
+async def test_what_was_measured_beside_another_run_counts_after_a_kill(bench, killed_after: int):
+    made = await bench()
+    first, second = Measuring(killed_after), Measuring()
+    first.at_once = second.at_once = 2
+    with pytest.raises(made.lease.Lost):
+        await train(made, asked(*RATES, method="halving"), first)
+    made.lease.lost.clear()
+    ended = await train(made, asked(*RATES, method="halving"), second)
+    assert (ended.best, ended.measured) == ("sweep-1-3", 7)
+    assert {*first.trained, *second.trained} == {
+        (f"sweep-1-{run.run_id[-1]}", part)
+        for run in ended.runs
+        for part in (0.25, 0.5, 1.0)
+        if part <= run.part
+    }
 
 
 async def test_a_sweep_all_of_whose_recipes_fail_fails(bench):

@@ -78,6 +78,8 @@ class Trainings:
         self._calibration = calibration or Calibration()
         self._versions = versions or Versions()
         self._worker = worker
+        self.at_once = settings.train_slots
+        """How many runs are trained at once."""
         self._slots = Slots(settings.train_slots)
         uri = settings.mlflow_tracking_uri
         self._tracking = MlflowStore(uri.get_secret_value()) if uri is not None else None

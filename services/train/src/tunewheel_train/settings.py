@@ -23,7 +23,8 @@ class Settings(ServiceSettings):
     job_poll_seconds: float = Field(default=5.0, gt=0)
     """Seconds between two polls: of the service for a run's Job, and of its pods for each other's notes."""
     train_threads: int = Field(default=0, ge=0)
-    """Threads of a run on a processor, divided among its processes; 0: all that this process may use."""
+    """Threads of a run on a processor, divided among its processes; 0: an equal part, by ``train_slots``, of
+    all that this process may use."""
     train_slots: int = Field(default=1, ge=1)
     """How many runs this worker trains at once. Each run gets GPUs of its own."""
     train_gpus: str = Field(default_factory=lambda: os.environ.get("CUDA_VISIBLE_DEVICES", ""))
@@ -106,6 +107,10 @@ class Settings(ServiceSettings):
     @property
     def _gpus_needed(self) -> int:
         return self.train_slots * max(1, self.train_processes)
+
+    @property
+    def threads_of_a_run(self) -> int:
+        return self.train_threads or max(1, len(os.sched_getaffinity(0)) // self.train_slots)
 
     @property
     def processes_asked(self) -> int:

@@ -11,9 +11,10 @@ checkpoint of the run that was under way.
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 from tunewheel_contracts.errors import InvalidEvent, InvalidSpec
 from tunewheel_contracts.events.data import DatasetVersioned
@@ -36,6 +37,7 @@ from tunewheel_planner.spending import Cost, measured_cost
 from tunewheel_runtime.jobs import Lease
 from tunewheel_runtime.store import ObjectStore
 
+from tunewheel_train.ceilings import CEILINGS, Ceilings
 from tunewheel_train.errors import RunFailed
 from tunewheel_train.execution import Trainings
 from tunewheel_train.job import Tried
@@ -44,8 +46,6 @@ from tunewheel_train.runs.bases import Base
 from tunewheel_train.runs.controls import Controls
 from tunewheel_train.runs.runs import Result, Run, plan_run
 from tunewheel_train.runs.starting import fetch_dataset
-
-CEILINGS = ("train.max_hours", "train.max_dollars")
 
 
 def rungs(method: SweepMethod, recipes: int) -> list[tuple[int, float]]:
@@ -62,6 +62,15 @@ def rungs(method: SweepMethod, recipes: int) -> list[tuple[int, float]]:
     return [(count, 0.5 ** (len(counts) - 1 - number)) for number, count in enumerate(counts)]
 
 
+class _Round(NamedTuple):
+    """A round of a sweep: its runs are trained from the part ``before`` to ``part``. ``after`` whole runs
+    are trained in later rounds."""
+
+    part: float
+    before: float
+    after: float
+
+
 class Measured(Frozen):
     """The measurement of one run after one part of the run's steps."""
 
@@ -72,7 +81,8 @@ class Measured(Frozen):
 
 
 class Sweeps:
-    """Trains sweeps, one run after the other. A sweep is trained once at a time."""
+    """Trains sweeps, of each as many runs at once as this worker has slots. A sweep is trained once at a
+    time."""
 
     def __init__(self, store: ObjectStore, trainings: Trainings, controls: Controls) -> None:
         self._store = store
@@ -156,7 +166,7 @@ class _Sweep:
             for number, changes in enumerate(event.recipes, 1)
             for run_id in [_run_id(event, number)]
         }
-        self._measured = 0
+        self._ceilings = Ceilings(event)
         self._rows: int | None = None
         self._hits = dict[tuple[str, float], tuple[tuple[float, ...], ...]]()
 
@@ -180,11 +190,8 @@ class _Sweep:
         for at, (count, part) in enumerate(plan):
             order = [one.run_id for one in ranked([*self._known.values()])]
             alive = sorted(alive, key=lambda run: order.index(run.run_id))[:count] if at else alive
-            after = _runs_in(plan[at + 1 :], part)
-            for number, run in enumerate(alive):
-                left = (len(alive) - number) * (part - before) + after
-                await self._measure(run, part, left)
-                await self._tell(self.state(SweepState.TRAINING))
+            this = _Round(part, before, _runs_in(plan[at + 1 :], part))
+            await self._train_round(alive, this, self._trainings.at_once)
             alive = [run for run in alive if not self._known[run.run_id].reason]
             if not alive:
                 failed = self._known[runs[0].run_id]
@@ -192,40 +199,69 @@ class _Sweep:
             before = part
         return self.state(SweepState.COMPLETED)
 
-    async def _measure(self, run: Run, part: float, left: float) -> None:
-        path = f"sweeps/{self._event.sweep_id}/{run.run_id}/{part:g}.json"
-        found = await self._store.document(path, Measured)
-        if found is None:
-            found = await self._store.first_document(path, await self._trained(run, part, left))
+    async def _train_round(self, runs: Sequence[Run], this: _Round, lanes: int) -> None:
+        """Measure each of ``runs``, ``lanes`` of them at once. If one ends the sweep, no other begins, and
+        those that are being trained are measured."""
+        waiting = deque[Run]()
+        for run in runs:  # what was measured before a kill counts towards the ceilings
+            found = await self._store.document(self._path(run, this), Measured)
+            if found is None:
+                waiting.append(run)
+            else:
+                await self._saw(run, this, found)
+
+        async def lane() -> None:
+            try:
+                while waiting:
+                    run = waiting.popleft()
+                    limited = self._limited(run, this, len(waiting) + 1, alone=lanes == 1 or not waiting)
+                    measured = await self._trained(limited, this.part)
+                    found = await self._store.first_document(self._path(run, this), measured)
+                    await self._saw(run, this, found)
+            finally:
+                waiting.clear()
+
+        ended = await asyncio.gather(*(lane() for _ in range(lanes)), return_exceptions=True)
+        errors = sorted((one for one in ended if one), key=lambda one: isinstance(one, RunFailed))
+        if errors and lanes > 1 and isinstance(errors[0], RunFailed) and errors[0].field in CEILINGS:
+            # its share of the ceiling was too small; alone it may use all that is left
+            return await self._train_round(runs, this, 1)
+        if errors:
+            raise errors[0]
+
+    async def _saw(self, run: Run, this: _Round, found: Measured) -> None:
         self._lease.check()
         self._known[run.run_id] = found.run
+        self._ceilings.release(run.run_id)
         self._rows = found.validation_examples or self._rows
-        self._hits[run.run_id, part] = found.label_hits
-        self._measured += 1
+        self._hits[run.run_id, this.part] = found.label_hits
+        await self._tell(self.state(SweepState.TRAINING))
 
-    async def _trained(self, run: Run, part: float, left: float) -> Measured:
-        known = self._known[run.run_id]
-        event = self._event
+    def _path(self, run: Run, this: _Round) -> str:
+        return f"sweeps/{self._event.sweep_id}/{run.run_id}/{this.part:g}.json"
+
+    def _limited(self, run: Run, this: _Round, unbegun: int, *, alone: bool) -> Run:
+        """Return ``run``, which begins, with its ceilings: all that is left of the sweep's if it is
+        ``alone``. Else its share by what is left to train; ``unbegun`` runs of this round have not begun."""
+        known, step = self._known[run.run_id], this.part - this.before
         assert run.tried is not None
-        own = known.seconds / 3600
-        hours = sum(one.seconds for one in self._known.values()) / 3600 - own
-        dollars = sum(one.dollars or 0.0 for one in self._known.values()) - (known.dollars or 0.0)
-        # What other runs took is no longer there for this one.
-        ceilings = {"max_hours": event.max_hours - hours}
-        if event.max_dollars is not None:
-            ceilings["max_dollars"] = event.max_dollars - dollars
-        for name, rest in ceilings.items():
-            if rest <= 0:
-                raise RunFailed(field=f"train.{name}", reason="was reached; raise the ceiling of the sweep")
-        recipe = run.recipe.model_copy(update=ceilings)
-        tried = run.tried.model_copy(update={"part": part, "left": left, "spent_hours": own})
+        left = unbegun * step + this.after
+        share = 1.0 if alone else step / left
+        ceilings = self._ceilings.hold(known, self._known.values(), share)
+        told = {"part": this.part, "left": left * share, "spent_hours": known.seconds / 3600}
+        recipe, tried = run.recipe.model_copy(update=ceilings), run.tried.model_copy(update=told)
+        return replace(run, recipe=recipe, tried=tried)
+
+    async def _trained(self, run: Run, part: float) -> Measured:
+        known = self._known[run.run_id]
         try:
-            result = await self._trainings.measure(replace(run, recipe=recipe, tried=tried), self._lease)
+            result = await self._trainings.measure(run, self._lease)
         except RunFailed as error:
             self._lease.check()
             told = known.model_copy(update=_cost(error.plan, known.seconds + error.seconds))
             if error.field in (*CEILINGS, "(run)"):
                 self._known[run.run_id] = told
+                self._ceilings.release(run.run_id)
                 raise
             return Measured(run=told.model_copy(update={"field": error.field, "reason": error.reason}))
         return _measured(known, part, result)
@@ -234,7 +270,7 @@ class _Sweep:
         """Return what is known now."""
         runs = list(self._known.values())
         told = _progress(
-            self._event, state, runs, self._measured, rows=self._rows, field=field, reason=reason
+            self._event, state, runs, len(self._hits), rows=self._rows, field=field, reason=reason
         )
         if state is SweepState.TRAINING:
             return told

@@ -11,6 +11,7 @@ from tunewheel_contracts.formats.task_spec import TaskSpec
 from tunewheel_train.errors import RunFailed, RunStopped
 from tunewheel_train.job import Tried
 from tunewheel_train.progress import Answered, Completed, Warned, parse
+from tunewheel_train.trainers.answering import ROWS_AT_ONCE
 
 TASK = TaskSpec.model_validate(
     {
@@ -64,7 +65,7 @@ def test_a_recipe_that_learns_the_label_answers_with_it(learnt, case, letters: P
     assert outcome.metrics["labelled_examples"] == len(rows) == outcome.metrics["validation_examples"] >= 20
     assert outcome.metrics["validation_label_accuracy"] == sum(rows) / len(rows) > 0.9
     assert all(len(group) == 2 for group in outcome.label_hits)
-    assert [m.batches for m in run.heard(Answered)] == list(range(1, -(-len(rows) // 8) + 1))
+    assert [m.batches for m in run.heard(Answered)] == list(range(1, -(-len(rows) // (8 * ROWS_AT_ONCE)) + 1))
     idle = case("idle", **options(letters, part=0.1), learning_rate=1e-6).train()
     assert idle.metrics["validation_label_accuracy"] < 0.9
     assert [len(group) for group in idle.label_hits] == [len(group) for group in outcome.label_hits]

@@ -125,7 +125,7 @@ class Bases:
 
         try:
             return await run_process(
-                "locate", job, directory=directory, threads=self._settings.train_threads,
+                "locate", job, directory=directory, threads=self._settings.threads_of_a_run,
                 stop=asyncio.Event(), stop_seconds=1.0, on_message=ignore, worker=self._worker,
                 patience=Patience(self._settings.silent_seconds, self._settings.stuck_seconds),
             )  # fmt: skip

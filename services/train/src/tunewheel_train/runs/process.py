@@ -268,7 +268,7 @@ async def train_once(
     began = log.stat().st_size if log.exists() else 0
     try:
         return await run_process(
-            "train", job, directory=directory, threads=settings.train_threads, stop=stop,
+            "train", job, directory=directory, threads=settings.threads_of_a_run, stop=stop,
             stop_seconds=settings.stop_seconds,
             patience=Patience(settings.silent_seconds, settings.stuck_seconds),
             on_message=on_message, processes=processes,
