@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -345,3 +346,25 @@ def test_deciding_twice_gives_the_same_ids_and_after_that_nothing(desk: Any):
     again = decide(state, desk.passed(2), desk.rollout)
     assert [e.event_id() for e in first] == [e.event_id() for e in again]
     assert decide(play(desk, desk.passed(2), state=state), desk.passed(2), desk.rollout) == []
+
+
+class Walked(dict[str, Any]):
+    """Counts how often all models are walked over."""
+
+    walks = 0
+
+    def values(self) -> Any:
+        self.walks += 1
+        return super().values()
+
+
+@pytest.mark.parametrize("verdict", ["undecided", "passed"])
+def test_models_are_walked_over_as_often_however_many_wait(desk: Any, verdict: str):
+    def walks(waiting: int) -> int:
+        verdicts = (event for n in range(waiting) for event in (desk.trained(n), getattr(desk, verdict)(n)))
+        state = play(desk, *verdicts)
+        models = Walked(state.models)
+        assert decide(replace(state, models=models), desk.trained(0), desk.rollout) == []
+        return models.walks
+
+    assert walks(40) == walks(10) > 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 
 from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.events.lifecycle import ModelPinned, ModelRegistered, Stage, WrittenStage
@@ -96,9 +97,10 @@ class Model:
         return self.stage is Stage.ROLLED_BACK and self.decided_by in (None, "review")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class State:
-    """The models of one project, in the order of registration."""
+    """The models of one project, in the order of registration. What is asked for once per model is derived
+    once: a project may have thousands of models."""
 
     project: str
     models: Mapping[str, Model] = field(default_factory=dict[str, Model])
@@ -108,7 +110,7 @@ class State:
     requested: frozenset[str] = frozenset()
     """Ids of the published ``eval.requested`` events."""
 
-    @property
+    @cached_property
     def generation(self) -> int:
         """Number of lifecycle events that led to this state."""
         return len(self.pins) + sum(len(model.history) for model in self.models.values())
@@ -130,7 +132,7 @@ class State:
         by_model = any(model.was_decided_by(cause) for model in self.models.values())
         return by_model or any(pin.cause == cause for pin in self.pins)
 
-    @property
+    @cached_property
     def champion(self) -> Model | None:
         """The model in production. While two are, because the old one is not retired yet, the new one."""
         replaced = {m.replaces for m in self.models.values() if m.stage is Stage.PRODUCTION}
@@ -147,12 +149,12 @@ class State:
             return bases[-1] if bases else None
         return next((b for b in bases if b.registration.base == champion.registration.base), None)
 
-    @property
+    @cached_property
     def candidates(self) -> tuple[Model, ...]:
         """The models in shadow or canary."""
         return tuple(model for model in self.models.values() if model.stage in CANDIDATE_STAGES)
 
-    @property
+    @cached_property
     def trial(self) -> Model | None:
         """The candidate whose trial runs; None: there is no candidate, or it completed its trial and
         waits."""
@@ -161,17 +163,25 @@ class State:
     def newer_in_traffic(self, model: Model) -> Model | None:
         """Return a version that was registered after ``model`` and is on trial or in production. A version
         that must first show its answers to be good enough outdates only models that must show that too."""
-        later = list(self.models).index(model.model_id) + 1
-        in_traffic = (*CANDIDATE_STAGES, Stage.PRODUCTION)
-        newer = (m for m in list(self.models.values())[later:] if m.stage in in_traffic)
+        at = self._numbers[model.model_id]
+        newer = (m for m in self._in_traffic if self._numbers[m.model_id] > at)
         return next((m for m in newer if model.is_doubted or not m.is_doubted), None)
+
+    @cached_property
+    def _numbers(self) -> Mapping[str, int]:
+        return {model_id: number for number, model_id in enumerate(self.models)}
+
+    @cached_property
+    def _in_traffic(self) -> tuple[Model, ...]:
+        stages = (*CANDIDATE_STAGES, Stage.PRODUCTION)
+        return tuple(model for model in self.models.values() if model.stage in stages)
 
     @property
     def spent(self) -> float:
         """How much worse than the best champion so far the present one may be."""
         return self.champion.account.spent if self.champion else 0.0
 
-    @property
+    @cached_property
     def predecessors(self) -> tuple[Model, ...]:
         """The former champions that can serve again, newest registration first. A champion that was retired
         by command is not among them. A version never replaces one that was registered after it."""
