@@ -12,13 +12,14 @@ import pytest
 from tunewheel_cli import model_export
 from tunewheel_cli.commands.run import describe
 from tunewheel_cli.frame import app
-from tunewheel_cli.model_export import NotExported, run_export
+from tunewheel_cli.model_export import NotExported, fetch, run_export
+from tunewheel_client import Client
 from tunewheel_contracts.errors import TransientError
 from tunewheel_contracts.formats.run import RunManifest
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_local.connection import InvalidOption
 from tunewheel_local.kafka.broker import run_async
-from tunewheel_testing.console import Console
+from tunewheel_testing.console import KEY, Console
 from tunewheel_testing.datasets import put_dataset
 from tunewheel_testing.story import Story, example
 from typer.testing import CliRunner
@@ -136,6 +137,21 @@ def test_what_cannot_be_exported_is_told_before_or_leaves_nothing(
     assert "has no run 'run-none'" in run("run", "export", "run-none", "x", "-p", "helpdesk", code=1).stderr
     assert not (home / "elsewhere").exists()
     assert not list(home.glob(".elsewhere*"))
+
+
+@pytest.mark.parametrize("between", ["/", "x//", "./", ""])
+def test_a_manifest_writes_no_file_outside_the_folder(
+    between: str, manifest: RunManifest, console: Console, tmp_path: Path
+) -> None:
+    (outside := tmp_path / "outside").write_bytes(b"mine")
+    path = f"adapters/m/{between}{str(outside).lstrip('/') if between else ''}"
+    ref = manifest.adapter.files[0].model_copy(update={"path": path})
+    adapter = manifest.adapter.model_copy(update={"files": (ref,)})
+    (folder := tmp_path / "fetched").mkdir()
+    with Client(console.url, KEY) as client, pytest.raises(NotExported, match="is not below adapters/m"):
+        fetch(client, manifest.model_copy(update={"adapter": adapter}), folder, lambda *_: None)
+    assert outside.read_bytes() == b"mine"
+    assert not (folder / "files").exists()
 
 
 def test_without_the_train_package_the_command_says_where_to_run_it(

@@ -99,7 +99,7 @@ def fetch(client: Client, manifest: RunManifest, folder: Path, on_step: OnStep) 
     """Write to ``folder`` what the export reads.
 
     Raises:
-        NotExported: a file is damaged.
+        NotExported: a file is damaged, or lies outside the model's folder.
         ClientError: the wheel does not give a file, for example because it was erased.
     """
     (folder / "manifest.json").write_text(manifest.model_dump_json(), "utf-8")
@@ -108,7 +108,10 @@ def fetch(client: Client, manifest: RunManifest, folder: Path, on_step: OnStep) 
     lines = (row.model_dump_json(include={"messages"}) + "\n" for row in rows)
     (folder / "examples.jsonl").write_text("".join(lines), "utf-8")
     for number, ref in enumerate(manifest.adapter.files):
-        name = ref.path.removeprefix(f"{manifest.adapter.path}/")
+        try:
+            name = ref.name_below(manifest.adapter.path)
+        except ValueError as error:
+            raise NotExported(f"the manifest of {manifest.run_id} is damaged: {error}") from error
         on_step(f"fetch {name}", number, len(manifest.adapter.files))
         (target := folder / "files" / name).parent.mkdir(parents=True, exist_ok=True)
         if client.runs.download(manifest.project, manifest.run_id, name, target) != ref.sha256:

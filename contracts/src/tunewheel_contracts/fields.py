@@ -188,6 +188,14 @@ class ArtifactRef(Frozen):
     sha256: Sha256
     size_bytes: Annotated[int, Field(ge=0)]
 
+    def name_below(self, folder: str) -> str:
+        """Return the path relative to ``folder``. Raises ValueError: it names no file below ``folder``."""
+        name = self.path.removeprefix(f"{folder}/")
+        # On a disk, "/name" below a folder would be a file anywhere on the machine.
+        if name == self.path or not {"", "."}.isdisjoint(name.split("/")):
+            raise ValueError(f"{self.path} is not below {folder}")
+        return name
+
 
 def _finite(value: dict[str, Any]) -> dict[str, Any]:
     try:

@@ -240,7 +240,10 @@ class ObjectStore:
             CorruptArtifact: a file's content is wrong, or its path is outside ``prefix``.
             ArtifactMissing, TransientError
         """
-        wanted = {_below(ref.path, prefix): ref for ref in refs}
+        try:
+            wanted = {ref.name_below(prefix): ref for ref in refs}
+        except ValueError as error:
+            raise CorruptArtifact(str(error)) from error
         if await asyncio.to_thread(_holds, destination, wanted):
             return destination
         await asyncio.to_thread(destination.parent.mkdir, parents=True, exist_ok=True)
@@ -265,14 +268,6 @@ def local_root_of(url: str) -> Path | None:
 
 def _files_below(directory: Path) -> list[Path]:
     return sorted(path for path in directory.rglob("*") if path.is_file())
-
-
-def _below(path: str, prefix: str) -> str:
-    name = path.removeprefix(f"{prefix}/")
-    # Below a folder, "/name" would be a file anywhere on this machine.
-    if name == path or not {"", "."}.isdisjoint(name.split("/")):
-        raise CorruptArtifact(f"{path} is not below {prefix}")
-    return name
 
 
 def _holds(directory: Path, wanted: dict[str, ArtifactRef]) -> bool:
@@ -300,5 +295,5 @@ def _swap_in(staged: Path, destination: Path) -> None:
         try:
             return os.replace(staged, destination)
         except OSError as error:  # another process put the files there, or a link, and was faster
-            if error.errno not in (errno.ENOTEMPTY, errno.ENOTDIR):
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):  # EEXIST: XFS
                 raise
