@@ -1,4 +1,4 @@
-"""The frame of the command: one table, lazy commands, quick help, usage errors, earlier spellings."""
+"""The frame of the command: one table, lazy commands, quick help, usage errors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from importlib.metadata import version
 
 import pytest
 from tunewheel_cli.frame import app, load
-from tunewheel_cli.table import BY_WORDS, NOUNS, RENAMED, below
+from tunewheel_cli.table import BY_WORDS, NOUNS, below
 from typer.testing import CliRunner, Result
 
 HEAVY = ("typer", "rich", "pydantic", "httpx", "asyncio", "torch", "aiokafka", "tunewheel_contracts")
@@ -83,19 +83,6 @@ def test_errors_of_the_command_line_are_json_where_json_is_asked_for(
     assert (said.exit_code, told["field"], said.stderr) == (2, field, "")
     assert part in told["error"]
     assert part in run(*words).stderr
-
-
-@pytest.mark.parametrize("old", RENAMED)
-def test_a_spelling_of_the_release_before_works_with_a_hint(old: str) -> None:
-    said = run(*old.split(), "--help")
-    assert said.exit_code == 0
-    assert said.stdout.startswith(f"Usage: tunewheel {RENAMED[old]}")
-    assert said.stderr == f"tunewheel: this is now `tunewheel {RENAMED[old]}`; the old spelling goes away\n"
-
-
-def test_no_spelling_is_both_an_earlier_and_a_present_one() -> None:
-    assert set(RENAMED) & {spelling for words in BY_WORDS for spelling in (words, words.split()[0])} == set()
-    assert {now.split()[0] for now in RENAMED.values()} <= {words.split()[0] for words in BY_WORDS}
 
 
 def test_words_are_completed_without_loading_commands(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,9 +10,9 @@ from typing import Any
 
 import typer
 import typer.main
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperGroup
 
-from tunewheel_cli.table import BY_WORDS, HELP, NOUNS, PROJECT_FIRST, Entry, below, explained, renewed
+from tunewheel_cli.table import BY_WORDS, HELP, NOUNS, Entry, below, explained
 
 
 class Group(TyperGroup):
@@ -51,16 +51,13 @@ class Group(TyperGroup):
 
 
 class Root(Group):
-    """The command itself: tells its errors as JSON under --json, and takes the spellings of the release
-    before."""
+    """The command itself. It prints its errors as JSON under --json."""
 
     def main(
         self, args: Sequence[str] | None = None, *others: Any, standalone_mode: bool = True, **extra: Any
     ) -> Any:
-        words, now = renewed(list(sys.argv[1:] if args is None else args))
+        words = list(sys.argv[1:] if args is None else args)
         extra.setdefault("prog_name", "tunewheel")
-        if now is not None:
-            print(f"tunewheel: this is now `tunewheel {now}`; the old spelling goes away", file=sys.stderr)
         try:
             code = super().main(words, *others, standalone_mode=False, **extra)
         except typer.Abort:
@@ -84,25 +81,12 @@ def _explain(error: Any, *, as_json: bool) -> int:
     return int(error.exit_code)
 
 
-class ProjectFirst(TyperCommand):
-    """A command whose spelling of the release before had the project as its first argument."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        _, rest, _ = self.make_parser(ctx).parse_args(args=list(args))
-        if len(rest) == 1 and not {"-p", "--project"} & {one.partition("=")[0] for one in args}:
-            place = next(place for place, one in enumerate(args) if not one.startswith("-"))
-            print("tunewheel: the project is now `-p PROJECT`; the old spelling goes away", file=sys.stderr)
-            args = [*args[:place], *args[place + 1 :], "--project", args[place]]
-        return super().parse_args(ctx, args)
-
-
 def load(entry: Entry) -> Any:
     """Return the command of ``entry``."""
     module, _, function = entry.place.partition(":")
     found = import_module(module if "." in module else f"tunewheel_cli.commands.{module}")
     single = typer.Typer(add_completion=False, rich_markup_mode=None)
-    cls = ProjectFirst if entry.words in PROJECT_FIRST else TyperCommand
-    single.command(entry.words.split()[-1], cls=cls)(getattr(found, function))
+    single.command(entry.words.split()[-1])(getattr(found, function))
     return typer.main.get_command(single)
 
 

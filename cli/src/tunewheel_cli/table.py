@@ -145,31 +145,6 @@ NOUNS = {
     "admin": "Kafka and what an installation needs",
 }
 """By first word of commands with two words, what they are about."""
-RENAMED = {
-    "build": "dataset build",
-    "dead-letters": "dead-letter list",
-    "declare": "project declare",
-    "eval": "run evaluate",
-    "export": "run export",
-    "keys": "key",
-    "labels": "label",
-    "lm-eval": "admin lm-eval",
-    "models": "model list",
-    "scorecard": "run scorecard",
-    "topics": "admin topics",
-    "topics acls": "admin acls",
-    "train cancel": "run cancel",
-    "train pause": "run pause",
-    "train resume": "run resume",
-}
-"""By a command's spelling of the release before, its spelling now."""
-RENAMED_ALONE = {"key": "key show"}
-"""The same where no verb follows."""
-
-_OF_MODELS = ("promote", "rollback", "pin", "unpin", "retire", "reject", "stop", "card", "compare")
-PROJECT_FIRST = ("lineage", *(f"model {verb}" for verb in _OF_MODELS))
-"""Commands whose first argument was the project in the release before."""
-
 BY_WORDS = {entry.words: entry for entries in PANELS.values() for entry in entries}
 
 
@@ -191,7 +166,7 @@ def explained(words: list[str]) -> str | None:
     if not named:
         return _root_help()
     noun = " ".join(named)
-    if noun not in NOUNS or (RENAMED_ALONE.get(noun) and named == words):
+    if noun not in NOUNS:
         return None
     verbs = below(noun)
     width = max(map(len, verbs))
@@ -211,19 +186,6 @@ def _root_help() -> str:
             verbs = ", ".join(below(name))
             lines.append(f"  {name:{width}}  {listed[name]}" + (f": {verbs}" if verbs else ""))
     return "\n".join([*lines, "", "`tunewheel COMMAND --help` explains a command.", "", *_folded(EPILOG)])
-
-
-def renewed(words: list[str]) -> tuple[list[str], str | None]:
-    """Return ``words`` with a command's earlier spelling replaced, and the present one; None: it is no
-    earlier spelling."""
-    alone = RENAMED_ALONE.get(words[0]) if words else None
-    if alone is not None and "--help" not in words and all(word.startswith("-") for word in words[1:]):
-        return [*alone.split(), *words[1:]], alone
-    for count in (2, 1):
-        now = RENAMED.get(" ".join(words[:count]))
-        if now is not None:
-            return [*now.split(), *words[count:]], now
-    return words, None
 
 
 def _folded(text: str) -> list[str]:
