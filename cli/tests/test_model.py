@@ -51,7 +51,7 @@ def test_card_and_comparison_are_the_registrys(console: Any, run: Any) -> None:
     console.read(*story_of_models())
     assert run("model", "card", "desk-1", "-p", "desk").stdout == "# desk-1\n"
     assert json.loads(run("model", "compare", "desk-1", "desk-2", "-p", "desk", "--json").stdout) == FOUND
-    assert "data: ds-1 → ds-2" in run("model", "compare", "desk", "desk-1", "desk-2").stdout
+    assert "data: ds-1 → ds-2" in run("model", "compare", "desk-1", "desk-2", "-p", "desk").stdout
     assert {path.rsplit("/models/")[-1] for path in asked} == {"desk-1/card", "desk-1/comparison/desk-2"}
 
 
