@@ -62,7 +62,7 @@ def test_errors_are_json_when_asked_for() -> None:
         (("up", "--port", "nope=8090"), "the names are engine, engine-health, ingest"),
         (("up", "--port", "console=99999"), "99999 is no port"),
         (("label", "list", "-p", "a/b"), "'a/b' is no project's name"),
-        (("lineage", "a/b", "run-1"), "'a/b' is no project's name"),
+        (("lineage", "run-1", "-p", "a/b"), "'a/b' is no project's name"),
         (("watch", "--topic", "nope"), "there is no topic 'nope'"),
         (
             ("doctor", "--engine-url", "http://me:pw@h:1"),

@@ -109,12 +109,6 @@ def test_a_build_waits_for_ingest_unless_told_not_to(
     assert command.reason.value == "command"
 
 
-def test_the_project_may_come_first_as_in_the_release_before(told: Console, run: Any) -> None:
-    said = run("model", "reject", "desk", MODEL, "--reason", "old", "--timeout", "0")
-    assert told.log.of("model.commanded")[0].model_id == MODEL
-    assert "-p PROJECT" in said.stderr
-
-
 def test_other_criteria_are_read_from_a_file(told: Console, run: Any, tmp_path: Any) -> None:
     file = tmp_path / "criteria.yaml"
     file.write_text("criteria: [{metric: valid_output, minimum: 0.5}]\n")

@@ -84,7 +84,7 @@ COMMANDS = (
     ("forget", "-p", "desk", "--requested-by", "privacy", "--customer", "C-7", "--yes"),
     ("withdraw", "a.md", "-p", "desk"),
     ("project", "remove", "desk", "--yes"),
-    ("model", "promote", "desk", "desk-1", "--reason", "better"),
+    ("model", "promote", "desk-1", "-p", "desk", "--reason", "better"),
     ("admin", "topics", "--apply"),
     ("status",),
     ("label", "list", "-p", "desk"),
