@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tokenizers import Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast
-from tunewheel_basemodel.detokenizing import TokenBytes, text_of
+from tunewheel_basemodel.detokenizing import Detokenizer, TokenBytes
 from tunewheel_testing.tiny import tiny_tokenizer
 
 
@@ -14,7 +14,8 @@ def test_bytes_of_a_byte_level_tokenizer() -> None:
     text = "Ein Fahrrad für 😀\n\tzwei\x7f"
     tokens = tokenizer(text).input_ids
     assert b"".join(written.of(token) for token in tokens) == text.encode()
-    assert text_of(tokenizer, tokens) == text
+    pieces = Detokenizer(tokenizer)
+    assert "".join(pieces.add(token) for token in tokens) == text
     assert any(len(written.of(token)) == 1 and written.of(token)[0] > 0x7F for token in tokens)
     assert written.of(tokenizer.eos_token_id) == b"<|im_end|>"
 

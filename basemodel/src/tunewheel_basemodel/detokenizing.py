@@ -1,8 +1,7 @@
-"""Turns an answer's tokens into text, all at once or as they are generated."""
+"""Turns an answer's tokens into text, as they are generated, and single tokens into bytes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -21,13 +20,6 @@ class Detokenizer:
 
     def add(self, token: int) -> str:
         return self._stream.step(self._backend, token) or ""
-
-
-def text_of(tokenizer: PreTrainedTokenizerBase, tokens: Iterable[int]) -> str:
-    """Return the text of a whole answer, equal to the concatenated pieces of ``Detokenizer``. An incomplete
-    character at the end is left out."""
-    pieces = Detokenizer(tokenizer)
-    return "".join(pieces.add(token) for token in tokens)
 
 
 class TokenBytes:

@@ -33,9 +33,7 @@ def _judging(verdict: Literal["release", "refuse"], about: str, then: str = "") 
     def judge(
         call: Call,
         project: Project,
-        records: Annotated[
-            list[str] | None, typer.Argument(help="Ids of records; none: all that wait.")
-        ] = None,
+        records: Records = None,
         reason: Reason = None,
         comment: Annotated[str, typer.Option(help="Why; it is kept with the event.")] = "",
         timeout: Timeout = 30.0,

@@ -12,9 +12,6 @@ import uuid
 from collections.abc import Collection
 from pathlib import Path
 
-import structlog
-
-log = structlog.get_logger(__name__)
 LOCK = "lock"
 UNNAMED = ".new"
 

@@ -12,14 +12,11 @@ import queue
 import threading
 from collections.abc import Callable, Sequence
 
-import structlog
-
 from tunewheel_serve_gateway.completions.exchange import Exchange
 from tunewheel_serve_gateway.completions.kept import Kept
 from tunewheel_serve_gateway.completions.recording import Recorder
 from tunewheel_serve_gateway.completions.spool import Spool
 
-log = structlog.get_logger(__name__)
 BATCH = 500
 """Most exchanges in one write."""
 PENDING_BYTES = 64 << 20
