@@ -69,23 +69,14 @@ async def test_one_that_was_away_long_does_not_go_on_where_numbers_were_pruned(
     assert await store.list("monitor/desk/state") == [*kept[1:], "monitor/desk/state/000000000010.json"]
 
 
-async def test_records_of_earlier_releases_go_and_evidence_stays(store: ObjectStore) -> None:
-    await store.put("monitor/desk/ds-1/completions/00000001.json", b"{}")
-    await store.put("monitor/desk/alarms/alarm-1.json", b"{}")
-    await store.put("monitor/shop/ds-1/completions/00000001.json", b"{}")
-    await Checkpoints(store).latest("desk")
-    assert await store.list("monitor") == [
-        "monitor/desk/alarms/alarm-1.json",
-        "monitor/shop/ds-1/completions/00000001.json",
-    ]
-
-
-async def test_an_erasure_leaves_no_earlier_state(store: ObjectStore) -> None:
-    checkpoints = Checkpoints(store)
+async def test_an_erasure_leaves_no_earlier_state_and_the_evidence(store: ObjectStore) -> None:
+    checkpoints, evidence = Checkpoints(store), "monitor/desk/alarms/alarm-1.json"
+    await store.put(evidence, b"{}")
+    await store.put("monitor/desk/encodings/ds-1.static.npy", b"vectors")
     for number in (1, 2, 3):
         await write(checkpoints, number)
     await checkpoints.drop_before("desk", 3)
-    assert await store.list("monitor/desk") == ["monitor/desk/state/000000000003.json"]
+    assert await store.list("monitor/desk") == [evidence, "monitor/desk/state/000000000003.json"]
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,6 @@ from tunewheel_contracts.event import Envelope, decode_data
 from tunewheel_contracts.topics import BY_NAME
 from tunewheel_runtime.store import ArtifactConflict, CorruptArtifact, ObjectStore
 
-from tunewheel_monitor.pseudonym_keys import FOLDER as PSEUDONYMS
 from tunewheel_monitor.reference import ENCODINGS
 from tunewheel_monitor.state import ProjectState
 
@@ -71,7 +70,6 @@ class Checkpoints:
         """
         paths = await self._store.list(_folder(project))
         if not paths:
-            await self._drop_window_records(project)
             return Checkpoint(project, 0, ProjectState())
         reasons: list[str] = []
         for path in reversed(paths):
@@ -107,16 +105,9 @@ class Checkpoints:
     async def drop_before(self, project: str, number: int) -> None:
         """Delete all checkpoints before ``number``, and the encoded references, because an erasure must leave
         none of them."""
-        await self._drop_window_records(project)
         await self._store.delete(await self._store.list(f"monitor/{project}/{ENCODINGS}"))
         keep = _path(project, number)
         await self._store.delete([path for path in await self._store.list(_folder(project)) if path < keep])
-
-    async def _drop_window_records(self, project: str) -> None:
-        """Delete the window records of earlier releases, which nothing reads any more."""
-        for folder in await self._store.folders(f"monitor/{project}"):
-            if folder not in ("state", "alarms", ENCODINGS, PSEUDONYMS):
-                await self._store.delete(await self._store.list(f"monitor/{project}/{folder}"))
 
 
 def _folder(project: str) -> str:
