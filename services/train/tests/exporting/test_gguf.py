@@ -76,6 +76,8 @@ LINEAR = {"rope_type": "linear", "rope_theta": 1e6, "factor": 8.0}
         (LINEAR, {"freq_base": 1e6, "scaling.factor": 8.0}),
         ({"full_attention": LINEAR, "sliding_attention": {"rope_theta": 1e4}},
          {"freq_base": 1e6, "scaling.factor": 8.0}),
+        ({"full_attention": LINEAR, "sliding_attention": {"rope_theta": 5e4}},
+         {"freq_base": 1e6, "scaling.factor": 8.0, "freq_base_swa": 5e4}),
         ({"rope_type": "dynamic", "rope_theta": 10_000.0, "alpha": 1000.0}, {"freq_base": 11_158_840.0}),
         (None, {}),
     ],
@@ -92,6 +94,12 @@ def test_the_rotations_of_a_file_are_those_of_the_model(rope, told):
         ({"rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0}, {}, "freq_base of 10000, .*500000;"),
         ({"full_attention": LINEAR}, {"freq_base": 1e6}, r"scaling\.factor of 1, .* 8; use a newer llama"),
         (LINEAR, {"freq_base": 1e5, "scaling.factor": 8.0}, "freq_base of 100000, "),
+        (
+            {"full_attention": LINEAR, "sliding_attention": {"rope_theta": 5e4}},
+            {"freq_base": 1e6, "scaling.factor": 8.0},
+            "freq_base_swa of 10000, .* 50000;",
+        ),
+        ({"sliding_attention": {"rope_theta": 5e4}}, {}, "freq_base_swa of 10000, "),
         ({**LINEAR, "rope_type": "yarn"}, {"freq_base": 1e6, "scaling.factor": 4.0}, r"factor of 4, .* 8;"),
     ],
 )

@@ -71,12 +71,13 @@ def demand_same_rotations(told: Mapping[str, Any], config: Any) -> None:
     """Raise NotEqual unless llama.cpp rotates positions by the figures of ``config``, a text model's.
 
     ``told``: the file's metadata. A script from before transformers 5 does not know ``rope_parameters``. It
-    leaves base and factor out, and llama.cpp then takes 10,000 and 1. The weights do not show it.
+    leaves bases and factor out, and llama.cpp then takes 10,000 and 1. The weights do not show it.
     """
-    rope = getattr(config, "rope_parameters", None) or {}
-    rope = rope.get("full_attention", rope)
+    ropes = getattr(config, "rope_parameters", None) or {}
+    rope = ropes.get("full_attention", ropes)
     kind = rope.get("rope_type", "default")
-    figures: dict[str, tuple[Any, float]] = {}
+    sliding = ropes.get("sliding_attention", {}).get("rope_theta")
+    figures: dict[str, tuple[Any, float]] = {"freq_base_swa": (sliding, 10_000.0)}
     if kind != "dynamic":  # of which llama.cpp computes another base
         figures["freq_base"] = (rope.get("rope_theta"), 10_000.0)
     if kind in ("linear", "yarn"):
