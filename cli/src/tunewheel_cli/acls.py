@@ -47,7 +47,7 @@ PRINCIPALS = {
     "upstream-privacy": "whoever requests erasures",
     **{service: f"the service {service}" for service in SERVICES},
     "cli": "people who examine Kafka itself: doctor",
-    "viewer": "people who only look: status, models, watch, dead-letters, lineage",
+    "viewer": "programs of yours that only read topics",
     "topics": "whoever runs `tunewheel admin topics --apply`, or `up` with --bootstrap-servers",
 }
 """By principal, who it is."""
