@@ -73,6 +73,11 @@ tar --sort=name --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owne
     -C "$out/chart" -cf - tunewheel | gzip -n >"$out/tunewheel-$version.tgz"
 rm -r "$out/chart"
 
+# For whoever has the release alone: links between pages, and the commands on the example's files, work there.
+echo "the pages"
+mkdir "$out/pages"
+git ls-files -z '*.md' docs examples | tar --null -T - -cf - | tar -C "$out/pages" -xf -
+
 if [ -n "${REGISTRY:-}" ]; then
     echo "the chart and the images to $REGISTRY"
     touch -d "@$SOURCE_DATE_EPOCH" "$out/tunewheel-$version.tgz" # becomes the chart's time there, hence part of its digest

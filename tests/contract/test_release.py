@@ -152,6 +152,21 @@ def test_digests_of_some_images_alone_are_no_values(fails_at: str, tmp_path: Pat
         assert image["repository"] == "registry.example.org/wheels"
 
 
+def test_the_pages_of_a_release_lead_to_each_other_without_the_repository(tmp_path: Path) -> None:
+    done = release(tmp_path, UV="true", KEY="", REGISTRY="")
+    assert done.returncode == 0, done.stderr
+    pages = tmp_path / "dist/pages"
+    found = {path: path.read_text("utf-8") for path in pages.rglob("*.md")}
+    assert len(found) > 100
+    ends = (".md", ".png", ".svg")
+    links = [(page, link) for page, text in found.items() for link in re.findall(r"\]\(([^)\s:#]+)", text)]
+    assert len(links) > 500
+    nowhere = [(page, link) for page, link in links if link.endswith(ends) and not (page.parent / link).is_file()]
+    assert nowhere == []
+    assert (pages / "examples/helpdesk/project.yaml").is_file()
+    assert "  pages/README.md\n" in (tmp_path / "dist/SHA256SUMS").read_text("utf-8")
+
+
 class Checkout:
     """A small repository with the script of the release, whose other steps are stand-ins."""
 
