@@ -93,8 +93,8 @@ def _at(door: str, events: Found, flood: str) -> dict[str, Any]:
     asked, answers = ANSWERS[door]
     done: dict[str, tuple[float, Envelope[Any]]] = {}
     for at, event in chain.from_iterable(events[one.name] for one in answers):
-        if event.causation_id:  # a team's own report of a version or model answers nothing
-            done.setdefault(event.causation_id, (at, event))
+        if answered := _answered(door, event):  # a team's own report of a version or model answers nothing
+            done.setdefault(answered, (at, event))
     if door == "build":
         named = {event.id: event.causation_id for _, event in events[asked.name] if event.causation_id}
         done = {named.get(cause, cause): answer for cause, answer in done.items()}
@@ -102,13 +102,24 @@ def _at(door: str, events: Found, flood: str) -> dict[str, Any]:
     teams: dict[str, list[Asked]] = defaultdict(list)
     for at, event in requests:
         if event.project != flood:
-            teams[event.project].append(Asked(at, done[event.id][0] if event.id in done else inf))
+            answer = done.get(_asked(door, event))
+            teams[event.project].append(Asked(at, answer[0] if answer else inf))
     # A run that a newer version superseded took no slot: that is no work.
     worked = [e for e in done.values() if not getattr(e[1].data, "superseded_by", None)]
     ends = sorted(at for at, event in worked if event.project == flood)
     sent = sum(event.project == flood for _, event in requests)
     told = summary(teams, ends, slots=door in SLOTS)
     return told | {"superseded": _superseded(done, flood), "flood sent": sent, "flood done": len(ends)}
+
+
+def _asked(door: str, event: Envelope[Any]) -> str:
+    return event.data.adapter.model_id if door == "model" else event.id
+
+
+def _answered(door: str, event: Envelope[Any]) -> str | None:
+    """Return what an event answers, as ``_asked`` names it. A model's verdict may register it too, if the
+    registry reads it first."""
+    return event.data.model_id if door == "model" else event.causation_id
 
 
 def _is_of(door: str, event: Envelope[Any]) -> bool:
