@@ -59,7 +59,7 @@ def main() -> None:
     parser.add_argument("--recipes", type=int, default=len(RECIPES), help="the first so many of eight")
     parser.add_argument("--method", type=SweepMethod, default=SweepMethod.HALVING)
     parser.add_argument("--max-hours", type=float, default=1.0)
-    parser.add_argument("--slots", type=int, default=os.cpu_count() or 1, help="runs at once")
+    parser.add_argument("--slots", type=int, default=1, help="runs at once")
     chosen = parser.parse_args()
     BENCH_DIR.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=BENCH_DIR) as scratch:
