@@ -244,8 +244,8 @@ def a_run() -> Run:
     """A run that nothing is trained of."""
     ref = ArtifactRef(path="x", sha256="0" * 64, size_bytes=1)
     return Run(
-        run_id="run-1", model_id="m", project="p", dataset_id="ds-1", dataset=ref, criteria_sha256="0" * 64,
-        train=ref, base=BASE, recipe=TrainSpec(),
+        run_id="run-1", superseded_id="run-0", model_id="m", project="p", dataset_id="ds-1", dataset=ref,
+        criteria_sha256="0" * 64, train=ref, base=BASE, recipe=TrainSpec(),
     )  # fmt: skip
 
 

@@ -142,6 +142,7 @@ async def test_a_flood_of_runs_delays_the_runs_of_others_by_its_turns_and_not_by
         for event in versions[:-1]:
             dropped = await service.on_dataset_versioned(new_event(event, source="/t"), made.lease)
             runs[event.dataset_id] = dropped.data.run_id
+            service.replayed["train.failed"](dropped)
             await say(TrainAction.RESUME, event.dataset_id, "train it after all")
 
     def started() -> list[str]:
@@ -157,6 +158,7 @@ async def test_a_flood_of_runs_delays_the_runs_of_others_by_its_turns_and_not_by
                 lambda: len(started()) + sum(one["event"] == "job_waits" for one in logs) == len(tasks)
             )
         monkeypatch.delenv("LIGHT_WAIT")
+        runs["flood-0"] = next(news.run_id for news in service.told if isinstance(news, TrainStarted))
         await say(TrainAction.PAUSE, "flood-0", "let others go first")
         done = await asyncio.gather(*tasks[1:])
     await say(TrainAction.RESUME, "flood-0", "go on")

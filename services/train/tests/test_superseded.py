@@ -16,7 +16,7 @@ from tunewheel_contracts.events.training import (
 )
 from tunewheel_testing.waiting import until
 from tunewheel_train.execution import Trainings
-from tunewheel_train.runs import attempts, starting
+from tunewheel_train.runs import attempts, bases, starting
 from tunewheel_train.runs.controls import Versions
 
 
@@ -124,6 +124,63 @@ async def test_a_run_that_is_stopped_while_its_data_comes_frees_its_machine(vers
     assert outcome.superseded_by == (None if isinstance(by, TrainAction) else third.dataset_id)
 
 
+@pytest.fixture
+def searches(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The base models for which a process looks."""
+    found: list[str] = []
+    original = bases.run_process
+
+    async def counted(action: str, job: Any, **options: Any) -> Any:
+        found.append(job.base_model)
+        return await original(action, job, **options)
+
+    monkeypatch.setattr(bases, "run_process", counted)
+    return found
+
+
+async def test_no_process_looks_for_the_base_of_a_superseded_version(bench, searches: list[str]):
+    """Each project's newest version is trained, in whatever order they come, and however often."""
+    made = [await bench(dataset_id=f"{name}-{n}", project=name) for n in range(3) for name in ("one", "two")]
+    worker = Worker(made[0])
+    for one in made:
+        worker.versioned(one.event)
+    outcomes = await asyncio.gather(*(worker.train(one.event) for one in [*made, *made]))
+    newer = [getattr(outcome, "superseded_by", None) for outcome in outcomes[: len(made)]]
+    assert newer == ["one-1", "two-1", "one-2", "two-2", None, None]
+    assert outcomes[: len(made)] == outcomes[len(made) :]
+    assert len(searches) == 4, "two versions, each told of twice"
+
+
+async def test_a_version_that_waits_for_its_search_when_a_newer_one_comes_needs_none(versions_of, searches):
+    bench, (first, second, _) = versions_of
+    worker = Worker(bench)
+    slots = worker.trainings._bases._slots
+    async with slots.hold("another", asyncio.Event(), job="search"):
+        dropped, newest = worker.train(first), worker.train(second)
+        await until(lambda: slots._waiting.get(first.project, [])[1:])
+    assert (await dropped).superseded_by == second.dataset_id
+    assert isinstance(await newest, TrainCompleted)
+    assert len(searches) == 1
+
+
+async def test_a_drop_is_told_alike_before_the_search_and_after_it(versions_of, searches):
+    """A worker that is killed before it tells may have looked for the base already."""
+    bench, (first, second, _) = versions_of
+    one, other = Worker(bench), Worker(bench)
+    async with one.trainings._slots.hold("another", asyncio.Event(), job="run-other"):
+        dropped = one.train(first)
+        await waiting(one.trainings)
+        one.versioned(second)
+        told = await dropped
+    assert len(searches) == 1
+    for event in (first, second):
+        other.versioned(event)
+    again = await other.train(first)
+    assert len(searches) == 1
+    assert again == told
+    assert new_event(again, source="/t").id == new_event(told, source="/t").id
+
+
 async def test_a_worker_that_is_killed_decides_the_same_again(versions_of):
     bench, (first, second, third) = versions_of
     one, other = Worker(bench), Worker(bench)
@@ -165,11 +222,11 @@ async def test_a_dropped_run_is_trained_after_all_when_somebody_says_so(versions
     worker.versioned(first)
     worker.versioned(second)
     dropped = await worker.train(first)
+    worker.versions.failed(new_event(dropped, source="/t"))
     command = TrainControl(
         project=first.project, run_id=dropped.run_id, action=TrainAction.RESUME, request="r-1"
     )
     bench.controls.apply(new_event(command, source="/t"))
-    worker.versions.failed(new_event(dropped, source="/t"))
     assert isinstance(await worker.train(first), TrainCompleted)
     (started,) = (news for news in worker.told if isinstance(news, TrainStarted))
     assert (dropped.attempt, started.attempt) == (1, 2), "no clock needs to tell which came later"

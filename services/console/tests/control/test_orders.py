@@ -70,11 +70,13 @@ async def test_a_command_that_cannot_be_is_refused_at_the_door(
     assert not door.log.events
 
 
+@pytest.mark.parametrize("newer", [None, "ds-2"])
 async def test_a_run_that_is_completed_takes_no_command_and_a_failed_one_is_resumed(
-    state: Any, desk: Any, door: Any
+    state: Any, desk: Any, door: Any, newer: str | None
 ):
-    state.apply(desk.started())
-    state.apply(desk.failed_training("the disk is full"))
+    if newer is None:
+        state.apply(desk.started())
+    state.apply(desk.failed_training("the disk is full", superseded_by=newer))
     assert param_of(await door.send("POST", f"{RUNS}/run-1/pause")) == (409, "action")
     assert (await door.send("POST", f"{RUNS}/run-1/resume")).status_code == 202
     state.apply(desk.trained())

@@ -43,6 +43,14 @@ class RunFailed(FieldError):
         self.plan = plan
 
 
+def superseded(newer: str) -> RunFailed:
+    """Return the error of a run that had not begun when the version ``newer`` came."""
+    reason = (
+        f"was not begun before {newer} superseded its version; `tunewheel run resume` trains it after all"
+    )
+    return RunFailed(field="(run)", reason=reason, superseded_by=newer)
+
+
 class RunStopped(TunewheelError):
     """Stopped at a step boundary; ``step`` optimizer steps are in the last checkpoint."""
 

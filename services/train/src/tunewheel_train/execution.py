@@ -22,12 +22,12 @@ from tunewheel_runtime.jobs import Lease
 from tunewheel_runtime.slots import Slots
 from tunewheel_runtime.store import ObjectStore
 
-from tunewheel_train.errors import RunFailed
+from tunewheel_train.errors import RunFailed, superseded
 from tunewheel_train.job import Job
 from tunewheel_train.metrics import Metrics
 from tunewheel_train.runs import adapters, remote_checkpoints
 from tunewheel_train.runs.attempts import Attempt, Tell
-from tunewheel_train.runs.bases import Base, Bases
+from tunewheel_train.runs.bases import Base, Bases, Demand
 from tunewheel_train.runs.controls import Controls, Versions
 from tunewheel_train.runs.following import Follower, ignore
 from tunewheel_train.runs.mlflow_store import MlflowStore
@@ -169,10 +169,10 @@ class Trainings:
             tries=tries,
         )  # fmt: skip
 
-    async def base_of(self, manifest: DatasetManifest, lease: Lease) -> Base:
-        """Find the base model of a version. Raises RunFailed, TransientError, Lease.Lost."""
+    async def base_of(self, manifest: DatasetManifest, lease: Lease, demand: Demand = lambda: None) -> Base:
+        """Find the base model of a version. Raises as ``Bases.of``."""
         with _full_disk_fails():
-            return await self._bases.of(manifest, lease)
+            return await self._bases.of(manifest, lease, demand)
 
     async def measure(self, run: Run, lease: Lease) -> Result:
         """Train ``run``, which is of a sweep, from its last checkpoint to the part that is asked for. Nothing
@@ -210,8 +210,14 @@ class Trainings:
 
     async def _plan(self, event: DatasetVersioned, lease: Lease) -> Run | TrainFailed:
         manifest = await fetch_dataset(self._store, event)
+
+        def demand_newest() -> None:
+            newer = self._versions.superseding(event.project, event.dataset_id, self._controls)
+            if newer is not None:
+                raise superseded(newer)
+
         try:
-            base, facts = await self.base_of(manifest, lease)
+            base, facts = await self.base_of(manifest, lease, demand_newest)
         except RunFailed as error:
             unresolved = unresolved_base(manifest.spec.base_model)
             return failed(plan_run(manifest, event.manifest, unresolved), error)

@@ -143,8 +143,10 @@ def _train_here(known: Followed, worker: Sequence[str]) -> None:
         event: Envelope[DatasetVersioned], lease: Lease
     ) -> Envelope[TrainCompleted | TrainFailed]:
         tell = telling(service, event)
-        # another process may have told that the attempt before failed, or that a cancelled run is resumed
-        await asyncio.gather(known.failures.refresh(), known.obeyed.refresh())
+        # A newer version may wait already. Another process may have told that the attempt before failed, or
+        # that a cancelled run is resumed.
+        readers = known.versioned, known.failures, known.obeyed
+        await asyncio.gather(*(reader.refresh() for reader in readers))
         return service.new(await trainings.train(event.data, lease=lease, tell=tell), cause=event)
 
     sweeps = Sweeps(service.store, trainings, known.controls)

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,7 +12,6 @@ from tunewheel_runtime.retry import Backoff
 from tunewheel_runtime.service import Position
 from tunewheel_runtime.store import ObjectStore
 from tunewheel_train.runs.controls import Commands, Controls, Versions
-from tunewheel_train.runs.runs import Run
 
 
 def command(action: TrainAction, run_id: str = "run-1", project: str = "p", request: str = "r"):
@@ -184,17 +182,31 @@ def logged(*names: str, project: str = "p") -> Versions:
     ],
     ids=str,
 )
-def test_a_version_is_superseded_by_the_next_one_of_its_project(a_run: Run, log, newer) -> None:
-    assert logged(*log).superseding(a_run) == newer
-    assert logged(*log, project="q").superseding(a_run) is None
+def test_a_version_is_superseded_by_the_next_one_of_its_project(log, newer) -> None:
+    assert logged(*log).superseding("p", "ds-1", Controls()) == newer
+    assert logged(*log, project="q").superseding("p", "ds-1", Controls()) is None
 
 
-def test_a_run_that_began_is_not_superseded(a_run: Run) -> None:
-    versions = logged("ds-1", "ds-2")
-    versions.began(event(run_id=a_run.run_id, dataset_id=a_run.dataset_id, attempt=None))
-    assert versions.superseding(a_run) is None
-    assert versions.superseding(replace(a_run, run_id="run-other")) == "ds-2"
-    assert (versions.run_of(a_run.dataset_id), versions.run_of("ds-2")) == (a_run.run_id, None)
+def test_a_version_whose_run_began_is_not_superseded() -> None:
+    versions = logged("ds-1", "ds-2", "ds-3")
+    versions.began(event(run_id="run-1", dataset_id="ds-1", attempt=None))
+    assert versions.superseding("p", "ds-1", Controls()) is None
+    assert versions.superseding("p", "ds-2", Controls()) == "ds-3"
+    assert (versions.run_of("ds-1"), versions.run_of("ds-2")) == ("run-1", None)
+
+
+@pytest.mark.parametrize("newer", [None, "ds-2"])
+def test_a_version_of_which_a_person_resumed_a_run_is_not_superseded(newer: str | None) -> None:
+    """Whatever ended the run, which may have another id than the one that is trained then."""
+    versions, controls = logged("ds-1", "ds-2", "ds-3"), Controls()
+    for number in (1, 2):
+        failed = {"run_id": f"run-{number}", "dataset_id": f"ds-{number}", "attempt": 1}
+        versions.failed(event(superseded_by=newer, **failed))
+    controls.apply(command(TrainAction.RESUME, project="q"))
+    assert versions.superseding("p", "ds-1", controls) == "ds-2", "somebody of another project"
+    controls.apply(command(TrainAction.RESUME))
+    assert versions.superseding("p", "ds-1", controls) is None
+    assert versions.superseding("p", "ds-2", controls) == "ds-3"
 
 
 def of_training(kind: str, *, attempt: int = 1, run_id: str = "run-1", **more: Any) -> Any:
@@ -202,21 +214,16 @@ def of_training(kind: str, *, attempt: int = 1, run_id: str = "run-1", **more: A
     return SimpleNamespace(data=data, project="p", kind=kind)
 
 
-def test_a_run_that_failed_is_trained_again_by_the_event_of_its_version() -> None:
+@pytest.mark.parametrize("newer", [None, "ds-2"])
+def test_a_run_that_failed_is_trained_again_by_the_event_of_its_version(newer: str | None) -> None:
     versions, version = Versions(), of_training("versioned")
     versions.versioned(version)
-    versions.began(of_training("started"))
-    assert versions.failed_version("p", "run-1") is None, "it runs"
-    versions.failed(of_training("failed", superseded_by=None))
+    if newer is None:
+        versions.began(of_training("started"))
+    assert versions.failed_version("p", "run-1") is None, "it runs, or waits"
+    versions.failed(of_training("failed", superseded_by=newer))
     assert versions.failed_version("p", "run-1") is version
     assert versions.failed_version("other", "run-1") is None, "a run of another project"
     assert versions.failed_version("p", "run-2") is None
     versions.began(of_training("started", attempt=2))
     assert versions.failed_version("p", "run-1") is None, "it is trained again already"
-
-
-def test_a_run_whose_version_was_superseded_is_not_trained_again() -> None:
-    versions = Versions()
-    versions.versioned(of_training("versioned"))
-    versions.failed(of_training("failed", superseded_by="ds-2"))
-    assert versions.failed_version("p", "run-1") is None

@@ -102,15 +102,15 @@ def add_orders(api: FastAPI, state: ConsoleState, actions: Actions, log: Log) ->
         order: Annotated[Order, Body()] = Order(),
         key: Key = None,
     ) -> RunOrdered:
-        """Pause, resume or cancel a run. A run that failed or was cancelled can be resumed: it is trained
-        once more. The id of a sweep names all its runs; a sweep that has ended stays as it is."""
+        """Pause, resume or cancel a run. A run that failed, was cancelled or superseded can be resumed: it is
+        trained once more. The id of a sweep names all its runs; a sweep that has ended stays as it is."""
         if run_id.startswith(OF_SWEEPS):
             name = sweep_of(view, run_id)
             ended, again = view.sweeps[name].ended, False
         else:
             run = run_of(view, run_id)
             name, ended = run.run_id, run.ended
-            again = action is TrainAction.RESUME and run.state in ("failed", "cancelled")
+            again = action is TrainAction.RESUME and run.state in ("failed", "cancelled", "superseded")
         if ended and not again:
             raise Refused(HTTPStatus.CONFLICT, "action", f"{name} has ended ({ended})")
         event = await actions.give(

@@ -18,7 +18,7 @@ from tunewheel_runtime.slots import Slots
 from tunewheel_runtime.store import ObjectStore
 from tunewheel_runtime.waiting import first_of
 
-from tunewheel_train.errors import RunFailed
+from tunewheel_train.errors import RunFailed, superseded
 from tunewheel_train.job import Job
 from tunewheel_train.metrics import Metrics
 from tunewheel_train.progress import Checkpointed, Completed, Failed, Message, Started
@@ -164,24 +164,18 @@ class Attempt:
             )  # fmt: skip
 
     def _superseding(self) -> str | None:
-        """Return the newer version that supersedes this run; None: there is none, the run has begun, a person
-        resumed it, or a sweep names its version."""
+        """Return the newer version that supersedes this run's; None: there is none, the run has begun, a
+        person resumed it, or a sweep names its version."""
         if self._began or self._run.tried or self._is_resumed:
             return None
-        return self._versions.superseding(self._run)
+        return self._versions.superseding(self._run.project, self._run.dataset_id, self._controls)
 
     def _is_superseded(self) -> bool:
         return self._superseding() is not None
 
     def _demand_newest(self) -> None:
-        newer = self._superseding()
-        if newer is not None:
-            raise RunFailed(
-                field="(run)",
-                reason=f"was not begun before {newer} superseded its version; `tunewheel run resume` "
-                "trains it after all",
-                superseded_by=newer,
-            )
+        if (newer := self._superseding()) is not None:
+            raise superseded(newer)
 
     async def _one_process(self) -> Last | None:
         """Run one process once this machine has a slot; None: the run was stopped while it waited. Nothing is

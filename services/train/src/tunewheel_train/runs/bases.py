@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from uuid import uuid4
 
 import structlog
@@ -34,6 +34,8 @@ from tunewheel_train.shortage import oom_kills, out_of_memory
 
 log = structlog.get_logger(__name__)
 Base = tuple[BaseModelRef, BaseModelFacts | None]
+Demand = Callable[[], None]
+"""Raises RunFailed if nobody needs the base any more. Called when the search's turn has come."""
 
 
 class Bases:
@@ -46,23 +48,33 @@ class Bases:
         self._worker = worker
         self._slots = Slots(1)  # the processes share a cache directory
 
-    async def of(self, manifest: DatasetManifest, lease: Lease) -> Base:
+    async def of(self, manifest: DatasetManifest, lease: Lease, demand: Demand = lambda: None) -> Base:
         """Find the base model of a dataset version, and pin the commit if it comes from the hub.
 
         A local model is not pinned: it may be corrected and tried again. Its revision is the hash of its
-        files, so another content gives another run. Raises RunFailed, TransientError, Lease.Lost.
+        files, so another content gives another run. ``demand`` raises RunFailed if the version needs no base
+        any more. Raises RunFailed, TransientError, Lease.Lost.
         """
         revision = await pinned(self._store, manifest)
-        base, facts = await self.search(manifest.project, manifest.spec.base_model, revision, lease)
+        base, facts = await self.search(manifest.project, manifest.spec.base_model, revision, lease, demand)
         if not base.revision.startswith("sha256:"):
             await self._store.first(_path(manifest), base.model_dump_json().encode())
         return base, facts
 
-    async def search(self, project: str, name: str, revision: str | None, lease: Lease) -> Base:
+    async def search(
+        self, project: str, name: str, revision: str | None, lease: Lease, demand: Demand = lambda: None
+    ) -> Base:
         """Find the base model of a run of ``project``. Retry while the hub does not answer, but not for ever:
         a machine that is always offline looks the same. Raises RunFailed, TransientError, Lease.Lost."""
         backoff = Backoff.of(self._settings, attempts=self._settings.hub_attempts)
-        locating = retry(lambda: self._locate(project, name, revision, lease), backoff, what="the search")
+
+        async def locate() -> Base:
+            async with self._slots.hold(project, lease.lost, job=f"search for {name}"):
+                lease.check()
+                demand()
+                return await self._locate(name, revision)
+
+        locating = retry(locate, backoff, what="the search")
         try:
             base, _ = await first_of(locating, lease.lost.wait())
         except TransientError as error:
@@ -71,18 +83,16 @@ class Bases:
         assert base is not None
         return base
 
-    async def _locate(self, project: str, name: str, revision: str | None, lease: Lease) -> Base:
+    async def _locate(self, name: str, revision: str | None) -> Base:
         """Find the base model in a process of its own: converting one takes gigabytes."""
         cache_dir = self._settings.cache_dir
-        async with self._slots.hold(project, lease.lost, job=f"search for {name}"):
-            lease.check()
-            wanted = await fetch_base(self._store, name, revision, cache_dir)
-            last = await self._last_word(name, wanted)
-            if isinstance(last, Located):
-                base = BaseModelRef(name=last.name, revision=last.revision)
-                if self._settings.mirror_bases:
-                    await mirror_base(self._store, base, last.path, cache_dir, meant=revision is None)
-                return base, last.facts
+        wanted = await fetch_base(self._store, name, revision, cache_dir)
+        last = await self._last_word(name, wanted)
+        if isinstance(last, Located):
+            base = BaseModelRef(name=last.name, revision=last.revision)
+            if self._settings.mirror_bases:
+                await mirror_base(self._store, base, last.path, cache_dir, meant=revision is None)
+            return base, last.facts
         if not isinstance(last, Failed):
             raise RunFailed(field="base_model", reason="the search ended early")
         if last.unreachable:

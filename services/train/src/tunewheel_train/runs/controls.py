@@ -21,8 +21,6 @@ from tunewheel_runtime.retry import Backoff, retry
 from tunewheel_runtime.service import Position
 from tunewheel_runtime.store import ObjectStore
 
-from tunewheel_train.runs.runs import Run
-
 
 class Controls:
     """The latest command to each run, also for a worker that starts later. Give it every accepted
@@ -141,7 +139,8 @@ class Versions:
         self._started: dict[str, int] = {}
         """By dataset version: the latest attempt that began."""
         self._versions_of: dict[str, str] = {}
-        """The dataset version of each run that failed and was not superseded."""
+        """The dataset version of each run that failed. A run whose base was not found, or not looked for, has
+        another id than the next attempt."""
         self._changed = asyncio.Event()
 
     def versioned(self, event: Envelope[DatasetVersioned]) -> None:
@@ -158,8 +157,7 @@ class Versions:
     def failed(self, event: Envelope[TrainFailed]) -> None:
         before = self._failed.get(event.data.dataset_id, 0)
         self._failed[event.data.dataset_id] = max(before, event.data.attempt or 1)
-        if event.data.superseded_by is None:
-            self._versions_of[event.data.run_id] = event.data.dataset_id
+        self._versions_of[event.data.run_id] = event.data.dataset_id
 
     def attempt_at(self, dataset_id: str) -> int:
         """Return the number of an attempt at ``dataset_id`` that begins now: one more than the last failed
@@ -167,8 +165,8 @@ class Versions:
         return self._failed.get(dataset_id, 0) + 1
 
     def failed_version(self, project: str, run_id: str) -> Envelope[DatasetVersioned] | None:
-        """Return the event of the version whose run failed, or was cancelled, and did not begin again. None:
-        there is no such run."""
+        """Return the event of the version whose run failed, was cancelled or superseded, and did not begin
+        again. None: there is no such run."""
         dataset_id = self._versions_of.get(run_id, "")
         event = self._events.get(dataset_id)
         if event is None or event.project != project:
@@ -184,12 +182,16 @@ class Versions:
         """Return the run on ``dataset_id`` that began last; None: no run has begun."""
         return next((run for run, of in reversed(self._begun.items()) if of == dataset_id), None)
 
-    def superseding(self, run: Run) -> str | None:
-        """Return the version that supersedes that of ``run``; None: there is none, or the run has begun."""
-        known = list(self._order[run.project])
-        if run.run_id in self._begun or run.dataset_id not in known[:-1]:
+    def superseding(self, project: str, dataset_id: str, controls: Controls) -> str | None:
+        """Return the version that supersedes ``dataset_id``; None: there is none, a run of it has begun, or a
+        person resumed one that failed."""
+        known = list(self._order[project])
+        if dataset_id in self._started or dataset_id not in known[:-1]:
             return None
-        return known[known.index(run.dataset_id) + 1]
+        failed = (run_id for run_id, of in self._versions_of.items() if of == dataset_id)
+        if any(controls.is_resumed(project, run_id) for run_id in failed):
+            return None
+        return known[known.index(dataset_id) + 1]
 
     async def wait(self, wanted: Callable[[], bool]) -> None:
         """Return when ``wanted`` is true. It is checked now and after every new version."""

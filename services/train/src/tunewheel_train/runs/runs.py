@@ -29,6 +29,7 @@ from tunewheel_train.errors import RunFailed
 from tunewheel_train.job import Rewarded, Tried
 from tunewheel_train.progress import Completed
 
+UNRESOLVED = "unresolved"
 MAX_RECORD_IDS = 200
 """The most refused examples that an event names."""
 
@@ -48,6 +49,9 @@ class Run:
     """One run. The same dataset, base revision and recipe give the same ids."""
 
     run_id: str
+    superseded_id: str
+    """The id by which it is told that the run is superseded. The base is not in it: the same version is told
+    by the same id whether its base was looked for or not."""
     model_id: str
     project: str
     dataset_id: str
@@ -125,15 +129,17 @@ def plan_run(
         "base_revision": base.revision,
         "recipe": recipe.model_dump(mode="json", exclude=set(OPERATIONAL)),
     }
-    if start is not None:
-        identity["start"] = start.model_id
     rewarded = None
     if recipe.reward is not None:
         asked = tuple(dict.fromkeys(one.metric for one in manifest.spec.criteria))
         rewarded = Rewarded(task=manifest.spec.task, metrics=asked)
         identity["reward"] = content_sha256([rewarded.model_dump(mode="json"), SCORING])
+    superseded_id = content_id("run", identity | {"base_revision": UNRESOLVED})
+    if start is not None:
+        identity["start"] = start.model_id
     return Run(
         run_id=content_id("run", identity),
+        superseded_id=superseded_id,
         # 63 characters are a Slug's limit.
         model_id=f"{manifest.project[:50]}-{content_sha256(identity)[:12]}",
         project=manifest.project,
@@ -155,7 +161,7 @@ def plan_run(
 
 def unresolved_base(name: str) -> BaseModelRef:
     """Return a placeholder for a base model that was not found, so that the failed run has an id."""
-    return BaseModelRef(name=name, revision="unresolved")
+    return BaseModelRef(name=name, revision=UNRESOLVED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,8 +206,9 @@ def completed(manifest: RunManifest, ref: ArtifactRef) -> TrainCompleted:
 def failed(run: Run, error: RunFailed, plan: TrainPlan | None = None) -> TrainFailed:
     """Return the event of a run that cannot succeed without a change. ``plan`` is given if memory was too
     small."""
+    run_id = run.superseded_id if error.superseded_by else run.run_id
     return TrainFailed(
-        **shared(TrainFailed, run),
+        **shared(TrainFailed, run) | {"run_id": run_id},
         field=error.field,
         reason=error.reason,
         step=error.step,
