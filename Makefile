@@ -25,6 +25,8 @@ VLLM := var/vllm
 VLLM_STAMP := $(VLLM)/.installed
 LLAMA_CPP := var/llama.cpp
 LLAMA_CPP_STAMP := $(LLAMA_CPP)/.installed
+# Without compilers the part gguf skips the tests that need llama.cpp.
+CAN_COMPILE := $(shell command -v cc >/dev/null && command -v c++ || true)
 # Where the version is written. The root's pyproject.toml is the one that counts; a test holds the others to it.
 VERSIONED := pyproject.toml $(wildcard */pyproject.toml services/*/pyproject.toml) deploy/vllm/pyproject.toml \
     deploy/helm/tunewheel/Chart.yaml deploy/compose/compose.yaml deploy/images/Dockerfile \
@@ -83,7 +85,7 @@ test-e2e: install ## the loop and the engine on a tiny model, and kill -9
 	$(PYTEST) -q -m "e2e or chaos" $(TESTS)
 
 # A part's figures, such as the seconds of each test, are in var/nightly/<part>.xml.
-nightly: install node-packages $(if $(filter vllm,$(PART)),vllm-packages) $(if $(filter gguf,$(PART)),$(if $(TUNEWHEEL_LLAMA_CPP),,llama-cpp)) ## long kills, matrices, browsers, other clients, SmolLM2, GGUF files, readers' paths and coverage (PART=kills runs one part, PART=vllm the engine's on vLLM)
+nightly: install node-packages $(if $(filter vllm,$(PART)),vllm-packages) $(and $(filter gguf,$(PART)),$(CAN_COMPILE),$(if $(TUNEWHEEL_LLAMA_CPP),,llama-cpp)) ## long kills, matrices, browsers, other clients, SmolLM2, GGUF files, readers' paths and coverage (PART=kills runs one part, PART=vllm the engine's on vLLM)
 	for part in $(filter-out coverage,$(PART)); do \
 	    $(PYTEST) -q --nightly $$part --junitxml var/nightly/$$part.xml $(TESTS); \
 	done

@@ -8,7 +8,9 @@ uv=${UV:-uv} bin="$folder/.tools/bin"
 
 # What is in the folder is deleted for a new version of the sources.
 [ -z "$(ls -A "$folder")" ] || [ -d "$folder/.tools" ] || { echo "$folder has other files; name another folder" >&2; exit 1; }
-command -v c++ >/dev/null || { echo "no C++ compiler here: llama.cpp is not built, and what needs it is skipped"; exit 0; }
+for compiler in cc c++; do
+    command -v $compiler >/dev/null || { echo "llama.cpp needs a C and a C++ compiler, and $compiler is not here: apt-get install g++" >&2; exit 1; }
+done
 $uv venv --quiet --allow-existing --python '>=3.11' "$folder/.tools"
 $uv pip sync --quiet --python "$bin/python" --require-hashes "$here/tools.lock"
 
