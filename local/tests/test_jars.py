@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from tunewheel_local.kafka.errors import JarCorrupt, JarUnavailable
+from tunewheel_local.kafka.broker import LocalKafka, _locked
+from tunewheel_local.kafka.errors import JarCorrupt, JarUnavailable, StartStopped
 from tunewheel_local.kafka.jars import Jar, fetch_jars, read_lock
+from tunewheel_local.supervisor import BrokerProgram, State, Supervisor
+from tunewheel_testing.waiting import until, wait_for
 
 CONTENT = b"PK\x03\x04 not much of a jar"
 
@@ -22,6 +27,9 @@ class Mirror:
 
     files: dict[str, bytes] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
+    sent: int | None = None
+    """After so many bytes of each jar it waits for ``go_on``; None: it does not wait."""
+    go_on: threading.Event = field(default_factory=threading.Event)
 
 
 @pytest.fixture
@@ -31,16 +39,20 @@ def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mirror]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             state.asked.append(self.path)
-            body = state.files.get(self.path.lstrip("/"))
-            self.send_response(200 if body is not None else 404)
-            self.send_header("Content-Length", str(len(body or b"")))
+            body = state.files.get(self.path.lstrip("/"), b"" if state.sent is None else CONTENT)
+            self.send_response(200 if body else 404)
+            self.send_header("Content-Length", str(len(body)))
             self.end_headers()
-            self.wfile.write(body or b"")
+            if state.sent is not None:
+                self.wfile.write(body[: state.sent])
+                assert state.go_on.wait(60)
+            self.wfile.write(body[state.sent or 0 :])
 
         def log_message(self, *_: object) -> None:
             return
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
     threading.Thread(target=server.serve_forever, daemon=True).start()
     settings = tmp_path / "jgo.conf"
     settings.write_text(f"[repositories]\ncentral = http://127.0.0.1:{server.server_port}\n")
@@ -125,3 +137,39 @@ def test_the_machines_own_maven_repository_is_used_first(mirror: Mirror, tmp_pat
     own.write_bytes(CONTENT)
     assert fetch_jars(tmp_path / "cache", [wanted])[0].read_bytes() == CONTENT
     assert mirror.asked == []
+
+
+@pytest.mark.parametrize("sent", [0, 5])
+def test_a_stop_ends_downloads_while_their_server_says_nothing(
+    mirror: Mirror, tmp_path: Path, sent: int
+) -> None:
+    wanted = [jar(f"a{number}") for number in range(20)]
+    mirror.sent, stopped, cache = sent, threading.Event(), tmp_path / "cache"
+    with ThreadPoolExecutor(1) as pool:
+        fetching = pool.submit(fetch_jars, cache, wanted, stopped=stopped)
+        wait_for(lambda: len(mirror.asked) == 8)
+        stopped.set()
+        with pytest.raises(StartStopped):
+            fetching.result(60)
+    assert not mirror.go_on.is_set()
+    mirror.go_on.set()
+    wait_for(lambda: not list(cache.glob("maven/.fetch-*")))
+    assert len(mirror.asked) == 8, "no jar is asked for after the stop"
+    mirror.sent = None
+    mirror.files |= {one.path.as_posix(): CONTENT for one in wanted}
+    assert len(fetch_jars(cache, wanted, stopped=threading.Event())) == 20
+
+
+async def test_a_broker_that_is_stopped_while_its_jars_come_is_stopped_at_once(
+    mirror: Mirror, tmp_path: Path
+) -> None:
+    mirror.sent = 5
+    broker, supervisor = LocalKafka(tmp_path / "kafka", port=None, cache=tmp_path / "cache"), Supervisor()
+    starting = asyncio.create_task(supervisor.start(BrokerProgram(broker)))
+    await until(lambda: mirror.asked)
+    starting.cancel()
+    await supervisor.stop()
+    assert not mirror.go_on.is_set()
+    assert (supervisor["broker"].state, broker.process) == (State.STOPPED, None)
+    with _locked(broker.root):  # whoever starts a broker holds the lock
+        mirror.go_on.set()

@@ -9,6 +9,7 @@ import os
 import shutil
 import socket
 import subprocess
+import threading
 import time
 import uuid
 from base64 import urlsafe_b64encode
@@ -128,6 +129,7 @@ class LocalKafka:
         self._java_options = java_options
         self._formatting = formatting
         self._startup: StartupCache | None = None
+        self._stopped = threading.Event()
 
     @property
     def bootstrap_servers(self) -> str:
@@ -143,12 +145,13 @@ class LocalKafka:
         Raises:
             BrokerError: the broker does not run; each subclass says what to do.
         """
+        self._stopped.clear()
         self.root.mkdir(parents=True, exist_ok=True)
         with _locked(self.root) as lock:
             formatted = check_data(self.data)
             require_free(self.port)
             java, cache = find_java(), self._cache or cache_dir()
-            jars = fetch_jars(cache, progress=progress)
+            jars = fetch_jars(cache, progress=progress, stopped=self._stopped)
             self._startup = StartupCache(cache, java, jars, scratch=self.root)
             config = self._write_config()
             mark = self._open_log()
@@ -168,7 +171,9 @@ class LocalKafka:
         return self
 
     def stop(self) -> None:
-        """Stop in order (SIGTERM), with SIGKILL only if that takes more than ``STOP_SECONDS``."""
+        """Stop in order (SIGTERM), with SIGKILL only if that takes more than ``STOP_SECONDS``. A start that
+        downloads jars in another thread ends with ``StartStopped``."""
+        self._stopped.set()
         process, self.process = self.process, None
         if process is not None and leash.stop(process, patience=STOP_SECONDS) and self._startup is not None:
             self._startup.keep()

@@ -28,6 +28,11 @@ class JarUnavailable(BrokerError):
         )
 
 
+class StartStopped(BrokerError):
+    def __init__(self) -> None:
+        super().__init__("kafka: stopped during its start")
+
+
 class JarCorrupt(BrokerError):
     def __init__(self, coordinate: str, expected: str, actual: str) -> None:
         super().__init__(
