@@ -478,6 +478,29 @@ def test_a_hub_that_trickles_holds_neither_the_look_nor_the_end_of_the_process(
     assert "does not answer" in found
 
 
+AT_THE_START = """
+import sys, threading
+from tunewheel_basemodel import hub
+class Told(threading.Thread):
+    def start(self):
+        if self._target is hub._look:
+            print(*sorted({"huggingface_hub.hf_api", "huggingface_hub.file_download"} - sys.modules.keys()))
+        super().start()
+threading.Thread = Told
+"""
+
+
+def test_the_seconds_of_a_look_at_the_hub_begin_after_the_import_of_its_library(tmp_path: Path) -> None:
+    with gated_hub(write_tiny_model(tmp_path / "model"), "hf_right") as url:
+        environment = os.environ | {"HF_ENDPOINT": url, "HF_HOME": str(tmp_path), "HF_TOKEN": "hf_right"}
+        environment.pop("HF_HUB_OFFLINE", None)
+        command = [sys.executable, "-c", AT_THE_START + LOOKS]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    lacking, also, *found = done.stdout.splitlines()
+    assert (lacking, also) == ("", ""), "what is imported while the seconds run"
+    assert [line.partition("|")[0] for line in found] == ["base", "base"]
+
+
 async def test_a_look_that_fails_does_not_hide_the_others(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

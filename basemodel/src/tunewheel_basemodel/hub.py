@@ -8,10 +8,14 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from tunewheel_basemodel.carried import CARRIED
 from tunewheel_basemodel.errors import BaseModelNotFound, BaseModelUnreachable
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
 
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 HUB_SECONDS = 10.0
@@ -72,7 +76,7 @@ def ask_hub(name: str) -> str:
     BaseModelNotFound.
     """
     with hub_errors(name):
-        from huggingface_hub import constants
+        from huggingface_hub import HfApi, constants
 
         if constants.HF_HUB_OFFLINE:
             raise BaseModelUnreachable(
@@ -80,17 +84,17 @@ def ask_hub(name: str) -> str:
                 "each service has it"
             )
         # The library limits only the pause between two bytes. A hub that trickles holds a thread that no exit
-        # waits for.
+        # waits for. The import of HfApi takes seconds of its own, so the thread begins after it.
         is_gated = Future[bool]()
-        threading.Thread(target=_look, args=(name, is_gated), daemon=True).start()
+        threading.Thread(target=_look, args=(HfApi(), name, is_gated), daemon=True).start()
         return token_source() if is_gated.result(HUB_SECONDS) else ""
 
 
-def _look(name: str, is_gated: Future[bool]) -> None:
-    from huggingface_hub import HfApi, get_hf_file_metadata, hf_hub_url
+def _look(hub: HfApi, name: str, is_gated: Future[bool]) -> None:
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
     try:
-        model = HfApi().model_info(name, timeout=HUB_SECONDS)
+        model = hub.model_info(name, timeout=HUB_SECONDS)
         # The hub describes a gated model to everybody, and gives its files to some.
         get_hf_file_metadata(hf_hub_url(name, "config.json", revision=model.sha), timeout=HUB_SECONDS)
         is_gated.set_result(bool(model.gated))
