@@ -480,10 +480,9 @@ def test_a_hub_that_trickles_holds_neither_the_look_nor_the_end_of_the_process(
 
 AT_THE_START = """
 import sys, threading
-from tunewheel_basemodel import hub
 class Told(threading.Thread):
     def start(self):
-        if self._target is hub._look:
+        if self.name == "look at the hub":
             print(*sorted({"huggingface_hub.hf_api", "huggingface_hub.file_download"} - sys.modules.keys()))
         super().start()
 threading.Thread = Told

@@ -8,14 +8,10 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from tunewheel_basemodel.carried import CARRIED
 from tunewheel_basemodel.errors import BaseModelNotFound, BaseModelUnreachable
-
-if TYPE_CHECKING:
-    from huggingface_hub import HfApi
 
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 HUB_SECONDS = 10.0
@@ -76,30 +72,29 @@ def ask_hub(name: str) -> str:
     BaseModelNotFound.
     """
     with hub_errors(name):
-        from huggingface_hub import HfApi, constants
+        # The import takes seconds. Those of the look begin after it.
+        from huggingface_hub import HfApi, constants, get_hf_file_metadata, hf_hub_url
 
         if constants.HF_HUB_OFFLINE:
             raise BaseModelUnreachable(
                 f"{name!r} was not asked for, because HF_HUB_OFFLINE is set; see that the hub's cache of "
                 "each service has it"
             )
-        # The library limits only the pause between two bytes. A hub that trickles holds a thread that no exit
-        # waits for. The import of HfApi takes seconds of its own, so the thread begins after it.
         is_gated = Future[bool]()
-        threading.Thread(target=_look, args=(HfApi(), name, is_gated), daemon=True).start()
+
+        def look() -> None:
+            try:
+                model = HfApi().model_info(name, timeout=HUB_SECONDS)
+                # The hub describes a gated model to everybody, and gives its files to some.
+                get_hf_file_metadata(hf_hub_url(name, "config.json", revision=model.sha), timeout=HUB_SECONDS)
+                is_gated.set_result(bool(model.gated))
+            except Exception as error:
+                is_gated.set_exception(error)
+
+        # The library limits only the pause between two bytes. A hub that trickles holds a thread that no exit
+        # waits for.
+        threading.Thread(target=look, name="look at the hub", daemon=True).start()
         return token_source() if is_gated.result(HUB_SECONDS) else ""
-
-
-def _look(hub: HfApi, name: str, is_gated: Future[bool]) -> None:
-    from huggingface_hub import get_hf_file_metadata, hf_hub_url
-
-    try:
-        model = hub.model_info(name, timeout=HUB_SECONDS)
-        # The hub describes a gated model to everybody, and gives its files to some.
-        get_hf_file_metadata(hf_hub_url(name, "config.json", revision=model.sha), timeout=HUB_SECONDS)
-        is_gated.set_result(bool(model.gated))
-    except Exception as error:
-        is_gated.set_exception(error)
 
 
 def _explained(name: str, error: Exception) -> BaseModelNotFound:
