@@ -99,10 +99,21 @@ async def test_a_hostile_text_is_refused_by_its_field_and_the_next_is_read(
     [
         ("text/html", b"<script>" + b"x" * (5 << 20) + b"</script><p>It rings.", True),
         ("text/plain", (b"It rings. " * 99 + b"\n\n") * 990, True),
+        (
+            "text/markdown",
+            ("# \u0417\u0432\u043e\u043d\u043e\u043a\n\n" + "\u044f" * 250 + "\n\n").encode() * 3_460,
+            True,
+        ),
         ("text/plain", (b"It rings. " * 99 + b"\n\n") * 5_000, False),
         ("text/plain", ("\u9234\u304c" * 99 + "\n\n").encode() * 4_000, False),
     ],
-    ids=["markup", "under 2 MB", "over 4 MiB", "under a million characters and over 2 MB"],
+    ids=[
+        "markup",
+        "under a million characters",
+        "1.8 MB in short sections",
+        "over 4 MiB",
+        "under a million characters and over 1.8 MB",
+    ],
 )
 async def test_a_file_is_a_record_if_its_text_is_as_short_as_the_door_says(
     tmp_path: Path, media_type: str, data: bytes, is_taken: bool

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.event import Envelope, UpstreamEvent, new_event
-from tunewheel_contracts.events.data import RecordKind
+from tunewheel_contracts.events.data import RecordIngested, RecordKind
 from tunewheel_contracts.events.upstream import (
     DocumentPublished,
     ExamplePublished,
@@ -20,11 +21,13 @@ from tunewheel_contracts.formats.data_quality import TopicTrust
 from tunewheel_contracts.formats.dataset import ChatMessage
 from tunewheel_contracts.principal import Principal, Trust
 from tunewheel_ingest.normalising import normalise
-from tunewheel_ingest.parsing.formats.text import parse_markdown
+from tunewheel_ingest.parsing.formats.text import parse_markdown, parse_plain
 from tunewheel_ingest.records import (
+    MAX_VALUE_BYTES,
     document_record,
     example_record,
     feedback_record,
+    require_size,
     ticket_record,
 )
 
@@ -255,6 +258,40 @@ def test_a_text_that_grows_over_the_limit_is_refused_by_name() -> None:
     """U+0958 is two characters in NFC (a composition exclusion, UAX #15)."""
     with pytest.raises(InvalidEvent, match=r"^input .*at most 1000000"):
         ticket_record(ticket(body="\u0958" * 600_000))
+
+
+LETTERS = ["b", '"', "\u044f", "\u9234", "\U0001f514"]
+"""Characters of one to four bytes; JSON escapes the second."""
+
+
+@pytest.mark.parametrize("letter", LETTERS)
+@pytest.mark.parametrize("beyond", [-1, 0, 1])
+def test_a_record_is_measured_in_bytes_as_the_log_measures_it(letter: str, beyond: int) -> None:
+    def sized(text: str, title: str = "") -> RecordIngested:
+        event = wrap(DocumentPublished(project="p", document_id="a.txt", content=letter, title=title or "t"))
+        return document_record(event, parse_plain(text))
+
+    def size(record: RecordIngested) -> int:
+        return len(new_event(record, source="/test").to_kafka().value)
+
+    of_one = size(sized(letter * 2)) - size(sized(letter))  # twice: whole and as a section
+    count = min(1_000_000, (MAX_VALUE_BYTES - 10_000) // of_one)
+    left = MAX_VALUE_BYTES + beyond - size(sized(letter * count))
+    if left > 1_000_000:  # of the shortest characters a million do not fill the message
+        require_size(sized(letter * count))
+        return
+    record = sized(letter * count, "t" * (1 + left))
+    assert size(record) == MAX_VALUE_BYTES + beyond
+    with pytest.raises(InvalidEvent, match="publish it in parts") if beyond > 0 else nullcontext():
+        require_size(record)
+
+
+@pytest.mark.parametrize("letter", LETTERS)
+@pytest.mark.parametrize("beyond", [-1, 0, 1])
+def test_a_record_s_texts_are_measured_in_characters(letter: str, beyond: int) -> None:
+    with pytest.raises(InvalidEvent, match=r"^input .*at most 1000000") if beyond > 0 else nullcontext():
+        event = ticket(body="b").data.model_copy(update={"body": letter * (1_000_000 + beyond)})
+        assert len(ticket_record(wrap(event)).input) == 1_000_000 + beyond
 
 
 def test_writing_in_another_direction_and_emoji_survive() -> None:

@@ -258,13 +258,13 @@ def is_lowered(data: Any) -> bool:
     return data.authority.rank < claimed(data).rank
 
 
-MAX_RECORD_BYTES = MAX_MESSAGE_BYTES - 16 * 1024
+MAX_VALUE_BYTES = MAX_MESSAGE_BYTES - 16 * 1024
 """The largest value of a message. Kafka's limit includes the key and the headers."""
 LONGEST_CHARACTER = 6
 """The most bytes that one character takes in JSON: \\u00XX."""
 
 
-def require_size(record: RecordIngested, limit: int = MAX_RECORD_BYTES) -> None:
+def require_size(record: RecordIngested, limit: int = MAX_VALUE_BYTES) -> None:
     """Raise ``InvalidEvent`` if ``record`` is too large for the log. A record can be larger than its event:
     it holds a document twice, whole and in sections, and escapes an answer's quotes twice."""
     characters = sum(

@@ -8,8 +8,11 @@ from typing import Any
 
 import httpx
 import pytest
+from tunewheel_ingest.records import MAX_VALUE_BYTES
+from tunewheel_runtime.settings import HttpSettings
+from tunewheel_runtime.store import ObjectStore
 
-from .conftest import MAX_BODY_BYTES, Log
+from .conftest import MAX_BODY_BYTES, Log, client_of, make_app
 
 LINES = {"content-type": "application/x-ndjson"}
 
@@ -118,6 +121,72 @@ async def test_an_event_that_is_too_large_on_the_log_alone_is_refused_without_th
     assert told.status_code == 202
     assert [(one["line"], one["field"]) for one in told.json()["refused"]] == [(2, "(body)")]
     assert [len(event.to_kafka().value) < 1_000 for event in log.events] == [True, True]
+
+
+LETTERS = ["b", "\u044f", "\u9234", "\U0001f514"]
+"""Characters of one to four bytes."""
+HEADERS_BYTES = 2_048
+"""Of a message: what the producer adds, and a signature."""
+
+
+@pytest.mark.parametrize("letter", LETTERS)
+@pytest.mark.parametrize(("beyond", "status"), [(-1, 202), (0, 202), (1, 413)])
+async def test_the_longest_event_on_the_log_leaves_room_for_key_and_headers(
+    client: httpx.AsyncClient, log: Log, letter: str, beyond: int, status: int
+) -> None:
+    async def post(answer: str) -> httpx.Response:
+        told = {"project": "p", "ticket_id": letter * 256, "body": letter, "answer": {"n": answer}}
+        return await client.post("/v1/tickets", content=json.dumps(told, ensure_ascii=False).encode())
+
+    await post("")
+    left = MAX_VALUE_BYTES - len(log.events[0].to_kafka().value) + beyond
+    count, rest = divmod(left, len(letter.encode()))
+    assert (await post(letter * count + "b" * rest)).status_code == status
+    for event in log.events[1:]:
+        record = event.to_kafka()
+        headers = sum(len(name) + len(value) for name, value in record.headers.items())
+        assert len(record.value) == MAX_VALUE_BYTES + beyond
+        assert len(record.key) + headers + len(record.value) + HEADERS_BYTES < MAX_BODY_BYTES
+    assert len(log.events) == (2 if status == 202 else 1)
+
+
+@pytest.mark.parametrize("is_lines", [False, True])
+@pytest.mark.parametrize("letter", LETTERS)
+@pytest.mark.parametrize("beyond", [-1, 0, 1])
+async def test_a_body_and_a_line_are_measured_in_bytes(
+    client: httpx.AsyncClient, log: Log, letter: str, beyond: int, is_lines: bool
+) -> None:
+    start, end = f'{{"ticket_id": "T", "body": "{letter * 100_000}"'.encode(), b"}"
+    line = start + b" " * (MAX_BODY_BYTES + beyond - len(start) - len(end)) + end
+    headers, body = (LINES, b"\n".join((ticket(1), line, ticket(3)))) if is_lines else ({}, line)
+    answer = await client.post("/v1/tickets?project=p", content=body, headers=headers)
+    assert answer.status_code == (202 if is_lines or beyond <= 0 else 413)
+    assert answer.json()["refusals"] == (beyond > 0)
+    assert len(log.events) == (2 if is_lines else 0) + (beyond <= 0)
+
+
+@pytest.mark.parametrize("letter", LETTERS)
+@pytest.mark.parametrize("beyond", [-1, 0, 1])
+async def test_a_text_is_measured_in_characters(
+    client: httpx.AsyncClient, log: Log, letter: str, beyond: int
+) -> None:
+    told = {"project": "p", "document_id": "a.md", "content": letter * (1_000_000 + beyond)}
+    answer = await client.post("/v1/documents", content=json.dumps(told, ensure_ascii=False).encode())
+    assert answer.status_code == (202 if beyond <= 0 else 422)
+    assert [refused["field"] for refused in answer.json()["refused"]] == ["content"] * (beyond > 0)
+    assert len(log.events) == (beyond <= 0)
+
+
+@pytest.mark.parametrize(("size", "status"), [(MAX_BODY_BYTES // 2, 202), (MAX_BODY_BYTES + 1, 413)])
+async def test_a_door_that_takes_longer_bodies_does_not_take_what_the_log_refuses(
+    log: Log, store: ObjectStore, size: int, status: int
+) -> None:
+    app = make_app(log, store, HttpSettings(identity="open"), max_body_bytes=16 * MAX_BODY_BYTES)
+    told = {"project": "p", "ticket_id": "T", "body": "b", "answer": {"n": "b" * size}}
+    async with client_of(app) as client:
+        answer = await client.post("/v1/tickets", json=told)
+    assert answer.status_code == status
+    assert len(log.events) == (status == 202)
 
 
 @pytest.mark.parametrize("path", ["/v1/tickets?project=p", "/v1/documents/files?project=p&document_id=a.pdf"])

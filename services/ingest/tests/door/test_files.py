@@ -136,6 +136,19 @@ async def test_200_mb_are_refused_at_the_limit_and_the_rest_is_not_read(
     assert (log.events, await store.list("")) == ([], [])
 
 
+@pytest.mark.parametrize("form", [False, True])
+@pytest.mark.parametrize("beyond", [-1, 0, 1])
+async def test_a_file_is_taken_up_to_the_limit(
+    client: httpx.AsyncClient, log: Log, form: bool, beyond: int
+) -> None:
+    data = "\u9234".encode() * (MAX_DOCUMENT_BYTES // 3 + 1)
+    data, params = data[: MAX_DOCUMENT_BYTES + beyond], {"project": "p", "document_id": "a.txt"}
+    sent = {"files": {"file": ("a.txt", data)}} if form else {"content": data}
+    answer = await client.post(URL, params=params, **sent)
+    assert answer.status_code == (202 if beyond <= 0 else 413)
+    assert [event.data.file.size_bytes for event in log.events] == [len(data)] * (beyond <= 0)
+
+
 async def test_an_announced_size_over_the_limit_is_refused_unread(client: httpx.AsyncClient) -> None:
     async def body() -> AsyncIterator[bytes]:
         raise AssertionError("read")

@@ -14,7 +14,6 @@ from tunewheel_contracts.errors import InvalidEvent, TransientError
 from tunewheel_contracts.event import Envelope, UpstreamEvent, decode_data
 from tunewheel_contracts.events.upstream import DocumentPublished
 from tunewheel_contracts.reading import at_door
-from tunewheel_contracts.topic import MAX_MESSAGE_BYTES
 from tunewheel_runtime.admission import JSON_LINES
 from tunewheel_runtime.identity.roles import Role
 
@@ -29,13 +28,12 @@ from tunewheel_ingest.door.intake import (
     status_of,
     unavailable,
 )
+from tunewheel_ingest.records import MAX_VALUE_BYTES
 
 E = TypeVar("E", bound=UpstreamEvent)
 FLUSH_BYTES = 8 << 20
 LONGER = 8
 """How many times as long as its line an event may be on the log, as ``1e9`` becomes ``1000000000.0``."""
-ROOM_BYTES = 1024
-"""Of the longest message: for the key, and for what the producer adds."""
 
 
 class Bulk:
@@ -111,7 +109,7 @@ class Bulk:
 
     def _read(self, event_class: type[E], line: Line, project: str | None) -> E:
         if line.data is None:
-            raise self._too_large(event_class)
+            raise self._too_large(event_class, self._max_bytes)
         body = line.data.removeprefix(codecs.BOM_UTF8) if line.number == 1 else line.data
         event = decode_data(event_class, with_project(body, project), at_door())
         if isinstance(event, DocumentPublished):
@@ -120,19 +118,19 @@ class Bulk:
 
     def _small(self, event: Envelope[E], line: Line) -> Envelope[E]:
         """Return ``event``, which has more on the log than in the body: the caller, and fields by default."""
-        is_long = len(line.data or b"") > self._max_bytes // LONGER
-        if is_long and len(event.to_kafka().value) > MAX_MESSAGE_BYTES - ROOM_BYTES:
-            raise self._too_large(type(event.data))
+        is_long = len(line.data or b"") > MAX_VALUE_BYTES // LONGER
+        if is_long and len(event.to_kafka().value) > MAX_VALUE_BYTES:
+            raise self._too_large(type(event.data), MAX_VALUE_BYTES)
         return event
 
-    def _too_large(self, event_class: type[UpstreamEvent]) -> TooLarge:
+    def _too_large(self, event_class: type[UpstreamEvent], most: int) -> TooLarge:
         advice = "shorten it"
         if event_class is DocumentPublished:  # the log holds a document twice, whole and in sections
             advice = (
-                "publish it in parts, such as one per chapter, or, if its text without markup is under 2 MB "
-                "and a million characters, send the file to /v1/documents/files"
+                "publish it in parts, such as one per chapter, or, if its text without markup is under "
+                "1.8 MB and a million characters, send the file to /v1/documents/files"
             )
-        reason = f"is over {self._max_bytes} bytes, the most of one event; {advice}"
+        reason = f"is over {most} bytes, the most of one event; {advice}"
         return TooLarge(field="(body)", reason=reason)
 
     async def _flush(self, waiting: list[Envelope[Any]], receipt: Receipt) -> None:
