@@ -330,8 +330,7 @@ class Curation:
     async def _records_on_the_log(self, project: str) -> dict[str, int]:
         # A build includes every record that was on the log before its request, also undelivered ones.
         await self._catch_up()
-        arrivals = await asyncio.to_thread(self.table.arrivals)
-        return ends_of(arrivals.filter(arrivals["project"] == project))
+        return ends_of(await asyncio.to_thread(self.table.newer, project, {}, ("partition", "offset")))
 
     async def _is_used(self, project: str, kind: RecordKind, source_id: str) -> bool:
         history = self.state.history

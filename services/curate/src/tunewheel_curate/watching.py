@@ -15,7 +15,6 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-import polars as pl
 import structlog
 from tunewheel_contracts.errors import TransientError
 from tunewheel_contracts.event import Envelope
@@ -26,6 +25,7 @@ from tunewheel_runtime.waiting import end_all
 
 from tunewheel_curate.builds.policy import due, most_pending, pending_records
 from tunewheel_curate.curation import Curation
+from tunewheel_curate.records.arrivals import Arrivals, Arrived
 from tunewheel_curate.records.log import ReadBacklog
 
 log = structlog.get_logger(__name__)
@@ -54,7 +54,8 @@ class Watch:
         self._read_backlog = read_backlog
         self._clock = clock
         self._version: int | None = None
-        self._arrivals: dict[str, pl.DataFrame] = {}
+        self._arriving = Arrivals(curation.table)
+        self._arrivals: dict[str, Arrived] = {}
         self._counted: dict[str, tuple[Any, int, bool]] = {}
         """By project: what its pending records were counted from, how many they are at most, and whether they
         are as many."""
@@ -99,7 +100,7 @@ class Watch:
             if request is not None:
                 await self._ask(request)
             await self._tell(project)
-        for project, arrivals in self._arrivals.items():
+        for project, (arrivals, _) in self._arrivals.items():
             declared = self._curation.projects.get(project)
             if declared is None:
                 continue
@@ -208,20 +209,14 @@ class Watch:
         if version is None or version == self._version:
             return
         await self._sweep()
-        frames = (await asyncio.to_thread(table.arrivals)).partition_by("project", as_dict=True)
-        arrivals = {project: frame for (project,), frame in frames.items()}
-        for project, frame in arrivals.items():
+        arrivals = await asyncio.to_thread(self._arriving.look)
+        for project, arrived in arrivals.items():
             before = self._arrivals.get(project)
-            if before is None or _written(before) != _written(frame):
+            # Ratings arrive all day, so a build must not wait for silence among them.
+            if before is None or before.written != arrived.written:
                 self._last_arrival[project] = self._clock()
                 self._hear(project)
         self._arrivals = arrivals  # without projects of which all was erased
         self._version = version
         with contextlib.suppress(TransientError):
             await asyncio.to_thread(table.compact, min_files=self._compact_files)
-
-
-def _written(arrivals: pl.DataFrame) -> int:
-    """Return how many records are not ratings. Ratings arrive all day, so a build must not wait for silence
-    among them."""
-    return arrivals["rating"].null_count()

@@ -112,41 +112,6 @@ def test_two_writers_of_one_partition_do_not_double(tmp_path: Path, records) -> 
     assert one.arrivals().height == 6
 
 
-def test_a_look_at_arrivals_reads_what_is_new(table, records, monkeypatch: pytest.MonkeyPatch) -> None:
-    rows, collect, read = records(*({} for _ in range(12))), table._collected, list[int]()
-
-    def collected(frame: pl.LazyFrame) -> pl.DataFrame:
-        read.append((found := collect(frame)).height)
-        return found
-
-    table.append(rows[:9])
-    monkeypatch.setattr(table, "_collected", collected)
-    for start, end in ((9, 9), (9, 11), (11, 11), (11, 12)):
-        table.append(rows[start:end])
-        assert table.arrivals().height == end
-    assert table.compact(min_files=2)
-    assert table.arrivals().height == 12
-    assert sum(read) == 12
-
-
-@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(steps=st.lists(st.sampled_from(["append", "erase", "erase and append", "compact"]), max_size=8))
-def test_a_look_at_arrivals_finds_what_another_process_did(steps, tmp_path_factory, records) -> None:
-    url = str(tmp_path_factory.mktemp("delta") / "records")
-    looking, writing = RecordTable(url), RecordTable(url)
-    rows = records(*({"project": f"shop-{index % 2}"} for index in range(2 * len(steps) + 2)))
-    writing.append(rows[:2])
-    for number, step in enumerate(steps, 1):
-        assert looking.arrivals().sort("record_id").equals(RecordTable(url).arrivals().sort("record_id"))
-        if "erase" in step:
-            writing.erase(writing._collected(writing._scan(("partition", "offset")))[:1])
-        if "append" in step:
-            writing.append(rows[2 * number : 2 * number + 2])
-        if step == "compact":
-            writing.compact(min_files=2)
-    assert looking.arrivals().sort("record_id").equals(RecordTable(url).arrivals().sort("record_id"))
-
-
 def test_reading_stops_at_the_asked_for_offsets(table, records) -> None:
     table.append(records(*({} for _ in range(9))))
     assert table.read("shop", {"0": 2, "1": 1}).height == 3
@@ -361,6 +326,10 @@ def test_a_store_that_is_away_is_tried_again_whatever_was_asked_of_it(
     for file, content in kept.items():
         file.write_bytes(content)
     filled.version()  # opened, when the store goes away
+    with monkeypatch.context() as away:
+        away.setattr(DeltaTable, "get_add_actions", broken)
+        with pytest.raises(TransientError, match=r"cannot open the record table .*no route to host"):
+            filled.later_arrivals({}, known=0)
     with monkeypatch.context() as away:
         away.setattr("tunewheel_curate.records.table.DeltaTable", broken)
         with pytest.raises(TransientError, match=r"cannot open the record table .*no route to host"):

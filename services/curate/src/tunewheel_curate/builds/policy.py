@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 import polars as pl
-from tunewheel_contracts.events.data import BuildReason, RecordKind
+from tunewheel_contracts.events.data import BuildReason
 from tunewheel_contracts.formats.dataset_spec import BuildPolicy
 from tunewheel_contracts.identity import content_sha256
 from tunewheel_contracts.withdrawals import Withdrawal
 
 from tunewheel_curate.quarantine.rules import CORRECTED
+from tunewheel_curate.records.arrivals import DOCUMENT, RATED_UP
 from tunewheel_curate.records.selection import not_taken_back
 from tunewheel_curate.records.table import ends_of
 
@@ -47,7 +48,7 @@ def pending_records(
     released: Mapping[str, str] = NOBODY,
     withdrawals: Iterable[Withdrawal] = (),
 ) -> Pending:
-    """Return the records in one project's ``RecordTable.arrivals`` that its last build did not cover.
+    """Return the records in one project's ``Arrived.rows`` that its last build did not cover.
 
     With ``documents``, new documents and new texts of old documents count too. With ``ratings``, answers that
     were rated up count too. Without ``corrections``, end users' corrections wait for a person and do not
@@ -56,10 +57,9 @@ def pending_records(
     unless one of ``withdrawals`` took it back in between.
     """
     limit = _limit(built_upto)
-    rated_up = (pl.col("rating") == "up").fill_null(False)
-    document = (pl.col("kind") == RecordKind.DOCUMENT.value) & pl.lit(documents)
     chosen = pl.col("record_id").is_in(list(released))
-    usable = arrivals.filter(pl.col("usable") | document | (rated_up & pl.lit(ratings)))
+    teaches = pl.col("usable") | (DOCUMENT & pl.lit(documents)) | (RATED_UP & pl.lit(ratings))
+    usable = arrivals.filter(teaches)
     usable = usable.filter(~CORRECTED | pl.lit(corrections) | chosen)
     built = usable.filter(pl.col("offset") < limit)
     before, live = not_taken_back(built, withdrawals), not_taken_back(usable, withdrawals)

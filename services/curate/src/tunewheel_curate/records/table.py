@@ -60,8 +60,6 @@ class RecordTable:
         self._opened: DeltaTable | None = None
         self._farthest: dict[int, int] = {}
         """By partition, the last offset that the table was ever seen to have."""
-        self._arrived: pl.DataFrame | None = None
-        """What ``arrivals`` returned."""
         self._erased: dict[Copy, datetime] = {}
         """Up to when the copies of a record are erased. The table itself forgets an erased record."""
         self._came_erased = pl.DataFrame(schema={name: RECORD_SCHEMA[name] for name in SUBJECT_COLUMNS})
@@ -128,23 +126,20 @@ class RecordTable:
     def arrivals(self) -> pl.DataFrame:
         """Return the columns that the build policy needs: the log position of every row, whether it can
         become an example by itself (``usable``), its ``kind``, ``trust`` and ``rating``, and its source and
-        time, by which a withdrawal finds it. Rows of the call before are not read again, unless one is gone.
-        """
+        time, by which a withdrawal finds it."""
+        return self._collected(self._chosen_arrivals())
+
+    def later_arrivals(self, ends: Mapping[str, int], *, known: int) -> pl.DataFrame | None:
+        """Return the rows of ``arrivals`` at or after the offsets ``ends`` (by partition). None: the table
+        does not hold ``known`` rows before them, or its log does not say how many rows there are."""
+        later = [
+            (pl.col("partition") != int(partition)) | (pl.col("offset") >= end)
+            for partition, end in ends.items()
+        ]
         with self._lock:
-            known = self._arrived
-            later = [
-                (pl.col("partition") != partition) | (pl.col("offset") > last)
-                for partition, last in ({} if known is None else _last_offsets(known)).items()
-            ]
             chosen, height = self._chosen_arrivals(), self._height()
-            arrived = self._collected(chosen.filter(*later))
-            if known is not None:
-                if known.height + arrived.height != height:
-                    arrived = self._collected(chosen)
-                else:
-                    arrived = known if arrived.is_empty() else pl.concat([known, arrived])
-            self._arrived = arrived
-            return arrived
+            rows = self._collected(chosen.filter(*later))
+        return rows if known + rows.height == height else None
 
     def _chosen_arrivals(self) -> pl.LazyFrame:
         document = pl.col("kind") == "document"
@@ -166,7 +161,8 @@ class RecordTable:
         """Return how many rows the opened version of the table has; None: its log does not say."""
         if self._opened is None:
             return 0
-        heights = pl.DataFrame(self._opened.get_add_actions(flatten=True))["num_records"].to_list()
+        with self._reaching("open"):
+            heights = pl.DataFrame(self._opened.get_add_actions(flatten=True))["num_records"].to_list()
         return None if None in heights else sum(heights)
 
     def subjects(self, erasures: Sequence[Erasure]) -> pl.DataFrame:
