@@ -19,18 +19,28 @@ from pydantic import SecretStr
 from tunewheel_cli.acls import least_acls
 from tunewheel_cli.commands.doctor import engines_of
 from tunewheel_cli.doctor import examination
-from tunewheel_cli.doctor.endpoints import ENGINE_CAFILE, Engine, look_at_engines, look_at_store
+from tunewheel_cli.doctor.endpoints import (
+    ENGINE_CAFILE,
+    Engine,
+    look_at_engines,
+    look_at_mirror,
+    look_at_store,
+)
 from tunewheel_cli.doctor.examination import Installation, clock_findings, examine, judge_device
 from tunewheel_cli.doctor.findings import Finding, Verdict, listed
 from tunewheel_cli.doctor.kafka import NEEDED, broker_findings, process_findings, rights_findings
 from tunewheel_cli.doctor.topics import MIN_IN_SYNC, topic_findings
+from tunewheel_contracts.errors import TransientError
+from tunewheel_contracts.formats.run import BaseModelRef, mirror_of
 from tunewheel_local.connection import InvalidOption
 from tunewheel_local.places import Var
 from tunewheel_local.run_state import RunState
 from tunewheel_local.topics import wanted_topics
 from tunewheel_planner.driver import Driver
+from tunewheel_runtime.base_mirror import mirror_base
 from tunewheel_runtime.cluster import Cluster, Copies, SeenGroup, SeenTopic
 from tunewheel_runtime.lag import groups_of_services
+from tunewheel_runtime.store import ObjectStore
 from tunewheel_testing.hub import gated_hub, trickling_hub
 from tunewheel_testing.tiny import write_tiny_model
 
@@ -232,6 +242,46 @@ async def test_a_store_is_written_and_left_as_it_was(tmp_path: Path) -> None:
         (finding,) = (await look_at_store(url)).findings
         assert finding.verdict is Verdict.WRONG
         assert "TUNEWHEEL_STORE_URL" in finding.fix
+
+
+async def test_copies_of_base_models_are_told_with_what_mends_them(tmp_path: Path) -> None:
+    store, model = ObjectStore((tmp_path / "store").as_uri()), write_tiny_model(tmp_path / "model")
+    bases = [BaseModelRef(name=f"owner/{name}", revision=name * 40) for name in "abcdef"]
+    for base in bases:
+        await mirror_base(store, base, model, tmp_path / "cache", meant=True)
+    await store.put("bases/ds-1.json", bases[0].model_dump_json().encode())
+
+    async def seen() -> list[Finding]:
+        return [one for one in (await look_at_store(store.url)).findings if one.about == "base"]
+
+    assert [one.verdict for one in await seen()] == [Verdict.OK]
+    whole, cut, lost, spoilt, half, meant = (f"{mirror_of(b.name)}/{b.revision}" for b in bases)
+    await store.replace(f"{cut}/model.safetensors", b"half")
+    await store.delete([f"{lost}/config.json"])
+    await store.replace(f"{spoilt}.json", b"{")
+    await store.delete([f"{half}.json"])
+    await store.replace(f"{mirror_of('owner/f')}/main.json", bases[0].model_dump_json().encode())
+    found = await seen()
+    fixes = {one.fix: one.text for one in found if one.verdict is Verdict.WRONG}
+    notes = (f"{cut}.json", f"{lost}.json", f"{spoilt}.json", f"{mirror_of('owner/f')}/main.json")
+    for note, words in zip(notes, (f"{cut}/model", f"{lost}/config", "JSON", "'owner/a'"), strict=True):
+        (told_of,) = (text for fix, text in fixes.items() if f"delete {note} from the store" in fix)
+        assert told_of.startswith(f"{note}: ")
+        assert words in told_of
+    assert len(fixes) == 4
+    (unfinished,) = (one for one in found if one.verdict is Verdict.NOT_CHECKED)
+    assert unfinished.text.startswith(f"{half} has files and no note")
+    assert not [one for one in found if whole in one.text or meant in one.text]
+
+
+async def test_copies_that_this_client_may_not_list_are_not_checked(tmp_path: Path) -> None:
+    class Shut(ObjectStore):
+        async def folders(self, prefix: str) -> list[str]:
+            raise TransientError(f"cannot list {prefix}: denied")
+
+    (finding,) = await look_at_mirror(Shut(tmp_path.as_uri()))
+    assert (finding.about, finding.verdict) == ("base", Verdict.NOT_CHECKED)
+    assert "cannot list bases: denied" in finding.text
 
 
 @asynccontextmanager

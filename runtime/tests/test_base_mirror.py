@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import resource
 import signal
 import subprocess
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
+from tunewheel_contracts.errors import TransientError
+from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.run import BaseModelRef, mirror_of
-from tunewheel_runtime.base_mirror import MirroredBase, fetch_base, mirror_base
+from tunewheel_contracts.identity import sha256_file
+from tunewheel_runtime.base_mirror import MirroredBase, fetch_base, look_into_mirror, mirror_base
 from tunewheel_runtime.store import ObjectStore
 
 NAME, COMMIT, LATER = "owner/name", "a" * 40, "b" * 40
@@ -150,45 +156,167 @@ async def test_two_machines_that_mirror_at_once_do_no_harm(store: ObjectStore, t
     assert files_in(tmp_path / "other" / FOLDER) == FILES
 
 
-async def test_a_damaged_file_is_refused_by_name_and_mended_as_told(
-    store: ObjectStore, tmp_path: Path
+WEIGHTS, NOTE, MEANT = f"{FOLDER}/model.safetensors", f"{FOLDER}.json", f"{mirror_of(NAME)}/main.json"
+
+
+def note(**of_base: str) -> bytes:
+    return MirroredBase(base=BASE.model_copy(update=of_base), files=()).model_dump_json().encode()
+
+
+def meaning(**of_base: str) -> bytes:
+    return BASE.model_copy(update=of_base).model_dump_json().encode()
+
+
+DAMAGES: dict[str, tuple[str, bytes | None, str]] = {
+    "another byte": (WEIGHTS, b"weightS", f"{WEIGHTS} hashes to"),
+    "cut short": (WEIGHTS, b"weig", f"{WEIGHTS} hashes to"),
+    "empty": (f"{FOLDER}/config.json", b"", f"{FOLDER}/config.json hashes to"),
+    "missing": (f"{FOLDER}/chat/template.jinja", None, f"{FOLDER}/chat/template.jinja is not in"),
+    "half a note": (NOTE, b"{", "Invalid JSON"),
+    "the note of another base": (NOTE, note(name="owner/other"), "name is 'owner/other'"),
+    "the note of another commit": (NOTE, note(revision=LATER), f"revision is '{LATER}'"),
+    "half a meaning": (MEANT, b"{", "Invalid JSON"),
+    "the meaning of another id": (MEANT, meaning(name="Owner/name"), "name is 'Owner/name'"),
+    "a meaning that is no commit": (MEANT, meaning(revision="main"), "revision is 'main'"),
+}
+
+
+@pytest.fixture(params=DAMAGES.values(), ids=DAMAGES)
+async def damage(
+    request: pytest.FixtureRequest, store: ObjectStore, tmp_path: Path
+) -> tuple[str, bytes | None, str]:
+    """A whole mirror, of which one object is damaged."""
+    await mirror_base(store, BASE, write_base(tmp_path / "hub"), tmp_path / "first", meant=True)
+    path, content, _ = request.param
+    if content is None:
+        await store.delete([path])
+    else:
+        await store.replace(path, content)
+    return request.param
+
+
+async def test_damage_is_told_and_mended_by_the_next_machine_that_asks_the_hub(
+    damage: tuple[str, bytes | None, str], store: ObjectStore, tmp_path: Path
 ) -> None:
-    hub, root = write_base(tmp_path / "hub"), tmp_path / "store"
-    await mirror_base(store, BASE, hub, tmp_path / "first", meant=True)
-    damaged = root / FOLDER / "model.safetensors"
-    damaged.write_bytes(b"weightS")
+    path, _, reason = damage
     with capture_logs() as logs:
-        assert await fetch_base(store, NAME, None, tmp_path / "other") == COMMIT
+        found = await fetch_base(store, NAME, None, tmp_path / "other")
     (told,) = logs
     assert (told["event"], told["log_level"]) == ("base_mirror_damaged", "error")
-    assert f"{FOLDER}/model.safetensors hashes to" in told["reason"]
-    assert f"delete {FOLDER}.json and the file" in told["fix"]
-    assert not list((tmp_path / "other" / mirror_of(NAME)).iterdir())
+    assert reason in told["reason"]
+    assert told["fix"].startswith(f"delete {MEANT if path == MEANT else NOTE} from the store")
+    assert found == (None if path == MEANT else COMMIT)
+    assert not (tmp_path / "other").exists() or not [*(tmp_path / "other" / mirror_of(NAME)).iterdir()]
 
-    damaged.unlink()
-    (root / f"{FOLDER}.json").unlink()
-    await mirror_base(store, BASE, hub, tmp_path / "first", meant=True)
-    await fetch_base(store, NAME, None, tmp_path / "other")
+    with capture_logs() as logs:
+        await mirror_base(store, BASE, write_base(tmp_path / "hub-2"), tmp_path / "other", meant=True)
+        for machine in ("other", "third"):
+            assert await fetch_base(store, NAME, None, tmp_path / machine) == COMMIT
+            assert files_in(tmp_path / machine / FOLDER) == FILES
+    assert logs == []
+    assert {*(await look_into_mirror(store))[0].values()} == {""}
+
+
+async def test_the_fix_that_is_told_mends_where_no_machine_asks_the_hub(
+    damage: tuple[str, bytes | None, str], store: ObjectStore, tmp_path: Path
+) -> None:
+    """The machine that made the mirror has the files, and does not look at the copies."""
+    await store.delete([MEANT if damage[0] == MEANT else NOTE])
+    await mirror_base(store, BASE, tmp_path / "hub", tmp_path / "first", meant=True)
+    assert await fetch_base(store, NAME, None, tmp_path / "other") == COMMIT
     assert files_in(tmp_path / "other" / FOLDER) == FILES
 
 
-@pytest.mark.parametrize("path", [f"{FOLDER}.json", f"{mirror_of(NAME)}/main.json"])
-async def test_a_damaged_note_is_named(path: str, store: ObjectStore, tmp_path: Path) -> None:
+async def test_a_hub_cache_that_is_damaged_spoils_no_whole_mirror(store: ObjectStore, tmp_path: Path) -> None:
     await mirror_base(store, BASE, write_base(tmp_path / "hub"), tmp_path / "first", meant=True)
-    await store.replace(path, b"{")
+    before = await store.read_folder("bases")
+    spoilt = write_base(tmp_path / "spoilt", **{"model.safetensors": b"weightS"})
     with capture_logs() as logs:
-        await fetch_base(store, NAME, None, tmp_path / "other")
-    assert [(one["event"], path in one["fix"]) for one in logs] == [("base_mirror_damaged", True)]
-    assert not (tmp_path / "other").exists()
+        await mirror_base(store, BASE, spoilt, tmp_path / "other", meant=True)
+    assert [one["event"] for one in logs] == ["base_not_mirrored"]
+    assert str(spoilt / "model.safetensors") in logs[0]["reason"]
+    assert await store.read_folder("bases") == before
 
 
-async def test_a_missing_file_is_refused(store: ObjectStore, tmp_path: Path) -> None:
+@pytest.fixture
+def hashed(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The files on this machine that were hashed."""
+    seen: list[Path] = []
+
+    def counted(path: Path) -> str:
+        seen.append(path)
+        return sha256_file(path)
+
+    monkeypatch.setattr("tunewheel_runtime.store.sha256_file", counted)
+    return seen
+
+
+async def test_what_did_not_change_since_its_download_is_not_hashed_again(
+    hashed: list[Path], store: ObjectStore, tmp_path: Path
+) -> None:
     await mirror_base(store, BASE, write_base(tmp_path / "hub"), tmp_path / "first", meant=True)
-    await store.delete([f"{FOLDER}/config.json"])
-    with capture_logs() as logs:
+    cache = tmp_path / "other"
+    for _ in range(3):
+        await fetch_base(store, NAME, None, cache)
+    assert hashed == [], "a download is hashed as it comes"
+    for _ in range(3):  # the machine that mirrored has no download of the store
+        await fetch_base(store, NAME, COMMIT, tmp_path / "first")
+    assert len(hashed) == len(FILES)
+
+    weights, inode = cache / WEIGHTS, (cache / WEIGHTS).stat().st_ino
+    weights.write_bytes(b"weightS")
+    assert weights.stat().st_ino == inode
+    os.utime(weights, ns=(0, 0))
+    await fetch_base(store, NAME, None, cache)
+    assert files_in(cache / FOLDER) == FILES
+    (cache / FOLDER / "config.json").unlink()
+    await fetch_base(store, NAME, None, cache)
+    assert files_in(cache / FOLDER) == FILES
+
+
+@pytest.mark.parametrize("content", [None, b"", b"[]", b"\xff"])
+async def test_files_without_sound_marks_are_hashed(
+    content: bytes | None, hashed: list[Path], store: ObjectStore, tmp_path: Path
+) -> None:
+    await mirror_base(store, BASE, write_base(tmp_path / "hub"), tmp_path / "first", meant=True)
+    await fetch_base(store, NAME, None, tmp_path / "other")
+    marks = tmp_path / "other" / f"{FOLDER}.hashed"
+    marks.unlink() if content is None else marks.write_bytes(content)
+    for _ in range(2):
         await fetch_base(store, NAME, None, tmp_path / "other")
-    assert [one["event"] for one in logs] == ["base_mirror_damaged"]
-    assert not (tmp_path / "other" / FOLDER).exists()
+    assert len(hashed) == len(FILES)
+
+
+async def test_a_cache_that_cannot_be_written_is_hashed_each_time(
+    hashed: list[Path], store: ObjectStore, tmp_path: Path
+) -> None:
+    await mirror_base(store, BASE, write_base(tmp_path / "hub"), tmp_path / "first", meant=True)
+    write_base(tmp_path / "other" / FOLDER)
+    (tmp_path / "other" / f"{FOLDER}.hashed").mkdir()
+    for _ in range(2):
+        assert await fetch_base(store, NAME, None, tmp_path / "other") == COMMIT
+    assert len(hashed) == 2 * len(FILES)
+
+
+async def test_a_disk_that_cannot_hold_the_base_is_named_and_tried_again(
+    store: ObjectStore, tmp_path: Path
+) -> None:
+    await mirror_base(store, BASE, write_base(tmp_path / "hub"), tmp_path / "first", meant=True)
+    cache, before = tmp_path / "other", resource.getrlimit(resource.RLIMIT_FSIZE)
+    for revision in (None, COMMIT):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4, before[1]))
+        try:
+            with pytest.raises(TransientError, match=r"File too large.*TUNEWHEEL_CACHE_DIR") as caught:
+                await fetch_base(store, NAME, revision, cache)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        assert f"{cache} cannot store the base {NAME}" in str(caught.value)
+        assert not [*(cache / mirror_of(NAME)).iterdir()]
+    await fetch_base(store, NAME, COMMIT, cache)
+    assert files_in(cache / FOLDER) == FILES
+    (tmp_path / "file").write_text("a file in the place of a folder")
+    with pytest.raises(TransientError, match="cannot store the base"):
+        await fetch_base(store, NAME, COMMIT, tmp_path / "file")
 
 
 async def test_a_pickle_that_somebody_added_to_the_manifest_is_not_fetched(
@@ -200,18 +328,42 @@ async def test_a_pickle_that_somebody_added_to_the_manifest_is_not_fetched(
     assert files_in(tmp_path / "other" / FOLDER) == {"config.json": b"{}"}
 
 
-@pytest.mark.parametrize("revision", [COMMIT, None])
-async def test_a_store_that_is_away_is_told_and_stops_nothing(
-    revision: str | None, store: ObjectStore, tmp_path: Path
+async def test_a_store_that_is_away_is_told_and_stops_nothing_where_the_commit_is_known(
+    store: ObjectStore, tmp_path: Path
 ) -> None:
     hub = write_base(tmp_path / "hub")
     (tmp_path / "store").rmdir()
     (tmp_path / "store").write_text("a file in the place of a folder")
     with capture_logs() as logs:
-        assert await fetch_base(store, NAME, revision, tmp_path / "cache") == revision
+        assert await fetch_base(store, NAME, COMMIT, tmp_path / "cache") == COMMIT
         await mirror_base(store, BASE, hub, tmp_path / "cache", meant=True)
     assert [one["event"] for one in logs] == ["base_mirror_away", "base_not_mirrored"]
     assert "the hub is asked" in logs[0]["reason"]
+
+
+async def test_without_the_store_nobody_guesses_which_commit_an_id_means(
+    store: ObjectStore, tmp_path: Path
+) -> None:
+    """The hub's newest commit may be another one than the mirrored one, which other machines take."""
+    (tmp_path / "store").rmdir()
+    (tmp_path / "store").write_text("a file in the place of a folder")
+    with pytest.raises(TransientError, match=f"which commit {NAME} means is not known"):
+        await fetch_base(store, NAME, None, tmp_path / "cache")
+    assert await fetch_base(store, "/models/own", None, tmp_path / "cache") is None, "is never mirrored"
+
+
+async def test_a_store_that_goes_away_once_the_commit_is_known_stops_nothing(
+    store: ObjectStore, tmp_path: Path
+) -> None:
+    class Away(ObjectStore):
+        async def parts(self, ref: ArtifactRef) -> AsyncIterator[bytes]:
+            raise TransientError("the store is away")
+            yield b""
+
+    await mirror_base(store, BASE, write_base(tmp_path / "hub"), tmp_path / "first", meant=True)
+    with capture_logs() as logs:
+        assert await fetch_base(Away(store.url), NAME, None, tmp_path / "other") == COMMIT
+    assert [one["event"] for one in logs] == ["base_mirror_away"]
 
 
 async def test_a_file_that_cannot_be_read_stops_nothing(store: ObjectStore, tmp_path: Path) -> None:

@@ -72,6 +72,7 @@ async def test_missing_and_corrupt_are_told_apart(store: ObjectStore) -> None:
     assert await store.read("b") is None
     assert await store.exists("a")
     assert not await store.exists("b")
+    assert (await store.size("a"), await store.size("b")) == (3, None)
 
 
 async def test_directories_travel_whole(store: ObjectStore, tmp_path: Path) -> None:

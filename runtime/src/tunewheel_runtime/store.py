@@ -178,12 +178,15 @@ class ObjectStore:
 
     async def exists(self, path: str) -> bool:
         """Return whether there is an object at ``path``."""
+        return await self.size(path) is not None
+
+    async def size(self, path: str) -> int | None:
+        """Return the size in bytes of the object at ``path``; None where there is no object."""
         try:
             with self._requests.one("find", path, answer=FileNotFoundError):
-                await obstore.head_async(self._store, path)
+                return (await obstore.head_async(self._store, path))["size"]
         except FileNotFoundError:
-            return False
-        return True
+            return None
 
     async def list(self, prefix: str) -> Paths:
         """Return the paths below ``prefix``, sorted."""

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from tunewheel_contracts.formats.run import BaseModelRef
 from tunewheel_engine.main import read_settings, serve
 from tunewheel_engine.settings import Settings
+from tunewheel_runtime.base_mirror import mirror_base
+from tunewheel_runtime.store import ObjectStore
 from tunewheel_testing.tiny import write_tiny_model
 
 
@@ -44,6 +48,29 @@ def test_the_engine_does_not_start_with_another_revision_than_the_configured_one
     settings = Settings(base_model=str(path), base_revision="sha256:0", cache_dir=tmp_path, identity="open")
     assert serve(settings) == 2
     assert "and was sha256:0 in training" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("default_logs")
+@pytest.mark.parametrize(
+    ("blocked", "said"),
+    [("store/bases", "which commit owner/name means is not known"), ("cache/bases", "TUNEWHEEL_CACHE_DIR")],
+    ids=["a store that is away", "a disk that holds nothing"],
+)
+def test_an_engine_that_cannot_take_the_mirrored_base_says_why_it_does_not_start(
+    blocked: str, said: str, tmp_path: Path, capsys
+) -> None:
+    url, base = (tmp_path / "store").as_uri(), BaseModelRef(name="owner/name", revision="a" * 40)
+    path = write_tiny_model(tmp_path / "base")
+    asyncio.run(mirror_base(ObjectStore(url), base, path, tmp_path / "train", meant=True))
+    if (tmp_path / blocked).exists():
+        (tmp_path / blocked).rename(tmp_path / "away")
+    (tmp_path / blocked).parent.mkdir(exist_ok=True)
+    (tmp_path / blocked).write_text("a file in the place of a folder")
+    settings = Settings(base_model=base.name, store_url=url, cache_dir=tmp_path / "cache", identity="open")
+    assert serve(settings) == 2
+    logged = capsys.readouterr().err
+    assert "cannot_start" in logged
+    assert said in logged
 
 
 @pytest.mark.usefixtures("default_logs")

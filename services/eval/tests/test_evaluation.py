@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from tunewheel_basemodel.locate import BaseModel
 from tunewheel_contracts.erasures import proof_of
-from tunewheel_contracts.errors import InvalidEvent
+from tunewheel_contracts.errors import InvalidEvent, TransientError
 from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.events.data import ErasureCompleted
 from tunewheel_contracts.events.evaluation import (
@@ -136,6 +136,28 @@ async def test_a_worker_without_the_hub_judges_on_the_base_that_train_mirrored(
     base = BaseModelRef(name="owner/name", revision="a" * 40)
     await mirror_base(store, base, tiny_base.path, tmp_path / "train", meant=True)
     assert isinstance(await evaluator.evaluate(await real_run(base=base), None, lease()), EvalPassed)
+
+
+async def test_a_disk_that_cannot_hold_the_base_refuses_no_candidate(
+    real_run: MakeRun,
+    store: ObjectStore,
+    settings: Settings,
+    erased: Erased,
+    tiny_base: BaseModel,
+    tmp_path: Path,
+) -> None:
+    base = BaseModelRef(name="owner/name", revision="a" * 40)
+    await mirror_base(store, base, tiny_base.path, tmp_path / "train", meant=True)
+    evaluator = Evaluator(store, settings.model_copy(update={"eval_attempts": 1}), erased)
+    await evaluator.prepare()
+    settings.cache_dir.mkdir(exist_ok=True)
+    (blocking := settings.cache_dir / "bases").write_text("a file in the place of a folder")
+    run = await real_run(base=base)
+    for _ in range(2):
+        with pytest.raises(TransientError, match="set TUNEWHEEL_CACHE_DIR to another disk"):
+            await evaluator.evaluate(run, None, lease())
+    blocking.unlink()
+    assert isinstance(await evaluator.evaluate(run, None, lease()), EvalPassed)
 
 
 async def test_two_turns(

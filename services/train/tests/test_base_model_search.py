@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import pytest
 from tunewheel_contracts.errors import TransientError
 from tunewheel_contracts.events.training import TrainCompleted, TrainFailed
+from tunewheel_contracts.formats.run import BaseModelRef
 from tunewheel_testing.waiting import until
 from tunewheel_train.progress import Failed
 from tunewheel_train.runs import bases
@@ -72,6 +73,30 @@ async def test_a_version_is_trained_on_the_commit_that_was_found_first(
         assert isinstance(event, TrainCompleted)
         revisions.append((event.run_id, event.adapter.base.revision))
     assert revisions[0] == revisions[1]
+
+
+@pytest.mark.parametrize("pinned", ["a" * 40, "b" * 40])
+async def test_of_workers_that_search_at_once_all_take_the_commit_that_was_pinned_first(
+    pinned: str, bench, tiny_base, tmp_path: Path, monkeypatch
+):
+    """While this worker looks, another one pins the commit that it found."""
+    cached = tmp_path / "hub" / "models--nobody--tiny"
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("HF_HUB_CACHE", str(cached.parent))
+    (cached / "refs").mkdir(parents=True)
+    (cached / "refs" / "main").write_text("a" * 40)
+    for commit in ("a" * 40, "b" * 40):
+        shutil.copytree(tiny_base.path, cached / "snapshots" / commit)
+    pin = BaseModelRef(name="nobody/tiny", revision=pinned).model_dump_json()
+    path = tmp_path / "store" / "bases" / "ds-tiny.json"
+    made = (await bench(base_model="nobody/tiny")).whose_worker_first_runs(
+        f"{IMPATIENT}; import pathlib; path = pathlib.Path({str(path)!r}); "
+        f"path.parent.mkdir(exist_ok=True); path.exists() or path.write_text({pin!r})"
+    )
+    event = await made.train()
+    assert isinstance(event, TrainCompleted)
+    assert event.adapter.base.revision == pinned
+    assert path.read_text() == pin
 
 
 async def test_a_hub_that_stays_down_fails_the_run_and_is_named(bench, tmp_path: Path, monkeypatch):

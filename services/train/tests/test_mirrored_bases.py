@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import resource
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tunewheel_basemodel.locate import BaseModel
+from tunewheel_contracts.errors import TransientError
 from tunewheel_contracts.events.training import TrainCompleted
-from tunewheel_contracts.formats.run import mirror_of
+from tunewheel_contracts.fields import ArtifactRef
+from tunewheel_contracts.formats.run import BaseModelRef, mirror_of
+from tunewheel_runtime.store import ObjectStore
 from tunewheel_testing.hub import COMMIT, gated_hub
 from tunewheel_train.errors import RunFailed
+from tunewheel_train.runs import bases
 
 from .conftest import IMPATIENT
 
@@ -82,20 +88,77 @@ async def test_a_hub_cache_that_was_carried_to_one_machine_serves_all(make, tmp_
     assert await base_of(await make("other", NOBODY)) == COMMIT
 
 
-async def test_a_damaged_mirror_is_refused_and_the_hub_is_asked(make, tmp_path: Path):
+async def test_a_damaged_mirror_is_refused_and_mended_by_a_machine_that_reaches_the_hub(make, tmp_path: Path):
     await base_of(await make("first"))
     (tmp_path / "store" / MIRROR / "model.safetensors").write_bytes(b"spoilt")
-    assert await base_of(await make("second")) == COMMIT
     with pytest.raises(RunFailed, match="hub does not answer"):
-        await base_of(await make("third", NOBODY))
-    assert not (tmp_path / "third" / MIRROR).exists()
+        await base_of(await make("second", NOBODY))
+    assert not (tmp_path / "second" / MIRROR).exists()
+    assert await base_of(await make("third")) == COMMIT
+    assert await base_of(await make("second", NOBODY)) == COMMIT
 
 
-async def test_a_mirror_that_cannot_be_reached_or_written_stops_no_run(make, tmp_path: Path):
+async def test_a_mirror_that_cannot_be_written_stops_no_run(make, tmp_path: Path):
+    made = await make("first")
+    (tmp_path / "store" / MIRROR).parent.mkdir(parents=True)
+    (tmp_path / "store" / MIRROR).write_text("a file in the place of a folder")
+    assert await base_of(made) == COMMIT
+
+
+async def test_a_store_that_is_away_fails_no_run_and_takes_no_commit_that_others_do_not(make, tmp_path: Path):
     made = await make("first")
     (tmp_path / "store" / "bases").mkdir()
-    (tmp_path / "store" / mirror_of(NAME)).write_text("a file in the place of a folder")
+    (blocking := tmp_path / "store" / mirror_of(NAME)).write_text("a file in the place of a folder")
+    with pytest.raises(TransientError, match=f"which commit {NAME} means is not known"):
+        await base_of(made)
+    pin = BaseModelRef(name=NAME, revision=COMMIT).model_dump_json().encode()
+    await made.store.put("bases/ds-second.json", pin)
+    assert await base_of(await make("second")) == COMMIT, "a version that has its commit needs no mirror"
+    blocking.unlink()
     assert await base_of(made) == COMMIT
+
+
+async def test_a_disk_that_cannot_hold_a_mirrored_base_fails_the_run_at_once(make, tmp_path: Path):
+    await base_of(await make("first"))
+    made, before = await make("second", NOBODY), resource.getrlimit(resource.RLIMIT_FSIZE)
+    changes = {"hub_attempts": 2, "retry_first_delay_seconds": 3_600.0, "retry_max_delay_seconds": 3_600.0}
+    made.settings = made.settings.model_copy(update=changes)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, before[1]))
+    try:
+        with pytest.raises(RunFailed, match="free some, or set TUNEWHEEL_WORK_DIR") as caught:
+            await base_of(made)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert caught.value.field == "(disk)"
+    (tmp_path / "third").write_text("a file in the place of a folder")
+    with pytest.raises(TransientError, match="set TUNEWHEEL_CACHE_DIR to another disk"):
+        await base_of(await make("third", NOBODY))
+
+
+async def test_a_copy_that_takes_long_holds_back_no_search_and_is_made_once(
+    make, tiny_base: BaseModel, tmp_path: Path
+):
+    begun, goes_on, copied = asyncio.Event(), asyncio.Event(), []
+
+    class Slow(ObjectStore):
+        async def put_file(self, path: str, file: Path, *, sha256: str) -> ArtifactRef:
+            begun.set()
+            await goes_on.wait()
+            copied.append(path)
+            return await super().put_file(path, file, sha256=sha256)
+
+    made = await make("first")
+    searches = bases.Bases(Slow(made.store.url), made.settings, made.worker)
+    first = asyncio.create_task(searches.search("flood", NAME, None, made.lease))
+    await begun.wait()
+    second = asyncio.create_task(searches.search("flood", NAME, None, made.lease))
+    async with asyncio.timeout(60):
+        found, _ = await searches.search("north", str(tiny_base.path), None, made.lease)
+    assert found.revision == tiny_base.revision
+    assert not first.done()
+    goes_on.set()
+    assert (await first)[0] == (await second)[0] == BaseModelRef(name=NAME, revision=COMMIT)
+    assert len(copied) == len(set(copied)) > 1
 
 
 async def test_an_operator_may_keep_bases_out_of_the_store(make, tmp_path: Path):

@@ -4,6 +4,7 @@ import errno
 from pathlib import Path
 
 import pytest
+from tunewheel_contracts.errors import TransientError
 from tunewheel_contracts.formats.recipe import TrainSpec
 from tunewheel_planner.devices import processor
 from tunewheel_planner.plan import DatasetStats, make_plan
@@ -43,6 +44,7 @@ def test_a_refused_allocation_is_known_by_its_words(error: Exception):
         OSError(errno.EFBIG, "File too large"),
         RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"),
         RuntimeError("I/O error: File too large (os error 27)"),
+        TransientError(f"/cache cannot store the base ({OSError(errno.EDQUOT, 'Disk quota exceeded')})"),
     ],
 )
 def test_a_full_disk_is_known_by_its_number_or_its_words(error: Exception):
@@ -52,7 +54,13 @@ def test_a_full_disk_is_known_by_its_number_or_its_words(error: Exception):
 
 
 @pytest.mark.parametrize(
-    "error", [OSError(errno.ENOENT, "No such file"), RuntimeError("os error 2"), ValueError("shape mismatch")]
+    "error",
+    [
+        OSError(errno.ENOENT, "No such file"),
+        RuntimeError("os error 2"),
+        ValueError("shape mismatch"),
+        TransientError(f"/cache cannot store the base ({OSError(errno.EACCES, 'Permission denied')})"),
+    ],
 )
 def test_other_errors_are_neither(error: Exception):
     assert not is_disk_full(error)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import SecretStr
 from tunewheel_contracts.errors import TransientError
@@ -16,6 +16,9 @@ from tunewheel_local.http import open_session
 
 from tunewheel_cli.doctor.findings import Finding, fine, listed, unknown, wrong
 from tunewheel_cli.service_health import ServiceHealth, ask_health, offset_of
+
+if TYPE_CHECKING:
+    from tunewheel_runtime.store import ObjectStore
 
 FOLDER = "doctor"
 """A folder in the store for an object that the check creates and removes."""
@@ -39,7 +42,8 @@ class Look:
 
 
 async def look_at_store(url: str) -> Look:
-    """Create, read, list and remove an object, and check that an existing object is not overwritten."""
+    """Create, read, list and remove an object, and check that an existing object is not overwritten. Look at
+    the copies of base models."""
     from obstore.exceptions import BaseError
     from tunewheel_runtime.store import ArtifactConflict, ObjectStore, local_root_of
 
@@ -64,11 +68,30 @@ async def look_at_store(url: str) -> Look:
             if await store.read(path) is None:
                 found = wrong("store", f"{url} does not have what was just written", "use a consistent store")
             written = (await store.written(FOLDER)).get(path)
+            mirror = await look_at_mirror(store)
         finally:
             await store.delete([path])
     except (TransientError, BaseError, OSError, ValueError) as error:
         return Look((wrong("store", f"{url}: {error}", fix),), {})
-    return Look((found,), {} if written is None else {"the store": written - now})
+    return Look((found, *mirror), {} if written is None else {"the store": written - now})
+
+
+async def look_at_mirror(store: ObjectStore) -> list[Finding]:
+    """Look at the base models that train copied to the store, without their hashes."""
+    from tunewheel_runtime.base_mirror import fix_of, look_into_mirror
+
+    try:
+        faults, missing = await look_into_mirror(store)
+    except TransientError as error:
+        return [unknown("base", f"the copies of base models in {store.url}: {error}")]
+    found = [wrong("base", f"{path}: {fault}", fix_of(path)) for path, fault in faults.items() if fault]
+    fix = "the next run on this base completes the copy; without such a run, delete the folder"
+    for path in missing:
+        text = f"{path.removesuffix('.json')} has files and no note: a copy is made now, or was interrupted"
+        found.append(unknown("base", text, fix))
+    if faults and not found:
+        found.append(fine("base", "the copies in the store have the files and sizes that their notes say"))
+    return found
 
 
 async def look_at_engines(engines: Sequence[Engine], authority: str = ENGINE_CAFILE) -> Look:

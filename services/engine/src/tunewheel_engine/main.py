@@ -19,6 +19,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from tunewheel_basemodel.errors import ModelFilesError
+from tunewheel_contracts.errors import TransientError
 from tunewheel_runtime.admission import Admission
 from tunewheel_runtime.base_mirror import fetch_base
 from tunewheel_runtime.doors import Door
@@ -144,7 +145,7 @@ def _served(settings: Settings, telemetry: Telemetry) -> int:
         certificate = certificate_of(settings, warn=_warn)
         tell_of_clear_text(settings)
         return asyncio.run(_serve(settings, access, certificate, telemetry))
-    except (NoIdentity, InvalidTls) as error:
+    except (NoIdentity, InvalidTls, TransientError) as error:
         log.error("cannot_start", reason=str(error))
     except ModelFilesError as error:
         log.error("cannot_start", field=error.field, reason=error.reason)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import shutil
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -46,7 +45,7 @@ from tunewheel_train.runs.starting import ChampionOf, decide_start, decided, fet
 from tunewheel_train.runs.tracking import Tracker
 from tunewheel_train.runs.tries import Tries
 from tunewheel_train.settings import Settings
-from tunewheel_train.shortage import disk_full, is_disk_full
+from tunewheel_train.shortage import full_disk_fails
 
 log = structlog.get_logger(__name__)
 
@@ -119,7 +118,7 @@ class Trainings:
         directory = self._settings.runs_dir / f"node-{tries.node.rank}-of-{event.dataset_id}"
 
         async def prepare_as(said: Job) -> Job:
-            with _full_disk_fails():
+            with full_disk_fails():
                 name = manifest.spec.base_model
                 base, facts = await self._bases.search(manifest.project, name, said.base_revision, lease)
                 start = await decided(self._store, manifest)
@@ -149,7 +148,7 @@ class Trainings:
         tracker = Tracker(run, self._tracking)
         attempt = self._attempt(run, lease, tell, tracker, tries)
         try:
-            with _full_disk_fails():
+            with full_disk_fails():
                 result = await attempt.finish()
                 lease.check()
                 manifest, ref = await adapters.publish(self._store, run, run_dir / "adapter", result)
@@ -171,7 +170,7 @@ class Trainings:
 
     async def base_of(self, manifest: DatasetManifest, lease: Lease, demand: Demand = lambda: None) -> Base:
         """Find the base model of a version. Raises as ``Bases.of``."""
-        with _full_disk_fails():
+        with full_disk_fails():
             return await self._bases.of(manifest, lease, demand)
 
     async def measure(self, run: Run, lease: Lease) -> Result:
@@ -184,7 +183,7 @@ class Trainings:
         tracker = Tracker(run, self._tracking)
         attempt = self._attempt(run, lease, tell, tracker)
         try:
-            with _full_disk_fails():
+            with full_disk_fails():
                 result = await attempt.finish()
         except RunFailed as error:
             error.seconds, error.plan = attempt.seconds, attempt.teller.plan
@@ -231,18 +230,6 @@ class Trainings:
         except TransientError as error:  # raising would repeat the training
             log.warning("checkpoints_not_deleted", run_id=run.run_id, error=str(error))
         await asyncio.to_thread(_remove_all_but_logs, self._settings.runs_dir / run.run_id)
-
-
-@contextlib.contextmanager
-def _full_disk_fails() -> Iterator[None]:
-    """Turn a full disk into the run's failure. Waiting does not help, and the next run may need less space.
-    The disk may also be that of an object store in a directory."""
-    try:
-        yield
-    except (OSError, TransientError) as error:
-        if not is_disk_full(error):
-            raise
-        raise disk_full(error) from error
 
 
 def _remove_all_but_logs(run_dir: Path) -> None:

@@ -9,8 +9,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
+from tunewheel_contracts.errors import TransientError
 from tunewheel_contracts.formats.methods import TrainMethod
 from tunewheel_contracts.formats.plan import TrainPlan
 from tunewheel_contracts.formats.run import Adjustment
@@ -21,8 +23,8 @@ from tunewheel_train.job import Job
 from tunewheel_train.progress import Failed
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-# safetensors and polars give the kernel's error number only in their message
-_OS_ERROR = re.compile(r"os error (\d+)")
+# safetensors, polars, and an error that tells of another, give the number only in their message
+_OS_ERROR = re.compile(r"(?:os error |\[Errno )(\d+)")
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "cublas_status_alloc_failed")
 _BITSANDBYTES = re.compile(r"^Error out of memory at line \d+ in file ", re.MULTILINE)
 _OOM_KILL = re.compile(r"^oom_kill (\d+)$", re.MULTILINE)
@@ -79,6 +81,18 @@ def disk_full(error: BaseException) -> RunFailed:
         reason=f"has no space left on the disk ({first_line}); free some, or set TUNEWHEEL_WORK_DIR or "
         "TUNEWHEEL_CACHE_DIR to a larger disk",
     )
+
+
+@contextlib.contextmanager
+def full_disk_fails() -> Iterator[None]:
+    """Turn a full disk into the run's failure. Waiting does not help, and the next run may need less space.
+    The disk may also be that of an object store in a directory."""
+    try:
+        yield
+    except (OSError, TransientError) as error:
+        if not is_disk_full(error):
+            raise
+        raise disk_full(error) from error
 
 
 def next_rung(job: Job, plan: TrainPlan | None, *, after_step: int) -> tuple[Job, Adjustment] | None:

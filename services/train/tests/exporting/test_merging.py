@@ -10,6 +10,9 @@ import polars as pl
 import pytest
 from tunewheel_basemodel.loading import load_base
 from tunewheel_basemodel.locate import BaseModel
+from tunewheel_contracts.formats.run import BaseModelRef
+from tunewheel_runtime.base_mirror import mirror_base
+from tunewheel_runtime.store import ObjectStore
 from tunewheel_train.data.datasets import encode_examples
 from tunewheel_train.errors import NotEqual
 from tunewheel_train.exporting import export
@@ -77,7 +80,7 @@ def test_a_merge_that_differs_leaves_nothing(left_by, tmp_path: Path, prompts, s
 
 async def fetched(bench, trained, tmp_path: Path, method="lora") -> Path:
     """Return a folder with what the command fetches of a run."""
-    from tunewheel_contracts.formats.run import BaseModelRef, RunManifest
+    from tunewheel_contracts.formats.run import RunManifest
     from tunewheel_train.runs import adapters
     from tunewheel_train.runs.runs import Result, manifest_path, plan_run
 
@@ -134,6 +137,28 @@ async def test_a_fetched_run_is_exported(bench, trained, tmp_path: Path, exporti
     assert lines[-1]["parity"]["mean_difference"] <= lines[-1]["parity"]["tolerance"]
     assert (target / file).is_file()
     assert [path.name for path in target.parent.iterdir()] == ["merged"]
+
+
+async def test_a_machine_of_the_wheel_exports_on_the_base_that_train_mirrored(
+    bench, trained, tiny_base, tmp_path: Path, exporting, monkeypatch
+):
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: pytest.fail("asked the hub"))
+    run, base = await fetched(bench, trained, tmp_path), BaseModelRef(name="owner/name", revision="a" * 40)
+    manifest = json.loads((run / "manifest.json").read_text())
+    manifest["adapter"]["base"] = base.model_dump()
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    url = (tmp_path / "mirror").as_uri()
+    await mirror_base(ObjectStore(url), base, tiny_base.path, tmp_path / "train", meant=True)
+    monkeypatch.setenv("TUNEWHEEL_STORE_URL", url)
+    code, _, error = await exporting(run, tmp_path / "merged")
+    assert (code, error) == (0, "")
+    assert (tmp_path / "merged" / "model.safetensors").is_file()
+    monkeypatch.setenv("TUNEWHEEL_CACHE_DIR", str(tmp_path / "full"))
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "bases").write_text("a file in the place of a folder")
+    code, _, error = await exporting(run, tmp_path / "again")
+    assert code == 5
+    assert "set TUNEWHEEL_CACHE_DIR to another disk" in error
 
 
 async def test_what_cannot_be_exported_is_said_and_leaves_nothing(bench, trained, tmp_path: Path, exporting):

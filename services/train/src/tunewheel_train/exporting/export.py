@@ -5,12 +5,13 @@
 read back and compared with the trained model on the prompts of 20 examples. They get their final name only if
 both agree (``merging.py``). Standard output is JSON Lines: ``{"step", "done", "of"}`` for progress, then
 ``{"directory", "format", "dtype", "parity"}``. Exit codes: 0 written, 1 refused or not found, 2 wrong option,
-5 the hub does not answer.
+5 the hub does not answer. Where ``TUNEWHEEL_STORE_URL`` is set, the base is taken from its mirror.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import contextlib
 import json
 import os
@@ -24,6 +25,9 @@ from typing import TYPE_CHECKING, Any
 from tunewheel_contracts.errors import TransientError, TunewheelError
 from tunewheel_contracts.event import decode_data
 from tunewheel_contracts.formats.run import RunManifest
+from tunewheel_runtime.base_mirror import fetch_base
+from tunewheel_runtime.logs import configure_logs
+from tunewheel_runtime.store import ObjectStore
 
 from tunewheel_train.errors import NotExported
 from tunewheel_train.settings import Settings
@@ -81,7 +85,8 @@ def print_line(told: Mapping[str, Any]) -> None:
 def export(manifest: RunManifest, fetched: Path, directory: Path, form: Form) -> Parity:
     """Write the model of a run to ``directory``; returns the parity found.
 
-    Raises NotExported, BaseModelNotFound, InvalidAdapter.
+    Raises NotExported, BaseModelNotFound, InvalidAdapter, and TransientError: this machine cannot store the
+    base that it takes from the mirror.
     """
     check_target(directory)
     from tunewheel_basemodel.locate import locate_base_model
@@ -92,10 +97,11 @@ def export(manifest: RunManifest, fetched: Path, directory: Path, form: Form) ->
     def told(step: str) -> None:
         print_line({"step": step, "done": STEPS.index(step), "of": len(STEPS)})
 
-    adapter = manifest.adapter
-    base = locate_base_model(
-        adapter.base.name, cache_dir=Settings().cache_dir, revision=adapter.base.revision
-    )
+    adapter, settings = manifest.adapter, Settings()
+    name, revision = adapter.base.name, adapter.base.revision
+    if "store_url" in settings.model_fields_set:  # on a machine of the wheel
+        asyncio.run(fetch_base(ObjectStore(settings.store_url), name, revision, settings.cache_dir))
+    base = locate_base_model(name, cache_dir=settings.cache_dir, revision=revision)
     trained = Trained(
         adapter.model_id, base, fetched / "files", quantization=adapter.quantization, whole=adapter.is_whole
     )
@@ -144,6 +150,7 @@ def _prompts(rows: Iterable[dict[str, Any]], tokenizer: Any, max_tokens: int) ->
 
 
 if __name__ == "__main__":
+    configure_logs(service="export", level="WARNING", json=False)  # to standard error
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that downloaded files are deleted
     code = main()
     sys.stdout.flush()

@@ -11,6 +11,7 @@ import shutil
 import signal
 from collections.abc import Callable, Sequence
 from uuid import uuid4
+from weakref import WeakValueDictionary
 
 import structlog
 from tunewheel_contracts.errors import TransientError
@@ -30,12 +31,16 @@ from tunewheel_train.runs.following import ignore
 from tunewheel_train.runs.process import Last, Patience, ProcessDied, run_process
 from tunewheel_train.runs.starting import BEATS
 from tunewheel_train.settings import Settings
-from tunewheel_train.shortage import oom_kills, out_of_memory
+from tunewheel_train.shortage import full_disk_fails, oom_kills, out_of_memory
 
 log = structlog.get_logger(__name__)
 Base = tuple[BaseModelRef, BaseModelFacts | None]
 Demand = Callable[[], None]
 """Raises RunFailed if nobody needs the base any more. Called when the search's turn has come."""
+
+
+class HubAway(TransientError):
+    """The hub does not answer."""
 
 
 class Bases:
@@ -47,9 +52,12 @@ class Bases:
         self._settings = settings
         self._worker = worker
         self._slots = Slots(1)  # the processes share a cache directory
+        self._copies = WeakValueDictionary[str, asyncio.Lock]()
+        """By base model: held while it is copied to the store."""
 
     async def of(self, manifest: DatasetManifest, lease: Lease, demand: Demand = lambda: None) -> Base:
-        """Find the base model of a dataset version, and pin the commit if it comes from the hub.
+        """Find the base model of a dataset version, and pin the commit if it comes from the hub. All workers
+        take the commit that was pinned first.
 
         A local model is not pinned: it may be corrected and tried again. Its revision is the hash of its
         files, so another content gives another run. ``demand`` raises RunFailed if the version needs no base
@@ -58,7 +66,9 @@ class Bases:
         revision = await pinned(self._store, manifest)
         base, facts = await self.search(manifest.project, manifest.spec.base_model, revision, lease, demand)
         if not base.revision.startswith("sha256:"):
-            await self._store.first(_path(manifest), base.model_dump_json().encode())
+            pin = await self._store.first_document(_path(manifest), base)
+            if pin.revision != base.revision:
+                return await self.of(manifest, lease, demand)
         return base, facts
 
     async def search(
@@ -68,35 +78,40 @@ class Bases:
         a machine that is always offline looks the same. Raises RunFailed, TransientError, Lease.Lost."""
         backoff = Backoff.of(self._settings, attempts=self._settings.hub_attempts)
 
-        async def locate() -> Base:
-            async with self._slots.hold(project, lease.lost, job=f"search for {name}"):
-                lease.check()
-                demand()
-                return await self._locate(name, revision)
-
-        locating = retry(locate, backoff, what="the search")
+        locating = retry(
+            lambda: self._locate(project, name, revision, lease, demand), backoff, what="the search"
+        )
         try:
             base, _ = await first_of(locating, lease.lost.wait())
         except TransientError as error:
-            raise RunFailed(field="base_model", reason=str(error)) from error
+            if isinstance(error.__cause__, HubAway):
+                raise RunFailed(field="base_model", reason=str(error)) from error
+            raise
         lease.check()
         assert base is not None
         return base
 
-    async def _locate(self, name: str, revision: str | None) -> Base:
+    async def _locate(
+        self, project: str, name: str, revision: str | None, lease: Lease, demand: Demand
+    ) -> Base:
         """Find the base model in a process of its own: converting one takes gigabytes."""
         cache_dir = self._settings.cache_dir
-        wanted = await fetch_base(self._store, name, revision, cache_dir)
-        last = await self._last_word(name, wanted)
+        async with self._slots.hold(project, lease.lost, job=f"search for {name}"):
+            lease.check()
+            demand()
+            with full_disk_fails():
+                wanted = await fetch_base(self._store, name, revision, cache_dir)
+            last = await self._last_word(name, wanted)
         if isinstance(last, Located):
             base = BaseModelRef(name=last.name, revision=last.revision)
-            if self._settings.mirror_bases:
-                await mirror_base(self._store, base, last.path, cache_dir, meant=revision is None)
+            if self._settings.mirror_bases:  # without the slot: other searches need not wait for gigabytes
+                async with self._copies.setdefault(name, asyncio.Lock()):
+                    await mirror_base(self._store, base, last.path, cache_dir, meant=revision is None)
             return base, last.facts
         if not isinstance(last, Failed):
             raise RunFailed(field="base_model", reason="the search ended early")
         if last.unreachable:
-            raise TransientError(last.reason)
+            raise HubAway(last.reason)
         if last.out_of_memory:
             raise RunFailed(
                 field="base_model",
