@@ -57,8 +57,8 @@ def alone(work: Iterable[Asked]) -> list[Asked]:
 
 def summary(teams: Mapping[str, Sequence[Asked]], flood: Sequence[float], *, slots: bool) -> dict[str, Any]:
     """Return what was asked for and done, and the positions. With ``slots`` also the positions of the pieces
-    that were their team's only one, and how many of these had each position: at most two of the flood's jobs
-    are promised to end before such a piece, one that runs and one that waits."""
+    that were their team's only one, and how many of these had each position. The promise: before such a
+    piece end at most the flood's job that runs and one waiting job of the flood."""
     work = list(chain.from_iterable(teams.values()))
     done = [one for one in work if one.answered < inf]
     told: dict[str, Any] = {"asked": len(work), "done": len(done)} | _positions(done, flood)

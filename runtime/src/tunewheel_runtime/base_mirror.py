@@ -81,19 +81,19 @@ async def fetch_base(store: ObjectStore, name: str, revision: str | None, cache_
 async def mirror_base(
     store: ObjectStore, base: BaseModelRef, directory: Path, cache_dir: Path, *, meant: bool
 ) -> None:
-    """Copy ``base``, whose files are in ``directory``, to the store, unless it is there or is not from the
-    hub. If ``fetch_base`` did not take it from there, a copy that is there is read, and mended. ``meant``:
-    note that the id means this commit, unless another was noted before."""
+    """Copy ``base``, whose files are in ``directory``, to the store, unless the store has the base or the
+    base is not from the hub. Where ``fetch_base`` did not take the base from the store, the store's copy is
+    read and mended. ``meant``: note that the id means this commit, unless another was noted before."""
     if not is_commit(base.revision):
         return
-    folder = f"{mirror_of(base.name)}/{base.revision}"
+    folder, main = f"{mirror_of(base.name)}/{base.revision}", f"{mirror_of(base.name)}/main.json"
     try:
         held = await _sound(store, f"{folder}.json", MirroredBase)
         if held is None or not await asyncio.to_thread(_is_same, cache_dir / folder, directory):
             await _copy(store, base, folder, directory, held)
             await asyncio.to_thread(_link, cache_dir / folder, directory)
-        if meant and await _sound(store, f"{mirror_of(base.name)}/main.json", BaseModelRef) is None:
-            await store.first_document(f"{mirror_of(base.name)}/main.json", base)
+        if meant and await _sound(store, main, BaseModelRef) is None:
+            await store.first_document(main, base)
     except (TransientError, OSError, ValueError) as error:
         log.warning("base_not_mirrored", base_model=base.name, revision=base.revision, reason=str(error))
 

@@ -79,7 +79,7 @@ async def test_a_version_is_trained_on_the_commit_that_was_found_first(
 async def test_of_workers_that_search_at_once_all_take_the_commit_that_was_pinned_first(
     pinned: str, bench, tiny_base, tmp_path: Path, monkeypatch
 ):
-    """While this worker looks, another one pins the commit that it found."""
+    """During the search of this worker, another worker pins the commit that the other worker found."""
     cached = tmp_path / "hub" / "models--nobody--tiny"
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setenv("HF_HUB_CACHE", str(cached.parent))
