@@ -3,7 +3,8 @@
 #   KEY=private.pem   also sign the folder: an elliptic-curve key, made by
 #                     `openssl ecparam -name prime256v1 -genkey -noout -out private.pem`
 #   REGISTRY=host/path  also build the images by buildah, and push them and the chart there; images.yaml then names them
-#                     by their digests. IMAGES="ingest cli" takes only these; PLAIN_HTTP=1 is for a registry without TLS
+#                     by their digests. IMAGES="ingest cli" takes only these; PLAIN_HTTP=1 is for a registry without TLS.
+#                     With KEY, cosign signs them there
 set -eu
 version="$1"
 cd "$(dirname "$0")/.."
@@ -18,14 +19,11 @@ tagged=$(git rev-parse -q --verify "refs/tags/v$version^{commit}" || git rev-par
 # The tag before this commit: whoever builds the release again has a tag on the commit itself.
 last=$(git describe --tags --abbrev=0 --match 'v[0-9]*' HEAD^ 2>/dev/null || true)
 [ -z "${KEY:-}" ] || [ -r "$KEY" ] || { echo "KEY: there is no file $KEY that can be read; name the private key" >&2; exit 1; }
-# Whoever builds the commit again could not make what a changed file made.
-changed=$([ -z "${KEY:-}" ] || git status --porcelain --untracked-files=no)
-[ -z "$changed" ] || { echo "files differ from the commit, and a signed release is built from a commit alone; commit them:" "$changed" >&2; exit 1; }
 if [ -n "${REGISTRY:-}" ]; then
     case "$REGISTRY" in
     *://* | */ | *[!a-z0-9./:_-]*) echo "REGISTRY: $REGISTRY is no host/path; write it in small letters, without https:// and without / at its end" >&2; exit 1 ;;
     esac
-    for command in buildah helm; do
+    for command in buildah helm ${KEY:+cosign}; do
         command -v $command >/dev/null || { echo "REGISTRY needs $command, which is not installed" >&2; exit 1; }
     done
     known=$(ls services && printf 'train-launcher\ncli')
@@ -33,6 +31,17 @@ if [ -n "${REGISTRY:-}" ]; then
     for name in $images; do
         echo "$known" | grep -qxF "$name" || { echo "IMAGES: there is no image $name; there are" $known >&2; exit 1; }
     done
+fi
+# Whoever builds the commit again could not make what a changed file made.
+changed=$([ -z "${KEY:-}" ] || git status --porcelain --untracked-files=no)
+[ -z "$changed" ] || { echo "files differ from the commit, and a signed release is built from a commit alone; commit them:" "$changed" >&2; exit 1; }
+if [ -n "${REGISTRY:-}" ] && [ -n "${KEY:-}" ]; then
+    # cosign takes a private key in a form of its own alone, with a password.
+    keys=$(mktemp -d)
+    trap 'rm -rf "$keys"' EXIT
+    trap 'exit 1' HUP INT TERM
+    export COSIGN_PASSWORD=
+    said=$(cosign import-key-pair --key "$KEY" --output-key-prefix "$keys/cosign" 2>&1) || { echo "KEY: $said" >&2; exit 1; }
 fi
 rm -rf "$out"
 mkdir -p "$out"
@@ -82,16 +91,24 @@ if [ -n "${REGISTRY:-}" ]; then
     echo "the chart and the images to $REGISTRY"
     touch -d "@$SOURCE_DATE_EPOCH" "$out/tunewheel-$version.tgz" # becomes the chart's time there, hence part of its digest
     pushed=$(helm push ${PLAIN_HTTP:+--plain-http} "$out/tunewheel-$version.tgz" "oci://$REGISTRY" 2>&1) || { echo "$pushed" >&2; exit 1; }
-    digests=""
+    chart=$(echo "$pushed" | sed -n 's/^Digest: *//p')
+    digests="" signed="$REGISTRY/tunewheel@$chart"
     for name in $images; do
         image="$REGISTRY/$name:$version"
         scripts/image.sh "$name" "$image" >/dev/null
         buildah ${STORAGE_DRIVER:+--storage-driver "$STORAGE_DRIVER"} push --quiet ${PLAIN_HTTP:+--tls-verify=false} --digestfile "$out/digest" "$image"
-        digests="$digests$(printf '\n    %s: %s' "$name" "$(cat "$out/digest")")"
+        digests="$digests$(printf '\n    %s: %s' "$name" "$(cat "$out/digest")")" signed="$signed $REGISTRY/$name@$(cat "$out/digest")"
         rm "$out/digest"
     done
+    if [ -n "${KEY:-}" ]; then
+        echo "signatures of the chart and the images"
+        # With the key alone, which asks no server, and in the form that programs before cosign 3 read too.
+        # shellcheck disable=SC2086  # a word for each
+        cosign sign --key "$keys/cosign.key" --yes --use-signing-config=false --tlog-upload=false --new-bundle-format=false \
+            ${PLAIN_HTTP:+--allow-http-registry} $signed 2>"$keys/said" || { cat "$keys/said" >&2; exit 1; }
+    fi
     # Only now: with half of the digests the chart would take the other images by their tags.
-    echo "$pushed" | sed -n "s|^Digest: *|# The chart: oci://$REGISTRY/tunewheel:$version@|p" >"$out/images.yaml"
+    echo "# The chart: oci://$REGISTRY/tunewheel:$version@$chart" >"$out/images.yaml"
     printf 'image:\n  repository: %s\n  digests:%s\n' "$REGISTRY" "$digests" >>"$out/images.yaml"
 fi
 

@@ -32,7 +32,7 @@ BLOCK = re.compile(
 NAMED = re.compile(r"# (?:a line of \w+ in )?(\S+\.\w+)\n")
 DRAWN = re.compile(r"[─│┌▶◀▲▼]")
 SHELL = ("bash", "sh", "console")
-FREE = ("cat", "cd", "echo", "export", "for", "git", "mkdir", "pip", "sed", "sha256sum")
+FREE = ("cat", "cd", "cosign", "echo", "export", "for", "git", "mkdir", "pip", "sed", "sha256sum")
 """Words of the shell that need no check but the shell's own."""
 PAGES = (
     "*.md",

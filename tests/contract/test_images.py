@@ -6,6 +6,7 @@ That images build from it and get ready is shown by ``make test-images``.
 from __future__ import annotations
 
 import re
+import subprocess
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -49,6 +50,27 @@ def test_a_package_comes_from_the_lock_or_from_this_checkout() -> None:
     (wheels,) = stages()["wheels"].of("RUN")
     assert "--all-packages" in wheels
     assert "--build-constraints requirements.lock --require-hashes" in wheels
+
+
+def test_the_images_with_torch_take_it_from_one_stage(tmp_path: Path) -> None:
+    """The stage is the same of all of them, or each would bring its own 5 GB; other images take nothing."""
+    (command,) = stages()["gpu-lock"].of("RUN")
+    taken: dict[str, str] = {}
+    for lock in (*ROOT.glob("services/*/*.lock"), ROOT / "cli/requirements.lock"):
+        (tmp_path / "requirements.lock").write_bytes(lock.read_bytes())
+        subprocess.run(["sh", "-c", command], cwd=tmp_path, check=True)
+        taken[lock.relative_to(ROOT).as_posix()] = (tmp_path / "gpu.lock").read_text("utf-8")
+    found = {lock for lock, text in taken.items() if text}
+    assert found == {f"services/{name}/requirements.lock" for name in ("engine", "eval", "train")}
+    (text,) = {taken[lock] for lock in found}
+    packages = re.findall(r"^([a-z0-9-]+)==\S+ (?:; [^\\]+)?\\\n(?=    --hash=sha256:)", text, re.MULTILINE)
+    assert {"torch", "triton", "nvidia-cublas", "cuda-bindings", "bitsandbytes"} <= set(packages)
+    assert len(packages) == len(re.findall("==", text))
+    (installed,) = stages()["gpu"].of("RUN")
+    assert "--require-hashes" in installed
+    base = stages()["base"].steps
+    first = next(i for i, step in enumerate(base) if "SERVICE" in step[1])
+    assert ("COPY", "--from=gpu /app /app") in base[:first]
 
 
 def test_what_is_built_reaches_the_builder() -> None:

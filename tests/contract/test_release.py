@@ -125,31 +125,70 @@ def test_a_release_that_could_not_be_signed_or_pushed_is_not_begun(
     assert (tmp_path / "dist/images.yaml").exists()
 
 
-@pytest.mark.parametrize("fails_at", ["eval", "cli", "nothing"])
-def test_digests_of_some_images_alone_are_no_values(fails_at: str, tmp_path: Path) -> None:
-    """With stand-ins for uv, Helm and buildah, whose push of one image fails."""
+def programs(folder: Path, **scripts: str) -> None:
+    """Write stand-ins of programs into ``folder``."""
+    for name, text in scripts.items():
+        (folder / name).write_text(f"#!/bin/sh\n{text}\n")
+        (folder / name).chmod(0o755)
+
+
+@pytest.mark.parametrize("missing", ["buildah", "helm", "cosign"])
+def test_a_release_is_not_begun_without_a_program_that_pushes_or_signs(missing: str, tmp_path: Path) -> None:
+    for name in ("sh", "awk", "dirname", "git", "grep", "ls"):
+        (tmp_path / name).symlink_to(str(shutil.which(name)))
+    programs(tmp_path, **dict.fromkeys({"buildah", "helm", "cosign"} - {missing}, "exit 0"))
+    key = tmp_path / "private.pem"
+    key.touch()
+    told = {"PATH": str(tmp_path), "KEY": str(key), "REGISTRY": "registry.example.org/wheels"}
+    done = release(tmp_path, **told)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"REGISTRY needs {missing}, which is not installed\n"
+    assert (tmp_path / "dist/images.yaml").exists()
+
+
+@pytest.mark.parametrize(
+    ("fails_at", "code"), [("key", 1), ("eval", 125), ("cli", 125), ("signatures", 1), ("nothing", 0)]
+)
+def test_digests_of_some_images_alone_or_unsigned_are_no_values(
+    fails_at: str, code: int, tmp_path: Path
+) -> None:
+    """With stand-ins for uv, Helm, cosign and buildah; one of them fails."""
     digest = "sha256:" + "a" * 64
-    for name, text in {
-        "uv": "exit 0",
-        "helm": f"echo Digest: {digest}",
-        "buildah": f"""case "$*" in
+    programs(
+        tmp_path,
+        uv="exit 0",
+        # A signed release is built from a commit alone, this test also while somebody works.
+        git=f'[ "$1" = status ] || exec {shutil.which("git")} "$@"',
+        helm=f"echo Digest: {digest}",
+        buildah=f"""case "$*" in
             *push*/{fails_at}:*) echo the registry is away >&2; exit 125 ;;
             *push*) while [ "$1" != --digestfile ]; do shift; done; printf %s {digest} >"$2" ;;
             esac""",
-    }.items():
-        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
-        (tmp_path / name).chmod(0o755)
+        cosign=f"""case "$1-{fails_at}" in
+            import-key-pair-key) echo unsupported private key >&2; exit 1 ;;
+            sign-signatures) echo the registry asks who signs >&2; exit 1 ;;
+            sign-*) echo "$@" >{tmp_path}/signed ;;
+            esac""",
+    )
     folder = tmp_path / "a release"
     folder.mkdir()
-    told = {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}", "UV": "uv", "KEY": ""}
+    (key := tmp_path / "private.pem").touch()
+    told = {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}", "UV": "uv", "KEY": str(key)}
     done = release(folder, REGISTRY="registry.example.org/wheels", IMAGES="ingest eval cli", **told)
     dist = folder / "dist"
-    assert done.returncode == (0 if fails_at == "nothing" else 125), done.stderr
+    assert done.returncode == code, done.stderr
+    if fails_at == "key":
+        assert done.stderr == "KEY: unsupported private key\n"
+        assert (dist / "images.yaml").read_text("utf-8") == "of the release before"
+        return
     assert (dist / "images.yaml").exists() == (dist / "SHA256SUMS").exists() == (fails_at == "nothing")
     if fails_at == "nothing":
         image = yaml.safe_load((dist / "images.yaml").read_text("utf-8"))["image"]
         assert image["digests"] == dict.fromkeys(("ingest", "eval", "cli"), digest)
         assert image["repository"] == "registry.example.org/wheels"
+        signed = (tmp_path / "signed").read_text("utf-8").split()
+        names = ("tunewheel", "ingest", "eval", "cli")
+        assert signed[-4:] == [f"{image['repository']}/{name}@{digest}" for name in names]
 
 
 def test_the_pages_of_a_release_lead_to_each_other_without_the_repository(tmp_path: Path) -> None:

@@ -70,24 +70,32 @@ class Image:
         return self.address or f"localhost/tunewheel-{self.name}:test"
 
     def build(self, *options: str) -> None:
-        """Build it as a release does. The stages that all images share are built once, and anew after an
-        image with torch, whose own stages would fill the disk."""
+        """Build it as a release does. The stages that images share are built once."""
         command = [ROOT / "scripts/image.sh", self.name, self.tag, *ISOLATED, *options]
         environment = {**os.environ, "STORAGE_DRIVER": BUILDAH[2]}
         done = subprocess.run(
             [str(word) for word in command], env=environment, capture_output=True, text=True
         )
         assert done.returncode == 0, f"{self.name}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
-        if self.name in WITH_TORCH:
-            prune()
 
     def pull(self) -> None:
         """From a registry without TLS."""
         buildah("pull", "--quiet", "--tls-verify=false", self.tag)
 
-    @cached_property
+    @property
     def config(self) -> dict[str, Any]:
-        return json.loads(buildah("inspect", "--type", "image", self.tag))["Docker"]["config"]
+        return self._inspected["Docker"]["config"]
+
+    @property
+    def layers(self) -> list[tuple[str, str]]:
+        """Each layer's digest, and the step of the Dockerfile that made it."""
+        image = self._inspected["OCIv1"]
+        steps = [one["created_by"] for one in image["history"] if not one.get("empty_layer")]
+        return [*zip(image["rootfs"]["diff_ids"], steps, strict=True)]
+
+    @cached_property
+    def _inspected(self) -> dict[str, Any]:
+        return json.loads(buildah("inspect", "--type", "image", self.tag))
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from .containers import (
     LAUNCHER,
     SERVICES,
     VOLUME,
+    WITH_TORCH,
     Image,
     container,
     environment,
@@ -70,6 +71,16 @@ def test_the_image_builds_and_its_entry_point_gets_ready(
                 assert _status(port, *guarded, key=None) == 401
                 assert _status(port, *guarded, key=key) in (200, 404)
         assert made.written() == []
+
+
+def test_images_with_torch_have_one_layer_of_it(built: Build) -> None:
+    """A node that runs train, eval and engine keeps torch and CUDA once."""
+    kept = [
+        [layer for layer, step in built(name).layers if step.endswith(" in /app ")] for name in WITH_TORCH
+    ]
+    assert [len(layers) for layers in kept] == [2, 2, 2], "torch's, and the service's own"
+    assert len({torch for torch, _ in kept}) == 1
+    assert len({own for _, own in kept}) == 3
 
 
 def test_where_runs_are_jobs_train_gets_ready_without_torch(built: Build, kafka: str, tmp_path: Path) -> None:

@@ -2,88 +2,28 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import json
 import os
 import shlex
 import shutil
-import subprocess
 import sys
-import tomllib
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
 import pytest
-import yaml
-from pydantic import SecretStr
 from tunewheel_basemodel.locate import locate_base_model
-from tunewheel_contracts import topics
-from tunewheel_local.kafka.ports import free_port
-from tunewheel_runtime.kafka_settings import KafkaSettings
-from tunewheel_testing.endpoint import Endpoint
-from tunewheel_testing.feed import EventFeed
-from tunewheel_testing.oci_registry import oci_registry
 from tunewheel_testing.tiny import write_random_adapter, write_tiny_model
 
-from ..chaos import small_loop
-from ..images.containers import (
-    BUILDAH,
-    VOLUME,
-    Image,
-    buildah,
-    container,
-    environment,
-    lay_out,
-    prune,
-    signing,
-    skip_without_base,
-)
-from .bus import Bus
+from .releases import ROOT, UV, VERSION, key_pair, release, run, verification
 
 pytestmark = [pytest.mark.integration]
-
-ROOT = Path(__file__).resolve().parents[2]
-UV = shutil.which("uv") or shutil.which(str(ROOT / ".uv/bin/uv"))
-VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
-KUBE_TOOLS = Path(os.environ.get("KUBE_TOOLS", Path.home() / ".cache" / "tunewheel-kube"))
-SIGNING = ("tool", "run", "--quiet", "--from", "model-signing==1.1.1", "--with", "pyopenssl", "model_signing")
-
-
-def run(*command: str | Path, cwd: Path, code: int = 0, **environment: str) -> str:
-    told = {
-        k: v for k, v in os.environ.items() if k not in {"VIRTUAL_ENV", "PYTHONPATH", "KEY"}
-    } | environment
-    done = subprocess.run([str(c) for c in command], cwd=cwd, env=told, capture_output=True, text=True)
-    said = done.stdout + done.stderr
-    assert done.returncode == code, f"{' '.join(map(str, command))}\n{said[-6000:]}"
-    return said
-
-
-def release(folder: Path, **environment: str) -> Path:
-    told = {"UV": str(UV), "OUT": str(folder), "PYTHON": sys.executable} | environment
-    run(ROOT / "scripts/release.sh", VERSION, cwd=ROOT, **told)
-    return folder
-
-
-def verification(folder: Path, signature: Path, public: Path) -> tuple[str | Path, ...]:
-    return (
-        str(UV), *SIGNING, "verify", "key", folder, "--no-ignore-git-paths", "--signature", signature,
-        "--public_key", public,
-    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def keys(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A private key, and the public one."""
-    folder = tmp_path_factory.mktemp("keys")
-    private, public = folder / "private.pem", folder / "public.pem"
-    run("openssl", "ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", private, cwd=folder)
-    run("openssl", "ec", "-in", private, "-pubout", "-out", public, cwd=folder)
-    return private, public
+    return key_pair(tmp_path_factory.mktemp("keys"))
 
 
 @pytest.fixture(scope="module")
@@ -198,115 +138,6 @@ def test_the_command_works_without_a_checkout(installed: Path) -> None:
     assert run(tunewheel, "--version", cwd=installed).strip() == f"tunewheel {VERSION}"
     assert "--quick" in run(tunewheel, "demo", "--help", cwd=installed)
     assert "no wheel runs" in run(tunewheel, "doctor", cwd=installed, code=2)
-
-
-@dataclass(frozen=True)
-class Pushed:
-    """A signed release, and the registry that it was pushed to."""
-
-    dist: Path
-    host: str
-    image: Image
-    digest: str
-
-
-@pytest.fixture(scope="module")
-def pushed(keys: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pushed]:
-    """With the image of ``ingest`` alone."""
-    helm = shutil.which("helm") or shutil.which(str(KUBE_TOOLS / "helm"))
-    if UV is None or helm is None:
-        pytest.skip("needs uv, and helm, which tests/kube/build.sh builds into KUBE_TOOLS")
-    skip_without_base()
-    folder = tmp_path_factory.mktemp("pushed")
-    with oci_registry(folder / "registry") as host:
-        told = {
-            "PATH": os.pathsep.join((str(Path(helm).parent), os.environ["PATH"])),
-            "REGISTRY": f"{host}/wheels", "IMAGES": "ingest", "PLAIN_HTTP": "1", "KEY": str(keys[0]),
-            "STORAGE_DRIVER": BUILDAH[2], "BUILDAH_ISOLATION": "chroot",
-        }  # fmt: skip
-        image = Image("ingest", f"{host}/wheels/ingest:{VERSION}")
-        try:
-            dist = release(folder / "dist", **told)
-            values = yaml.safe_load((dist / "images.yaml").read_text("utf-8"))["image"]
-            digest = values["digests"].pop("ingest")
-            assert values == {"repository": f"{host}/wheels", "digests": {}}
-            yield Pushed(dist, host, image, digest)
-        finally:
-            with contextlib.suppress(AssertionError):
-                buildah("rmi", "--force", image.tag)
-            prune()
-
-
-@pytest.mark.nightly("matrices")
-def test_a_push_to_a_registry_names_chart_and_images_by_the_digests_they_have_there(
-    pushed: Pushed, keys: tuple[Path, Path], tmp_path: Path
-) -> None:
-    """``tests/kube`` installs a chart from a registry."""
-    dist = pushed.dist
-    assert "Verification succeeded" in run(*verification(dist, dist / "release.sig", keys[1]), cwd=tmp_path)
-    assert "images.yaml" in (dist / "SHA256SUMS").read_text("utf-8")
-    head = (dist / "images.yaml").read_text("utf-8").splitlines()[0]
-    address, _, chart = head.removeprefix("# The chart: ").partition("@")
-    assert address == f"oci://{pushed.host}/wheels/tunewheel:{VERSION}"
-    for name, digest in (("ingest", pushed.digest), ("tunewheel", chart)):
-        answer = httpx.head(
-            f"http://{pushed.host}/v2/wheels/{name}/manifests/{VERSION}",
-            headers={"accept": "application/vnd.docker.distribution.manifest.v2+json, "
-                               "application/vnd.oci.image.manifest.v1+json"},
-        )  # fmt: skip
-        assert answer.headers["docker-content-digest"] == digest, name
-
-
-@pytest.mark.nightly("matrices")
-def test_an_image_that_a_release_names_by_its_digest_is_pulled_and_takes_tickets(
-    pushed: Pushed, kafka: str, project: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Into a store that has nothing of the build, so that all layers come from the registry."""
-    store = tmp_path / "storage.conf"
-    folders = f'graphroot = "{tmp_path}/images"\nrunroot = "{tmp_path}/run"\n'
-    store.write_text(f'[storage]\ndriver = "{BUILDAH[2]}"\n{folders}')
-    monkeypatch.setenv("CONTAINERS_STORAGE_CONF", str(store))
-    image = Image("ingest", f"{pushed.host}/wheels/ingest@{pushed.digest}")
-    image.pull()
-    try:
-        asyncio.run(_takes_tickets(image, kafka, project, tmp_path))
-    finally:
-        buildah("rmi", "--force", image.tag)
-
-
-async def _takes_tickets(ingest: Image, kafka: str, project: str, folder: Path) -> None:
-    """Start ``ingest`` and post tickets there, until the log has a record of each."""
-    volume, port = folder / "volume", free_port()
-    key = SecretStr(lay_out(volume))
-    told = environment(kafka, port=port, health_port=free_port()) | signing(volume, ["ingest"])["ingest"]
-    told["TUNEWHEEL_API_KEYS_FILE"] = f"{VOLUME}/keys.yaml"
-    async with Bus(kafka) as bus:
-        await bus.publish(small_loop.spec_event(f"{VOLUME}/model", project=project))
-    with container(ingest, volume) as made, made.started(told, folder / "log"):
-        async with EventFeed(KafkaSettings(bootstrap_servers=kafka)) as feed:
-            door = Endpoint("ingest", f"http://127.0.0.1:{port}", key)
-            await small_loop.publish_file(door, project=project)
-            await feed.until(
-                lambda: (
-                    sum(event.project == project for event in feed.by_topic[topics.RECORD_INGESTED.name])
-                    == small_loop.COUNT
-                ),
-                patience=small_loop.PATIENCE_SECONDS,
-                what="a record of each ticket",
-            )
-
-
-@pytest.mark.nightly("matrices")
-def test_a_second_build_of_an_image_has_the_digest_that_the_release_names(
-    pushed: Pushed, tmp_path: Path
-) -> None:
-    """Without a step of the first build."""
-    again = Image("ingest", f"{pushed.host}/wheels/ingest:again")
-    again.build("--no-cache")
-    file = tmp_path / "digest"
-    buildah("push", "--quiet", "--tls-verify=false", "--digestfile", str(file), again.tag)
-    buildah("rmi", "--force", again.tag)
-    assert file.read_text("utf-8") == pushed.digest
 
 
 @pytest.mark.nightly("models")

