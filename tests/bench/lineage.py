@@ -110,7 +110,7 @@ async def asked(service: Service, name: str) -> dict[str, float]:
 async def decided(service: Service, model_id: str) -> None:
     """Wait until the registry has registered the last of the models."""
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{service.http_port}") as client:
-        while (await client.get(f"/v1/models/{model_id}")).status_code != httpx.codes.OK:
+        while model_id not in (await client.get(f"/v1/projects/{PROJECT}/models")).text:
             await asyncio.sleep(0.2)
 
 

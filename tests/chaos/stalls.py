@@ -174,15 +174,9 @@ class Replica:
 
     async def models(self, session: aiohttp.ClientSession, project: str) -> list[Any]:
         """Return every model of the project with its history; nothing while the process does not answer."""
-        root = f"http://127.0.0.1:{self.ports['TUNEWHEEL_HTTP_PORT']}/v1/projects/{project}/models"
-        patience = aiohttp.ClientTimeout(5)
+        url = f"http://127.0.0.1:{self.ports['TUNEWHEEL_HTTP_PORT']}/v1/projects/{project}/models"
         try:
-            async with session.get(root, timeout=patience) as answer:
-                listed = await answer.json() if answer.status == 200 else []
-            found: list[Any] = []
-            for model in listed:
-                async with session.get(f"{root}/{model['model_id']}", timeout=patience) as answer:
-                    found.append(await answer.json())
-            return found
+            async with session.get(url, timeout=aiohttp.ClientTimeout(5)) as answer:
+                return await answer.json() if answer.status == 200 else []
         except (aiohttp.ClientError, OSError, TimeoutError):
             return []

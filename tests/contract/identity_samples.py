@@ -197,13 +197,8 @@ SAMPLES: Mapping[str, Mapping[str, list[Sample]]] = {
     },
     "registry": {
         **DESCRIPTIONS,
-        "GET /v1/projects": [Sample("/v1/projects", tells=True)],
         "GET /v1/projects/{project}/models": [Sample(f"/v1/projects/{PROJECT}/models", refused=403)],
-        "GET /v1/projects/{project}/models/{model_id}": [
-            Sample(f"/v1/projects/{PROJECT}/models/{MODEL}", refused=403)
-        ],
         "GET /v1/projects/{project}/desired": [Sample(f"/v1/projects/{PROJECT}/desired", refused=403)],
-        "GET /v1/models/{model_id}": [Sample(f"/v1/models/{MODEL}", refused=404)],
         "GET /v1/projects/{project}/lineage/{name:path}": [
             Sample(f"/v1/projects/{PROJECT}/lineage/{RUN}", refused=403)
         ],

@@ -16,7 +16,7 @@ WRITES = {
     "ingest": ("/v1/tickets", "/v1/documents", "/v1/examples", "/v1/erasures", "/v1/documents/files"),
     "console": ("/v1/projects/p/runs/r/cancel",),
     "serve-gateway": ("/v1/feedback", "/v1/chat/completions"),
-    "registry": ("/v1/projects",),
+    "registry": ("/v1/projects/p/models",),
 }
 DOORS = tuple(WRITES)
 ONLY_HEALTH = ("index", "monitor", "curate", "train", "eval")

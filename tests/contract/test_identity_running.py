@@ -79,7 +79,7 @@ class Running:
     def status(self, secret: str) -> int:
         return self.ask(f"Bearer {secret}").status_code
 
-    def ask(self, authorization: str, path: str = "/v1/projects") -> httpx.Response:
+    def ask(self, authorization: str, path: str = "/v1/projects/desk/models") -> httpx.Response:
         return self.api.get(path, headers={"authorization": authorization.encode()})
 
     def stop(self) -> None:
@@ -166,7 +166,7 @@ def test_no_credential_stands_in_the_log_or_in_an_answer(
         registry.ask(f"{CANARY} x"),
         registry.ask(f"Bearer {key} {CANARY}"),
     ]
-    answers += [registry.ask(f"Bearer {key}", "/v1/projects/desk/models"), registry.ask("", "/v1/projects")]
+    answers += [registry.ask(f"Bearer {key}", "/v1/projects/desk/models/none/card"), registry.ask("")]
     assert {answer.status_code for answer in answers} == {200, 401, 403, 404}
     mounted.write(f"keys: {{app: {{sha256: '{CANARY}-plain")
     wait_for(

@@ -166,14 +166,13 @@ async def read_state(registry: Endpoint, store: Path, project: str) -> dict[str,
     """Return what ``registry`` and the record table in ``store`` hold."""
     async with aiohttp.ClientSession(registry.url, headers=registry.headers) as session:
         models = await _get(session, f"/v1/projects/{project}/models")
-        details = [await _get(session, f"/v1/models/{model['model_id']}") for model in models]
         desired = await _get(session, f"/v1/projects/{project}/desired")
     arrivals = RecordTable(str(store / "records")).arrivals().select("record_id").unique().sort("record_id")
     return {
         "models": [
             {name: model[name] for name in ("model_id", "kind", "stage", "run_id", "dataset_id")}
             | {"history": [[step["event_id"], step["stage"]] for step in model["history"]]}
-            for model in details
+            for model in models
         ],
         "desired": desired,
         "records": arrivals.get_column("record_id").to_list(),

@@ -33,7 +33,7 @@ GUARDED = {
     "console": ("POST", "/v1/projects/none/runs/none/pause"),
     "engine": ("GET", "/v1/models"),
     "ingest": ("GET", "/openapi.json"),
-    "registry": ("GET", "/v1/projects"),
+    "registry": ("GET", "/v1/projects/none/models"),
     "serve-gateway": ("GET", "/v1/models"),
 }
 """A route of each service that has an API."""

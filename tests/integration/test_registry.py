@@ -119,15 +119,15 @@ async def test_a_new_process_knows_what_the_old_one_did_and_repeats_nothing(
         async with running(registry(kafka, tmp_path)) as service:
             await bus.publish(declared(project), trained(project, 1), passed(project, 1))
             await reader.desired(first)
-            before = await told(service, f"/v1/models/{first}")
+            before = await state_of(service, project, first)
         async with running(registry(kafka, tmp_path)) as service:
-            assert await told(service, f"/v1/models/{first}") == before
+            assert await state_of(service, project, first) == before
             desired = await told(service, f"/v1/projects/{project}/desired")
             assert desired["desired"]["routes"][0]["model_id"] == first
             await bus.publish(passed(project, 1), trained(project, 1))  # redelivered
             await bus.publish(passed(project, 2))
             await reader.desired(first, adapter_of(project, 2).model_id)
-            assert await told(service, f"/v1/models/{first}") == before
+            assert await state_of(service, project, first) == before
         steps = await reader.first(topics.MODEL_PROMOTED, 4)
         assert len({(s.model_id, s.to_stage) for s in steps}) == 4
 
@@ -248,6 +248,11 @@ async def order(kafka: str, action: str, project: str, model: str, *more: str) -
     seconds = 0.1 if "0.1" in more else PATIENCE_SECONDS
     answer = await command(options, new_event(data, source="/test"), timeout_seconds=seconds)
     return {"done": 0, "refused": 1, "unanswered": 6}[answer.outcome], answer.as_json()
+
+
+async def state_of(service: Service, project: str, model_id: str) -> Any:
+    models = await told(service, f"/v1/projects/{project}/models")
+    return next(model for model in models if model["model_id"] == model_id)
 
 
 async def told(service: Service, path: str) -> Any:

@@ -39,7 +39,7 @@ from tunewheel_testing.specs import declared
 from tests.conftest import start_broker
 
 from .bus import Bus, process, until
-from .verdicts import adapter_of, passed, trained
+from .verdicts import passed, trained
 
 pytestmark = [pytest.mark.integration, pytest.mark.nightly("restore")]
 TICKETS = int(os.environ.get("RESTORE_TICKETS", "1000"))
@@ -56,7 +56,6 @@ ABSENT = ("T-1", "T-2")
 PATIENCE = 3_600.0
 FIGURES = Path("var/nightly/restore.json")
 PROJECT = "restored"
-MODEL = adapter_of(PROJECT, 1).model_id
 SERVICES = ("ingest", "curate", "registry")
 SPEC: dict[str, Any] = {
     "dataset": {
@@ -108,7 +107,7 @@ def services(kafka: str, store: Path) -> Iterator[tuple[str, dict[str, int]]]:
             ).pid
             for name in SERVICES
         }
-        yield f"http://127.0.0.1:{api}/v1/projects/{PROJECT}/models/{MODEL}", pids
+        yield f"http://127.0.0.1:{api}/v1/projects/{PROJECT}/models", pids
 
 
 def log_of(store: Path, service: str) -> Path:
@@ -129,7 +128,7 @@ class Left:
     log: Counter[tuple[str, str]]
     """How often each event and dead letter is on the log: topic, and id."""
     records: pl.DataFrame
-    model: Any
+    models: Any
 
     @classmethod
     async def at(cls, kafka: str, store: Path, models: str) -> Left:
@@ -146,8 +145,8 @@ class Left:
         async for record in read_records(options, names):
             found[record.position.topic, record.headers.get("ce_id", b"").decode()] += 1
         async with httpx.AsyncClient(timeout=60) as client:
-            model = (await client.get(models)).raise_for_status().json()
-        return cls(found, records(store), model)
+            told = (await client.get(models)).raise_for_status().json()
+        return cls(found, records(store), told)
 
 
 def count(store: Path) -> int:
@@ -257,7 +256,7 @@ async def test_a_wheel_restored_elsewhere_is_the_same_and_an_erasure_that_the_co
                 print(json.dumps({"copied": copied, "restored": seconds}), flush=True)
                 after = await Left.at(kafka, copy, models)
                 assert after.records.equals(wanted)
-                assert after.model == before.model
+                assert after.models == before.models
                 assert not before.log - after.log, "an event or a dead letter is lost"
                 assert {topic for topic, _ in after.log - before.log} == REPEATED
                 (newest,) = await bus.collect(topics.DATASET_VERSIONED, 1, patience=PATIENCE)

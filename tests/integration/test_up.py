@@ -114,7 +114,7 @@ def all_are_ready(shell: Shell) -> None:
 
 def callers_are_known_and_the_command_line_is_one_of_them(shell: Shell, told: str) -> None:
     services = shell.state.services
-    models = f"{services['registry']['url']}/v1/projects"
+    models = f"{services['registry']['url']}/v1/projects/none/models"
     assert status(models) == status(models, "tw-nobody's") == 401
     key = shell.run("key", "show")["key"]
     assert status(models, key) == 200

@@ -1,20 +1,19 @@
-"""The read-only API: projects, models and their history, cards, comparisons and lineage."""
+"""The read-only API: cards, comparisons and lineage, and what this process has folded of a project."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import Annotated, Any
+from typing import Annotated
 
-from fastapi import Depends, FastAPI, Path, Query, Request
+from fastapi import Depends, FastAPI, Path, Query
 from fastapi.responses import PlainTextResponse
 from fastapi.security import HTTPBearer
-from pydantic import BaseModel
 from tunewheel_contracts.api.models import HistoryStep, RegisteredModel
 from tunewheel_contracts.events.lifecycle import ServingDesired
 from tunewheel_contracts.formats.run import AdapterRef
 from tunewheel_contracts.formats.spec import ProjectSpec
-from tunewheel_runtime.identity.guard import RESPONSES, caller_of, guard_descriptions, needs
+from tunewheel_runtime.identity.guard import RESPONSES, guard_descriptions, needs
 from tunewheel_runtime.identity.roles import Role
 from tunewheel_runtime.refusals import Refused, answer_errors
 from tunewheel_runtime.store import ObjectStore
@@ -27,7 +26,7 @@ from tunewheel_registry.ledger import Ledger
 from tunewheel_registry.lineage.index import LineageIndex
 from tunewheel_registry.lineage.records import RecordFiles
 from tunewheel_registry.lineage.tracing import Lineage, trace
-from tunewheel_registry.state import Model, State
+from tunewheel_registry.state import Model
 
 KnownSpec = Callable[[str], ProjectSpec | None]
 ProjectName = Annotated[str, Path(max_length=63)]
@@ -42,23 +41,16 @@ UNKNOWN = (
 )
 
 
-class ProjectSummary(BaseModel):
-    project: str
-    champion: str | None
-    candidates: list[str]
-    models: int
-    generation: int
+class ModelState(RegisteredModel):
+    """What this process has folded of a model."""
 
-
-class ModelDetail(RegisteredModel):
     adapter: AdapterRef | None
     replaces: str | None
     history: list[HistoryStep]
 
 
 def make_api(ledger: Ledger, known_spec: KnownSpec) -> FastAPI:
-    """Build the API. It only reads ``ledger``. Callers who may not read a project get 404, as if it did not
-    exist."""
+    """Build the API. It only reads ``ledger``."""
     api = FastAPI(
         title="Tunewheel registry",
         version="1",
@@ -68,42 +60,20 @@ def make_api(ledger: Ledger, known_spec: KnownSpec) -> FastAPI:
         responses=RESPONSES,
     )
 
-    @api.get("/v1/projects")
-    @needs(Role.VIEWER)
-    async def list_projects(request: Request) -> list[ProjectSummary]:
-        return [_project(ledger.state(project)) for project in sorted(_readable(ledger, request))]
-
     @api.get("/v1/projects/{project}/models")
     @needs(Role.VIEWER)
-    async def list_models(project: ProjectName) -> list[RegisteredModel]:
-        return [RegisteredModel(**_summary(model)) for model in _state(ledger, project).models.values()]
-
-    @api.get("/v1/projects/{project}/models/{model_id}")
-    @needs(Role.VIEWER)
-    async def read_model_of(project: ProjectName, model_id: str) -> ModelDetail:
-        """``model_id`` may also be ``champion`` or ``challenger`` (the model in shadow or canary)."""
-        model = _named(_state(ledger, project), model_id)
-        if model is None:
-            raise _unknown("model_id", f"{project} has no {model_id!r}; see /v1/projects/{project}/models")
-        return _detail(model)
+    async def list_models(project: ProjectName) -> list[ModelState]:
+        """In order of registration."""
+        return [_model_state(model) for model in ledger.state(project).models.values()]
 
     @api.get("/v1/projects/{project}/desired")
     @needs(Role.VIEWER)
     async def read_desired(project: ProjectName) -> ServingDesired:
-        state, spec = _state(ledger, project), known_spec(project)
-        desired = desired_state(state, spec) if spec else None
+        spec = known_spec(project)
+        desired = desired_state(ledger.state(project), spec) if spec else None
         if desired is None:
             raise _unknown("project", f"{project!r} is not declared; run `tunewheel project declare`")
         return desired
-
-    @api.get("/v1/models/{model_id}")
-    @needs(Role.VIEWER)
-    async def read_model(request: Request, model_id: str) -> ModelDetail:
-        for project in _readable(ledger, request):
-            model = ledger.state(project).models.get(model_id)
-            if model is not None:
-                return _detail(model)
-        raise _unknown("model_id", f"{model_id!r} is unknown; see /v1/projects/<project>/models")
 
     guard_descriptions(api.routes)
     answer_errors(api)
@@ -114,50 +84,15 @@ def _unknown(field: str, reason: str) -> Refused:
     return Refused(HTTPStatus.NOT_FOUND, field, reason)
 
 
-def _readable(ledger: Ledger, request: Request) -> list[str]:
-    """Return the projects that the caller may read."""
-    caller = caller_of(request)
-    return [project for project in ledger.projects if caller.may(Role.VIEWER, project)]
-
-
-def _state(ledger: Ledger, project: str) -> State:
-    if project not in ledger.projects:
-        raise _unknown("project", f"{project!r} has no registered model; see /v1/projects")
-    return ledger.state(project)
-
-
-def _named(state: State, name: str) -> Model | None:
-    if name == "champion":
-        return state.champion
-    if name == "challenger":
-        return next(iter(state.candidates), None)
-    return state.models.get(name)
-
-
-def _project(state: State) -> ProjectSummary:
-    return ProjectSummary(
-        project=state.project,
-        champion=state.champion.model_id if state.champion else None,
-        candidates=[model.model_id for model in state.candidates],
-        models=len(state.models),
-        generation=state.generation,
-    )
-
-
-def _summary(model: Model) -> dict[str, Any]:
+def _model_state(model: Model) -> ModelState:
     known = model.registration
-    fields = ("model_id", "project", "kind", "base", "base_facts", "run_id", "dataset_id")
-    return {"stage": model.stage, **{name: getattr(known, name) for name in fields}}
-
-
-def _detail(model: Model) -> ModelDetail:
+    fields = ("model_id", "project", "kind", "base", "base_facts", "run_id", "dataset_id", "adapter")
     steps = [
         HistoryStep(event_id=s.event_id, stage=s.stage, reason=s.reason, cause=s.cause, at=s.at)
         for s in model.history
     ]
-    return ModelDetail(
-        **_summary(model), adapter=model.registration.adapter, replaces=model.replaces, history=steps
-    )
+    same = {name: getattr(known, name) for name in fields}
+    return ModelState(**same, stage=model.stage, replaces=model.replaces, history=steps)
 
 
 def add_about(api: FastAPI, ledger: Ledger, index: LineageIndex, store: ObjectStore) -> None:

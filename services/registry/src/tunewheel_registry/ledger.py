@@ -73,10 +73,6 @@ class Ledger:
         self._parked: list[Envelope[Any]] = []
         self._deciding = asyncio.Lock()
 
-    @property
-    def projects(self) -> tuple[str, ...]:
-        return tuple(name for name, state in self._states.items() if state.models)
-
     def state(self, project: str) -> State:
         return self._states.get(project, State(project))
 
