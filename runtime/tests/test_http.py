@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator
 from typing import Any, ClassVar
 
 import pytest
-import uvicorn
 from tunewheel_runtime.http import PatientHttp
+from tunewheel_testing import served
 from tunewheel_testing.waiting import until
 
 Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -74,18 +74,8 @@ class App:
 @contextlib.asynccontextmanager
 async def serving(app: App, protocol: type[PatientHttp] = LooksWhenTold) -> AsyncIterator[int]:
     LooksWhenTold.newest = None
-    config = uvicorn.Config(
-        app, port=0, lifespan="off", http=protocol, log_config=None, timeout_keep_alive=600
-    )
-    server = uvicorn.Server(config)
-    listener = config.bind_socket()
-    task = asyncio.create_task(server.serve(sockets=[listener]))
-    await until(lambda: server.started)
-    try:
-        yield listener.getsockname()[1]
-    finally:
-        server.should_exit = True
-        await task
+    async with served.serving(app, protocol) as url:
+        yield int(url.rpartition(":")[2])
 
 
 @contextlib.asynccontextmanager

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import os
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -15,7 +12,6 @@ from typing import Any
 
 import aiohttp
 import pytest
-import uvicorn
 from tunewheel_contracts.errors import TransientError
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.lifecycle import ServingDesired
@@ -23,7 +19,6 @@ from tunewheel_contracts.events.upstream import ProjectDeclared
 from tunewheel_contracts.formats.bundle import Bundle
 from tunewheel_contracts.formats.run import AdapterRef
 from tunewheel_contracts.formats.serving import DesiredRoutes, Route, RouteRole
-from tunewheel_runtime.http import PatientHttp
 from tunewheel_runtime.identity.access import Access
 from tunewheel_runtime.identity.guard import guard
 from tunewheel_runtime.request_ids import RequestIds
@@ -36,6 +31,7 @@ from tunewheel_serve_gateway.upstream.balancing import beginning_of, pick
 from tunewheel_testing.adapters import BASE, put_adapter
 from tunewheel_testing.engine import FakeEngine
 from tunewheel_testing.log import MemoryLog, wrap
+from tunewheel_testing.served import serving
 from tunewheel_testing.specs import spec_of
 from tunewheel_testing.waiting import until
 
@@ -169,33 +165,6 @@ class World:
         return self.broker.of("inference.completed")
 
 
-@asynccontextmanager
-async def served(app: Any) -> AsyncIterator[str]:
-    """Serve an ASGI app over a real socket, as the runtime does."""
-    # A connection that the test keeps must not be closed just when it asks again.
-    config = uvicorn.Config(
-        app,
-        host="127.0.0.1",
-        port=0,
-        log_config=None,
-        lifespan="off",
-        timeout_keep_alive=600,
-        http=PatientHttp,
-    )
-    listener = config.bind_socket()
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    server = uvicorn.Server(config)
-    task = asyncio.create_task(server.serve(sockets=[listener]))
-    await until(lambda: server.started or task.done(), "the server")
-    try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        server.force_exit = True
-        await task
-        listener.close()
-
-
 MakeWorld = Callable[..., Awaitable[World]]
 
 
@@ -246,7 +215,7 @@ async def make_world(tmp_path: Path) -> AsyncIterator[MakeWorld]:
             )
             app = make_api(gateway)
             guard(app.routes, Access(gateway_settings, warn=print))
-            url = await stack.enter_async_context(served(RequestIds(app)))
+            url = await stack.enter_async_context(serving(RequestIds(app)))
             session = await stack.enter_async_context(aiohttp.ClientSession())
             world = World(gateway, telemetry, engines, broker, store, url, session, warnings=warnings)
             for event in log:

@@ -13,8 +13,7 @@ from tunewheel_runtime.request_ids import HttpSpans, RequestIds
 from tunewheel_runtime.telemetry import make_telemetry
 from tunewheel_serve_gateway.api import make_api
 from tunewheel_serve_gateway.completions.kept import FRAME, kept_of
-
-from .conftest import served
+from tunewheel_testing.served import serving
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 
@@ -25,7 +24,7 @@ async def test_a_completion_is_in_the_trace_of_its_request(world: Any, traced: b
     telemetry = make_telemetry("test", None, span_processors=[SimpleSpanProcessor(spans)])
     api = make_api(world.gateway)
     guard(api.routes, Access(world.gateway._settings, warn=print))
-    async with served(HttpSpans(api, telemetry.tracer) if traced else api) as url:
+    async with serving(HttpSpans(api, telemetry.tracer) if traced else api) as url:
         world.url = url
         headers = {"traceparent": f"00-{TRACE}-b7ad6b7169203331-01"}
         async with await world.chat(headers=headers) as response:
@@ -44,7 +43,7 @@ async def test_a_completion_is_in_the_trace_of_its_request(world: Any, traced: b
 async def test_the_engine_gets_the_id_of_the_request_with_an_end_of_its_own(world: Any):
     api = make_api(world.gateway)
     guard(api.routes, Access(world.gateway._settings, warn=print))
-    async with served(RequestIds(api)) as url:
+    async with serving(RequestIds(api)) as url:
         world.url = url
         for _ in range(2):
             async with await world.chat(headers={"x-request-id": "mine-1"}) as response:
