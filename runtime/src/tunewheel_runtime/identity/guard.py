@@ -165,13 +165,20 @@ def _authorization(scope: Scope) -> str | None:
     return None if value is None else value.decode("latin-1")
 
 
+def refused(description: str) -> dict[str, Any]:
+    """Return an answer in the shape of a refusal, for the OpenAPI document of a FastAPI app.
+
+    The shape is named and not given as a ``model``: for every model of every route FastAPI makes a validator
+    that no request needs. One answer of ``RESPONSES`` has the model, which writes the shape down.
+    """
+    shape = {"$ref": f"#/components/schemas/{ErrorResponse.__name__}"}
+    return {"description": description, "content": {"application/json": {"schema": shape}}}
+
+
 RESPONSES: dict[int | str, dict[str, Any]] = {
     401: {"model": ErrorResponse, "description": "No key or token, or an unknown one"},
-    403: {"model": ErrorResponse, "description": "The caller lacks the role in the project"},
-    503: {
-        "model": ErrorResponse,
-        "description": "The issuer of tokens is unavailable; send a key, or try later",
-    },
+    403: refused("The caller lacks the role in the project"),
+    503: refused("The issuer of tokens is unavailable; send a key, or try later"),
 }
 """The guard's answers, for the OpenAPI document of a FastAPI app."""
 

@@ -8,8 +8,7 @@ from typing import Any
 from fastapi import Depends, FastAPI, Request
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
-from tunewheel_contracts.api.errors import ErrorResponse
-from tunewheel_runtime.identity.guard import RESPONSES, guard_descriptions
+from tunewheel_runtime.identity.guard import RESPONSES, guard_descriptions, refused
 from tunewheel_runtime.refusals import answer_errors
 from tunewheel_runtime.store import ObjectStore
 
@@ -42,8 +41,8 @@ from tunewheel_console.state import ConsoleState
 
 REFUSALS: dict[int | str, dict[str, Any]] = {
     **RESPONSES,
-    404: {"model": ErrorResponse, "description": "The named thing is not there; `param` says which"},
-    409: {"model": ErrorResponse, "description": "Several things are meant, or the state forbids it"},
+    404: refused("The named thing is not there; `param` says which"),
+    409: refused("Several things are meant, or the state forbids it"),
 }
 """The refusals of every route, for the API's description."""
 BEARER = Depends(HTTPBearer(auto_error=False, description="An API key, or a token of the OIDC issuer."))
