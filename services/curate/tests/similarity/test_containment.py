@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tunewheel_curate.similarity import containment
 from tunewheel_curate.similarity.containment import (
     CONTAINED,
     LEAST_WORDS,
@@ -73,6 +74,19 @@ def test_an_everyday_beginning_leads_to_a_bounded_number_of_items() -> None:
     alike = [f"{text} {number}" for number, text in enumerate(items)]
     wanted = _wanted(pl.Series(alike), np.ones(500, np.bool_))
     assert np.unique(wanted.pairs, return_counts=True)[1].max() <= MOST_ITEMS
+
+
+@pytest.mark.parametrize("count", [1, 40, 3_000])
+@pytest.mark.parametrize("most_bits", [6, 22])
+def test_the_table_of_pairs_is_as_large_as_they_need_and_decides_nothing(
+    count: int, most_bits: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(containment, "_MOST_SLOT_BITS", most_bits)
+    items = [f"how do i reset the device number t{number}" for number in range(count)]
+    texts = [f"page {number} says {item} and then more" for number, item in enumerate(items)]
+    assert found(texts, items) == {(number, number) for number in range(count)}
+    wanted = _wanted(pl.Series(items), np.ones(count, np.bool_))
+    assert len(wanted.slots) - 1 <= min(32 * len(wanted.pairs), 1 << most_bits)
 
 
 def test_nothing_is_found_where_there_is_nothing() -> None:

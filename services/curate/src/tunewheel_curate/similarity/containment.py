@@ -34,7 +34,9 @@ FEW_ITEMS = 32
 _CHOSEN = 0.5
 """The share of an item's word pairs that are chosen. A larger share leaves fewer texts to compare."""
 _ROWS_AT_ONCE = 1 << 10
-_SLOT_BITS = 22
+_SPARE_BITS = 4
+"""Each pair has 16 to 32 slots, so few pairs of a text fall into the slot of another pair."""
+_MOST_SLOT_BITS = 22
 _LEFT, _RIGHT = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F)
 _MASK, _SHIFT = np.uint64((1 << HASH_BITS) - 1), np.uint64(HASH_BITS)
 
@@ -51,11 +53,18 @@ class _Wanted:
     enough: Integers
     """(items,): how many of its chosen word pairs a text must have to be compared."""
 
+    @property
+    def slot_bits(self) -> int:
+        return min(len(self.pairs).bit_length() + _SPARE_BITS, _MOST_SLOT_BITS)
+
     @cached_property
     def slots(self) -> npt.NDArray[np.int32]:
         """The position in ``pairs`` where each value of the first bits begins. It saves a search per pair."""
-        counts = np.bincount(_slot(self.pairs) + 1, minlength=(1 << _SLOT_BITS) + 1)
+        counts = np.bincount(self.slot(self.pairs) + 1, minlength=(1 << self.slot_bits) + 1)
         return np.cumsum(counts, dtype=np.int32)
+
+    def slot(self, pairs: UInt64s) -> Integers:
+        return (pairs >> np.uint64(HASH_BITS - self.slot_bits)).astype(np.int64)
 
 
 def holding(texts: pl.Series, items: pl.Series) -> tuple[Integers, Integers]:
@@ -140,7 +149,7 @@ def _held(texts: pl.Series, wanted: _Wanted) -> tuple[Integers, Integers]:
 
 def _candidates(rows: Integers, pairs: UInt64s, wanted: _Wanted) -> tuple[Integers, Integers]:
     """Return (row, item) where the text has enough of the item's chosen word pairs, ordered."""
-    slots = _slot(pairs)
+    slots = wanted.slot(pairs)
     hit = np.flatnonzero(wanted.slots[slots + 1] > wanted.slots[slots])
     slots = slots[hit]
     starts = wanted.slots[slots].astype(np.int64)
@@ -178,7 +187,3 @@ def _word_pairs(texts: pl.Series) -> tuple[Integers, UInt64s]:
     together = rows[:-1] == rows[1:]
     pairs = (hashes[:-1] * _LEFT + hashes[1:] * _RIGHT)[together]
     return rows[:-1][together], pairs >> np.uint64(64 - HASH_BITS)
-
-
-def _slot(pairs: UInt64s) -> Integers:
-    return (pairs >> np.uint64(HASH_BITS - _SLOT_BITS)).astype(np.int64)
