@@ -6,7 +6,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
-from importlib.metadata import version
+from functools import cache
+from importlib import metadata
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,6 +40,9 @@ DATA_DOCS = "data_docs"
 DATA_DOCS_INDEX = f"{DATA_DOCS}/index.html"
 HOLDOUT_MEMORY = "holdout_memory.parquet"
 _ROWS_AT_ONCE = 2_048
+
+version = cache(metadata.version)
+"""Reading the metadata of ``VERSIONED`` takes longer than writing a small version."""
 
 
 def rows_sha256(
