@@ -239,6 +239,9 @@ async def test_an_authority_of_ones_own_is_trusted_where_it_is_named(
             await done(make_client(url, "k").me())
         monkeypatch.setenv("TUNEWHEEL_HTTP_CAFILE", str(authority.cafile))
         assert (await done(make_client(url, "k").me())).name == "ada"
+        monkeypatch.delenv("TUNEWHEEL_HTTP_CAFILE")
+        with pytest.raises(Away, match="CERTIFICATE_VERIFY_FAILED"):
+            await done(make_client(url, "k").me())
     assert len(door.asked) == 1, "the key went to no stranger"
 
 

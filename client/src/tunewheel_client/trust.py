@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import ssl
+from functools import cache
 from urllib.parse import urlsplit
 
 from tunewheel_client.errors import NoAddress
@@ -19,20 +20,30 @@ def is_local(url: str) -> bool:
 
 
 def trusted() -> ssl.SSLContext:
-    """Return the authorities of the system, and those of the file in ``TUNEWHEEL_HTTP_CAFILE``.
+    """Return the authorities of the system, and those of the file in ``TUNEWHEEL_HTTP_CAFILE``. Without such
+    a file all clients of a process share one context: reading the authorities takes longer than a request.
 
     Raises:
         NoAddress: the file cannot be used.
     """
+    paths, cafile = ssl.get_default_verify_paths(), os.environ.get(CAFILE)
+    if not cafile:
+        return _shared(paths)
+    context = _of_system(paths)
+    try:
+        context.load_verify_locations(cafile)
+    except OSError as error:
+        raise NoAddress(f"{CAFILE}: {cafile} holds no certificates in PEM ({error})") from error
+    return context
+
+
+def _of_system(paths: ssl.DefaultVerifyPaths) -> ssl.SSLContext:
     context = ssl.create_default_context()
-    paths = ssl.get_default_verify_paths()
     if not paths.cafile and not paths.capath and not context.get_ca_certs():
         import certifi  # the machine has no authorities of its own
 
         context.load_verify_locations(certifi.where())
-    if cafile := os.environ.get(CAFILE):
-        try:
-            context.load_verify_locations(cafile)
-        except OSError as error:
-            raise NoAddress(f"{CAFILE}: {cafile} holds no certificates in PEM ({error})") from error
     return context
+
+
+_shared = cache(_of_system)
