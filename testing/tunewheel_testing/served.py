@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Generator, Sequence
 from concurrent.futures import Future
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -25,11 +25,12 @@ class _Server(uvicorn.Server):
     if it answered nobody. Hundreds of tests start a server.
     """
 
-    def __init__(self, app: Any, http: type[PatientHttp] = PatientHttp, **files: Any) -> None:
+    def __init__(self, app: Any, http: type[PatientHttp] = PatientHttp, files: Sequence[Path] = ()) -> None:
         # A connection that a test keeps must not be closed just when the test asks again.
         config = uvicorn.Config(
-            app, http=http, log_config=None, lifespan="off", ws="none", timeout_keep_alive=600, **files
-        )
+            app, http=http, log_config=None, lifespan="off", ws="none", timeout_keep_alive=600,
+            ssl_certfile=files[0] if files else None, ssl_keyfile=files[1] if files else None,
+        )  # fmt: skip
         super().__init__(config)
         self.door = socket.create_server(("127.0.0.1", 0))  # clients that come before it is served wait
         # As the services' doors have it: without it each answer waits 40 ms for the client's delayed ACK.
@@ -69,7 +70,7 @@ class _Server(uvicorn.Server):
 def served(app: Any, *, certificate: tuple[Path, Path] | None = None) -> Generator[str]:
     """Serve ``app`` from a thread until the block ends; yields the address. ``certificate``: the PEM files by
     which it speaks HTTPS, the second with the key."""
-    server = _Server(app, **dict(zip(("ssl_certfile", "ssl_keyfile"), certificate or (), strict=False)))
+    server = _Server(app, files=certificate or ())
     thread = threading.Thread(target=server.run, kwargs={"sockets": [server.door]}, daemon=True)
     thread.start()
     try:
