@@ -72,7 +72,7 @@ def main() -> None:
         packages=("torch", "transformers", "peft", "trl"),
         contenders={
             str(run.changes): run.model_dump(
-                mode="json", include={"part", "steps", "validation_loss", "seconds"}
+                mode="json", include={"part", "steps", "validation_loss", "label_accuracy", "seconds"}
             )
             for run in ended.runs
         },

@@ -71,7 +71,7 @@ class Measuring:
 
 class Labelling(Measuring):
     """Measures labels too: of 40 groups of one row each, ``right[rate]`` are answered with the right label.
-    The first half of a run's steps gives half of them."""
+    A part of a run's steps gives that part of them."""
 
     def __init__(self, right: dict[float, int], most: int = 100) -> None:
         super().__init__(most)
@@ -91,9 +91,10 @@ async def train(made, event: SweepRequested, trainings: Any = None) -> SweepProg
     return await sweeps.train(event, made.event, lease=made.lease, tell=made.tell)
 
 
-def test_half_of_the_recipes_go_on_for_twice_as_many_steps():
-    assert rungs(SweepMethod.HALVING, 8) == [(8, 0.125), (4, 0.25), (2, 0.5), (1, 1.0)]
-    assert rungs(SweepMethod.HALVING, 5) == [(5, 0.125), (3, 0.25), (2, 0.5), (1, 1.0)]
+def test_a_third_of_the_recipes_goes_on_for_three_times_as_many_steps():
+    assert rungs(SweepMethod.HALVING, 8) == [(8, 1 / 9), (3, 1 / 3), (1, 1.0)]
+    assert rungs(SweepMethod.HALVING, 10) == [(10, 1 / 27), (4, 1 / 9), (2, 1 / 3), (1, 1.0)]
+    assert rungs(SweepMethod.HALVING, 2) == [(2, 1 / 3), (1, 1.0)]
     assert rungs(SweepMethod.HALVING, 1) == rungs(SweepMethod.GRID, 1) == [(1, 1.0)]
     assert rungs(SweepMethod.GRID, 3) == [(3, 1.0)]
 
@@ -108,15 +109,15 @@ async def test_a_grid_trains_every_recipe_to_its_end_and_makes_no_model(bench):
     assert {type(news) for news in made.told} == {SweepProgressed}
 
 
-async def test_halving_goes_on_with_the_better_half(bench):
+async def test_halving_goes_on_with_the_better_recipes(bench):
     made = await bench()
     ended = await train(made, asked(*RATES, method="halving"))
     assert ended.best == "sweep-1-3"
     assert {run.run_id: run.part for run in ended.runs} == {
-        "sweep-1-1": 0.25, "sweep-1-2": 0.5, "sweep-1-3": 1.0, "sweep-1-4": 0.25
+        "sweep-1-1": 1 / 9, "sweep-1-2": 1 / 3, "sweep-1-3": 1.0, "sweep-1-4": 1 / 9
     }  # fmt: skip
     # a run that goes on is not trained again from its beginning: each step counts once
-    assert [run.steps for run in ended.runs] == [2, 3, 6, 2]
+    assert [run.steps for run in ended.runs] == [1, 2, 6, 1]
     assert ended.measured == 4 + 2 + 1
 
 
@@ -150,12 +151,12 @@ async def test_halving_goes_on_with_the_better_labels_after_a_kill_too(bench, ki
             await train(made, asked(*RATES, method="halving"), Labelling(right, killed_after))
         made.lease.lost.clear()
     ended = await train(made, asked(*RATES, method="halving"), Labelling(right))
-    assert [run.part for run in ended.runs] == [1.0, 0.5, 0.25, 0.25]
+    assert [run.part for run in ended.runs] == [1.0, 1 / 3, 1 / 9, 1 / 9]
     assert ended.best == "sweep-1-1"
-    # both were measured after half of the steps: 20 and 16 of 40 rows
-    assert (ended.lead.over, ended.lead.part) == ("sweep-1-2", 0.5)
-    assert ended.lead.difference == pytest.approx(0.1)
-    assert "after 50% of the steps" in ended.lead.words
+    # both were measured after a third of the steps: 13 and 11 of 40 rows
+    assert (ended.lead.over, ended.lead.part) == ("sweep-1-2", 1 / 3)
+    assert ended.lead.difference == pytest.approx(0.05)
+    assert "after 33% of the steps" in ended.lead.words
 
 
 @pytest.mark.parametrize("before", [1, 2, 3])
@@ -380,7 +381,7 @@ async def test_what_was_measured_beside_another_run_counts_after_a_kill(bench, k
     assert {*first.trained, *second.trained} == {
         (f"sweep-1-{run.run_id[-1]}", part)
         for run in ended.runs
-        for part in (0.25, 0.5, 1.0)
+        for part in (1 / 9, 1 / 3, 1.0)
         if part <= run.part
     }
 
@@ -394,7 +395,7 @@ async def test_a_sweep_all_of_whose_recipes_fail_fails(bench):
 async def test_processes_go_on_from_checkpoints_and_leave_nothing(bench):
     made = await bench()
     ended = await train(made, asked(1e-2, 1e-3, method="halving"), made.trainings)
-    assert [(run.part, run.steps, run.total_steps) for run in ended.runs] == [(0.5, 3, 6), (1.0, 6, 6)]
+    assert [(run.part, run.steps, run.total_steps) for run in ended.runs] == [(1 / 3, 2, 6), (1.0, 6, 6)]
     assert ended.best == "sweep-1-2"
     assert await made.store.list("adapters") == await made.store.list("runs") == []
     assert list(made.settings.runs_dir.glob("*")) == []

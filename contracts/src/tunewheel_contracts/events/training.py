@@ -191,7 +191,7 @@ class SweepRequested(Event):
     """Of each recipe the fields that differ from the recipe of the version's spec."""
     method: Annotated[SweepMethod, if_unknown(None)] = SweepMethod.GRID
     """``grid``: train every recipe to its end. ``halving``: train all for a part of their steps, go on with
-    the better half for twice as many, and so on (Jamieson & Talwalkar, arXiv:1502.07943)."""
+    the best third for three times as many, and so on (successive halving: arXiv:1502.07943)."""
     max_hours: Annotated[FiniteFloat, Field(gt=0)] = 1.0
     """The ceiling of all runs together: hours of training."""
     max_dollars: Annotated[FiniteFloat, Field(gt=0)] | None = None

@@ -11,6 +11,7 @@ checkpoint of the run that was under way.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import replace
@@ -47,19 +48,22 @@ from tunewheel_train.runs.controls import Controls
 from tunewheel_train.runs.runs import Result, Run, plan_run
 from tunewheel_train.runs.starting import fetch_dataset
 
+FACTOR = 3
+
 
 def rungs(method: SweepMethod, recipes: int) -> list[tuple[int, float]]:
     """Return for each round how many recipes are trained, and up to which part of their steps.
 
-    Successive halving (Jamieson & Talwalkar, arXiv:1502.07943, algorithm 1): half of the recipes go on, for
-    twice as many steps. A recipe follows its own schedule, and is stopped on it.
+    Successive halving (Jamieson & Talwalkar, arXiv:1502.07943, algorithm 1), by thirds as Hyperband advises
+    (arXiv:1603.06560, section 2.6): a third of the recipes go on, for three times as many steps. A recipe
+    follows its own schedule, and is stopped on it.
     """
     if method is SweepMethod.GRID:
         return [(recipes, 1.0)]
     counts = [recipes]
     while counts[-1] > 1:
-        counts.append((counts[-1] + 1) // 2)
-    return [(count, 0.5 ** (len(counts) - 1 - number)) for number, count in enumerate(counts)]
+        counts.append(math.ceil(counts[-1] / FACTOR))
+    return [(count, FACTOR ** (number + 1.0 - len(counts))) for number, count in enumerate(counts)]
 
 
 class _Round(NamedTuple):
