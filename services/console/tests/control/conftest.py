@@ -30,6 +30,12 @@ from tunewheel_testing.log import MemoryLog
 Ask = Callable[..., Any]
 
 
+@pytest.fixture(autouse=True)
+def _simulations_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine may need longer than the seconds that a request waits."""
+    monkeypatch.setattr("tunewheel_console.control.declarations.SIMULATION_SECONDS", 600.0)
+
+
 @pytest.fixture
 def feed() -> Feed:
     return Feed()

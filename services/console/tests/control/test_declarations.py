@@ -110,15 +110,15 @@ def test_hosts_and_folders_are_checked_where_they_are_told():
 async def test_power_is_simulated_in_another_process_and_left_out_where_it_takes_too_long(
     desk: Any, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(
-        "tunewheel_console.control.declarations._kept", {}
-    )  # another test may have asked the same
+    declarations = "tunewheel_console.control.declarations"
+    monkeypatch.setattr(f"{declarations}._kept", {})  # another test may have asked the same
     spec = desk.spec()
-    assert await find_power(spec, [1], seconds=0.001) is None
     found = await find_power(spec, [1, 1])
     assert found is not None
     assert (found.rows, found.customers) == (2, 2)
-    assert await find_power(spec, [1, 1], seconds=0.001) == found, "a simulation is kept"
+    monkeypatch.setattr(f"{declarations}.SIMULATION_SECONDS", 0.001)
+    assert await find_power(spec, [1]) is None
+    assert await find_power(spec, [1, 1]) == found, "a simulation is kept"
 
 
 async def test_a_declaration_survives_the_death_of_its_simulation(

@@ -143,10 +143,9 @@ async def find_power(
     sizes: Sequence[int] | None = None,
     *,
     card: Scorecard | None = None,
-    seconds: float = SIMULATION_SECONDS,
 ) -> Power | None:
-    """Simulate verdicts by the spec's criteria, in another process. None: it took more than ``seconds``, or
-    the process was ended, for example for its memory.
+    """Simulate verdicts by the spec's criteria, in another process. None: it took too long, or the
+    process was ended, for example for its memory.
 
     Args:
         sizes: the number of held-out rows of each customer; None: those of ``card``, or else of the smallest
@@ -161,7 +160,7 @@ async def find_power(
     name = content_sha256(asked)
     if name not in _kept:
         try:
-            async with asyncio.timeout(seconds), _one_at_a_time:
+            async with asyncio.timeout(SIMULATION_SECONDS), _one_at_a_time:
                 found = await _simulated(asked)
         except (TimeoutError, SimulationEnded) as error:
             log.warning("power_left_out", project=spec.project, reason=str(error) or "too slow")
