@@ -74,7 +74,7 @@ def with_configs(**changes: str) -> Mapping[str, Mapping[str, str]]:
 
 
 def test_nothing_is_wrong_with_a_cluster_as_it_should_be() -> None:
-    everything = ("ingest", "curate", "train", "registry", "viewer", "cli", "topics")
+    everything = ("ingest", "curate", "train", "registry", "cli", "topics")
     findings = [
         *broker_findings(CLUSTER, {}),
         *topic_findings(CLUSTER, CONFIGS),
@@ -170,7 +170,7 @@ def test_one_broker_is_enough_for_a_wheel_on_one_machine() -> None:
 
 
 def test_each_right_that_is_missing_is_told_by_its_name() -> None:
-    for acl in (acl for name in ("train", "topics", "viewer") for acl in least_acls([name])):
+    for acl in (acl for name in ("train", "topics", "cli") for acl in least_acls([name])):
         groups, topics = dict(GROUPS), dict(CLUSTER.topics)
         if acl.kind == "group":
             groups[acl.resource] = replace(groups[acl.resource], operations=frozenset())

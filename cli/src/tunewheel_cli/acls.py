@@ -46,8 +46,7 @@ PRINCIPALS = {
     "upstream-feedback": "programs that pass on what users say of answers",
     "upstream-privacy": "whoever requests erasures",
     **{service: f"the service {service}" for service in SERVICES},
-    "cli": "people who examine Kafka itself: doctor",
-    "viewer": "programs of yours that only read topics",
+    "cli": "people who examine Kafka itself (doctor), and programs of yours that only read topics",
     "topics": "whoever runs `tunewheel admin topics --apply`, or `up` with --bootstrap-servers",
 }
 """By principal, who it is."""
@@ -118,9 +117,9 @@ def _of(name: str, of_sources: Iterable[str]) -> list[Acl]:
         allow("Read", "topic", (*letters, DOCUMENT_PUBLISHED.name))
         # the console compares their ends with ingest's place, before it asks for a version
         allow("Describe", "topic", (TICKET_PUBLISHED.name, EXAMPLE_PUBLISHED.name))
-    if name in ("cli", "viewer"):
+    if name == "cli":
         allow("Read", "topic", (*(spec.name for spec in TOPICS), *letters))
-    if name in ("cli", "viewer", "console"):
+    if name in ("cli", "console"):
         groups = (spec.groups_of(service) for spec in TOPICS for service in SERVICES)
         allow("Describe", "group", (group for found in groups for group in found))
     if name == "topics":
