@@ -185,7 +185,7 @@ async def answers(state: ConsoleState, reader: Reader, projects: int, times: int
     web, store = make_api(state), ObjectStore("memory://")
     for add in (add_projects, add_models, add_turns, add_alarms):
         add(web, state)
-    add_runs(web, state, store)
+    add_runs(web, store)
     add_evaluations(web, store)
     own = [route for route in web.routes if str(getattr(route, "path", "")).startswith("/v1")]
     guard(own, Access(HttpSettings(identity="open"), warn=print))

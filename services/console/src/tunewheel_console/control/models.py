@@ -30,7 +30,7 @@ from tunewheel_console.state import ConsoleState
 Registered = Envelope[ModelRegistered]
 
 
-def add_models(web: FastAPI, state: ConsoleState) -> None:
+def add_models(web: FastAPI) -> None:
     @web.get("/v1/projects/{project}/models")
     @needs(Role.VIEWER)
     async def list_models(

@@ -35,7 +35,6 @@ from tunewheel_console.control.models import model_of
 from tunewheel_console.control.neighbours import Neighbour
 from tunewheel_console.control.resolving import View
 from tunewheel_console.project import Project
-from tunewheel_console.state import ConsoleState
 
 SECONDS = 120.0
 """The longest wait for an answer."""
@@ -56,7 +55,7 @@ class _Question:
     passages: bool
 
 
-def add_playground(web: FastAPI, state: ConsoleState, gateway: Neighbour) -> None:
+def add_playground(web: FastAPI, gateway: Neighbour) -> None:
     @web.post("/v1/projects/{project}/playground")
     @needs(Role.APPLICATION)
     async def ask_models(request: Request, view: View, body: PlaygroundOrder) -> Playground:

@@ -34,14 +34,13 @@ from tunewheel_console.control.paging import Paged, page_of
 from tunewheel_console.control.resolving import View, run_of
 from tunewheel_console.project import Project
 from tunewheel_console.run import Run, verdict_of
-from tunewheel_console.state import ConsoleState
 
 MOST_COMPARED = 6
 """The most runs of one comparison: as many as have curves of different colours."""
 RunState = Literal["waiting", "training", "paused", "completed", "failed", "cancelled", "superseded"]
 
 
-def add_runs(web: FastAPI, state: ConsoleState, store: ObjectStore) -> None:
+def add_runs(web: FastAPI, store: ObjectStore) -> None:
     files = DatasetFiles(store)
 
     @web.get("/v1/projects/{project}/runs")

@@ -24,7 +24,7 @@ from tunewheel_console.state import ConsoleState
 TurnState = Literal["in flight", "ended"]
 
 
-def add_turns(web: FastAPI, state: ConsoleState) -> None:
+def add_turns(web: FastAPI) -> None:
     @web.get("/v1/projects/{project}/turns")
     @needs(Role.VIEWER)
     async def list_turns(
