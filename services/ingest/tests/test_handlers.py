@@ -29,12 +29,14 @@ from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.topics import TopicSpec
 from tunewheel_ingest.documents import Documents
 from tunewheel_ingest.door.intake import Receipt
-from tunewheel_ingest.handlers import LOWERED_SECONDS, register
+from tunewheel_ingest.handlers import LOWERED_SECONDS, made, register
 from tunewheel_ingest.parsing.document import ParsedDocument, Unreadable
+from tunewheel_ingest.parsing.formats.text import parse_plain
 from tunewheel_ingest.parsing.process import ParserProcess
-from tunewheel_ingest.records import lowering
+from tunewheel_ingest.records import document_record, lowering
 from tunewheel_ingest.sources.topics import as_published
 from tunewheel_runtime.store import ObjectStore
+from tunewheel_testing.adapters import artifact
 
 NOW_MS = int(datetime(2026, 7, 1, tzinfo=UTC).timestamp() * 1000)
 
@@ -205,6 +207,19 @@ async def test_a_text_that_normalising_makes_too_long_is_refused_by_its_field(ev
         await desk.handlers[event.type](new_event(event, source="/test"))
     assert refusal.value.field == field
     assert GROWS[:9] not in refusal.value.reason
+
+
+@pytest.mark.parametrize(("file", "field"), [(None, "content"), (artifact("a.pdf"), "file")])
+async def test_a_document_of_which_the_log_takes_no_record_is_refused_by_the_field_of_its_text(
+    file: Any, field: str
+) -> None:
+    text = {"content": "\u9234" * 1_000_000} if file is None else {"file": file}
+    data = DocumentPublished(project="desk", document_id="a.txt", media_type="text/plain", **text)
+    event = new_event(data, source="/test")
+    record = document_record(event, parse_plain("\u9234" * 1_000_000))
+    with pytest.raises(InvalidEvent, match="publish it in parts") as refusal:
+        made(record, event)
+    assert refusal.value.field == field
 
 
 async def test_a_project_is_told_whose_validated_answers_count_as_unverified() -> None:

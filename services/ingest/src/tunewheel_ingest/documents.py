@@ -25,6 +25,7 @@ from tunewheel_ingest.parsing.document import ParsedDocument, Unreadable, refusi
 from tunewheel_ingest.parsing.formats import known_parsers
 from tunewheel_ingest.parsing.formats.html import is_html
 from tunewheel_ingest.parsing.process import ParserProcess
+from tunewheel_ingest.records import field_of
 
 FOLDER = "documents"
 HTML = "text/html"
@@ -54,8 +55,7 @@ class Documents:
         try:
             return await self._read(document)
         except Unreadable as error:
-            field = "content" if document.file is None else "file"
-            raise InvalidEvent(field=field, reason=str(error)) from error
+            raise InvalidEvent(field=field_of(document), reason=str(error)) from error
 
     async def _read(self, document: DocumentPublished) -> ParsedDocument:
         read_here = known_parsers()[document.media_type].read_here

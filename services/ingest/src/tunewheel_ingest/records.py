@@ -57,12 +57,19 @@ def ticket_record(event: Envelope[TicketPublished], grants: TopicTrust = BY_TOPI
     )
 
 
+def field_of(data: Any) -> str:
+    """Return the field of a message that holds most of its text."""
+    if not isinstance(data, DocumentPublished):
+        return "(body)"
+    return "content" if data.file is None else "file"
+
+
 def document_record(event: Envelope[DocumentPublished], parsed: ParsedDocument) -> RecordIngested:
     """Turn a document, whose content is ``parsed``, into a record. It is no answer, so its trust is not
     asked."""
     document = event.data
     if not parsed.markdown.strip():
-        raise InvalidEvent(field="content", reason=BLANK)
+        raise InvalidEvent(field=field_of(document), reason=BLANK)
     return _record(
         event,
         Trust.EXPERT,
@@ -264,9 +271,9 @@ LONGEST_CHARACTER = 6
 """The most bytes that one character takes in JSON: \\u00XX."""
 
 
-def require_size(record: RecordIngested, limit: int = MAX_VALUE_BYTES) -> None:
-    """Raise ``InvalidEvent`` if ``record`` is too large for the log. A record can be larger than its event:
-    it holds a document twice, whole and in sections, and escapes an answer's quotes twice."""
+def require_size(record: RecordIngested, field: str = "(body)") -> None:
+    """Raise ``InvalidEvent`` for ``field`` if ``record`` is too large for the log. A record can be larger
+    than its event: it holds a document twice, whole and in sections, and escapes an answer's quotes twice."""
     characters = sum(
         map(len, (record.title, record.input, record.output or "", record.rejected_output or ""))
     )
@@ -275,12 +282,12 @@ def require_size(record: RecordIngested, limit: int = MAX_VALUE_BYTES) -> None:
     characters += sum(
         len(s.text) + len(s.summary or "") + sum(map(len, s.path)) + 300 for s in record.sections
     )
-    if characters * LONGEST_CHARACTER < limit:
+    if characters * LONGEST_CHARACTER < MAX_VALUE_BYTES:
         return  # most records need no second encoding
     size = len(record.model_dump_json().encode())
-    if size > limit:
+    if size > MAX_VALUE_BYTES:
         raise InvalidEvent(
-            field="file" if record.sections else "(body)",
-            reason=f"makes a record of {size} bytes, the log takes {limit}; publish it in parts, "
+            field=field,
+            reason=f"makes a record of {size} bytes, the log takes {MAX_VALUE_BYTES}; publish it in parts, "
             "such as one per chapter",
         )
