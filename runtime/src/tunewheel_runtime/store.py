@@ -30,6 +30,7 @@ from tunewheel_contracts.errors import TunewheelError
 from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.identity import content_sha256, sha256_file
 
+from tunewheel_runtime.kafka import InvalidSetting
 from tunewheel_runtime.store_requests import StoreRequests
 
 M = TypeVar("M", bound=BaseModel)
@@ -56,7 +57,7 @@ class ObjectStore:
     """Artifacts below one URL: ``file://``, ``s3://``, ``gs://``, ``az://`` or ``memory://``.
 
     Credentials are read from the environment, from the same variables as the cloud's own tools. ``meter``
-    None: requests are not measured.
+    None: requests are not measured. Raises InvalidSetting: the folder of a ``file://`` URL cannot be made.
     """
 
     def __init__(self, url: str, meter: Meter | None = None) -> None:
@@ -64,7 +65,11 @@ class ObjectStore:
         self.url = url
         self.local_root = local_root_of(url)
         if self.local_root is not None:
-            self.local_root.mkdir(parents=True, exist_ok=True)
+            try:
+                self.local_root.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                reason = f"the folder {self.local_root} cannot be made: {error.strerror}"
+                raise InvalidSetting("store_url", reason) from error
             self.url = self.local_root.as_uri()
             self._store = LocalStore(self.local_root)
         else:

@@ -74,6 +74,17 @@ def test_an_engine_that_cannot_take_the_mirrored_base_says_why_it_does_not_start
 
 
 @pytest.mark.usefixtures("default_logs")
+@pytest.mark.parametrize("store", ["file", "file/below"])
+def test_an_engine_whose_store_is_no_folder_names_the_setting(store: str, tmp_path: Path, capsys) -> None:
+    (tmp_path / "file").touch()
+    url = (tmp_path / store).as_uri()
+    assert serve(Settings(store_url=url, cache_dir=tmp_path / "cache", identity="open")) == 2
+    logged = capsys.readouterr().err
+    assert '"field": "store_url"' in logged
+    assert f"the folder {tmp_path / store} cannot be made" in logged
+
+
+@pytest.mark.usefixtures("default_logs")
 def test_the_engine_does_not_start_without_identity_settings(tmp_path: Path, capsys) -> None:
     settings = Settings(base_model=str(tmp_path / "none"), cache_dir=tmp_path, identity="required")
     assert serve(settings) == 2

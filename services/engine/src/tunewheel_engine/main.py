@@ -26,6 +26,7 @@ from tunewheel_runtime.doors import Door
 from tunewheel_runtime.health import health_routes
 from tunewheel_runtime.identity.access import Access, NoIdentity
 from tunewheel_runtime.identity.guard import guard
+from tunewheel_runtime.kafka import InvalidSetting
 from tunewheel_runtime.logs import configure_logs
 from tunewheel_runtime.metrics import gauge
 from tunewheel_runtime.prometheus import CONTENT_TYPE
@@ -147,7 +148,7 @@ def _served(settings: Settings, telemetry: Telemetry) -> int:
         return asyncio.run(_serve(settings, access, certificate, telemetry))
     except (NoIdentity, InvalidTls, TransientError) as error:
         log.error("cannot_start", reason=str(error))
-    except ModelFilesError as error:
+    except (InvalidSetting, ModelFilesError) as error:
         log.error("cannot_start", field=error.field, reason=error.reason)
     return 2
 
