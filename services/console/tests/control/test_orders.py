@@ -28,6 +28,18 @@ async def test_a_command_to_a_run_goes_out_in_the_callers_name(state: Any, desk:
         assert (event.data.action, event.data.principal.name) == (action, "ann")
 
 
+@pytest.mark.parametrize(
+    ("digits", "status"), [("0a" * 10, 202), ("0a" * 9, 404), ("0a" * 11, 404), ("0A" * 10, 404)]
+)
+async def test_a_run_that_waits_for_a_machine_is_paused_by_its_whole_id(
+    digits: str, status: int, state: Any, desk: Any, door: Any
+):
+    state.apply(desk.started())
+    run_id = f"run-{digits}"
+    assert (await door.send("POST", f"{RUNS}/{run_id}/pause")).status_code == status
+    assert [event.data.run_id for event in door.log.events] == [run_id] * (status == 202)
+
+
 @pytest.mark.parametrize("by_header", [True, False])
 async def test_a_named_command_is_one_command_however_often_it_is_sent(
     state: Any, desk: Any, door: Any, by_header: bool

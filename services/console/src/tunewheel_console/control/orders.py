@@ -3,6 +3,7 @@ registry would surely refuse a command on a model."""
 
 from __future__ import annotations
 
+import re
 from http import HTTPStatus
 from typing import Annotated
 
@@ -37,6 +38,8 @@ from tunewheel_console.state import ConsoleState
 ACCEPTED = HTTPStatus.ACCEPTED
 BASE = "base"
 """The alias of the bare base model, while it answers."""
+WHOLE = re.compile(r"run-[0-9a-f]{20}")
+"""The whole id of a run."""
 
 
 def declared(state: ConsoleState, name: str) -> Project:
@@ -103,10 +106,13 @@ def add_orders(api: FastAPI, state: ConsoleState, actions: Actions, log: Log) ->
         key: Key = None,
     ) -> RunOrdered:
         """Pause, resume or cancel a run. A run that failed, was cancelled or superseded can be resumed: it is
-        trained once more. The id of a sweep names all its runs; a sweep that has ended stays as it is."""
+        trained once more. The id of a sweep names all its runs; a sweep that has ended stays as it is. A run
+        that waits for a machine, of which there is no event yet, is named by its whole id."""
         if run_id.startswith(OF_SWEEPS):
             name = sweep_of(view, run_id)
             ended, again = view.sweeps[name].ended, False
+        elif run_id not in view.runs and WHOLE.fullmatch(run_id):
+            name, ended, again = run_id, None, False
         else:
             run = run_of(view, run_id)
             name, ended = run.run_id, run.ended
