@@ -53,6 +53,23 @@ def test_a_list_names_full_ids_also_where_the_columns_are_few(
 
 
 @pytest.mark.parametrize(
+    ("words", "among", "others"),
+    [
+        ("run list -p desk --state", "completed", "paused"),
+        ("turn list -p desk --state", "in flight", "ended"),
+        ("alarm list -p desk --state", "open", "resolved"),
+    ],
+)
+def test_a_list_holds_only_what_is_in_the_state_that_is_asked_for(
+    words: str, among: str, others: str, told: Console, run: Any
+) -> None:
+    counts = [
+        len(json.loads(run(*words.split(), state, "--json").stdout)["items"]) for state in (among, others)
+    ]
+    assert counts == [1, 0]
+
+
+@pytest.mark.parametrize(
     "words", ["project show -p desk", "run show RUN -p desk", "turn show -p desk", "alarm show -p desk"]
 )
 def test_one_of_each_is_shown_as_text_and_as_json(words: str, told: Console, run: Any) -> None:

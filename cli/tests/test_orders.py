@@ -213,6 +213,17 @@ def test_who_ordered_what_is_listed_and_exported(told: Console, run: Any) -> Non
     assert "lead" in run("admin", "audit").stdout
     (line, *_) = run("admin", "audit", "--export", "jsonl").stdout.splitlines()
     assert json.loads(line)["project"] == "desk"
+    for name, count in (("lead", 1), ("somebody else", 0)):
+        assert len(json.loads(run("admin", "audit", "--principal", name, "--json").stdout)["items"]) == count
+
+
+def test_models_are_listed_by_their_stage(told: Console, run: Any) -> None:
+    every = json.loads(run("model", "list", "-p", "desk", "--json").stdout)["items"]
+    stages = {one["stage"] for one in every}
+    for stage in ("registered", "retired"):
+        listed = json.loads(run("model", "list", "-p", "desk", "--stage", stage, "--json").stdout)["items"]
+        assert [one["model_id"] for one in listed] == [m["model_id"] for m in every if m["stage"] == stage]
+    assert "registered" in stages, "something is listed"
 
 
 def test_the_base_that_answers_alone_is_unpinned_by_its_alias(told: Console, run: Any) -> None:

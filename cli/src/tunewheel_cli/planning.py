@@ -85,17 +85,15 @@ def find_devices(names: Sequence[str], devices: Catalogue) -> tuple[Device, ...]
     return tuple(found)
 
 
-def stats_of(*, examples: int, tokens: int, answer: int, prompt: int) -> DatasetStats:
+def stats_of(*, examples: int, tokens: int, answer: int) -> DatasetStats:
     """Return statistics of ``examples`` with ``tokens`` on average, of which ``answer`` tokens have a loss.
 
-    ``prompt``: tokens of the system prompt at the start of all examples. The longest example is assumed to
-    have twice the average. Raises InvalidOption.
+    The longest example is assumed to have twice the average. Raises InvalidOption.
     """
     if not 0 < answer < tokens:
         raise InvalidOption(f"--answer-tokens {answer}: must be between 1 and --tokens-per-example {tokens}")
     return DatasetStats(
-        examples=examples, tokens=examples * tokens, longest=2 * tokens, learnt=examples * answer,
-        prefix=min(prompt, tokens - answer),
+        examples=examples, tokens=examples * tokens, longest=2 * tokens, learnt=examples * answer
     )  # fmt: skip
 
 

@@ -11,9 +11,6 @@ from tunewheel_cli.exits import reporting
 
 
 def demo(
-    example: Annotated[
-        Path | None, typer.Option(help="Folder of the example.", show_default="the bundled one")
-    ] = None,
     var: Annotated[
         Path, typer.Option(help="Folder of the demo's wheel; that of an earlier demo is emptied first.")
     ] = Path("var/demo"),
@@ -31,8 +28,7 @@ def demo(
     from tunewheel_demo.example import bundled
     from tunewheel_demo.run import DemoOptions, run_demo
 
-    folder = example or bundled()
-    options = DemoOptions(example=folder, var=var, keep=keep, quiet=as_json, quick=quick)
+    options = DemoOptions(example=bundled(), var=var, keep=keep, quiet=as_json, quick=quick)
     with reporting(as_json=as_json):
         code = asyncio.run(run_demo(options))
     if as_json:

@@ -29,16 +29,11 @@ list_ = listing(
 
 
 @calling
-def show(
-    call: Call,
-    dataset_id: Dataset,
-    project: Project,
-    power: Annotated[bool, typer.Option(help="Say what the criteria can show on its held-out rows.")] = True,
-) -> None:
+def show(call: Call, dataset_id: Dataset, project: Project) -> None:
     """Show what a version holds, and what became of every record on the way to it."""
     from tunewheel_cli.power_tables import power_lines
 
-    found = call.client.datasets.show(project, dataset_id, power=power)
+    found = call.client.datasets.show(project, dataset_id, power=True)
 
     def tell() -> None:
         print_version(found)

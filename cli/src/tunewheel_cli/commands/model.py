@@ -83,13 +83,6 @@ def compare(
 
 
 Reason = Annotated[str, typer.Option(help="Why; it is kept with the model.", show_default=False)]
-Generation = Annotated[
-    int | None,
-    typer.Option(
-        help="Of the state that you saw: the command is refused once anything else happened.",
-        show_default="of now",
-    ),
-]
 
 
 class Remaining(StrEnum):
@@ -105,11 +98,10 @@ def promote(
     force: Annotated[
         bool, typer.Option("--force", help="Even what was not judged, or did not pass.")
     ] = False,
-    generation: Generation = None, request: Request = None, timeout: Timeout = 30.0,
+    request: Request = None, timeout: Timeout = 30.0,
 ) -> None:  # fmt: skip
     """Put a model into production at once, whomever it was compared with."""
-    more = {"force": force, "generation": generation}
-    _order(call, "promote", model, project, reason, request, timeout, **more)
+    _order(call, "promote", model, project, reason, request, timeout, force=force)
 
 
 @calling
@@ -128,10 +120,10 @@ def stop(
 
 def _command(action: str, about: str) -> Callable[..., Any]:
     def order(
-        call: Call, model: Model, project: Project, reason: Reason, generation: Generation = None,
+        call: Call, model: Model, project: Project, reason: Reason,
         request: Request = None, timeout: Timeout = 30.0,
     ) -> None:  # fmt: skip
-        _order(call, action, model, project, reason, request, timeout, generation=generation)
+        _order(call, action, model, project, reason, request, timeout)
 
     order.__doc__ = about
     return calling(order)

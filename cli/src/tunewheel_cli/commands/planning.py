@@ -83,9 +83,6 @@ def plan(
     answer_tokens: Annotated[
         int | None, typer.Option(min=1, help="Of these, tokens to learn.", show_default="a quarter")
     ] = None,
-    prompt_tokens: Annotated[
-        int, typer.Option(min=0, help="Tokens of the system prompt that all begin with.")
-    ] = 0,
     pairs: Annotated[
         int | None,
         typer.Option(
@@ -132,7 +129,7 @@ def plan(
     answer = answer_tokens or max(1, tokens_per_example // 4)
     tokens = tokens_per_example + planning.passage_tokens(planned)
     stats = measured.stats if measured else planning.stats_of(
-        examples=examples or 1000, tokens=tokens, answer=answer, prompt=prompt_tokens
+        examples=examples or 1000, tokens=tokens, answer=answer
     )  # fmt: skip
     answers = measured.pairs if measured and pairs is None else planning.pairs_of(
         pairs=pairs or examples or 1000, tokens=tokens, answer=answer
