@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -93,3 +94,14 @@ def test_a_process_whose_certificate_cannot_be_read_ends_with_code_2(
         run_service("ingest", ServiceSettings, lambda settings: Service("ingest", settings))
     assert ended.value.code == 2
     assert "TUNEWHEEL_SSL_CAFILE: no/such/ca.pem cannot be read: No such file" in capsys.readouterr().err
+
+
+def test_a_process_whose_stores_folder_cannot_be_made_ends_with_code_2(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("TUNEWHEEL_STORE_URL", (tmp_path / "file/store").as_uri())
+    with pytest.raises(SystemExit) as ended:
+        run_service("ingest", ServiceSettings, lambda settings: Service("ingest", settings))
+    assert ended.value.code == 2
+    assert f"TUNEWHEEL_STORE_URL: the folder {tmp_path}/file/store cannot be made" in capsys.readouterr().err
