@@ -58,12 +58,14 @@ class Family:
     shape: Mapping[str, Any] = field(default_factory=dict[str, Any])
     system: bool = True
     """Whether the template takes a system message."""
+    begins: bool = False
+    """Whether the tokenizer itself writes a BOS token before a text, as most published ones do."""
 
 
 FAMILIES: dict[str, Family] = {
     "llama": Family(
         "llama", "llama", "meta-llama-Llama-3.2-3B-Instruct.jinja", "<|eot_id|>", vocabulary="llama-bpe",
-        shape={"rope_parameters": _LLAMA_3_ROPE},
+        shape={"rope_parameters": _LLAMA_3_ROPE}, begins=True,  # by which llama.cpp tells Llama 3 from others
     ),
     "qwen2": Family("qwen2", "qwen2", "Qwen-Qwen2.5-7B-Instruct.jinja", "<|im_end|>", vocabulary="qwen2"),
     "qwen3": Family(
@@ -72,7 +74,7 @@ FAMILIES: dict[str, Family] = {
     "gemma2": Family(
         "gemma2", "gemma2", "google-gemma-2-2b-it.jinja", "<end_of_turn>", pieces=_GEMMA_PIECES,
         tokenizer="GemmaTokenizer", shape={"head_dim": 64, "query_pre_attn_scalar": 64, "sliding_window": 32},
-        system=False,
+        system=False, begins=True,
     ),
     "gemma3": Family(
         "gemma3_text", "gemma3", _GEMMA_3, "<end_of_turn>", pieces=_GEMMA_PIECES, tokenizer="GemmaTokenizer",
@@ -122,11 +124,11 @@ def _tokenizer(family: Family, models: Path, directory: Path) -> Any:
         tokenizer = train_pieces(family, directory)
     else:
         tokenizer = _from_gguf(models / f"ggml-vocab-{family.vocabulary}.gguf")
-        if family.vocabulary == "llama-bpe":  # llama.cpp tells Llama 3 from others by it
-            begin = (tokenizer.bos_token, tokenizer.bos_token_id)
-            tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
-                single=f"{begin[0]} $A", pair=f"{begin[0]} $A $B", special_tokens=[begin]
-            )
+    if family.begins:
+        begin = (tokenizer.bos_token, tokenizer.bos_token_id)
+        tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+            single=f"{begin[0]} $A", pair=f"{begin[0]} $A $B", special_tokens=[begin]
+        )
     tokenizer.eos_token = family.end
     published = models / "templates" / family.template if family.template.endswith(".jinja") else None
     tokenizer.chat_template = published.read_text("utf-8") if published else family.template

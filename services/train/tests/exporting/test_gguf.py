@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
+import numpy as np
 import pytest
+from gguf import GGUFReader, GGUFWriter
 from tokenizers import normalizers
+from tunewheel_basemodel.gguf_metadata import read_metadata
 from tunewheel_testing.families import FAMILIES, train_pieces
-from tunewheel_train.errors import NotEqual, NotExported
-from tunewheel_train.exporting.gguf import Programs, demand_same_rotations, find_programs, write_gguf
+from tunewheel_train.errors import NotExported
+from tunewheel_train.exporting.gguf import Programs, find_programs, tell_engines, write_gguf
 from tunewheel_train.exporting.merging import _lay_vocabulary
 
 
@@ -65,50 +68,6 @@ def test_what_the_quantizer_refuses_is_told_and_a_whole_file_does_not_stay(folde
         write_gguf(programs, tmp_path, tmp_path / "n.gguf", encoding="q4_k_m", name="desk")
 
 
-LINEAR = {"rope_type": "linear", "rope_theta": 1e6, "factor": 8.0}
-
-
-@pytest.mark.parametrize(
-    ("rope", "told"),
-    [
-        ({"rope_type": "default", "rope_theta": 10_000.0}, {}),
-        ({"rope_type": "llama3", "rope_theta": 500_000.0, "factor": 8.0}, {"freq_base": 5e5}),
-        (LINEAR, {"freq_base": 1e6, "scaling.factor": 8.0}),
-        ({"full_attention": LINEAR, "sliding_attention": {"rope_theta": 1e4}},
-         {"freq_base": 1e6, "scaling.factor": 8.0}),
-        ({"full_attention": LINEAR, "sliding_attention": {"rope_theta": 5e4}},
-         {"freq_base": 1e6, "scaling.factor": 8.0, "freq_base_swa": 5e4}),
-        ({"rope_type": "dynamic", "rope_theta": 10_000.0, "alpha": 1000.0}, {"freq_base": 11_158_840.0}),
-        (None, {}),
-    ],
-)  # fmt: skip
-def test_the_rotations_of_a_file_are_those_of_the_model(rope, told):
-    config = SimpleNamespace(rope_parameters=rope)
-    metadata = {"general.architecture": "of", **{f"of.rope.{name}": value for name, value in told.items()}}
-    demand_same_rotations(metadata, config)
-
-
-@pytest.mark.parametrize(
-    ("rope", "told", "said"),
-    [
-        ({"rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0}, {}, "freq_base of 10000, .*500000;"),
-        ({"full_attention": LINEAR}, {"freq_base": 1e6}, r"scaling\.factor of 1, .* 8; use a newer llama"),
-        (LINEAR, {"freq_base": 1e5, "scaling.factor": 8.0}, "freq_base of 100000, "),
-        (
-            {"full_attention": LINEAR, "sliding_attention": {"rope_theta": 5e4}},
-            {"freq_base": 1e6, "scaling.factor": 8.0},
-            "freq_base_swa of 10000, .* 50000;",
-        ),
-        ({"sliding_attention": {"rope_theta": 5e4}}, {}, "freq_base_swa of 10000, "),
-        ({**LINEAR, "rope_type": "yarn"}, {"freq_base": 1e6, "scaling.factor": 4.0}, r"factor of 4, .* 8;"),
-    ],
-)
-def test_a_file_of_a_script_that_knew_no_rope_parameters_is_refused(rope, told, said):
-    metadata = {"general.architecture": "of", **{f"of.rope.{name}": value for name, value in told.items()}}
-    with pytest.raises(NotEqual, match=said):
-        demand_same_rotations(metadata, SimpleNamespace(rope_parameters=rope))
-
-
 @pytest.mark.parametrize("family", ["gemma3", "mistral"])
 def test_llama_cpp_is_told_what_sentencepiece_does_not_know(family: str, tmp_path: Path):
     made, saved = tmp_path / "made", tmp_path / "saved"
@@ -119,10 +78,10 @@ def test_llama_cpp_is_told_what_sentencepiece_does_not_know(family: str, tmp_pat
     assert own not in str(
         json.loads((saved / "tokenizer_config.json").read_text()).get("added_tokens_decoder")
     )
-    _lay_vocabulary(made / "tokenizer.model", tokenizer, saved)
+    token_id = tokenizer.convert_tokens_to_ids(own)
+    _lay_vocabulary(made / "tokenizer.model", tokenizer, saved, {tokenizer.bos_token_id, token_id})
     told = json.loads((saved / "tokenizer_config.json").read_text())
-    token_id = str(tokenizer.convert_tokens_to_ids(own))
-    assert told["added_tokens_decoder"][token_id]["content"] == own
+    assert told["added_tokens_decoder"][str(token_id)]["content"] == own
     assert told["add_prefix_space"] is False
     assert (saved / "tokenizer.model").read_bytes() == (made / "tokenizer.model").read_bytes()
 
@@ -134,5 +93,54 @@ def test_a_space_after_each_special_token_is_told(begin: str | None, tmp_path: P
     tokenizer.backend_tokenizer.normalizer = normalizers.Prepend("\u2581")  # as the tokenizer of Llama 2
     tokenizer.backend_tokenizer.pre_tokenizer = None
     tokenizer.save_pretrained(tmp_path / "saved")
-    _lay_vocabulary(tmp_path / "tokenizer.model", tokenizer, tmp_path / "saved")
+    _lay_vocabulary(tmp_path / "tokenizer.model", tokenizer, tmp_path / "saved", {300})
     assert json.loads((tmp_path / "saved" / "tokenizer_config.json").read_text())["add_prefix_space"] is True
+
+
+@pytest.mark.parametrize("family", ["gemma3", "mistral"])
+def test_a_space_before_prompts_alone_is_refused(family: str, tmp_path: Path):
+    """llama.cpp puts a space before every text, or before none."""
+    tokenizer = train_pieces(FAMILIES[family], tmp_path)
+    tokenizer.save_pretrained(tmp_path / "saved")
+    first = {tokenizer.bos_token_id, tokenizer("text").input_ids[-1]}
+    refused = (
+        pytest.raises(NotExported, match="let the chat template begin with the BOS token")
+        if family == "mistral"
+        else contextlib.nullcontext()
+    )
+    with refused:
+        _lay_vocabulary(tmp_path / "tokenizer.model", tokenizer, tmp_path / "saved", first)
+
+
+def write_told(path: Path, **told: bool | int) -> Path:
+    """Write a GGUF file that says ``told`` of its tokens."""
+    writer = GGUFWriter(path, "llama")
+    for name, value in told.items():
+        (writer.add_bool if isinstance(value, bool) else writer.add_uint32)(f"tokenizer.ggml.{name}", value)
+    writer.add_string("tokenizer.chat_template", "{{ bos_token }}")
+    writer.add_tensor("token_embd.weight", np.arange(8, dtype=np.float32))
+    for write in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.write_tensors_to_file):
+        write()
+    writer.close()
+    return path
+
+
+@pytest.mark.parametrize("adds", [True, False])
+@pytest.mark.parametrize("begin", [7, None])
+def test_engines_write_the_bos_token_with_which_training_prompts_begin(adds: bool, begin, tmp_path: Path):
+    file = write_told(tmp_path / "m.gguf", bos_token_id=1, add_bos_token=adds, add_eos_token=adds)
+    before = read_metadata(file)
+    tell_engines(file, begin)
+    said = {"add_bos_token": begin is not None, "add_eos_token": False, "bos_token_id": begin or 1}
+    told = {f"tokenizer.ggml.{name}": value for name, value in said.items()}
+    assert read_metadata(file) == {**before, **told}
+    assert GGUFReader(file).tensors[0].data.tolist() == list(range(8))
+
+
+@pytest.mark.parametrize("missing", ["bos_token_id", "add_bos_token", "add_eos_token"])
+def test_a_script_that_leaves_the_tokens_to_engines_is_refused(missing: str, tmp_path: Path):
+    whole: dict[str, bool | int] = {"bos_token_id": 1, "add_bos_token": True, "add_eos_token": False}
+    del whole[missing]
+    file = write_told(tmp_path / "m.gguf", **whole)
+    with pytest.raises(NotExported, match=rf"wrote no {missing}, .*; use a newer llama\.cpp"):
+        tell_engines(file, 1)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +36,24 @@ IN_LLAMA_CPP: dict[str, float] = {"float16": 0.01, "q4_k_m": 1.0}
 activations of fewer bits than fp32."""
 EACH = [(family, encoding) for family in FAMILIES for encoding in IN_LLAMA_CPP]
 ANSWER_TOKENS = 12
+_HEADED = (
+    "{% for m in messages %}<|start_header_id|>{{ m['role'] }}<|end_header_id|>{{ m['content'] }}<|eot_id|>"
+    "{% endfor %}{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>{% endif %}"
+)
+_INSTRUCTED = (
+    "{% for m in messages %}{% if m['role'] == 'assistant' %}{{ m['content'] }}</s>"
+    "{% else %}[INST]{{ m['content'] }}[/INST]{% endif %}{% endfor %}"
+)
+OF_TOKENS = {
+    **FAMILIES,
+    "mistral, whose tokenizer writes a BOS token": replace(FAMILIES["mistral"], begins=True),
+    "gemma2, whose tokenizer writes none": replace(FAMILIES["gemma2"], begins=False),
+    "mistral with a template that writes none": replace(
+        FAMILIES["mistral"], begins=True, template=_INSTRUCTED
+    ),
+    "llama with a template that writes none": replace(FAMILIES["llama"], template=_HEADED),
+}
+"""Whether prompts of the training begin with a BOS token depends on the template alone."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +90,7 @@ def tuned(llama_cpp: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable
     @functools.cache
     def of(family: str) -> Trained:
         folder = tmp_path_factory.mktemp(family)
-        path = write_family(FAMILIES[family], llama_cpp, folder)
+        path = write_family(OF_TOKENS[family], llama_cpp, folder)
         base = locate_base_model(str(path), cache_dir=path)
         adapter = tmp_path_factory.mktemp(f"{family}-adapter")
         write_random_adapter(base, adapter, seed=1, std=0.05, target_modules="all-linear")
@@ -92,7 +109,7 @@ def written(
         trained = whole if family == "smollm2" else tuned(family)
         directory = tmp_path_factory.mktemp(f"{family}-{encoding}") / "out"
         form = Form(gguf=encoding, programs=find_programs(llama_cpp, encoding), system="Answer in JSON.")
-        system = FAMILIES[family].system if family in FAMILIES else True
+        system = family == "smollm2" or OF_TOKENS[family].system
         prompts = prompts_of(trained, conversation_of, system=system)
         return Exported(trained, directory, export_merged(trained, directory, prompts=prompts, form=form))
 
@@ -115,7 +132,7 @@ def conversations(family: str) -> list[list[dict[str, str]]]:
         {"role": "assistant", "content": '{"category": "battery"}'},
     ]
     question = [{"role": "user", "content": "And where is the invoice of order 3071?"}]
-    heads = [[], system] if FAMILIES[family].system else [[]]
+    heads = [[], system] if OF_TOKENS[family].system else [[]]
     return [[*head, *turns, *question] for head in heads for turns in ([], turn)]
 
 
@@ -165,30 +182,34 @@ def test_llama_cpp_answers_as_the_trained_model(
     assert flat.mean() <= IN_LLAMA_CPP[encoding]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_prompts_are_those_of_the_chat_template(written, server: str, tmp_path: Path, in_ollama, family: str):
-    exported = written(family, "float16")
+@pytest.mark.parametrize("family", OF_TOKENS)
+def test_engines_read_the_prompts_that_were_trained(
+    written, server: str, tmp_path: Path, in_ollama, family: str
+):
+    """In tokens, with exactly one BOS token where the training has one."""
+    exported, asked = written(family, "float16"), conversations(family)
     tokenizer: Any = load_tokenizer(exported.trained.base)
-    told = read_metadata(exported.file)
-    adds = told.get("tokenizer.ggml.add_bos_token", told["tokenizer.ggml.model"] == "llama")
-    rendered = [render(tokenizer, messages, True) for messages in conversations(family)]
-    texts = [text.removeprefix(tokenizer.bos_token) if adds else text for text in rendered]
+    trained = [
+        tokenizer(render(tokenizer, messages, True), add_special_tokens=False).input_ids for messages in asked
+    ]
+    read = in_ollama((exported.directory / "Modelfile").read_text("utf-8"), asked)
     with llama_server(server, exported.file, tmp_path / "server.log") as client:
-        for messages, whole, text in zip(conversations(family), rendered, texts, strict=True):
-            asked = {"content": text, "add_special": True, "parse_special": True}
-            tokens = client.post("/tokenize", json=asked).raise_for_status().json()["tokens"]
-            assert tokens == tokenizer(whole, add_special_tokens=False).input_ids
-            given = client.post("/apply-template", json={"messages": messages}).raise_for_status().json()
-            assert undated(given["prompt"]).removeprefix(tokenizer.bos_token) == undated(text)
-    read = in_ollama((exported.directory / "Modelfile").read_text("utf-8"), conversations(family))
-    assert read.rendered == texts
-    assert read.commands["stop"] == FAMILIES[family].end
-    assert read.commands.get("system") == ("Answer in JSON." if FAMILIES[family].system else None)
 
+        def post(path: str, **body: object) -> dict[str, Any]:
+            return client.post(path, json=body).raise_for_status().json()
 
-def undated(text: str) -> str:
-    """Leave out the day of Llama's template, which llama.cpp takes from the clock."""
-    return re.sub(r"Today Date: .*", "Today Date:", text)
+        def tokens(text: str) -> list[int]:
+            """Both engines tokenize so what their template gave."""
+            return post("/tokenize", content=text, add_special=True, parse_special=True)["tokens"]
+
+        for messages, ids, text in zip(asked, trained, read.rendered, strict=True):
+            assert tokens(post("/apply-template", messages=messages)["prompt"]) == ids
+            answer = post("/v1/chat/completions", messages=messages, max_tokens=1)
+            assert answer["usage"]["prompt_tokens"] == len(ids)
+            assert tokens(text) == ids
+            assert ids.count(tokenizer.bos_token_id) == ("bos_token" in tokenizer.chat_template)
+    assert read.commands["stop"] == OF_TOKENS[family].end
+    assert read.commands.get("system") == ("Answer in JSON." if OF_TOKENS[family].system else None)
 
 
 def test_a_file_that_answers_otherwise_is_refused(

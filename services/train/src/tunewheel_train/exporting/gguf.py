@@ -6,7 +6,6 @@ the K-quants. PyPI's ``gguf`` has neither. The user names a folder of llama.cpp'
 
 from __future__ import annotations
 
-import math
 import os
 import shutil
 import subprocess
@@ -14,9 +13,9 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from tunewheel_train.errors import NotEqual, NotExported
+from tunewheel_train.errors import NotExported
 
 Encoding = Literal["float32", "float16", "q8_0", "q4_k_m"]
 SCRIPT, QUANTIZER = "convert_hf_to_gguf.py", "llama-quantize"
@@ -67,28 +66,25 @@ def write_gguf(programs: Programs, source: Path, target: Path, *, encoding: Enco
         whole.unlink()
 
 
-def demand_same_rotations(told: Mapping[str, Any], config: Any) -> None:
-    """Raise NotEqual unless llama.cpp rotates positions by the figures of ``config``, a text model's.
+def tell_engines(file: Path, begin: int | None) -> None:
+    """Write into ``file`` which tokens engines put around a prompt: ``begin`` before it (None: nothing), and
+    nothing behind it. Raises NotExported if the script left no place for that.
 
-    ``told``: the file's metadata. A script from before transformers 5 does not know ``rope_parameters``. It
-    leaves bases and factor out, and llama.cpp then takes 10,000 and 1. The weights do not show it.
+    The script goes by the tokenizer. Engines go by defaults of their own where a file does not say it.
     """
-    ropes = getattr(config, "rope_parameters", None) or {}
-    rope = ropes.get("full_attention", ropes)
-    kind = rope.get("rope_type", "default")
-    sliding = ropes.get("sliding_attention", {}).get("rope_theta")
-    figures: dict[str, tuple[Any, float]] = {"freq_base_swa": (sliding, 10_000.0)}
-    if kind != "dynamic":  # of which llama.cpp computes another base
-        figures["freq_base"] = (rope.get("rope_theta"), 10_000.0)
-    if kind in ("linear", "yarn"):
-        figures["scaling.factor"] = (rope.get("factor"), 1.0)
-    for name, (wanted, without) in figures.items():
-        found = told.get(f"{told['general.architecture']}.rope.{name}", without)
-        if wanted is not None and not math.isclose(found, wanted, rel_tol=1e-6):
-            raise NotEqual(
-                f"llama.cpp would rotate positions by a {name} of {found:g}, and the model was trained with "
-                f"{wanted:g}; use a newer llama.cpp, or export safetensors"
+    from gguf import GGUFReader
+
+    around = {"add_bos_token": begin is not None, "add_eos_token": False}
+    reader = GGUFReader(file, "r+")
+    for name, value in {**around, **({} if begin is None else {"bos_token_id": begin})}.items():
+        field = reader.get_field(f"tokenizer.ggml.{name}")
+        if field is None:
+            raise NotExported(
+                f"{SCRIPT} of llama.cpp wrote no {name}, so engines would put tokens of their own around "
+                "prompts; use a newer llama.cpp, or export safetensors"
             )
+        field.parts[field.data[0]][0] = value
+    reader.data.flush()
 
 
 def _run(program: str, command: list[str]) -> None:

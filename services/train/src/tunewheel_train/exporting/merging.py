@@ -11,20 +11,22 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
+from tunewheel_basemodel.chat import on_one_day, with_variables
 from tunewheel_basemodel.gguf_metadata import read_metadata
 from tunewheel_basemodel.loading import load_adapter, load_base, merge_adapter
 from tunewheel_basemodel.locate import BaseModel
 from tunewheel_basemodel.precision import Precision
 
 from tunewheel_train.errors import NotEqual, NotExported
-from tunewheel_train.exporting.gguf import Encoding, Programs, demand_same_rotations, write_gguf
+from tunewheel_train.exporting.gguf import Encoding, Programs, tell_engines, write_gguf
 from tunewheel_train.exporting.modelfile import modelfile
+from tunewheel_train.exporting.rotations import demand_same_rotations, read_factors
 
 TOLERANCE: dict[Precision, float] = {"float32": 1e-3, "bfloat16": 0.05}
 """The largest allowed mean difference of log-probabilities, over the likeliest tokens. bf16 has eight bits of
@@ -49,6 +51,8 @@ class Trained:
     directory: Path
     quantization: Literal["nf4"] | None = None
     whole: bool = False
+    variables: Mapping[str, bool | float | str] = field(default_factory=dict)
+    """The spec's variables for the chat template."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +109,7 @@ def export_merged(
     """
     on_step("load")
     model, tokenizer = _loaded(trained, form.precision)
+    tokenizer = as_trained(tokenizer, trained.variables)
     on_step("answer")
     # Not all log-probabilities: those of Gemma's 262,144 tokens at 512 positions take half a gigabyte.
     expected = [likeliest(log_probabilities(model, ids)) for ids in prompts]
@@ -115,7 +120,7 @@ def export_merged(
         scratch = folder / output_dir.name
         scratch.mkdir()
         on_step("write")
-        _write(merged, tokenizer, trained, scratch, form)
+        _write(merged, tokenizer, trained, scratch, form, first={ids[0] for ids in prompts})
         config = merged.config
         del merged
         on_step("read back")
@@ -125,6 +130,12 @@ def export_merged(
         _demand_equal(parity)
         scratch.rename(output_dir)  # fails if something was put there in the meantime
     return parity
+
+
+def as_trained(tokenizer: Any, variables: Mapping[str, bool | float | str]) -> Any:
+    """Return a tokenizer whose chat template renders what was trained: with ``variables``, and on the one day
+    of all training. An engine that gets the template alone would miss the first and go by the clock."""
+    return on_one_day(with_variables(tokenizer, variables))
 
 
 @contextlib.contextmanager
@@ -152,7 +163,11 @@ def _merged(trained: Trained, precision: Precision) -> Any:
     return merge_adapter(model, trained.directory)
 
 
-def _write(model: Any, tokenizer: Any, trained: Trained, directory: Path, form: Form) -> None:
+def _write(
+    model: Any, tokenizer: Any, trained: Trained, directory: Path, form: Form, *, first: set[int]
+) -> None:
+    """``first``: the tokens with which training prompts begin. Engines write a BOS token for a GGUF file, so
+    Ollama's template has none. llama.cpp takes away what the file's own template writes."""
     if form.gguf is None:
         model.save_pretrained(directory)
         tokenizer.save_pretrained(directory)
@@ -162,20 +177,22 @@ def _write(model: Any, tokenizer: Any, trained: Trained, directory: Path, form: 
         source = Path(made)
         model.save_pretrained(source)
         tokenizer.save_pretrained(source)
+        begun = first == {tokenizer.bos_token_id}
+        _tell(source, add_bos_token=begun, add_eos_token=False)
         if (vocabulary := trained.base.path / "tokenizer.model").is_file():
-            _lay_vocabulary(vocabulary, tokenizer, source)
+            _lay_vocabulary(vocabulary, tokenizer, source, first)
         write_gguf(form.programs, source, directory / GGUF_FILE, encoding=form.gguf, name=trained.name)
-    told = read_metadata(directory / GGUF_FILE)
-    adds = told.get("tokenizer.ggml.add_bos_token", told["tokenizer.ggml.model"] == "llama")
-    bos = (tokenizer.bos_token or "") if adds else ""
+    tell_engines(directory / GGUF_FILE, tokenizer.bos_token_id if begun else None)
+    bos = tokenizer.bos_token if begun else ""
     written = modelfile(tokenizer, GGUF_FILE, leave_out=bos, system=form.system)
     (directory / MODELFILE).write_text(written, "utf-8")
 
 
-def _lay_vocabulary(vocabulary: Path, tokenizer: Any, directory: Path) -> None:
+def _lay_vocabulary(vocabulary: Path, tokenizer: Any, directory: Path, first: set[int]) -> None:
     """Write what llama.cpp takes the vocabulary of Gemma and Mistral from, and transformers 5 does not save:
     the SentencePiece model; which of its pieces are tokens of their own (``<start_of_turn>``); and whether a
-    space comes before a text after such a token."""
+    space comes before a text after such a token. Raises NotExported if the ``first`` token would be another.
+    """
     shutil.copyfile(vocabulary, directory / vocabulary.name)
     added = {
         str(token_id): {"content": token.content, "special": token.special}
@@ -183,10 +200,19 @@ def _lay_vocabulary(vocabulary: Path, tokenizer: Any, directory: Path) -> None:
     }
     begin = tokenizer.bos_token or ""
     spaces = any("\u2581" in piece for piece in tokenizer.tokenize(f"{begin}a")[bool(begin) :])
+    at_start = any("\u2581" in piece for piece in tokenizer.tokenize("a"))
+    if at_start != spaces and not first <= set(tokenizer.added_tokens_decoder):
+        raise NotExported(
+            "the tokenizer puts a space before a prompt, not behind a special token; llama.cpp treats both "
+            "alike; let the chat template begin with the BOS token, or export safetensors"
+        )
+    _tell(directory, added_tokens_decoder=added, add_prefix_space=spaces)
+
+
+def _tell(directory: Path, **fields: Any) -> None:
+    """Add ``fields`` to the tokenizer's configuration, for llama.cpp."""
     path = directory / "tokenizer_config.json"
-    told = json.loads(path.read_text("utf-8"))
-    told |= {"added_tokens_decoder": added, "add_prefix_space": spaces}
-    path.write_text(json.dumps(told), "utf-8")
+    path.write_text(json.dumps({**json.loads(path.read_text("utf-8")), **fields}), "utf-8")
 
 
 def _read_back(trained: Trained, directory: Path, form: Form, config: Any) -> tuple[Any, Any]:
@@ -201,7 +227,7 @@ def _read_back(trained: Trained, directory: Path, form: Form, config: Any) -> tu
     try:
         config = config.get_text_config(decoder=True)  # the file has no vision tower
         told = read_metadata(directory / GGUF_FILE)
-        demand_same_rotations(told, config)
+        demand_same_rotations(told, config, read_factors(directory / GGUF_FILE))
         if told["general.architecture"] == "llama":  # so is Mistral's
             config = LlamaConfig.from_dict({**config.to_dict(), "model_type": "llama"})
         model: Any = AutoModelForCausalLM.from_pretrained(
