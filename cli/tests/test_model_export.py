@@ -15,6 +15,7 @@ from tunewheel_cli.frame import app
 from tunewheel_cli.model_export import NotExported, fetch, run_export
 from tunewheel_client import Client
 from tunewheel_contracts.errors import TransientError
+from tunewheel_contracts.formats.dataset import DatasetManifest
 from tunewheel_contracts.formats.run import RunManifest
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_local.connection import InvalidOption
@@ -79,7 +80,7 @@ def manifest(console: Console) -> RunManifest:
     store, story = console.store, Story("helpdesk")
     refs = tuple(run_async(store.put(f"adapters/m/{name}", data)) for name, data in FILES.items())
     rows = [{"example_id": f"ex-{n}", "messages": [{"role": "user", "content": f"q{n}"}], "group": "g",
-             "trust": "expert", "record_ids": [f"rec-{n}"]} for n in (2, 1)]  # fmt: skip
+             "trust": "expert", "label": "a", "record_ids": [f"rec-{n}"]} for n in (2, 1)]  # fmt: skip
     _, version = run_async(
         put_dataset(store, ProjectSpec.model_validate(example("project.declared")["spec"]), train=rows)
     )
@@ -105,6 +106,8 @@ def test_the_command_exports_what_it_fetched_and_prints_what_was_written(
         given[:] = command[3:-2]
         fetched = Path(command[-2])
         assert RunManifest.model_validate_json((fetched / "manifest.json").read_bytes()) == manifest
+        dataset = DatasetManifest.model_validate_json((fetched / "dataset.json").read_bytes())
+        assert dataset.spec.project == manifest.project
         assert {one.name: one.read_bytes() for one in (fetched / "files").iterdir()} == FILES
         lines = (fetched / "examples.jsonl").read_text().splitlines()
         assert [json.loads(line)["messages"][0]["content"] for line in lines] == ["q1", "q2"]

@@ -103,6 +103,8 @@ def fetch(client: Client, manifest: RunManifest, folder: Path, on_step: OnStep) 
         ClientError: the wheel does not give a file, for example because it was erased.
     """
     (folder / "manifest.json").write_text(manifest.model_dump_json(), "utf-8")
+    dataset = client.datasets.show(manifest.project, manifest.dataset_id).manifest
+    (folder / "dataset.json").write_text(dataset.model_dump_json(), "utf-8")
     page = client.datasets.rows(manifest.project, manifest.dataset_id, limit=ROWS)
     rows = sorted((row for row in page.items if not row.erased), key=lambda row: row.row_id)
     lines = (row.model_dump_json(include={"messages"}) + "\n" for row in rows)

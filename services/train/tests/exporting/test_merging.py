@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
 import pytest
+from transformers import AutoTokenizer
 from tunewheel_basemodel.loading import load_base
 from tunewheel_basemodel.locate import BaseModel
 from tunewheel_contracts.formats.run import BaseModelRef
@@ -15,9 +18,10 @@ from tunewheel_runtime.base_mirror import mirror_base
 from tunewheel_runtime.store import ObjectStore
 from tunewheel_train.data.datasets import encode_examples
 from tunewheel_train.errors import NotEqual
-from tunewheel_train.exporting import export
+from tunewheel_train.exporting import export, merging
 from tunewheel_train.exporting.merging import (
     STEPS,
+    Parity,
     Trained,
     compare,
     export_merged,
@@ -94,6 +98,7 @@ async def fetched(bench, trained, tmp_path: Path, method="lora") -> Path:
     folder.mkdir()
     content = await made.store.read(manifest_path(planned.run_id))
     (folder / "manifest.json").write_bytes(content)
+    (folder / "dataset.json").write_text(made.manifest.model_dump_json())
     adapter = RunManifest.model_validate_json(content).adapter
     await made.store.fetch_directory(adapter.files, adapter.path, folder / "files")
     rows = (
@@ -206,6 +211,58 @@ async def test_hidden_folders_that_are_called_like_the_target_are_left_alone(
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [".venv", ".venv.fetched", "venv"]
     assert (tmp_path / "out" / ".venv" / "mine.txt").read_text() == "mine"
     assert (tmp_path / "out" / ".venv.fetched" / "mine.txt").read_text() == "mine"
+
+
+TEMPLATE = (
+    "{% for m in messages %}{{ m['content'] }}{% if quiet %}/quiet{% endif %}{% endfor %}"
+    "{{ strftime_now('%d %b %Y') }}"
+)
+
+
+@pytest.mark.parametrize(
+    ("variables", "wanted"), [({}, "Hi01 Jan 2026"), ({"quiet": True}, "Hi/quiet01 Jan 2026")]
+)
+def test_an_exported_template_renders_what_was_trained_without_being_told(
+    variables, wanted, left_by, tiny_base, tmp_path: Path, prompts
+):
+    """By transformers' own rendering, which gives the template the clock and no variables."""
+    base = shutil.copytree(tiny_base.path, tmp_path / "base")
+    (base / "chat_template.jinja").write_text(TEMPLATE)
+    trained = replace(left_by("lora"), base=replace(tiny_base, path=base), variables=variables)
+    export_merged(trained, tmp_path / "merged", prompts=prompts[:2])
+    tokenizer = AutoTokenizer.from_pretrained(str(tmp_path / "merged"))
+    assert tokenizer.apply_chat_template([{"role": "user", "content": "Hi"}], tokenize=False) == wanted
+
+
+async def test_the_prompts_that_are_compared_have_the_specs_variables(
+    bench, trained, tmp_path: Path, exporting, monkeypatch
+):
+    run, given = await fetched(bench, trained, tmp_path), {}
+    dataset = json.loads((run / "dataset.json").read_text())
+    dataset["spec"]["task"]["chat_template_kwargs"] = {"messages_are": "loud"}
+    dataset["spec"]["task"]["max_output_tokens"] = 99
+    dataset["spec"]["evaluation"] = {"decoding": {"temperature": 0.5, "seed": 7}}
+    (run / "dataset.json").write_text(json.dumps(dataset))
+    original = export._prompts
+
+    def prompts_of(rows, tokenizer, most):
+        given["template"] = tokenizer.chat_template
+        return original(rows, tokenizer, most)
+
+    def write(told, directory, *, form, **_):
+        given.update(trained=told, form=form)
+        return Parity(1, 1, 0.0, 0.0, 1.0, 0.1)
+
+    monkeypatch.setattr(export, "_prompts", prompts_of)
+    monkeypatch.setattr(merging, "export_merged", write)
+    code, _, error = await exporting(run, tmp_path / "out")
+    assert code == 0, error
+    assert given["template"].startswith('{% set messages_are = "loud" %}')
+    assert given["trained"].variables == {"messages_are": "loud"}
+    assert given["form"].parameters == {
+        "temperature": 0.5, "top_k": 0, "top_p": 1.0, "repeat_penalty": 1.0, "repeat_last_n": -1,
+        "num_predict": 99, "seed": 7,
+    }  # fmt: skip
 
 
 def test_the_system_message_of_all_rows_is_that_of_the_model():

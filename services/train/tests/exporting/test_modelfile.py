@@ -96,6 +96,14 @@ def test_what_ends_a_turn_stops_the_answer():
     assert 'PARAMETER stop "<|im_end|>"\n' in modelfile(with_template(CHATML), "model.gguf")
 
 
+@pytest.mark.parametrize("template", [CHATML, NUMBERED])
+def test_answers_are_written_as_in_evaluation(template):
+    written = modelfile(
+        with_template(template), "model.gguf", parameters={"temperature": 0.0, "num_predict": 9}
+    )
+    assert "\nPARAMETER temperature 0.0\nPARAMETER num_predict 9\n" in written
+
+
 @pytest.mark.parametrize("system", ['a """ b', "10\u00a0kg", "a\u200db"])
 def test_what_a_modelfile_cannot_hold_is_said(system):
     written = modelfile(with_template(CHATML), "model.gguf", system=system)
@@ -107,6 +115,13 @@ def test_a_template_without_system_messages_gets_none():
     written = modelfile(with_template(GEMMA_2), "model.gguf", leave_out="<bos>", system="Be brief.")
     assert "TEMPLATE" in written
     assert "SYSTEM" not in written
+
+
+@pytest.mark.nightly("gguf")
+def test_ollama_reads_how_answers_are_written(in_ollama):
+    parameters = {"temperature": 0.0, "top_k": 0, "repeat_last_n": -1, "num_predict": 256}
+    read = in_ollama(modelfile(with_template(CHATML), "model.gguf", parameters=parameters), [])
+    assert {name: float(read.commands[name]) for name in parameters} == parameters
 
 
 @pytest.mark.nightly("gguf")

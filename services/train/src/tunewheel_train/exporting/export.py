@@ -1,7 +1,8 @@
 """Exports a run's model: ``python -m tunewheel_train.exporting.export FETCHED DIRECTORY``.
 
 ``tunewheel run export`` calls this, after it has fetched the run over the API: ``FETCHED`` holds the run's
-``manifest.json``, the model in ``files``, and training examples in ``examples.jsonl``. The written files are
+``manifest.json``, its dataset's as ``dataset.json``, the model in ``files``, and training examples in
+``examples.jsonl``. The written files are
 read back and compared with the trained model on the prompts of 20 examples. They get their final name only if
 both agree (``merging.py``). Standard output is JSON Lines: ``{"step", "done", "of"}`` for progress, then
 ``{"directory", "format", "dtype", "parity"}``. Exit codes: 0 written, 1 refused or not found, 2 wrong option,
@@ -24,7 +25,9 @@ from typing import TYPE_CHECKING, Any
 
 from tunewheel_contracts.errors import TransientError, TunewheelError
 from tunewheel_contracts.event import decode_data
+from tunewheel_contracts.formats.dataset import DatasetManifest
 from tunewheel_contracts.formats.run import RunManifest
+from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_runtime.base_mirror import fetch_base
 from tunewheel_runtime.logs import configure_logs
 from tunewheel_runtime.store import ObjectStore
@@ -62,7 +65,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         manifest = decode_data(RunManifest, (chosen.fetched / "manifest.json").read_bytes())
         form = _form(chosen.format, dtype, chosen.llama_cpp)
-        parity = export(manifest, chosen.fetched, chosen.directory, form)
+        spec = decode_data(DatasetManifest, (chosen.fetched / "dataset.json").read_bytes()).spec
+        parity = export(manifest, spec, chosen.fetched, chosen.directory, form)
     except TransientError as error:
         print(f"export: {error}", file=sys.stderr)
         return 5
@@ -82,8 +86,8 @@ def print_line(told: Mapping[str, Any]) -> None:
     print(json.dumps(told), flush=True)
 
 
-def export(manifest: RunManifest, fetched: Path, directory: Path, form: Form) -> Parity:
-    """Write the model of a run to ``directory``; returns the parity found.
+def export(manifest: RunManifest, spec: ProjectSpec, fetched: Path, directory: Path, form: Form) -> Parity:
+    """Write the model of a run, which trained by ``spec``, to ``directory``; returns the parity found.
 
     Raises NotExported, BaseModelNotFound, InvalidAdapter, and TransientError: this machine cannot store the
     base that it takes from the mirror.
@@ -91,7 +95,7 @@ def export(manifest: RunManifest, fetched: Path, directory: Path, form: Form) ->
     check_target(directory)
     from tunewheel_basemodel.locate import locate_base_model
 
-    from tunewheel_train.exporting.merging import STEPS, Trained, export_merged
+    from tunewheel_train.exporting.merging import STEPS, Trained, as_trained, export_merged
     from tunewheel_train.model.modeling import load_tokenizer
 
     def told(step: str) -> None:
@@ -102,12 +106,14 @@ def export(manifest: RunManifest, fetched: Path, directory: Path, form: Form) ->
     if "store_url" in settings.model_fields_set:  # on a machine of the wheel
         asyncio.run(fetch_base(ObjectStore(settings.store_url), name, revision, settings.cache_dir))
     base = locate_base_model(name, cache_dir=settings.cache_dir, revision=revision)
+    variables = spec.task.chat_template_kwargs
     trained = Trained(
-        adapter.model_id, base, fetched / "files", quantization=adapter.quantization, whole=adapter.is_whole
-    )
+        adapter.model_id, base, fetched / "files", quantization=adapter.quantization, whole=adapter.is_whole,
+        variables=variables,
+    )  # fmt: skip
     rows = [json.loads(line) for line in (fetched / "examples.jsonl").read_text("utf-8").splitlines()]
-    prompts = _prompts(rows, load_tokenizer(base), manifest.recipe.max_tokens)
-    form = replace(form, system=_system_of(rows))
+    prompts = _prompts(rows, as_trained(load_tokenizer(base), variables), manifest.recipe.max_tokens)
+    form = replace(form, system=_system_of(rows), parameters=_parameters(spec))
     return export_merged(trained, directory.absolute(), prompts=prompts, form=form, on_step=told)
 
 
@@ -125,6 +131,18 @@ def _form(form: str, dtype: str, llama_cpp: Path | None) -> Form:
     if form == "gguf":
         return Form(gguf=encoding, programs=find_programs(llama_cpp, encoding))
     return Form(precision=encoding)
+
+
+def _parameters(spec: ProjectSpec) -> dict[str, float]:
+    """Return how answers are written in evaluation and where they are served, by Ollama's names. Its defaults
+    draw tokens and punish repetition."""
+    decoding = spec.evaluation.decoding
+    found: dict[str, float] = {
+        "temperature": decoding.temperature, "top_k": 0, "top_p": decoding.top_p,
+        "repeat_penalty": decoding.repetition_penalty, "repeat_last_n": -1,
+        "num_predict": spec.task.max_output_tokens,
+    }  # fmt: skip
+    return found if decoding.seed is None else {**found, "seed": decoding.seed}
 
 
 def _system_of(rows: Iterable[dict[str, Any]]) -> str | None:

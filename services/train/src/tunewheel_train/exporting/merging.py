@@ -64,6 +64,8 @@ class Form:
     programs: Programs | None = None
     system: str | None = None
     """The system message of the training examples, for the Modelfile."""
+    parameters: Mapping[str, float] = field(default_factory=dict)
+    """How answers are written, for the Modelfile."""
 
     @property
     def tolerance(self) -> float:
@@ -184,7 +186,7 @@ def _write(
         write_gguf(form.programs, source, directory / GGUF_FILE, encoding=form.gguf, name=trained.name)
     tell_engines(directory / GGUF_FILE, tokenizer.bos_token_id if begun else None)
     bos = tokenizer.bos_token if begun else ""
-    written = modelfile(tokenizer, GGUF_FILE, leave_out=bos, system=form.system)
+    written = modelfile(tokenizer, GGUF_FILE, leave_out=bos, system=form.system, parameters=form.parameters)
     (directory / MODELFILE).write_text(written, "utf-8")
 
 

@@ -134,8 +134,15 @@ def _conversation(roles: Sequence[str]) -> list[dict[str, str]]:
     return [{"role": role, "content": f"Text {number} of {role}."} for number, role in enumerate(roles)]
 
 
-def modelfile(tokenizer: Any, file: str, *, leave_out: str = "", system: str | None = None) -> str:
-    """Return the Modelfile for the GGUF file ``file`` beside it.
+def modelfile(
+    tokenizer: Any,
+    file: str,
+    *,
+    leave_out: str = "",
+    system: str | None = None,
+    parameters: Mapping[str, float] = {},
+) -> str:
+    """Return the Modelfile for the GGUF file ``file`` beside it, with Ollama's ``parameters``.
 
     ``system``: the system message that all training examples have; Ollama puts it before conversations that
     have none.
@@ -151,6 +158,7 @@ def modelfile(tokenizer: Any, file: str, *, leave_out: str = "", system: str | N
         end = tokenizer(turns.after_assistant, add_special_tokens=False).input_ids[:1]
         if end and end[0] in tokenizer.all_special_ids and _holds(stop := tokenizer.decode(end)):
             lines.append(f'PARAMETER stop "{stop}"')
+    lines += [f"PARAMETER {name} {value}" for name, value in parameters.items()]
     refused = turns is not None and turns.system is None
     if system is not None and not refused:
         lines.append(f'SYSTEM """{system}"""' if _holds(system) else _SEND_SYSTEM)
