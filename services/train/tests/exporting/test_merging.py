@@ -14,8 +14,10 @@ from transformers import AutoTokenizer
 from tunewheel_basemodel.loading import load_base
 from tunewheel_basemodel.locate import BaseModel
 from tunewheel_contracts.formats.run import BaseModelRef
+from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_runtime.base_mirror import mirror_base
 from tunewheel_runtime.store import ObjectStore
+from tunewheel_testing.story import example
 from tunewheel_train.data.datasets import encode_examples
 from tunewheel_train.errors import NotEqual
 from tunewheel_train.exporting import export, merging
@@ -263,6 +265,15 @@ async def test_the_prompts_that_are_compared_have_the_specs_variables(
         "temperature": 0.5, "top_k": 0, "top_p": 1.0, "repeat_penalty": 1.0, "repeat_last_n": -1,
         "num_predict": 99, "seed": 7,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(("max_tokens", "context"), [(512, None), (3840, None), (3841, 4097), (8192, 8448)])
+def test_ollama_has_room_for_what_was_trained(max_tokens, context):
+    spec = ProjectSpec.model_validate(example("project.declared")["spec"])
+    task = spec.task.model_copy(update={"max_output_tokens": 256})
+    found = export._parameters(spec.model_copy(update={"task": task}), max_tokens)
+    assert found.get("num_ctx") == context
+    assert "seed" not in found
 
 
 def test_the_system_message_of_all_rows_is_that_of_the_model():

@@ -38,7 +38,7 @@ from tunewheel_train.settings import Settings
 if TYPE_CHECKING:
     from tunewheel_train.exporting.merging import Form, Parity
 
-PROMPTS = 20
+PROMPTS, OLLAMA_CONTEXT = 20, 4096
 DTYPES: Mapping[str, tuple[str, ...]] = {
     "safetensors": ("float32", "bfloat16"),
     "gguf": ("float16", "float32", "q8_0", "q4_k_m"),
@@ -113,7 +113,7 @@ def export(manifest: RunManifest, spec: ProjectSpec, fetched: Path, directory: P
     )  # fmt: skip
     rows = [json.loads(line) for line in (fetched / "examples.jsonl").read_text("utf-8").splitlines()]
     prompts = _prompts(rows, as_trained(load_tokenizer(base), variables), manifest.recipe.max_tokens)
-    form = replace(form, system=_system_of(rows), parameters=_parameters(spec))
+    form = replace(form, system=_system_of(rows), parameters=_parameters(spec, manifest.recipe.max_tokens))
     return export_merged(trained, directory.absolute(), prompts=prompts, form=form, on_step=told)
 
 
@@ -133,16 +133,19 @@ def _form(form: str, dtype: str, llama_cpp: Path | None) -> Form:
     return Form(precision=encoding)
 
 
-def _parameters(spec: ProjectSpec) -> dict[str, float]:
+def _parameters(spec: ProjectSpec, max_tokens: int) -> dict[str, float]:
     """Return how answers are written in evaluation and where they are served, by Ollama's names. Its defaults
-    draw tokens and punish repetition."""
+    draw tokens and punish repetition, and on a small machine a conversation has 4,096 tokens. ``max_tokens``:
+    of the longest example that was trained."""
     decoding = spec.evaluation.decoding
     found: dict[str, float] = {
         "temperature": decoding.temperature, "top_k": 0, "top_p": decoding.top_p,
         "repeat_penalty": decoding.repetition_penalty, "repeat_last_n": -1,
         "num_predict": spec.task.max_output_tokens,
     }  # fmt: skip
-    return found if decoding.seed is None else {**found, "seed": decoding.seed}
+    longest = max_tokens + spec.task.max_output_tokens
+    more = {"seed": decoding.seed, "num_ctx": longest if longest > OLLAMA_CONTEXT else None}
+    return found | {name: value for name, value in more.items() if value is not None}
 
 
 def _system_of(rows: Iterable[dict[str, Any]]) -> str | None:
