@@ -99,7 +99,7 @@ def sweep(
     dataset: Version = "latest",
     method: Annotated[
         Literal["grid", "halving"],
-        typer.Option(help="grid trains all to the end; halving goes on with the better half each time."),
+        typer.Option(help="grid trains all to the end; halving goes on with the best third each time."),
     ] = "halving",
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="FIELD=VALUE, the same for every recipe.")
