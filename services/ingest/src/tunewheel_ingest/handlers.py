@@ -30,15 +30,7 @@ from tunewheel_runtime.service import Service
 from tunewheel_runtime.view import View
 
 from tunewheel_ingest.documents import Documents, carry_out
-from tunewheel_ingest.records import (
-    RECORD_OF,
-    document_record,
-    field_of,
-    lowering,
-    remedy_of,
-    require_size,
-    source_of,
-)
+from tunewheel_ingest.records import RECORD_OF, document_record, lowering, remedy_of, require_size, source_of
 from tunewheel_ingest.settings import DOCUMENTS_AT_ONCE, TICKETS_AT_ONCE
 
 SOURCE = "/tunewheel/ingest"
@@ -118,7 +110,7 @@ def made(record: RecordIngested | None, cause: Envelope[Any]) -> Made:
     publication, not with the time at which ingest read it."""
     if record is None:
         return None
-    require_size(record, field_of(cause.data))
+    require_size(record, cause.data)
     return new_event(record, source=SOURCE, cause=cause, time=cause.time)
 
 

@@ -271,8 +271,8 @@ LONGEST_CHARACTER = 6
 """The most bytes that one character takes in JSON: \\u00XX."""
 
 
-def require_size(record: RecordIngested, field: str = "(body)") -> None:
-    """Raise ``InvalidEvent`` for ``field`` if ``record`` is too large for the log. A record can be larger
+def require_size(record: RecordIngested, data: Any = None) -> None:
+    """Raise ``InvalidEvent`` if ``record`` of ``data`` is too large for the log. A record can be larger
     than its event: it holds a document twice, whole and in sections, and escapes an answer's quotes twice."""
     characters = sum(
         map(len, (record.title, record.input, record.output or "", record.rejected_output or ""))
@@ -287,7 +287,7 @@ def require_size(record: RecordIngested, field: str = "(body)") -> None:
     size = len(record.model_dump_json().encode())
     if size > MAX_VALUE_BYTES:
         raise InvalidEvent(
-            field=field,
+            field=field_of(data),
             reason=f"makes a record of {size} bytes, the log takes {MAX_VALUE_BYTES}; publish it in parts, "
             "such as one per chapter",
         )
