@@ -70,6 +70,10 @@ def schema_file() -> dict[str, Any]:
     schema = json.loads((CHART / "values.schema.json").read_text("utf-8"))
     schema["properties"]["doctor"]["properties"]["principal"] = {"enum": list(PRINCIPALS)}
     facts = yaml.safe_load((CHART / "files/services.yaml").read_text("utf-8"))
+    # Services have users without being named, and with Strimzi the operator makes the topics.
+    others = [name for name in PRINCIPALS if name not in (*facts, "topics")]
+    users = schema["properties"]["strimzi"]["properties"]["users"]
+    users["properties"]["people"]["items"]["enum"] = others
     digests = schema["properties"]["image"]["properties"]["digests"]
     digests["propertyNames"]["enum"] = sorted([*facts, "cli", "train-launcher"])
     for service, fact in facts.items():

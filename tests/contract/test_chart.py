@@ -118,6 +118,8 @@ def test_an_example_keeps_the_schema(example: Path, values_schema: Draft7Validat
         ({"kafka": {"topicPrefix": "acme"}}, "kafka.topicPrefix"),
         ({"store": {"url": "file:///data"}}, "store.url"),
         ({"replicas": 2}, ""),
+        ({"strimzi": {"users": {"people": ["upstream"]}}}, "strimzi.users.people.0"),
+        ({"strimzi": {"users": {"people": ["cli", "ingest"]}}}, "strimzi.users.people.1"),
         ({"ingress": {"hosts": {"train": "train.example.org"}}}, "ingress.hosts"),
         ({"ingress": {"hosts": {"console": "https://wheel.example.org"}}}, "ingress.hosts.console"),
         ({"ingress": {"trustedProxies": ["*"]}}, "ingress.trustedProxies.0"),
@@ -132,6 +134,15 @@ def test_a_value_that_cannot_be_is_refused_by_its_name(
     over: dict[str, Any], where: str, values_schema: Draft7Validator
 ) -> None:
     assert complaints(values_schema, over) == [where]
+
+
+def test_a_user_of_strimzi_s_may_be_whoever_has_rights_and_is_no_service(
+    values_schema: Draft7Validator,
+) -> None:
+    acls = json.loads((CHART / "files/kafka.json").read_text("utf-8"))["acls"]
+    people = [name for name in acls if name not in {*(folder.name for folder in SERVICES), "topics"}]
+    assert {"cli", "upstream-tickets"} <= set(people)
+    assert complaints(values_schema, {"strimzi": {"users": {"people": people}}}) == []
 
 
 def test_a_training_pod_is_given_longer_than_its_last_checkpoint_may_take() -> None:

@@ -127,14 +127,14 @@ def shell(store: ObjectStore, version: tuple[DatasetManifest, Build], tmp_path: 
 
 def test_a_built_version_is_shown(shell: Shell, version: tuple[DatasetManifest, Build]) -> None:
     manifest, made = version
-    told = json.loads(shell.run("show", manifest.dataset_id, "--json", "--no-power"))
+    told = json.loads(shell.run("show", manifest.dataset_id, "--json"))
     train, held = (dict(side["label"].drop_nulls().value_counts().iter_rows()) for side in
                    (made.split.train, made.split.holdout))  # fmt: skip
     assert told["labels"] == {
         name: {"train": train[name], "holdout": held[name]} for name in ("bell", "horn")
     }
     assert DatasetManifest.model_validate(told["manifest"]) == manifest
-    shown = shell.run("show", manifest.dataset_id, "--no-power")
+    shown = shell.run("show", manifest.dataset_id)
     for stage in manifest.funnel:
         assert stage.stage in shown
     assert "documents.sections" in shown

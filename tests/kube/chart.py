@@ -242,7 +242,7 @@ def test_strimzi_is_asked_for_every_topic_and_the_least_rights(manifests: dict[s
     assert {one["metadata"]["annotations"]["helm.sh/resource-policy"] for one in topics.values()} == {"keep"}
     users = of_kind(found, "KafkaUser")
     services = {name for name in workloads(found) if name != "engine"}
-    assert set(users) == {f"wheel-tunewheel-{name}" for name in services | {"cli", "viewer"}}
+    assert set(users) == {f"wheel-tunewheel-{name}" for name in services | {"cli"}}
     for service, workload in workloads(found).items():
         container = container_of(workload)
         told = of_kind(found, "ConfigMap")[f"wheel-tunewheel-{service}"]["data"]

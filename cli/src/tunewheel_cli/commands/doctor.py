@@ -36,7 +36,7 @@ async def doctor(
         list[str] | None,
         typer.Argument(
             metavar="[NAME]…",
-            help="Whose rights this connection must have: services, upstream, cli, viewer or topics.",
+            help="Whose rights this connection must have: services, upstream, cli or topics.",
             show_default="cli",
         ),
     ] = None,

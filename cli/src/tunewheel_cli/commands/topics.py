@@ -53,7 +53,7 @@ def acls(
         list[str] | None,
         typer.Argument(
             metavar="[NAME]…",
-            help="Services, upstream-tickets and its like, cli, viewer or topics.",
+            help="Services, upstream-tickets and its like, cli or topics.",
             show_default="all",
         ),
     ] = None,
