@@ -146,6 +146,7 @@ class Left:
             found[record.position.topic, record.headers.get("ce_id", b"").decode()] += 1
         async with httpx.AsyncClient(timeout=60) as client:
             told = (await client.get(models)).raise_for_status().json()
+        assert told, "an unknown project would be equal to itself"
         return cls(found, records(store), told)
 
 

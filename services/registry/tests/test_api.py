@@ -102,13 +102,16 @@ async def test_the_desired_state_is_told(client: TestClient, desk: Any):
     assert [r["percent"] for r in desired["desired"]["routes"]] == [80, 20]
 
 
-async def test_what_the_log_does_not_name_has_no_models_and_no_desired_state(desk: Any):
-    api = make_api(ledger_of(desk), lambda project: None)
+@pytest.mark.parametrize(("declared", "said"), [(False, "not declared"), (True, "no registered model")])
+async def test_a_project_without_models_has_no_desired_state_and_is_told_why(
+    desk: Any, declared: bool, said: str
+):
+    api = make_api(ledger_of(desk), lambda project: desk.spec() if declared else None)
     guard(api.routes, Access(HttpSettings(identity="open"), warn=print))
     client = TestClient(api)
     assert client.get("/v1/projects/none/models").json() == []
     answer = client.get("/v1/projects/none/desired")
-    assert (answer.status_code, "not declared" in answer.json()["error"]["message"]) == (404, True)
+    assert (answer.status_code, said in answer.json()["error"]["message"]) == (404, True)
 
 
 async def test_whoever_may_not_read_a_project_is_not_told_whether_it_exists(

@@ -70,9 +70,11 @@ def make_api(ledger: Ledger, known_spec: KnownSpec) -> FastAPI:
     @needs(Role.VIEWER)
     async def read_desired(project: ProjectName) -> ServingDesired:
         spec = known_spec(project)
-        desired = desired_state(ledger.state(project), spec) if spec else None
-        if desired is None:
+        if spec is None:
             raise _unknown("project", f"{project!r} is not declared; run `tunewheel project declare`")
+        desired = desired_state(ledger.state(project), spec)
+        if desired is None:
+            raise _unknown("project", f"{project!r} has no registered model yet")
         return desired
 
     guard_descriptions(api.routes)
