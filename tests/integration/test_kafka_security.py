@@ -217,13 +217,13 @@ def _of(project: str) -> Any:
 def way_in(secured: SecuredKafka, case: str, folder: Path) -> dict[str, Any]:
     """Return the settings of somebody whom the broker does not let in."""
     stranger = Authority(folder / "stranger", "a stranger's")
-    certfile, keyfile = stranger.issue("tunewheel-viewer")
-    known, file = secured.by_certificate("viewer"), folder / "token"
-    file.write_text(secured.issuer.token("tunewheel-viewer", audience="others") if "others" in case else "")
+    certfile, keyfile = stranger.issue("tunewheel-cli")
+    known, file = secured.by_certificate("cli"), folder / "token"
+    file.write_text(secured.issuer.token("tunewheel-cli", audience="others") if "others" in case else "")
     return {
-        "wrong password": secured.by_password("viewer", password="no"),
-        "another mechanism": secured.by_password("viewer", mechanism="SCRAM-SHA-256"),
-        "wrong client secret": secured.by_token("viewer", secret="no"),
+        "wrong password": secured.by_password("cli", password="no"),
+        "another mechanism": secured.by_password("cli", mechanism="SCRAM-SHA-256"),
+        "wrong client secret": secured.by_token("cli", secret="no"),
         "a token for others": secured.by_token_file(file),
         "no token": secured.by_token_file(file),
         "no certificate": {
@@ -264,9 +264,9 @@ async def test_who_may_only_look_publishes_nothing(secured: SecuredKafka, tmp_pa
     lines = tmp_path / "tickets.jsonl"
     lines.write_text('{"ticket_id": "T-1", "body": "bell"}')
     await declare(small_spec("seen"), options_of(secured.by_certificate("console")))
-    viewer = secured.by_certificate("viewer")
+    looks = secured.by_certificate("cli")
     with pytest.raises(NotAllowed, match="Kafka does not let this client write to any topic: grant its"):
-        await publish_path(lines, project="seen", door=KafkaDoor(options_of(viewer)))
+        await publish_path(lines, project="seen", door=KafkaDoor(options_of(looks)))
 
 
 def test_the_doctor_tells_whose_rights_a_client_has(secured: SecuredKafka, tmp_path: Path) -> None:
@@ -280,11 +280,11 @@ def test_the_doctor_tells_whose_rights_a_client_has(secured: SecuredKafka, tmp_p
         found = json.loads(out)["findings"]
         return [(one["verdict"], one["text"]) for one in found if one["about"] == about]
 
-    for name in ("topics", "viewer", "train"):
+    for name in ("topics", "cli", "train"):
         ((verdict, text),) = findings(name, name, "rights")
         assert (verdict, f"may do what {name} must" in text) == ("ok", True)
     assert [verdict for verdict, _ in findings("topics", "topics", "topics")] == ["ok"]
-    missing = findings("viewer", "train", "rights")
+    missing = findings("cli", "train", "rights")
     assert {verdict for verdict, _ in missing} == {"wrong"}
     for right in ("Read on the groups train.dataset-versioned", "Write on the topics"):
         assert any(f"train must be allowed {right}" in text for _, text in missing)
