@@ -45,6 +45,7 @@ async def look_at_store(url: str) -> Look:
     """Create, read, list and remove an object, and check that an existing object is not overwritten. Look at
     the copies of base models."""
     from obstore.exceptions import BaseError
+    from tunewheel_runtime.kafka import InvalidSetting
     from tunewheel_runtime.store import ArtifactConflict, ObjectStore, local_root_of
 
     fix = "check TUNEWHEEL_STORE_URL, the credentials in the environment, and what they allow below this URL"
@@ -71,7 +72,7 @@ async def look_at_store(url: str) -> Look:
             mirror = await look_at_mirror(store)
         finally:
             await store.delete([path])
-    except (TransientError, BaseError, OSError, ValueError) as error:
+    except (TransientError, InvalidSetting, BaseError, OSError, ValueError) as error:
         return Look((wrong("store", f"{url}: {error}", fix),), {})
     return Look((found, *mirror), {} if written is None else {"the store": written - now})
 
