@@ -74,7 +74,7 @@ async def test_a_worker_builds_by_itself_tells_troubles_and_tries_again(
     world.refuses = 2
     process = await Process(world).start()
     process.indexer.start({})
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(300):
         await until(lambda: world.named and world.warnings.get("index shop") is None)
         process.declared.tell(world.declare(embedding=UNREACHABLE))
         await until(lambda: "TUNEWHEEL_SPEC_HOSTS" in (world.warnings.get("index shop") or ""))
