@@ -49,6 +49,7 @@ from tunewheel_train.runs.runs import Result, Run, plan_run
 from tunewheel_train.runs.starting import fetch_dataset
 
 FACTOR = 3
+"""One of so many recipes goes on to the next round, for so many times as many steps."""
 
 
 def rungs(method: SweepMethod, recipes: int) -> list[tuple[int, float]]:

@@ -35,7 +35,8 @@ _CHOSEN = 0.5
 """The share of an item's word pairs that are chosen. A larger share leaves fewer texts to compare."""
 _ROWS_AT_ONCE = 1 << 10
 _SPARE_BITS = 4
-"""Each pair has 16 to 32 slots, so few pairs of a text fall into the slot of another pair."""
+"""Each pair has 16 to 32 slots, up to the most slots there are, so few pairs of a text fall into the slot of
+another pair."""
 _MOST_SLOT_BITS = 22
 _LEFT, _RIGHT = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F)
 _MASK, _SHIFT = np.uint64((1 << HASH_BITS) - 1), np.uint64(HASH_BITS)

@@ -38,7 +38,8 @@ from tunewheel_train.settings import Settings
 if TYPE_CHECKING:
     from tunewheel_train.exporting.merging import Form, Parity
 
-PROMPTS, OLLAMA_CONTEXT = 20, 4096
+PROMPTS = 20
+OLLAMA_CONTEXT = 4096
 DTYPES: Mapping[str, tuple[str, ...]] = {
     "safetensors": ("float32", "bfloat16"),
     "gguf": ("float16", "float32", "q8_0", "q4_k_m"),

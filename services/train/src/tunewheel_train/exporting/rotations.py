@@ -58,8 +58,8 @@ def _demand_known(rope: Mapping[str, Any], sliding: Mapping[str, Any]) -> None:
     kind, other = _kind(rope), _kind(sliding)
     reason: str | None = None
     if kind not in _KINDS or other != "default":
-        field = "sliding_attention.rope_type" if kind in _KINDS else "rope_type"
-        reason = f"{field} {other if kind in _KINDS else kind} is not compared with llama.cpp's rotations"
+        unknown = f"sliding_attention.rope_type {other}" if kind in _KINDS else f"rope_type {kind}"
+        reason = f"{unknown} is not compared with llama.cpp's rotations"
     elif kind == "dynamic" and rope.get("alpha") is None:
         reason = "rope_type dynamic without alpha changes the base with a text's length; llama.cpp does not"
     elif kind == "yarn":
