@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from tunewheel_basemodel.locate import BaseModel
     from xdist.scheduler import LoadFileScheduling
 
+# What `make` fetches and builds lies there. The sources of llama.cpp have tests of their own.
+collect_ignore = ["var"]
+
 # Several workers share the cores, and so do the processes that they start: threads that wait for each other
 # would take them from other tests. Before anybody imports torch.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

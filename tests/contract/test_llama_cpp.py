@@ -55,3 +55,17 @@ def test_the_nightly_tests_build_it_where_they_can(
     assert done.returncode == 0, done.stderr
     assert f"--nightly {part}" in done.stdout or "--nightly $part" in done.stdout
     assert ("build.sh" in done.stdout) == is_built
+
+
+@pytest.mark.parametrize("folder", ["var", "var/llama.cpp/tools/server/tests"])
+def test_tests_of_what_was_fetched_are_not_ours(folder: str, request: pytest.FixtureRequest):
+    """pytest looks into no folder below one that is passed over."""
+    path = ROOT / folder
+    ignored = [
+        request.config.hook.pytest_ignore_collect(collection_path=at, config=request.config)
+        for at in (path, *path.parents)
+        if at.is_relative_to(ROOT / "var")
+    ]
+    assert any(ignored)
+    ours = request.config.hook.pytest_ignore_collect(collection_path=Path(__file__), config=request.config)
+    assert not ours
