@@ -17,6 +17,9 @@ def test_fields_show_type_default_and_documentation() -> None:
         in TEXT
     )
     assert "redact: replace by &lt;EMAIL_ADDRESS>." in TEXT
+    assert "``lm_eval.<task>.<metric>``" in TEXT, "code shows what it holds"
+    assert not re.search("`[^`]*&lt;[^`]*`[^`]*$", TEXT, re.MULTILINE)
+    assert "| `margin` | number (> 0, < 1) | `0.1` |" in TEXT, "each side has one bound"
 
 
 def test_every_section_that_a_field_points_to_is_there() -> None:

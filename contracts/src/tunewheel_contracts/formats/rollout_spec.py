@@ -22,7 +22,7 @@ class StagePolicy(Strict):
     this. Statistical uncertainty is handled by ``margin``."""
     max_error_rate: Fraction = 0.05
     """The candidate passes only if its observed share of failed requests is at most this."""
-    margin: Annotated[Fraction, Field(gt=0, lt=1, exclude_if=lambda margin: margin == 0.1)] = 0.1
+    margin: Annotated[float, Field(gt=0, lt=1, exclude_if=lambda margin: margin == 0.1)] = 0.1
     """A candidate passes once it is shown to be worse than the champion by less than this, in the shares of
     failed requests, invalid outputs and slow answers. A smaller margin needs more requests: half the margin,
     three to four times as many."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -86,5 +87,9 @@ def _default(body: Schema, *, plain: bool) -> str:
 
 
 def _words(schema: Schema) -> str:
-    """Return a description as one line, with text that looks like an HTML tag escaped."""
-    return " ".join(str(schema.get("description", "")).split()).replace("<", "&lt;")
+    """Return a description as one line, with text that looks like an HTML tag escaped. Code is shown as it
+    is."""
+    words = " ".join(str(schema.get("description", "")).split())
+    return "".join(
+        part if part.startswith("`") else part.replace("<", "&lt;") for part in re.split(r"(`+[^`]*`+)", words)
+    )
