@@ -90,6 +90,4 @@ def _words(schema: Schema) -> str:
     """Return a description as one line, with text that looks like an HTML tag escaped. Code is shown as it
     is."""
     words = " ".join(str(schema.get("description", "")).split())
-    return "".join(
-        part if part.startswith("`") else part.replace("<", "&lt;") for part in re.split(r"(`+[^`]*`+)", words)
-    )
+    return re.sub(r"`+[^`]*`+|<", lambda found: found[0] if found[0] != "<" else "&lt;", words)
