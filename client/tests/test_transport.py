@@ -26,6 +26,7 @@ from tunewheel_client import (
 from tunewheel_client.aio.transport import Transport
 from tunewheel_client.sync import transport as sync_transport
 from tunewheel_client.target import resolve
+from tunewheel_client.trust import trusted
 from tunewheel_testing.served import served
 
 ME = {"name": "ada", "version": "1", "addresses": {}}
@@ -243,6 +244,43 @@ async def test_an_authority_of_ones_own_is_trusted_where_it_is_named(
         with pytest.raises(Away, match="CERTIFICATE_VERIFY_FAILED"):
             await done(make_client(url, "k").me())
     assert len(door.asked) == 1, "the key went to no stranger"
+
+
+@pytest.mark.parametrize("is_link", [False, True], ids=["a file", "a link"])
+async def test_authorities_of_the_system_that_change_are_read_again(
+    is_link: bool, authority: Any, monkeypatch: pytest.MonkeyPatch, home: Any, make_client: Any, done: Any,
+    impatient: list[float],
+):  # fmt: skip
+    monkeypatch.setenv("SSL_CERT_FILE", str(home / "system.pem"))
+    monkeypatch.setenv("SSL_CERT_DIR", str(home / "no-folder"))
+
+    def renew(content: bytes) -> None:
+        if is_link:  # as Kubernetes renews what it mounts
+            (home / content.hex()[:8]).write_bytes(content)
+            (home / "new").symlink_to(content.hex()[:8])
+            (home / "new").replace(home / "system.pem")
+        else:
+            (home / "system.pem").write_bytes(content)
+
+    door = Door()
+    door.answers = [JSONResponse(ME)]
+    with served(door.app, certificate=authority.issue("127.0.0.1")) as url:
+        for content in (b"none", authority.cafile.read_bytes(), b"again none"):
+            renew(content)
+            if content.startswith(b"-----BEGIN"):
+                assert (await done(make_client(url, "k").me())).name == "ada"
+                continue
+            with pytest.raises(Away, match="CERTIFICATE_VERIFY_FAILED"):
+                await done(make_client(url, "k").me())
+
+
+def test_a_changed_folder_of_authorities_is_read_again(home: Any, monkeypatch: pytest.MonkeyPatch):
+    (home / "certs").mkdir()
+    monkeypatch.setenv("SSL_CERT_DIR", str(home / "certs"))
+    before = trusted()
+    assert trusted() is before, "reading takes longer than a request"
+    (home / "certs" / "another.0").touch()
+    assert trusted() is not before
 
 
 async def test_a_file_of_certificates_that_holds_none_is_named(

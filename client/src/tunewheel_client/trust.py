@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import ssl
-from functools import cache
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from tunewheel_client.errors import NoAddress
@@ -21,14 +21,15 @@ def is_local(url: str) -> bool:
 
 def trusted() -> ssl.SSLContext:
     """Return the authorities of the system, and those of the file in ``TUNEWHEEL_HTTP_CAFILE``. Without such
-    a file all clients of a process share one context: reading the authorities takes longer than a request.
+    a file all clients of a process share one context, until the system's files change: reading the
+    authorities takes longer than a request.
 
     Raises:
         NoAddress: the file cannot be used.
     """
     paths, cafile = ssl.get_default_verify_paths(), os.environ.get(CAFILE)
     if not cafile:
-        return _shared(paths)
+        return _shared(paths, _mark_of(paths.cafile), _mark_of(paths.capath))
     context = _of_system(paths)
     try:
         context.load_verify_locations(cafile)
@@ -46,4 +47,15 @@ def _of_system(paths: ssl.DefaultVerifyPaths) -> ssl.SSLContext:
     return context
 
 
-_shared = cache(_of_system)
+@lru_cache(maxsize=1)
+def _shared(paths: ssl.DefaultVerifyPaths, *_marks: tuple[int, ...]) -> ssl.SSLContext:
+    return _of_system(paths)
+
+
+def _mark_of(path: str | None) -> tuple[int, ...]:
+    """Return a value that changes when the file, or what the folder lists, changes. Links are followed."""
+    try:
+        found = os.stat(path or "")
+    except OSError:
+        return ()
+    return found.st_ino, found.st_mtime_ns, found.st_size
