@@ -7,7 +7,7 @@ from itertools import count
 
 import httpx
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from tunewheel_ingest.door.quota import OverQuota, Quota
 
@@ -111,6 +111,8 @@ async def test_without_a_limit_nobody_waits(client: httpx.AsyncClient, log: Log)
     limit=st.integers(1, 500),
     requests=st.lists(st.tuples(st.integers(1, 2_000), st.floats(0, 90)), min_size=1, max_size=40),
 )
+@example(limit=2, requests=[(37, 1.8408307636502599), (1, 0.0)])
+@example(limit=60, requests=[(1694, 32.36), (1, 0.0)])
 def test_over_time_no_more_is_taken_than_the_limit_and_one_body(
     limit: int, requests: list[tuple[int, float]]
 ) -> None:

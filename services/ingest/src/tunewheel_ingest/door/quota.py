@@ -42,7 +42,8 @@ class Quota:
         """Raise OverQuota if ``project`` must wait."""
         wait = self._used_upto.get(project, 0.0) - self._clock() - MINUTE
         if self._limit is not None and wait >= 0:
-            raise OverQuota(project, self._limit, math.floor(wait) + 1)
+            # Sums of times are rounded: 1634 s later a wait of 1633.9999999999998 s may not be over.
+            raise OverQuota(project, self._limit, math.floor(wait + 1e-6) + 1)
 
     def charge(self, projects: Iterable[str]) -> None:
         """Count an event that was taken for each of ``projects``."""
