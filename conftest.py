@@ -6,6 +6,7 @@ from __future__ import annotations
 import gc
 import os
 import runpy
+import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -30,6 +31,9 @@ os.environ.setdefault("MKL_NUM_THREADS", "1")
 
 # Where identity is not what a test is about, whoever reaches a service may do everything.
 os.environ.setdefault("TUNEWHEEL_IDENTITY", "open")
+
+# As in a service, log lines go to standard error: the output of a command holds its result alone.
+structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
 
 # Rich, where it is installed, shows the local variables of every frame: ten seconds for one error in the log.
 structlog.get_config()["processors"][-1].exception_formatter = structlog.dev.plain_traceback

@@ -9,6 +9,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+from tunewheel_console.control import declarations
 from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.dataset import ChatExample, DatasetManifest, ExampleFormat, PreferencePair
 from tunewheel_local.kafka.broker import run_async
@@ -103,6 +104,19 @@ def test_a_version_is_shown_with_its_funnel_and_labels(ask: Any) -> None:
         "left": 318,
         "reasons": {"near_empty": 2},
     }
+
+
+@pytest.mark.usefixtures("versions")
+@pytest.mark.parametrize("words", [("--json",), ()], ids=["JSON", "text"])
+def test_what_a_console_logs_meanwhile_is_no_part_of_the_output(
+    words: tuple[str, ...], ask: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(declarations, "SIMULATION_SECONDS", 0.0)  # as on a busy machine
+    monkeypatch.setattr(declarations, "_kept", {})
+    _, out, told = ask("show", "ds-one", *words)
+    assert "power_left_out" in told
+    assert "power_left_out" not in out
+    assert not words or json.loads(out)["power"] is None
 
 
 @pytest.mark.usefixtures("versions")

@@ -49,9 +49,9 @@ def http(engine: Engine) -> Iterator[TestClient]:
 def default_logs() -> Iterator[None]:
     """After the test, logs go where they went before."""
     root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
+    handlers, level, before = root.handlers[:], root.level, structlog.get_config()
     yield
-    structlog.reset_defaults()
+    structlog.configure(**before)
     structlog.contextvars.clear_contextvars()
     root.handlers[:] = handlers
     root.setLevel(level)
