@@ -66,6 +66,29 @@ async def test_a_version_tells_its_manifest_labels_and_funnel(versions: None, as
     assert found["power"] is None
 
 
+@pytest.mark.parametrize("unlabelled", ["train", "holdout", "both"])
+async def test_rows_without_a_column_of_labels_have_none(put: Any, ask: Any, unlabelled: str):
+    def rows(split: str, *numbers: int) -> list[dict[str, Any]]:
+        left_out = "label" if unlabelled in (split, "both") else ""
+        return [{name: cell for name, cell in chat(n).items() if name != left_out} for n in numbers]
+
+    await put("ds-one", [chat(0)], [chat(9)])
+    await put("ds-two", rows("train", 0, 1), rows("holdout", 9))
+    train, holdout = ({"train": 0, "holdout": 1}, {"train": 2, "holdout": 0})
+    found = await ask("/projects/desk/datasets/ds-two")
+    assert found.json()["labels"] == {"train": {"bell": train}, "holdout": {"bell": holdout}}.get(
+        unlabelled, {}
+    )
+    difference = (await ask("/projects/desk/datasets/ds-one/diff/ds-two")).json()
+    assert difference["added"] == {"train": 1}
+    assert difference["labels"] == {"bell": [1, 2 if unlabelled == "holdout" else None]}
+    for split, name in (("train", "ex-0-an answer"), ("holdout", "ex-9-an answer")):
+        label = None if unlabelled in (split, "both") else "bell"
+        assert (await ask(f"/projects/desk/datasets/ds-two/rows/{name}")).json()["label"] == label
+        page = (await ask("/projects/desk/datasets/ds-two/rows", split=split, label="bell")).json()
+        assert bool(page["total"]) == bool(label)
+
+
 async def test_what_the_criteria_can_show_is_simulated_on_demand(versions: None, ask: Any):
     power = (await ask("/projects/desk/datasets/ds-one", power=True)).json()["power"]
     assert (power["rows"], power["customers"]) == (1, 1)

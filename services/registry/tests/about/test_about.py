@@ -32,8 +32,9 @@ PROMPT = "Answer as JSON.\nBe | brief."
 
 
 async def trained_rows(wheel: Wheel, n: int, labels: dict[str, str]) -> ArtifactRef:
-    """Store the training rows of version ``n``: a record and its label each."""
-    rows = [{"record_ids": [name], "label": label} for name, label in labels.items()]
+    """Store the training rows of version ``n``: a record and its label each. Without any label there is no
+    column of labels."""
+    rows = [{"record_ids": [name]} | ({"label": label} if label else {}) for name, label in labels.items()]
     return await wheel.store.put(f"datasets/ds-{n}/train.parquet", parquet(rows))
 
 
@@ -92,7 +93,13 @@ async def evaluated(wheel: Wheel, n: int, recipe: TrainSpec, labels: dict[str, s
 
 
 @pytest.fixture
-async def client(wheel: Wheel) -> TestClient:
+def unlabelled() -> set[int]:
+    """The versions whose rows have no column of labels."""
+    return set()
+
+
+@pytest.fixture
+async def client(wheel: Wheel, unlabelled: set[int]) -> TestClient:
     base = wheel.desk.adapter(1).base
     facts = BaseModelFacts(license="apache-2.0")
     wheel.happened(
@@ -101,6 +108,9 @@ async def client(wheel: Wheel) -> TestClient:
         )
     )
     first, second = {"rec-1": "lock", "rec-2": "bell"}, {"rec-2": "bell", "rec-3": "bell", "rec-4": "lock"}
+    first, second = (
+        dict.fromkeys(labels, "") if n in unlabelled else labels for n, labels in ((1, first), (2, second))
+    )
     one = scorecard(wheel, 1, accuracy=0.7, champion=None, temperature=0.0)
     other = scorecard(wheel, 2, accuracy=0.9, champion=1, temperature=0.5)
     await evaluated(wheel, 1, TrainSpec(rank=8), first, one)
@@ -213,6 +223,23 @@ async def test_two_models_are_compared_in_all_that_made_them(client: TestClient,
     back = client.get(f"/v1/projects/desk/models/{other}/comparison/{one}").json()
     assert back["direct"] == [], "the first was not judged against the second"
     assert back["recipe"] == {"rank": [16, 8]}
+
+
+@pytest.mark.parametrize(
+    ("unlabelled", "labels"),
+    [
+        ({1}, {"bell": [None, 2], "lock": [None, 1]}),
+        ({2}, {"bell": [1, None], "lock": [1, None]}),
+        ({1, 2}, {}),
+    ],
+    ids=["the first", "the second", "both"],
+)
+async def test_models_are_compared_whose_rows_have_no_labels(
+    client: TestClient, wheel: Wheel, labels: dict[str, Any]
+) -> None:
+    one, other = wheel.desk.model_id(1), wheel.desk.model_id(2)
+    dataset = client.get(f"/v1/projects/desk/models/{one}/comparison/{other}").json()["dataset"]
+    assert (dataset["records_added"], dataset["labels"]) == (2, labels)
 
 
 async def test_the_remaining_facts_of_a_deleted_version_are_compared(

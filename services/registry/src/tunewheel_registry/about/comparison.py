@@ -113,8 +113,9 @@ async def _trained_on(store: ObjectStore, ref: ArtifactRef) -> tuple[frozenset[s
     def read() -> tuple[frozenset[str], dict[str, int]]:
         import polars as pl
 
-        frame = pl.read_parquet(BytesIO(data), columns=["record_ids", "label"])
-        labels = Counter(frame["label"].drop_nulls().to_list())
+        columns = [one for one in pl.read_parquet_schema(BytesIO(data)) if one in ("record_ids", "label")]
+        frame = pl.read_parquet(BytesIO(data), columns=columns)
+        labels = Counter(frame["label"].drop_nulls().to_list() if "label" in columns else ())
         return frozenset(frame["record_ids"].explode().drop_nulls()), dict(sorted(labels.items()))
 
     return await asyncio.to_thread(read)
