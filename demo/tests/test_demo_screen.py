@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from io import StringIO
+from pathlib import Path
 
+import pytest
 from rich.console import Console
+from rich.text import Text
 from tunewheel_contracts.formats.scorecard import Slice
+from tunewheel_demo.run import show_start
 from tunewheel_demo.screen import Screen
+from tunewheel_local.supervisor import HttpProgram, Kept, State
 
 
 def screen(*, terminal: bool = False) -> tuple[Screen, StringIO]:
@@ -36,6 +42,29 @@ def test_a_step_of_no_table_is_shown_alone() -> None:
         bar.to(2, 3, "engine ready")
     assert "start" in file.getvalue()
     assert "engine ready" in file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("states", "words"),
+    [
+        ({"broker": "starting"}, "0/4 waits for broker"),
+        ({"broker": "ready"}, "1/4 waits for Kafka's topics"),
+        ({"broker": "ready", "engine": "starting", "console": "ready"}, "2/4 waits for engine"),
+        ({"engine": "starting", "console": "ready", "index": "restarting"}, "1/4 waits for engine, index"),
+        (dict.fromkeys(("a", "b", "c", "d", "e"), "starting"), "0/4 waits for a, b, c, 2 more"),
+        (dict.fromkeys(("broker", "engine", "index", "console"), "ready"), "4/4 all ready"),
+    ],
+)
+def test_a_start_names_what_is_waited_for(states: dict[str, str], words: str) -> None:
+    found, file = screen(terminal=True)
+    told: dict[str, State] = {}
+    with found.bar("start", 4) as bar:
+        for name, state in states.items():
+            program = HttpProgram(name, [], env={}, log=Path(name), ready_url="")
+            show_start(bar, told, Kept(program, State(state)), 4)
+        bar._progress.refresh()
+        shown = Text.from_ansi(file.getvalue()).plain.splitlines()[-1]
+    assert re.search(words.replace(" ", r" +\S+ +", 1), shown), shown
 
 
 def test_an_answer_that_is_an_object_is_shown_as_its_values() -> None:

@@ -34,6 +34,8 @@ from tunewheel_demo.gauge import fast_precision, processor
 from tunewheel_demo.screen import Bar, Screen
 from tunewheel_demo.story import Outcome, Story
 
+MOST_NAMED = 3
+"""The most programs that are named while the wheel starts."""
 EXIT_REFUSED = 4
 """The first turn's adapter was refused, or nothing was promoted."""
 
@@ -85,8 +87,8 @@ async def run_demo(options: DemoOptions) -> int:
         try:
             async with outcome.memory.running():
                 with outcome.watch.stage("start"), screen.bar("start", len(members) + 1) as bar:
-                    ready: set[str] = set()
-                    wheel = Wheel(plan, report=lambda kept: _show_start(bar, ready, kept, len(members) + 1))
+                    states: dict[str, State] = {}
+                    wheel = Wheel(plan, report=lambda kept: show_start(bar, states, kept, len(members) + 1))
                     await wheel.start()
                 try:
                     await _tell(wheel, example, screen, outcome, options)
@@ -139,11 +141,17 @@ def _failed(error: Exception, step: str | None, var: Var) -> DemoFailed:
     )
 
 
-def _show_start(bar: Bar, ready: set[str], kept: Kept, total: int) -> None:
-    name = kept.program.name
-    if kept.state is State.READY:
-        ready.add(name)
-    bar.to(len(ready), total, f"{name} {kept.state.value}")
+def show_start(bar: Bar, states: dict[str, State], kept: Kept, total: int) -> None:
+    """Note a program's state in ``states``. Show on ``bar`` how many of ``total`` programs are ready, and
+    which are waited for."""
+    states[kept.program.name] = kept.state
+    waited = [name for name, state in states.items() if state is not State.READY]
+    ready = len(states) - len(waited)
+    if len(waited) > MOST_NAMED:
+        waited[MOST_NAMED:] = [f"{len(waited) - MOST_NAMED} more"]
+    if not waited and ready < total:
+        waited = ["Kafka's topics"]  # made between the broker and the services
+    bar.to(ready, total, f"waits for {', '.join(waited)}" if waited else "all ready")
 
 
 async def _tell(
