@@ -20,7 +20,7 @@ from tunewheel_train.errors import RunFailed
 from tunewheel_train.job import Job
 from tunewheel_train.preparation import affordable_hours
 from tunewheel_train.runs.runs import Result, Run
-from tunewheel_train.sweeping import Sweeps, lead_of, rungs
+from tunewheel_train.sweeping import Sweeps, lead_of
 
 LIGHT = runpy.run_path(str(Path(__file__).with_name("light_worker.py")))
 DIVERGES, STEPS_PER_EPOCH, of_tried, plan_of = (
@@ -89,14 +89,6 @@ class Labelling(Measuring):
 async def train(made, event: SweepRequested, trainings: Any = None) -> SweepProgressed:
     sweeps = Sweeps(made.store, trainings or Measuring(), made.controls)
     return await sweeps.train(event, made.event, lease=made.lease, tell=made.tell)
-
-
-def test_a_third_of_the_recipes_goes_on_for_three_times_as_many_steps():
-    assert rungs(SweepMethod.HALVING, 8) == [(8, 1 / 9), (3, 1 / 3), (1, 1.0)]
-    assert rungs(SweepMethod.HALVING, 10) == [(10, 1 / 27), (4, 1 / 9), (2, 1 / 3), (1, 1.0)]
-    assert rungs(SweepMethod.HALVING, 2) == [(2, 1 / 3), (1, 1.0)]
-    assert rungs(SweepMethod.HALVING, 1) == rungs(SweepMethod.GRID, 1) == [(1, 1.0)]
-    assert rungs(SweepMethod.GRID, 3) == [(3, 1.0)]
 
 
 async def test_a_grid_trains_every_recipe_to_its_end_and_makes_no_model(bench):

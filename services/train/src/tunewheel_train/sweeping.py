@@ -11,11 +11,9 @@ checkpoint of the run that was under way.
 from __future__ import annotations
 
 import asyncio
-import math
 from collections import defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import NamedTuple
 
 from tunewheel_contracts.errors import InvalidEvent, InvalidSpec
 from tunewheel_contracts.events.data import DatasetVersioned
@@ -26,7 +24,6 @@ from tunewheel_contracts.formats.plan import TrainPlan
 from tunewheel_contracts.formats.recipe import TrainSpec
 from tunewheel_contracts.formats.sweep import (
     Lead,
-    SweepMethod,
     SweepState,
     TriedRun,
     by_labels,
@@ -42,38 +39,12 @@ from tunewheel_train.ceilings import CEILINGS, Ceilings
 from tunewheel_train.errors import RunFailed
 from tunewheel_train.execution import Trainings
 from tunewheel_train.job import Tried
+from tunewheel_train.rounds import Round, rounds_of
 from tunewheel_train.runs.attempts import Tell
 from tunewheel_train.runs.bases import Base
 from tunewheel_train.runs.controls import Controls
 from tunewheel_train.runs.runs import Result, Run, plan_run
 from tunewheel_train.runs.starting import fetch_dataset
-
-FACTOR = 3
-"""One of so many recipes goes on to the next round, for so many times as many steps."""
-
-
-def rungs(method: SweepMethod, recipes: int) -> list[tuple[int, float]]:
-    """Return for each round how many recipes are trained, and up to which part of their steps.
-
-    Successive halving (Jamieson & Talwalkar, arXiv:1502.07943, algorithm 1), by thirds as Hyperband advises
-    (arXiv:1603.06560, section 2.6): a third of the recipes go on, for three times as many steps. A recipe
-    follows its own schedule, and is stopped on it.
-    """
-    if method is SweepMethod.GRID:
-        return [(recipes, 1.0)]
-    counts = [recipes]
-    while counts[-1] > 1:
-        counts.append(math.ceil(counts[-1] / FACTOR))
-    return [(count, FACTOR ** (number + 1.0 - len(counts))) for number, count in enumerate(counts)]
-
-
-class _Round(NamedTuple):
-    """A round of a sweep: its runs are trained from the part ``before`` to ``part``. ``after`` whole runs
-    are trained in later rounds."""
-
-    part: float
-    before: float
-    after: float
 
 
 class Measured(Frozen):
@@ -190,21 +161,19 @@ class _Sweep:
         """Train the rounds. Raises RunFailed: a ceiling was reached, the sweep was cancelled, or every run
         failed."""
         await self._tell(self.state(SweepState.TRAINING))
-        alive, before = list(runs), 0.0
-        plan = rungs(self._event.method, len(runs))
-        for at, (count, part) in enumerate(plan):
-            order = [one.run_id for one in ranked([*self._known.values()])]
-            alive = sorted(alive, key=lambda run: order.index(run.run_id))[:count] if at else alive
-            this = _Round(part, before, _runs_in(plan[at + 1 :], part))
+        alive = list(runs)
+        for this in rounds_of(self._event.method, len(runs)):
+            if this.before:
+                order = [one.run_id for one in ranked([*self._known.values()])]
+                alive = sorted(alive, key=lambda run: order.index(run.run_id))[: this.recipes]
             await self._train_round(alive, this, self._trainings.at_once)
             alive = [run for run in alive if not self._known[run.run_id].reason]
             if not alive:
                 failed = self._known[runs[0].run_id]
                 raise RunFailed(field=failed.field, reason=failed.reason)
-            before = part
         return self.state(SweepState.COMPLETED)
 
-    async def _train_round(self, runs: Sequence[Run], this: _Round, lanes: int) -> None:
+    async def _train_round(self, runs: Sequence[Run], this: Round, lanes: int) -> None:
         """Measure each of ``runs``, ``lanes`` of them at once. If one ends the sweep, no other begins, and
         those that are being trained are measured."""
         waiting = deque[Run]()
@@ -234,7 +203,7 @@ class _Sweep:
         if errors:
             raise errors[0]
 
-    async def _saw(self, run: Run, this: _Round, found: Measured) -> None:
+    async def _saw(self, run: Run, this: Round, found: Measured) -> None:
         self._lease.check()
         self._known[run.run_id] = found.run
         self._ceilings.release(run.run_id)
@@ -242,10 +211,10 @@ class _Sweep:
         self._hits[run.run_id, this.part] = found.label_hits
         await self._tell(self.state(SweepState.TRAINING))
 
-    def _path(self, run: Run, this: _Round) -> str:
+    def _path(self, run: Run, this: Round) -> str:
         return f"sweeps/{self._event.sweep_id}/{run.run_id}/{this.part:g}.json"
 
-    def _limited(self, run: Run, this: _Round, unbegun: int, *, alone: bool) -> Run:
+    def _limited(self, run: Run, this: Round, unbegun: int, *, alone: bool) -> Run:
         """Return ``run``, which begins, with its ceilings: all that is left of the sweep's if it is
         ``alone``. Else its share by what is left to train; ``unbegun`` runs of this round have not begun."""
         known, step = self._known[run.run_id], this.part - this.before
@@ -292,14 +261,6 @@ class _Sweep:
 
 def _run_id(event: SweepRequested, number: int) -> str:
     return f"{event.sweep_id}-{number}"
-
-
-def _runs_in(rounds: Sequence[tuple[int, float]], before: float) -> float:
-    """Return how many whole runs are trained in ``rounds``, after the part ``before``."""
-    total = 0.0
-    for count, part in rounds:
-        total, before = total + count * (part - before), part
-    return total
 
 
 def _cost(plan: TrainPlan | None, seconds: float) -> dict[str, float | None]:
