@@ -226,6 +226,35 @@ def test_a_template_sees_the_same_day_whenever_it_is_rendered(tokenizer) -> None
     assert render(named, CONVERSATION[:2], False).endswith("26 Jul 2024")
 
 
+LLAMA = """{%- if not date_string is defined %}
+    {%- set date_string = "26 Jul 2024" %}
+{%- endif %}
+{{- date_string }} """
+
+
+@pytest.mark.parametrize(
+    ("asks", "day"),
+    [
+        (LLAMA, "26 Jul 2024"),
+        (LLAMA.replace('"26 Jul 2024"', "strftime_now('%d %b %Y')"), "01 Jan 2026"),
+        ("{{ datetime or 'no day' }} ", "no day"),
+    ],
+    ids=["Llama 3.1", "Llama 3.2", "another name"],
+)
+def test_an_engine_that_names_another_day_gets_the_trained_one(tokenizer, asks: str, day: str) -> None:
+    tokenizer.chat_template = asks + NO_END
+    said = CONVERSATION[:2]
+    trained = render(tokenizer, said, False)
+    assert trained.startswith(f"{day} system: ")
+    clock = {"date_string": "03 Dec 2026", "datetime": "Dec 03 2026"}
+    for variables in ({}, {"quiet": True}):
+        fixed = on_one_day(with_variables(tokenizer, variables))
+        assert fixed.apply_chat_template(said, tokenize=False, **clock) == trained
+        assert on_one_day(fixed) is fixed
+    named = on_one_day(with_variables(tokenizer, {"date_string": "1 May", "datetime": "1 May"}))
+    assert named.apply_chat_template(said, tokenize=False, **clock).startswith("1 May system: ")
+
+
 def test_a_model_that_does_not_think_learns_no_thoughts(tokenizer) -> None:
     tokenizer.chat_template = QWEN3
     assert masked(with_variables(tokenizer, {"enable_thinking": False}), CONVERSATION)[-1] == (

@@ -24,6 +24,10 @@ _MACRO = "".join(
     ("{% macro strftime_now(format) %}{{ format",
      *(f" | replace('{asked}', '{told}')" for asked, told in _DAY.items()), " }}{% endmacro %}\n")
 )  # fmt: skip
+_FIXED = {"strftime_now": _MACRO} | {
+    name: f"{{% set {name} = undefined %}}\n" for name in ("date_string", "datetime")
+}
+"""What fixes the day, by what a template asks for. llama.cpp gives two variables the day of its clock."""
 
 
 def render(
@@ -57,13 +61,16 @@ def render(
 
 
 def on_one_day(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
-    """Return a tokenizer whose chat template has a fixed day. A template that asks for none is not
-    changed."""
+    """Return a tokenizer whose chat template has a fixed day, also where the caller names another. A template
+    that asks for none is not changed."""
     own = tokenizer.chat_template
-    if not isinstance(own, str) or "strftime_now" not in own or own.startswith(_MACRO):
+    if not isinstance(own, str):
+        return tokenizer
+    head = "".join(text for name, text in _FIXED.items() if name in own)
+    if own.startswith(head):
         return tokenizer
     same = copy.copy(tokenizer)
-    same.chat_template = _MACRO + own
+    same.chat_template = head + own
     return same
 
 
