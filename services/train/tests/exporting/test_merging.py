@@ -236,12 +236,21 @@ def test_an_exported_template_renders_what_was_trained_without_being_told(
     assert tokenizer.apply_chat_template([{"role": "user", "content": "Hi"}], tokenize=False) == wanted
 
 
-async def test_the_prompts_that_are_compared_have_the_specs_variables(
-    bench, trained, tmp_path: Path, exporting, monkeypatch
+@pytest.mark.parametrize("others", [[], [None], ["You know this organisation's documents."]],
+                         ids=["answers alone", "general data", "documents"])  # fmt: skip
+async def test_an_engine_is_asked_as_the_spec_says(
+    bench, trained, tmp_path: Path, exporting, monkeypatch, others
 ):
+    """Also where rows of other sources, which have another system message or none, were trained too."""
     run, given = await fetched(bench, trained, tmp_path), {}
     dataset = json.loads((run / "dataset.json").read_text())
     dataset["spec"]["task"]["chat_template_kwargs"] = {"messages_are": "loud"}
+    dataset["spec"]["task"]["system_prompt"] = "Sort the questions."
+    with (run / "examples.jsonl").open("a") as rows:
+        for other in others:
+            first = [{"role": "system", "content": other}] if other else []
+            turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
+            rows.write(json.dumps({"messages": [*first, *turns]}) + "\n")
     dataset["spec"]["task"]["max_output_tokens"] = 99
     dataset["spec"]["evaluation"] = {"decoding": {"temperature": 0.5, "seed": 7}}
     (run / "dataset.json").write_text(json.dumps(dataset))
@@ -261,6 +270,7 @@ async def test_the_prompts_that_are_compared_have_the_specs_variables(
     assert code == 0, error
     assert given["template"].startswith('{% set messages_are = "loud" %}')
     assert given["trained"].variables == {"messages_are": "loud"}
+    assert given["form"].system == "Sort the questions."
     assert given["form"].parameters == {
         "temperature": 0.5, "top_k": 0, "top_p": 1.0, "repeat_penalty": 1.0, "repeat_last_n": -1,
         "num_predict": 99, "seed": 7,
@@ -274,14 +284,6 @@ def test_ollama_has_room_for_what_was_trained(max_tokens, context):
     found = export._parameters(spec.model_copy(update={"task": task}), max_tokens)
     assert found.get("num_ctx") == context
     assert "seed" not in found
-
-
-def test_the_system_message_of_all_rows_is_that_of_the_model():
-    system = {"role": "system", "content": "S"}
-    rows = [{"messages": [system, {"role": "user", "content": str(n)}]} for n in range(3)]
-    assert export._system_of(rows) == "S"
-    assert export._system_of([*rows, {"messages": rows[0]["messages"][1:]}]) is None
-    assert export._system_of([{"messages": rows[0]["messages"][1:]}]) is None
 
 
 def test_what_could_not_be_trained_on_is_no_prompt(tiny, conversation_of):

@@ -114,7 +114,8 @@ def export(manifest: RunManifest, spec: ProjectSpec, fetched: Path, directory: P
     )  # fmt: skip
     rows = [json.loads(line) for line in (fetched / "examples.jsonl").read_text("utf-8").splitlines()]
     prompts = _prompts(rows, as_trained(load_tokenizer(base), variables), manifest.recipe.max_tokens)
-    form = replace(form, system=_system_of(rows), parameters=_parameters(spec, manifest.recipe.max_tokens))
+    parameters = _parameters(spec, manifest.recipe.max_tokens)
+    form = replace(form, system=spec.task.system_prompt, parameters=parameters)
     return export_merged(trained, directory.absolute(), prompts=prompts, form=form, on_step=told)
 
 
@@ -147,14 +148,6 @@ def _parameters(spec: ProjectSpec, max_tokens: int) -> dict[str, float]:
     longest = max_tokens + spec.task.max_output_tokens
     more = {"seed": decoding.seed, "num_ctx": longest if longest > OLLAMA_CONTEXT else None}
     return found | {name: value for name, value in more.items() if value is not None}
-
-
-def _system_of(rows: Iterable[dict[str, Any]]) -> str | None:
-    """Return the system message with which all ``rows`` begin, or None."""
-    found = {
-        row["messages"][0]["content"] if row["messages"][0]["role"] == "system" else None for row in rows
-    }
-    return found.pop() if len(found) == 1 else None
 
 
 def _prompts(rows: Iterable[dict[str, Any]], tokenizer: Any, max_tokens: int) -> list[list[int]]:

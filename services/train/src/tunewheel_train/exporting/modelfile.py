@@ -144,7 +144,7 @@ def modelfile(
 ) -> str:
     """Return the Modelfile for the GGUF file ``file`` beside it, with Ollama's ``parameters``.
 
-    ``system``: the system message that all training examples have; Ollama puts it before conversations that
+    ``system``: the system message that answers were trained with; Ollama puts it before conversations that
     have none.
     """
     lines = [f"FROM ./{file}"]
