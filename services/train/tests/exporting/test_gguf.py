@@ -130,7 +130,7 @@ def write_told(path: Path, **told: bool | int) -> Path:
 def test_engines_write_the_bos_token_with_which_training_prompts_begin(adds: bool, begin, tmp_path: Path):
     file = write_told(tmp_path / "m.gguf", bos_token_id=1, add_bos_token=adds, add_eos_token=adds)
     before = read_metadata(file)
-    tell_engines(file, begin)
+    tell_engines(GGUFReader(file, "r+"), begin)
     said = {"add_bos_token": begin is not None, "add_eos_token": False, "bos_token_id": begin or 1}
     told = {f"tokenizer.ggml.{name}": value for name, value in said.items()}
     assert read_metadata(file) == {**before, **told}
@@ -143,4 +143,4 @@ def test_a_script_that_leaves_the_tokens_to_engines_is_refused(missing: str, tmp
     del whole[missing]
     file = write_told(tmp_path / "m.gguf", **whole)
     with pytest.raises(NotExported, match=rf"wrote no {missing}, .*; use a newer llama\.cpp"):
-        tell_engines(file, 1)
+        tell_engines(GGUFReader(file, "r+"), 1)

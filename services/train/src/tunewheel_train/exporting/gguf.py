@@ -13,9 +13,12 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from tunewheel_train.errors import NotExported
+
+if TYPE_CHECKING:
+    from gguf import GGUFReader
 
 Encoding = Literal["float32", "float16", "q8_0", "q4_k_m"]
 SCRIPT, QUANTIZER = "convert_hf_to_gguf.py", "llama-quantize"
@@ -66,25 +69,22 @@ def write_gguf(programs: Programs, source: Path, target: Path, *, encoding: Enco
         whole.unlink()
 
 
-def tell_engines(file: Path, begin: int | None) -> None:
+def tell_engines(file: GGUFReader, begin: int | None) -> None:
     """Write into ``file`` which tokens engines put around a prompt: ``begin`` before it (None: nothing), and
     nothing behind it. Raises NotExported if the script left no place for that.
 
     The script goes by the tokenizer. Engines go by defaults of their own where a file does not say it.
     """
-    from gguf import GGUFReader
-
     around = {"add_bos_token": begin is not None, "add_eos_token": False}
-    reader = GGUFReader(file, "r+")
     for name, value in {**around, **({} if begin is None else {"bos_token_id": begin})}.items():
-        field = reader.get_field(f"tokenizer.ggml.{name}")
+        field = file.get_field(f"tokenizer.ggml.{name}")
         if field is None:
             raise NotExported(
                 f"{SCRIPT} of llama.cpp wrote no {name}, so engines would put tokens of their own around "
                 "prompts; use a newer llama.cpp, or export safetensors"
             )
         field.parts[field.data[0]][0] = value
-    reader.data.flush()
+    file.data.flush()
 
 
 def _run(program: str, command: list[str]) -> None:

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tunewheel_train.errors import NotEqual
+
+if TYPE_CHECKING:
+    from gguf import GGUFReader
 
 _BY_FACTORS = ("llama3", "proportional")
 """The kinds that llama.cpp computes by the file's tensor ``rope_freqs``."""
@@ -23,11 +25,9 @@ _YARN: Mapping[str, Any] = {
 """What llama.cpp takes for YaRN, whatever the file of most architectures says."""
 
 
-def read_factors(file: Path) -> list[float] | None:
+def read_factors(file: GGUFReader) -> list[float] | None:
     """Return the tensor ``rope_freqs`` of a GGUF file: one divisor for each pair of dimensions."""
-    from gguf import GGUFReader
-
-    found = (one for one in GGUFReader(file).tensors if one.name == "rope_freqs.weight")
+    found = (one for one in file.tensors if one.name == "rope_freqs.weight")
     return next((one.data.tolist() for one in found), None)
 
 
