@@ -210,6 +210,30 @@ def test_nothing_is_single_where_it_must_not_be(manifests: dict[str, Manifests])
     assert gpus == {"eval": 1}, "runs have theirs in Jobs, and vLLM its own"
 
 
+def test_on_one_gpu_train_alone_holds_it_and_has_one_slot_for_all_projects(
+    manifests: dict[str, Manifests],
+) -> None:
+    found = manifests["one-gpu"]
+    gpus = {
+        name: pod["containers"][0]["resources"]["limits"].get("nvidia.com/gpu")
+        for name, pod in pods(found).items()
+    }
+    assert {name: number for name, number in gpus.items() if number} == {"wheel-tunewheel-train": 1}
+    train = workloads(found)["train"]
+    assert train["spec"]["replicas"] == 1, "the slots are those of one process"
+    assert train["spec"]["strategy"]["rollingUpdate"] == {"maxSurge": 0, "maxUnavailable": 1}
+    configs = of_kind(found, "ConfigMap")
+    assert "wheel-tunewheel-train-job" not in configs, "Jobs would wait for the scheduler, not for their turn"
+    told = {name: configs[f"wheel-tunewheel-{name}"]["data"] for name in ("train", "eval", "engine")}
+    assert told["train"]["TUNEWHEEL_TRAIN_SLOTS"] == "1"
+    assert told["train"]["TUNEWHEEL_TRAIN_GPUS"] == "0"
+    engine, judge = (settings_class(name).model_fields for name in ("engine", "eval"))
+    assert told["eval"]["TUNEWHEEL_EVAL_DTYPE"] == judge["eval_dtype"].default
+    assert (
+        told["engine"].get("TUNEWHEEL_DTYPE", engine["dtype"].default) == told["eval"]["TUNEWHEEL_EVAL_DTYPE"]
+    )
+
+
 def test_each_engine_has_a_name_that_the_gateway_is_told(helm: str, chart: Path) -> None:
     told = ("services.engine.replicas=2", "tls.existingSecret=tunewheel-tls")
     found = rendered(helm, chart, "minimal", *told)

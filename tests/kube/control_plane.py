@@ -11,7 +11,7 @@ import secrets
 import ssl
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -22,6 +22,10 @@ BINARIES = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "etcd
 PATIENCE_SECONDS = 900.0
 SIMULATED = "simulated"
 """The node whose pods are ready as soon as they are placed on it, and whose Jobs complete."""
+KWOK = {"kwok.x-k8s.io/node": "fake"}
+"""The annotation of nodes whose containers are simulated."""
+Room = Mapping[str, str]
+AMPLE: Room = {"cpu": "64", "memory": "512Gi", "pods": "200", "nvidia.com/gpu": "16"}
 
 
 class ControlPlane:
@@ -104,7 +108,7 @@ class ControlPlane:
                  "--horizontal-pod-autoscaler-sync-period=1s",
                  "--horizontal-pod-autoscaler-downscale-stabilization=1s")  # fmt: skip
         self.run("kube-scheduler", *to, *alone)
-        self.add_node(SIMULATED, {"kwok.x-k8s.io/node": "fake"})
+        self.add_node(SIMULATED, KWOK)
         self.run("kwok", *to, "--manage-all-nodes=false",
                  "--manage-nodes-with-annotation-selector=kwok.x-k8s.io/node=fake")  # fmt: skip
 
@@ -145,13 +149,14 @@ class ControlPlane:
 
         until(is_ready, "the API server")
 
-    def add_node(self, name: str, annotations: dict[str, str], **spec: Any) -> None:
-        """Add a node with room for every example, and more GPUs than their pods hold."""
-        room = {"cpu": "64", "memory": "512Gi", "pods": "200", "nvidia.com/gpu": "16"}
+    def add_node(self, name: str, annotations: dict[str, str], *, room: Room = AMPLE, **spec: Any) -> None:
+        """Add a node, by default with room for every example, and more GPUs than their pods hold."""
         metadata = {"name": name, "annotations": annotations, "labels": {"kubernetes.io/hostname": name}}
         node = {"apiVersion": "v1", "kind": "Node", "metadata": metadata, "spec": spec}
         self.apply("/api/v1/nodes", node)
-        self.patch(f"/api/v1/nodes/{name}/status", {"status": {"allocatable": room, "capacity": room}})
+        self.patch(
+            f"/api/v1/nodes/{name}/status", {"status": {"allocatable": dict(room), "capacity": dict(room)}}
+        )
 
     def stop(self) -> None:
         """End the processes in the reverse order, and wait for it."""

@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from .chart import beside_the_gateway
-from .control_plane import SIMULATED, ControlPlane, until
+from .control_plane import KWOK, SIMULATED, ControlPlane, until
 from .pods import Material, container_of, path_of
 from .release import SERVICES, Published, Release
 from .tools import EXAMPLES
@@ -38,6 +38,7 @@ def release(plane: ControlPlane, helm: str, chart: Path, request: pytest.Fixture
 
 KEPT = {
     "minimal": {("PersistentVolumeClaim", "wheel-tunewheel-store")},
+    "one-gpu": {("PersistentVolumeClaim", "wheel-tunewheel-store")},
     # Completions that wait for Kafka may lie on them.
     "highly-available": {
         ("PersistentVolumeClaim", f"data-wheel-tunewheel-serve-gateway-{n}") for n in range(3)
@@ -80,6 +81,42 @@ def test_a_release_is_installed_upgraded_rolled_back_and_uninstalled(
     kept = KEPT.get(example) or {("KafkaTopic", name) for name in topics_of(plane, wheel.namespace)}
     assert kept
     until(lambda: everything_in(plane, wheel.namespace) - before == kept, f"the end of all but {kept}")
+
+
+def test_projects_share_a_node_with_one_gpu_and_an_upgrade_needs_no_second(
+    plane: ControlPlane, release: Releases, tmp_path: Path
+) -> None:
+    """Every pod is on the node of the size that docs/operations.md names; none waits for another GPU."""
+    node = "one-gpu"
+    room = {"cpu": "16", "memory": "64Gi", "pods": "110", "nvidia.com/gpu": "1"}
+    there = {"nodeSelector": {"kubernetes.io/hostname": node}}
+    values = tmp_path / "there.yaml"
+    values.write_text(yaml.safe_dump({"services": dict.fromkeys(SERVICES, there)}))
+    plane.add_node(node, KWOK, room=room)
+    try:
+        wheel = release("one-gpu", values)
+        wheel.helm("install", "--wait", "--timeout", "15m")
+        wheel.until_available()
+        first = wheel.templates()
+        assert {pod["spec"]["nodeName"] for pod in wheel.pods()} == {node}
+        assert holders_of_gpus(wheel) == ["train"]
+        # The pod that holds the GPU is made anew: it must go before the next one fits.
+        wheel.helm(
+            "upgrade", "--wait", "--timeout", "15m", "--set", "services.train.settings.train_threads=2"
+        )
+        wheel.until_available()
+        second = wheel.templates()
+        assert {name for name in second if second[name] != first[name]} == {"train"}
+        assert holders_of_gpus(wheel) == ["train"]
+        wheel.helm("uninstall", "--wait", "--timeout", "15m")
+    finally:
+        plane.delete(f"/api/v1/nodes/{node}")
+
+
+def holders_of_gpus(release: Release) -> list[str]:
+    """Return the service of each GPU that a pod holds."""
+    found = ((one["name"], one["resources"]["limits"]) for one in map(container_of, release.pods()))
+    return [name for name, limits in found for _ in range(int(limits.get("nvidia.com/gpu", 0)))]
 
 
 def test_an_engine_moves_into_each_gateway_s_pod_by_an_upgrade(
