@@ -22,7 +22,7 @@ from typing import Any
 
 from first_turns import CACHE, EXAMPLE, records
 from report import BENCH_DIR, write_report
-from tunewheel_contracts.event import Event
+from tunewheel_contracts.event import Event, new_event
 from tunewheel_contracts.events.training import SweepProgressed, SweepRequested
 from tunewheel_contracts.formats.allowed_sources import AllowedSources
 from tunewheel_contracts.formats.spec import ProjectSpec, parse_spec
@@ -35,7 +35,7 @@ from tunewheel_runtime.store import ObjectStore
 from tunewheel_testing.datasets import put_dataset, versioned
 from tunewheel_testing.tiny import write_tiny_model
 from tunewheel_train.execution import Trainings
-from tunewheel_train.runs.controls import Controls
+from tunewheel_train.runs.controls import Controls, Versions
 from tunewheel_train.settings import Settings
 from tunewheel_train.sweeping import Sweeps
 
@@ -102,7 +102,9 @@ async def swept(folder: Path, chosen: argparse.Namespace) -> tuple[SweepProgress
         (cache / kept.name).symlink_to(kept)
     settings = Settings(cache_dir=cache, train_slots=chosen.slots)
     controls = Controls()
-    sweeps = Sweeps(store, Trainings(store, settings, controls), controls)
+    versions = Versions()
+    versions.versioned(new_event(versioned(*version), source="/bench"))
+    sweeps = Sweeps(store, Trainings(store, settings, controls), controls, versions)
     asked = SweepRequested(
         project=spec.project, sweep_id="sweep-bench", dataset_id="ds-example",
         recipes=RECIPES[: chosen.recipes], method=chosen.method, max_hours=chosen.max_hours, request="bench",
@@ -114,7 +116,7 @@ async def swept(folder: Path, chosen: argparse.Namespace) -> tuple[SweepProgress
 
     lease: Any = Lease()
     began = time.monotonic()
-    ended = await sweeps.train(asked, versioned(*version), lease=lease, tell=tell)
+    ended = await sweeps.train(asked, lease=lease, tell=tell)
     return ended, time.monotonic() - began
 
 

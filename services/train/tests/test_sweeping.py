@@ -18,9 +18,11 @@ from tunewheel_testing.adapters import BASE
 from tunewheel_testing.waiting import until
 from tunewheel_train.errors import RunFailed
 from tunewheel_train.job import Job
+from tunewheel_train.measurements import lead_of
 from tunewheel_train.preparation import affordable_hours
+from tunewheel_train.runs.controls import Versions
 from tunewheel_train.runs.runs import Result, Run
-from tunewheel_train.sweeping import Sweeps, lead_of
+from tunewheel_train.sweeping import Sweeps
 
 LIGHT = runpy.run_path(str(Path(__file__).with_name("light_worker.py")))
 DIVERGES, STEPS_PER_EPOCH, of_tried, plan_of = (
@@ -87,8 +89,15 @@ class Labelling(Measuring):
 
 
 async def train(made, event: SweepRequested, trainings: Any = None) -> SweepProgressed:
-    sweeps = Sweeps(made.store, trainings or Measuring(), made.controls)
-    return await sweeps.train(event, made.event, lease=made.lease, tell=made.tell)
+    sweeps = Sweeps(made.store, trainings or Measuring(), made.controls, known(made))
+    return await sweeps.train(event, lease=made.lease, tell=made.tell)
+
+
+def known(made) -> Versions:
+    versions = Versions()
+    if made.event:
+        versions.versioned(new_event(made.event, source="/test"))
+    return versions
 
 
 async def test_a_grid_trains_every_recipe_to_its_end_and_makes_no_model(bench):
@@ -410,8 +419,8 @@ async def test_a_run_of_a_turn_goes_first_and_the_sweep_goes_on(bench, monkeypat
     monkeypatch.setenv("LIGHT_WAIT", "1")
     made = await bench()
     trainings = made.trainings
-    sweeps = Sweeps(made.store, trainings, made.controls)
-    tried = asyncio.create_task(sweeps.train(asked(1e-3), made.event, lease=made.lease, tell=made.tell))
+    sweeps = Sweeps(made.store, trainings, made.controls, known(made))
+    tried = asyncio.create_task(sweeps.train(asked(1e-3), lease=made.lease, tell=made.tell))
     await until(lambda: list(made.settings.runs_dir.rglob("checkpoint-*")))
     monkeypatch.delenv("LIGHT_WAIT")
     completed = await trainings.train(made.event, lease=made.lease, tell=made.tell)

@@ -34,7 +34,7 @@ from tunewheel_train.runs.controls import Command, Commands, Controls, Versions
 from tunewheel_train.runs.process import WORKER
 from tunewheel_train.runs.starting import ChampionOf
 from tunewheel_train.settings import Settings
-from tunewheel_train.sweeping import Sweeps, refused
+from tunewheel_train.sweeping import Sweeps, version_of
 
 
 @dataclass(frozen=True)
@@ -55,11 +55,11 @@ class Followed:
     """The reader of commands."""
     champion: ChampionOf
 
-    def local(self, worker: Sequence[str]) -> Trainings:
-        """Return what trains runs in processes of this machine. Raises as
+    def local(self, worker: Sequence[str]) -> tuple[Trainings, Sweeps]:
+        """Return what trains runs, and what trains sweeps, in processes of this machine. Raises as
         ``Settings.require_what_trains``."""
         self.settings.require_what_trains()
-        return Trainings(
+        trainings = Trainings(
             self.service.store,
             self.settings,
             self.controls,
@@ -69,6 +69,7 @@ class Followed:
             metrics=Metrics(self.service.telemetry.meter),
             champion=self.champion,
         )
+        return trainings, Sweeps(self.service.store, trainings, self.controls, self.versions)
 
 
 def follow(service: Service, settings: Settings) -> Followed:
@@ -136,7 +137,8 @@ def telling(service: Service, cause: Envelope[DatasetVersioned] | Envelope[Sweep
 
 
 def _train_here(known: Followed, worker: Sequence[str]) -> None:
-    service, trainings = known.service, known.local(worker)
+    service = known.service
+    trainings, sweeps = known.local(worker)
 
     @service.job(topics.DATASET_VERSIONED)
     async def on_dataset_versioned(
@@ -149,14 +151,11 @@ def _train_here(known: Followed, worker: Sequence[str]) -> None:
         await asyncio.gather(*(reader.refresh() for reader in readers))
         return service.new(await trainings.train(event.data, lease=lease, tell=tell), cause=event)
 
-    sweeps = Sweeps(service.store, trainings, known.controls)
-
     @service.job(topics.SWEEP_REQUESTED)
     async def on_sweep_requested(event: Envelope[SweepRequested], lease: Lease) -> Envelope[SweepProgressed]:
         await known.commands.demand_accepted(event)
         await asyncio.gather(known.versioned.refresh(), known.obeyed.refresh())
-        version = known.versions.version(event.project, event.data.dataset_id)
-        ended = await sweeps.train(event.data, version, lease=lease, tell=telling(service, event))
+        ended = await sweeps.train(event.data, lease=lease, tell=telling(service, event))
         return service.new(ended, cause=event)
 
 
@@ -174,10 +173,11 @@ def _train_in_a_cluster(known: Followed, jobs: Jobs) -> None:
         await trainings.train(event, lease, telling(service, event))
 
     @service.job(topics.SWEEP_REQUESTED)
-    async def on_sweep_requested(event: Envelope[SweepRequested], lease: Lease) -> Envelope[SweepProgressed]:
+    async def on_sweep_requested(event: Envelope[SweepRequested], lease: Lease) -> None:
         await known.commands.demand_accepted(event)
-        reason = "runs are Jobs of a cluster here, and sweeps are trained by the processes of a worker alone"
-        return service.new(refused(event.data, "(cluster)", reason), cause=event)
+        await known.versioned.refresh()
+        version_of(event.data, known.versions)  # a mistyped id costs no Job
+        await trainings.train(event, lease, telling(service, event))
 
 
 def _commands(service: Service, settings: Settings) -> Commands:

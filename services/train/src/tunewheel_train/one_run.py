@@ -1,4 +1,4 @@
-"""The process that trains one launched run: ``tunewheel-train-run NAME``, the container of a Job.
+"""The process that trains one launched run or sweep: ``tunewheel-train-run NAME``, the container of a Job.
 
 It downloads data, base model and checkpoints from the object store, uploads its own checkpoints, publishes
 progress as the service would, and writes the outcome. On SIGTERM it writes a checkpoint after the current
@@ -16,7 +16,8 @@ from collections.abc import Sequence
 
 import structlog
 from tunewheel_contracts.errors import InvalidEvent, TransientError, TunewheelError
-from tunewheel_contracts.events.training import TrainCompleted
+from tunewheel_contracts.events.data import DatasetVersioned
+from tunewheel_contracts.events.training import SweepRequested, TrainCompleted
 from tunewheel_runtime.jobs import Lease, LeaseLost
 from tunewheel_runtime.process import run_service
 from tunewheel_runtime.retry import Backoff, retry
@@ -25,11 +26,12 @@ from tunewheel_runtime.service import Service
 from tunewheel_train.execution import Trainings
 from tunewheel_train.handlers import follow, telling
 from tunewheel_train.launching.jobs import EXIT_STOPPED
-from tunewheel_train.launching.launch import Launch, Outcome, Refused, read_launch
+from tunewheel_train.launching.launch import Asked, Launch, Outcome, Refused, read_launch
 from tunewheel_train.runs.process import WORKER
 from tunewheel_train.runs.slots import ALONE, Node, node_of
 from tunewheel_train.runs.tries import Tries
 from tunewheel_train.settings import Settings
+from tunewheel_train.sweeping import Sweeps
 
 log = structlog.get_logger(__name__)
 
@@ -42,11 +44,19 @@ class OneRun:
     """Trains the launch ``name`` and then stops ``service``. Node 0 leads; other nodes take part."""
 
     def __init__(
-        self, service: Service, settings: Settings, name: str, trainings: Trainings, *, node: Node = ALONE
+        self,
+        service: Service,
+        settings: Settings,
+        name: str,
+        trainings: Trainings,
+        sweeps: Sweeps,
+        *,
+        node: Node = ALONE,
     ) -> None:
         self._service = service
         self._name = name
         self._trainings = trainings
+        self._sweeps = sweeps
         self._node = node
         self._every = settings.job_poll_seconds
         self._tries: Tries | None = None
@@ -92,17 +102,25 @@ class OneRun:
                 await launch.end(store, await self._outcome(launch, self._tries))
 
     async def _follow(self, launch: Launch, tries: Tries) -> None:
+        assert isinstance(launch.event.data, DatasetVersioned), "a sweep's Job has one node"
         try:
             await self._trainings.follow(launch.event.data, lease=self._lease, tries=tries)
         except InvalidEvent as error:  # node 0 decides whether this is the outcome
             raise TransientError(str(error)) from error
 
     async def _outcome(self, launch: Launch, tries: Tries | None) -> Outcome:
-        tell = telling(self._service, launch.event)
         try:
-            told = await self._trainings.train(launch.event.data, lease=self._lease, tell=tell, tries=tries)
+            return await self._trained(launch.event, tries)
         except InvalidEvent as error:
             return Outcome(refused=Refused(field=error.field, reason=error.reason))
+
+    async def _trained(self, event: Asked, tries: Tries | None) -> Outcome:
+        tell, asked = telling(self._service, event), event.data
+        if isinstance(asked, SweepRequested):
+            swept = await self._sweeps.train(asked, lease=self._lease, tell=tell)
+            self._lease.check()
+            return Outcome(swept=swept)
+        told = await self._trainings.train(asked, lease=self._lease, tell=tell, tries=tries)
         self._lease.check()
         return Outcome(completed=told) if isinstance(told, TrainCompleted) else Outcome(failed=told)
 
@@ -111,7 +129,7 @@ def make_app(settings: Settings, name: str, *, worker: Sequence[str] = WORKER) -
     """Assemble the process that trains the launch ``name``, without starting it."""
     node = node_of(settings.train_nodes, os.environ)
     service = Service("train", settings)
-    run = OneRun(service, settings, name, follow(service, settings).local(worker), node=node)
+    run = OneRun(service, settings, name, *follow(service, settings).local(worker), node=node)
     service.on_startup(run.begin)
     service.on_shutdown(run.stop)
     return service, run

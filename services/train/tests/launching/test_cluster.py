@@ -17,6 +17,8 @@ from tunewheel_contracts.errors import InvalidEvent, TransientError
 from tunewheel_contracts.event import Envelope, Event, new_event
 from tunewheel_contracts.events.data import DatasetVersioned
 from tunewheel_contracts.events.training import (
+    SweepProgressed,
+    SweepRequested,
     TrainAction,
     TrainCompleted,
     TrainControl,
@@ -24,6 +26,7 @@ from tunewheel_contracts.events.training import (
     TrainStarted,
 )
 from tunewheel_contracts.formats.methods import TrainMethod
+from tunewheel_contracts.formats.sweep import SweepState
 from tunewheel_runtime.jobs import Lease, LeaseLost
 from tunewheel_testing.adapters import BASE
 from tunewheel_testing.waiting import until
@@ -31,9 +34,11 @@ from tunewheel_train.execution import Trainings
 from tunewheel_train.launching.cluster import MOST_HICCUPS, ClusterTrainings
 from tunewheel_train.launching.jobs import JobRefused, JobState
 from tunewheel_train.launching.launch import Outcome, launch_of, read_launch
+from tunewheel_train.measurements import Measured, Measurements
 from tunewheel_train.one_run import NoSuchLaunch, OneRun
 from tunewheel_train.runs.controls import Controls, Versions
 from tunewheel_train.runs.slots import ALONE, Node
+from tunewheel_train.sweeping import Sweeps
 
 
 class Process:
@@ -65,7 +70,14 @@ def pod(
     settings = made.settings.model_copy(update={"cache_dir": cache_dir, "job_poll_seconds": 0.05})
     process: Any = Process(made.store, told)
     trainings = Trainings(made.store, settings, made.controls, worker=made.worker)
-    return process, OneRun(process, settings, name, trainings, node=node)
+    sweeps = Sweeps(made.store, trainings, made.controls, known(made.event))
+    return process, OneRun(process, settings, name, trainings, sweeps, node=node)
+
+
+def known(version: DatasetVersioned) -> Versions:
+    versions = Versions()
+    versions.versioned(new_event(version, source="/t"))
+    return versions
 
 
 @dataclass
@@ -84,10 +96,12 @@ class Cluster:
     told: list[Envelope[Any]] = field(default_factory=list)
     pods: list[OneRun] = field(default_factory=list)
     labels: dict[str, str] = field(default_factory=dict)
+    nodes_of: dict[str, int] = field(default_factory=dict)
     looks: int = 0
 
-    async def ensure(self, name: str, *, labels: dict[str, str]) -> None:
+    async def ensure(self, name: str, *, labels: dict[str, str], one_node: bool = False) -> None:
         self.labels = labels
+        self.nodes_of[name] = 1 if one_node else self.nodes
         if self.refuses:
             raise JobRefused(self.refuses)
         if name in self.jobs:
@@ -97,9 +111,10 @@ class Cluster:
             await self.start(name)
 
     async def start(self, name: str, *ranks: int) -> None:
-        for rank in ranks or range(self.nodes):
+        nodes = self.nodes_of[name]
+        for rank in ranks or range(nodes):
             disk = self.folder / f"disk-{len(self.pods)}"
-            _, run = pod(self.made, name, self.told, disk, Node(rank, self.nodes))
+            _, run = pod(self.made, name, self.told, disk, Node(rank, nodes))
             self.pods.append(run)
             await run.begin()
 
@@ -125,9 +140,12 @@ class Desk:
     patience: float = math.inf
     versions: Versions = field(default_factory=Versions)
 
+    sweep: SweepRequested | None = None
+    """What is asked for, instead of a run."""
+
     @property
-    def event(self) -> Envelope[DatasetVersioned]:
-        return new_event(self.made.event, source="/t")
+    def event(self) -> Envelope[Any]:
+        return new_event(self.sweep or self.made.event, source="/t")
 
     def trainings(self) -> ClusterTrainings:
         return ClusterTrainings(
@@ -399,3 +417,77 @@ async def test_a_pod_of_another_store_says_so(desk, tmp_path: Path):
     await process.stopped.wait()
     assert isinstance(process.failure, NoSuchLaunch)
     assert not run.ended
+
+
+def swept(one: Desk, *rates: float, **fields: Any) -> Desk:
+    """A sweep is asked for."""
+    recipes = tuple({"learning_rate": rate} for rate in rates)
+    told = {"recipes": recipes, "max_hours": 100.0, "request": "r1", **fields}
+    made = one.made.event
+    one.sweep = SweepRequested(project=made.project, sweep_id="sweep-1", dataset_id=made.dataset_id, **told)
+    return one
+
+
+@pytest.mark.parametrize("nodes", [1, 2])
+async def test_a_sweep_is_one_job_of_one_node_and_ends_as_one_that_is_trained_here(desk, nodes: int):
+    one = swept(await desk(), 1e-2, 1e-3)
+    one.cluster.nodes = nodes
+    ended = await one.train()
+    assert isinstance(ended, SweepProgressed)
+    assert (ended.state, ended.best, ended.measured) == (SweepState.COMPLETED, "sweep-1-2", 2)
+    assert list(one.cluster.nodes_of.values()) == [1]
+    assert one.cluster.labels["tunewheel.io/sweep"] == "sweep-1"
+    assert {type(news.data) for news in one.cluster.told} == {SweepProgressed}
+    assert await one.made.store.list("runs") == []
+
+
+async def test_a_sweep_goes_on_in_another_pod_with_what_was_measured(desk, monkeypatch):
+    one = swept(await desk(), 1e-2, 1e-3)
+    monkeypatch.setenv("LIGHT_WAIT", "1")
+    running = asyncio.create_task(one.train())
+    await until(lambda: list(one.cluster.folder.rglob("checkpoint-*")))
+    monkeypatch.delenv("LIGHT_WAIT")
+    await one.cluster.pods[0].stop()
+    assert not one.cluster.pods[0].ended
+    await one.cluster.start(next(iter(one.cluster.jobs)))
+    ended = await running
+    assert isinstance(ended, SweepProgressed)
+    assert (ended.state, ended.best, len(one.cluster.jobs)) == (SweepState.COMPLETED, "sweep-1-2", 1)
+
+
+async def test_a_sweep_without_a_pod_is_cancelled_by_its_id(desk):
+    one = swept(await desk(), 1e-2, 1e-3)
+    one.cluster.has_room = False
+    running = asyncio.create_task(one.train())
+    await until(lambda: one.cluster.jobs)
+    one.command("sweep-1", TrainAction.CANCEL)
+    ended = await running
+    assert isinstance(ended, SweepProgressed)
+    assert (ended.state, ended.field, ended.reason) == (SweepState.CANCELLED, "", "was cancelled")
+    assert [job.paused for job in one.cluster.jobs.values()] == [True]
+
+
+async def test_a_sweep_whose_job_fails_keeps_what_was_measured_and_no_checkpoint(desk):
+    one = swept(await desk(), 1e-2, 1e-3)
+    one.cluster.has_room = False
+    running = asyncio.create_task(one.train())
+    await until(lambda: one.cluster.jobs)
+    (name,) = one.cluster.jobs
+    measurements = Measurements(one.made.store, one.sweep)
+    run = measurements.known["sweep-1-1"].model_copy(update={"part": 0.5, "steps": 3, "validation_loss": 1.0})
+    await measurements.first("sweep-1-1", 0.5, Measured(run=run, validation_examples=20))
+    await one.made.store.first("runs/sweep-1-1/checkpoints/step-3/weights", b"x")
+    one.cluster.jobs[name] = JobState(failure="BackoffLimitExceeded: no node has a GPU")
+    ended = await running
+    assert isinstance(ended, SweepProgressed)
+    assert (ended.state, ended.field, ended.measured) == (SweepState.FAILED, "(run)", 1)
+    assert (ended.best, ended.validation_examples) == ("sweep-1-1", 20)
+    assert "no node has a GPU" in ended.reason
+    assert await one.made.store.list("runs") == []
+
+
+async def test_a_sweep_whose_recipe_is_wrong_is_a_dead_letter(desk):
+    one = swept(await desk(), -1.0)
+    with pytest.raises(InvalidEvent) as caught:
+        await one.train()
+    assert caught.value.field == "train.learning_rate"

@@ -106,6 +106,14 @@ async def jobs(api: Api) -> AsyncIterator[Jobs]:
     await jobs.close()
 
 
+async def test_a_job_has_one_node_where_that_is_asked_for_and_else_as_many_as_runs_have(api: Api):
+    jobs = Jobs(TEMPLATE, nodes=3)
+    await jobs.ensure("sweep-1", labels={}, one_node=True)
+    await jobs.ensure("run-1", labels={})
+    assert [api.jobs[name]["spec"].get("parallelism") for name in ("sweep-1", "run-1")] == [None, 3]
+    await jobs.close()
+
+
 async def test_a_job_is_made_once_looked_at_and_suspended(api: Api, jobs: Jobs):
     assert await jobs.state("run-1") is None
     await jobs.ensure("run-1", labels={"tunewheel.io/project": "p"})

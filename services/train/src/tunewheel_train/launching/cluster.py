@@ -1,4 +1,4 @@
-"""Launches runs as Jobs in a cluster, polls them, and takes over Jobs that another process launched."""
+"""Launches runs and sweeps as Jobs in a cluster, polls them, and takes over Jobs of another process."""
 
 from __future__ import annotations
 
@@ -8,21 +8,22 @@ from dataclasses import dataclass
 
 import structlog
 from tunewheel_contracts.errors import InvalidEvent, TransientError
-from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.data import DatasetVersioned
-from tunewheel_contracts.events.training import TrainAction
+from tunewheel_contracts.events.training import SweepRequested, TrainAction, TrainFailed
 from tunewheel_contracts.formats.run import BaseModelRef
+from tunewheel_contracts.formats.sweep import SweepState
 from tunewheel_runtime.jobs import Lease
 from tunewheel_runtime.store import ObjectStore
 
 from tunewheel_train.errors import RunFailed
 from tunewheel_train.launching.jobs import JobRefused, Jobs
-from tunewheel_train.launching.launch import Launch, Outcome, launch_of, under_way
+from tunewheel_train.launching.launch import Asked, Launch, Outcome, launch_of, under_way
 from tunewheel_train.runs import bases
 from tunewheel_train.runs.attempts import Tell
 from tunewheel_train.runs.controls import Controls, Versions
 from tunewheel_train.runs.runs import failed, plan_run, unresolved_base
 from tunewheel_train.runs.starting import decided, fetch_dataset
+from tunewheel_train.sweeping import cut_off
 
 log = structlog.get_logger(__name__)
 MOST_HICCUPS = 20
@@ -30,7 +31,8 @@ MOST_HICCUPS = 20
 
 
 class ClusterTrainings:
-    """Trains each run in a Job of its own and publishes the outcome. The Job does not depend on this process:
+    """Trains each run and each sweep in a Job of its own and publishes the outcome. A sweep's Job has one
+    node, whose slots its runs share. The Job does not depend on this process:
     it goes on while the service restarts or the partition moves. The process that handles the event next
     finds the Job by its name."""
 
@@ -54,8 +56,9 @@ class ClusterTrainings:
         self._patience = patience
         self._choosing = asyncio.Lock()
 
-    async def train(self, event: Envelope[DatasetVersioned], lease: Lease, tell: Tell) -> None:
-        """Train the run that ``event`` asks for, and publish its outcome with ``tell`` unless that was done.
+    async def train(self, event: Asked, lease: Lease, tell: Tell) -> None:
+        """Train the run or the sweep that ``event`` asks for, and publish its outcome with ``tell``, unless
+        that was done.
 
         Raises:
             InvalidEvent: the event does not fit the manifest it points to.
@@ -73,7 +76,7 @@ class ClusterTrainings:
         lease.check()
         if outcome.refused is not None:
             raise InvalidEvent(field=outcome.refused.field, reason=outcome.refused.reason)
-        ended = outcome.completed or outcome.failed
+        ended = outcome.completed or outcome.failed or outcome.swept
         assert ended is not None
         await launch.delete_tries(self._store)
         await tell(ended)
@@ -88,9 +91,10 @@ class ClusterTrainings:
             return await launch.end(self._store, await self._failed(launch, str(error)))
 
     async def _make_job(self, launch: Launch) -> None:
-        version = launch.event.data
-        await self._launcher.ensure(launch.name, labels=_labels(version))
-        log.info("run_launched", job=launch.name, dataset_id=version.dataset_id)
+        asked = launch.event.data
+        one_node = isinstance(asked, SweepRequested)
+        await self._launcher.ensure(launch.name, labels=_labels(asked), one_node=one_node)
+        log.info("run_launched", job=launch.name, dataset_id=asked.dataset_id)
 
     async def _awaited(self, launch: Launch, lease: Lease) -> Outcome:
         """Poll the Job until it has ended, and return its outcome."""
@@ -123,27 +127,36 @@ class ClusterTrainings:
             return None
         if state is None or state.failure is not None or state.complete:
             how = "was deleted" if state is None else f"ended: {state.failure or 'without an outcome'}"
-            reason = f"its Job {launch.name} {how}; see its pods' logs, then `tunewheel run resume` goes on"
+            reason = f"its Job {launch.name} {how}; see its pods' logs"
             return await launch.end(self._store, await self._failed(launch, reason))
         wanted = self._command(launch.event.data)
         cancelled = watched.cancelled_for(wanted)
         # a run that has begun reports its cancellation itself, unless its first pod is missing
         if cancelled is not None and (not state.begun or cancelled >= self._patience):
-            reason = "was cancelled; `tunewheel run resume` trains it after all"
-            outcome = await launch.end(self._store, await self._failed(launch, reason))
+            cut = await self._failed(launch, "was cancelled", SweepState.CANCELLED)
+            outcome = await launch.end(self._store, cut)
             await self._launcher.pause(launch.name, paused=True)
             return outcome
         if state.paused != (wanted is TrainAction.PAUSE):
             await self._launcher.pause(launch.name, paused=not state.paused)
         return None
 
-    def _command(self, version: DatasetVersioned) -> TrainAction:
-        """Return the last command to the run of ``version``, if a run is known to have begun."""
-        run_id = self._versions.run_of(version.dataset_id)
-        return self._controls.latest(version.project, run_id) if run_id else TrainAction.RESUME
+    def _command(self, asked: DatasetVersioned | SweepRequested) -> TrainAction:
+        """Return the last command to the sweep, or to the run of the version if one is known to have
+        begun."""
+        sweeps = isinstance(asked, SweepRequested)
+        trained = asked.sweep_id if sweeps else self._versions.run_of(asked.dataset_id)
+        return self._controls.latest(asked.project, trained) if trained else TrainAction.RESUME
 
-    async def _failed(self, launch: Launch, reason: str) -> Outcome:
-        version = launch.event.data
+    async def _failed(self, launch: Launch, reason: str, state: SweepState = SweepState.FAILED) -> Outcome:
+        """Return the outcome of what no pod trains any more. ``state``: that of a sweep."""
+        asked = launch.event.data
+        if isinstance(asked, SweepRequested):
+            field = "(run)" if state is SweepState.FAILED else ""
+            return Outcome(swept=await cut_off(self._store, asked, state, field=field, reason=reason))
+        return Outcome(failed=await self._failed_run(asked, f"{reason}; `tunewheel run resume` goes on"))
+
+    async def _failed_run(self, version: DatasetVersioned, reason: str) -> TrainFailed:
         manifest = await fetch_dataset(self._store, version)
         name = manifest.spec.base_model
         revision = await bases.pinned(self._store, manifest)
@@ -153,7 +166,7 @@ class ClusterTrainings:
         told = failed(run, RunFailed(field="(run)", reason=reason))
         run_id = self._versions.run_of(version.dataset_id) or told.run_id
         attempt = self._versions.attempt_at(version.dataset_id)
-        return Outcome(failed=told.model_copy(update={"run_id": run_id, "attempt": attempt}))
+        return told.model_copy(update={"run_id": run_id, "attempt": attempt})
 
 
 @dataclass(slots=True)
@@ -175,10 +188,9 @@ class _Watched:
         return now - self._cancelled_at
 
 
-def _labels(version: DatasetVersioned) -> dict[str, str]:
-    """Return labels by which people find a run's pods. The value of a label must end with a letter or
-    digit."""
-    return {
-        "tunewheel.io/project": version.project.strip("._-"),
-        "tunewheel.io/dataset": version.dataset_id.strip("._-"),
-    }
+def _labels(asked: DatasetVersioned | SweepRequested) -> dict[str, str]:
+    """Return labels by which people find the pods. The value of a label must end with a letter or digit."""
+    named = {"project": asked.project, "dataset": asked.dataset_id}
+    if isinstance(asked, SweepRequested):
+        named["sweep"] = asked.sweep_id
+    return {f"tunewheel.io/{label}": value.strip("._-") for label, value in named.items()}

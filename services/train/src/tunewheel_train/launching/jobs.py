@@ -140,9 +140,10 @@ class Jobs:
             await self._client.close()
             self._client = None
 
-    async def ensure(self, name: str, *, labels: dict[str, str]) -> None:
-        """Create the Job ``name``, unless it exists. Raises JobRefused, TransientError."""
-        body = job_of(self._template, name, labels=labels, nodes=self._nodes)
+    async def ensure(self, name: str, *, labels: dict[str, str], one_node: bool = False) -> None:
+        """Create the Job ``name``, unless it exists. ``one_node``: whatever the number of nodes of a run's
+        Job. Raises JobRefused, TransientError."""
+        body = job_of(self._template, name, labels=labels, nodes=1 if one_node else self._nodes)
         await self._call("create_namespaced_job", self._namespace, body)
 
     async def state(self, name: str) -> JobState | None:

@@ -1,7 +1,8 @@
-"""A launch: a run that is trained in another process. Event and outcome are passed through the object store.
+"""A launch: a run or a sweep that is trained in another process. Event and outcome are passed through the
+object store.
 
-- ``launches/<name>/event.json``: the event that asked for the run
-- ``launches/<name>/outcome.json``: how the run ended
+- ``launches/<name>/event.json``: the event that asked for it
+- ``launches/<name>/outcome.json``: how it ended
 - ``launches/<name>/told``: the outcome is on the log
 
 Each object is written once. The name follows from the event's position on the log. So a process that handles
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from pydantic import TypeAdapter
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.data import DatasetVersioned
-from tunewheel_contracts.events.training import TrainCompleted, TrainFailed
+from tunewheel_contracts.events.training import SweepProgressed, SweepRequested, TrainCompleted, TrainFailed
 from tunewheel_contracts.fields import Frozen
 from tunewheel_contracts.identity import content_sha256
 from tunewheel_runtime.jobs import Lease
@@ -24,7 +25,9 @@ from tunewheel_runtime.store import ObjectStore
 
 from tunewheel_train.runs.tries import OUTCOME, TRIES
 
-_EVENT: TypeAdapter[Envelope[DatasetVersioned]] = TypeAdapter(Envelope[DatasetVersioned])
+Asked = Envelope[DatasetVersioned] | Envelope[SweepRequested]
+"""An event that asks for a run or for a sweep."""
+_EVENT: TypeAdapter[Asked] = TypeAdapter(Asked)
 
 
 class Refused(Frozen):
@@ -39,6 +42,7 @@ class Outcome(Frozen):
 
     completed: TrainCompleted | None = None
     failed: TrainFailed | None = None
+    swept: SweepProgressed | None = None
     refused: Refused | None = None
 
 
@@ -47,7 +51,7 @@ class Launch:
     """``name`` is also the name of its Job: up to 63 lower-case letters, digits and hyphens (RFC 1123)."""
 
     name: str
-    event: Envelope[DatasetVersioned]
+    event: Asked
 
     @property
     def prefix(self) -> str:
@@ -79,12 +83,12 @@ class Launch:
         return await store.first_document(_outcome_path(self.name), outcome)
 
 
-def launch_of(event: Envelope[DatasetVersioned], lease: Lease) -> Launch:
+def launch_of(event: Asked, lease: Lease) -> Launch:
     place = {"event": event.id, "partition": lease.partition[1], "offset": lease.offset}
     return Launch(f"tunewheel-train-{content_sha256(place)[:20]}", event)
 
 
-async def under_way(store: ObjectStore, event: Envelope[DatasetVersioned]) -> Launch | None:
+async def under_way(store: ObjectStore, event: Asked) -> Launch | None:
     """Return the launch of ``event`` that has not ended, if there is one. Two Jobs of one run would delete
     each other's checkpoints."""
     for path in await store.list(_index(event)):
@@ -102,7 +106,7 @@ async def read_launch(store: ObjectStore, name: str) -> Launch | None:
     return Launch(name, _EVENT.validate_json(data))
 
 
-def _index(event: Envelope[DatasetVersioned]) -> str:
+def _index(event: Asked) -> str:
     return f"launches/of/{event.id}"
 
 
