@@ -6,6 +6,7 @@ Not part of ``make test``, hence the file's name. The worker is the light one of
 
 from __future__ import annotations
 
+import base64
 import signal
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -17,7 +18,10 @@ import yaml
 from tunewheel_contracts import topics
 from tunewheel_contracts.events.training import TrainAction, TrainStarted
 from tunewheel_contracts.principal import Principal
-from tunewheel_testing.run_controls import control, train_again
+from tunewheel_runtime.identity.signatures import Signatures
+from tunewheel_testing.command_keys import CommandKeys
+from tunewheel_testing.run_controls import make_control, train_again
+from tunewheel_testing.sender import publish_events
 from tunewheel_testing.tiny import write_tiny_model
 
 from ..integration.bus import Bus
@@ -60,6 +64,7 @@ class Wheel:
 
     def __init__(self, plane: ControlPlane, kubelet: Kubelet, ground: Ground, bus: Bus, project: str) -> None:
         self.plane = plane
+        self._console = console_of(plane, ground.folder / "identity")
         self.bus = bus
         self._kubelet = kubelet
         self._ground = ground
@@ -90,7 +95,8 @@ class Wheel:
 
     async def command(self, run_id: str, action: TrainAction) -> None:
         who = Principal(name=OPERATOR)
-        await control(self._project, run_id, action, action.value, self.options, principal=who)
+        command = make_control(self._project, run_id, action, action.value, principal=who)
+        await publish_events(self.options, self._console.sign(command))
 
     def job(self) -> dict[str, Any]:
         """Return the only one of the project."""
@@ -105,6 +111,17 @@ class Wheel:
 
     def running(self) -> list[Container]:
         return self._kubelet.running(lambda pod: label_of(pod) == self._project)
+
+
+def console_of(plane: ControlPlane, folder: Path) -> Signatures:
+    """Return what signs as the release's console does, with the key of the release's Secret."""
+    folder.mkdir(exist_ok=True)
+    core = f"/api/v1/namespaces/{NAMESPACE}"
+    private = plane.get(f"{core}/secrets/tunewheel-signing")["data"]["console"]
+    (folder / "signing-key-console").write_bytes(base64.b64decode(private))
+    public = plane.get(f"{core}/configmaps/tunewheel-signing")["data"]["signing-keys.json"]
+    (folder / "signing-keys.json").write_text(public)
+    return CommandKeys.of_wheel(folder)
 
 
 def label_of(pod: Pod) -> str | None:
