@@ -18,11 +18,11 @@ from tunewheel_testing.adapters import BASE
 from tunewheel_testing.waiting import until
 from tunewheel_train.errors import RunFailed
 from tunewheel_train.job import Job
-from tunewheel_train.measurements import lead_of
+from tunewheel_train.measurements import Measurements, lead_of
 from tunewheel_train.preparation import affordable_hours
 from tunewheel_train.runs.controls import Versions
 from tunewheel_train.runs.runs import Result, Run
-from tunewheel_train.sweeping import Sweeps
+from tunewheel_train.sweeping import Sweeps, cut_off
 
 LIGHT = runpy.run_path(str(Path(__file__).with_name("light_worker.py")))
 DIVERGES, STEPS_PER_EPOCH, of_tried, plan_of = (
@@ -385,6 +385,28 @@ async def test_what_was_measured_beside_another_run_counts_after_a_kill(bench, k
         for part in (1 / 9, 1 / 3, 1.0)
         if part <= run.part
     }
+
+
+@pytest.mark.parametrize(("killed_after", "best"), [(4, "sweep-1-2"), (6, "sweep-1-1"), (7, "sweep-1-1")])
+async def test_a_halving_that_is_cut_off_tells_its_lead_by_labels(bench, killed_after: int, best: str):
+    """The parts are thirds and ninths, which the names of the measurements round."""
+    made = await bench()
+    event = asked(*RATES, method="halving")
+    right = {1e-1: 40, 1e-2: 32, 1e-3: 8, 1e-4: 4}
+    whole = await train(made, event.model_copy(update={"sweep_id": "sweep-2"}), Labelling(right))
+    measuring = Labelling(right, killed_after)
+    if killed_after < whole.measured:
+        with pytest.raises(made.lease.Lost):
+            await train(made, event, measuring)
+        ended = await cut_off(made.store, event, SweepState.FAILED, reason="is gone")
+        assert (ended.measured, ended.best) == (killed_after, best)
+    else:
+        measurements = Measurements(made.store, event.model_copy(update={"sweep_id": "sweep-2"}))
+        await measurements.recall()
+        ended = measurements.state(SweepState.COMPLETED)
+        assert ended == whole
+    assert ended.lead is not None
+    assert ended.labelled_examples == 40
 
 
 async def test_a_sweep_all_of_whose_recipes_fail_fails(bench):

@@ -41,7 +41,8 @@ class Measurements:
         }
         """The runs by their ids, in the order of the recipes."""
         self._rows: int | None = None
-        self._hits = dict[tuple[str, float], tuple[tuple[float, ...], ...]]()
+        self._hits = dict[str, tuple[tuple[float, ...], ...]]()
+        """By the paths of the measurements, whose parts are rounded."""
 
     async def find(self, run_id: str, part: float) -> Measured | None:
         """Return what was measured of the run after ``part`` of its steps; None: nothing. Raises
@@ -55,7 +56,7 @@ class Measurements:
     def add(self, part: float, found: Measured) -> None:
         self.known[found.run.run_id] = found.run
         self._rows = found.validation_examples or self._rows
-        self._hits[found.run.run_id, part] = found.label_hits
+        self._hits[self._path(found.run.run_id, part)] = found.label_hits
 
     async def recall(self) -> None:
         """Add all that the store has. Raises TransientError."""
@@ -82,11 +83,11 @@ class Measurements:
             return told
         best_first = ranked(told.runs)
         first, second = [*best_first, None, None][:2]
-        hits = self._hits.get((first.run_id, first.part), ()) if first else ()
+        hits = self._hits.get(self._path(first.run_id, first.part), ()) if first else ()
         lead = None
         if first and second and by_labels(best_first):
             # halving measured both only after the steps of the second
-            both = [self._hits[run.run_id, second.part] for run in (first, second)]
+            both = [self._hits[self._path(run.run_id, second.part)] for run in (first, second)]
             lead = lead_of(*both, over=second.run_id, part=second.part)
         return told.model_copy(update={"labelled_examples": sum(map(len, hits)) or None, "lead": lead})
 
