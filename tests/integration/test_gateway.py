@@ -127,10 +127,16 @@ async def test_every_completion_is_on_the_log_after_a_clean_stop(kafka: str, tmp
             await answered_by(client, project, SMOLLM2.name)
             asked = [client.chat.completions.create(model=project, messages=HELLO) for _ in range(200)]
             ids = {answer.id for answer in await asyncio.gather(*asked)}
-        found = await bus.collect(
-            topics.INFERENCE_COMPLETED, 200, where=lambda e: e.data.completion_id in ids
-        )
-        assert {event.data.completion_id for event in found} == ids
+        # The log may have one twice: of a batch that the broker acknowledged too late.
+        missing = ids.copy()
+
+        def is_missing(event: Envelope[Any]) -> bool:
+            was = len(missing)
+            missing.discard(event.data.completion_id)
+            return len(missing) < was
+
+        await bus.collect(topics.INFERENCE_COMPLETED, len(ids), where=is_missing)
+        assert not missing
 
 
 async def rated(service: Service, completion_id: str, **body: Any) -> tuple[int, dict[str, Any]]:

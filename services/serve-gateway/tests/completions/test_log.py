@@ -209,6 +209,30 @@ async def test_closing_flushes(make_log: Any):
     assert len(log.published) == 7
 
 
+async def test_what_is_being_sent_at_the_close_is_not_sent_again(
+    make_log: Any, monkeypatch: pytest.MonkeyPatch
+):
+    log = await make_log(batch=2)
+    writer_stopped, stop = asyncio.Event(), writing.Writer.stop
+
+    async def stopping(writer: writing.Writer) -> None:
+        await stop(writer)
+        writer_stopped.set()
+
+    monkeypatch.setattr(writing.Writer, "stop", stopping)
+    log.open.clear()
+    log.log.start()
+    await log.keep(*map(exchange, range(5)))
+    await until(lambda: log.asked == 1)
+    closing = asyncio.create_task(log.log.close(timeout_seconds=5))
+    await writer_stopped.wait()
+    for _ in range(10):  # Were the worker ended, it would be by now.
+        await asyncio.sleep(0)
+    log.open.set()
+    await closing
+    assert (log.asked, log.published) == (3, [f"c-{n}" for n in range(5)])
+
+
 async def test_closing_without_a_broker_ends_and_the_next_process_publishes(make_log: Any):
     log = await make_log()
     log.open.clear()

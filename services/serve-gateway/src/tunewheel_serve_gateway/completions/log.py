@@ -71,6 +71,8 @@ class CompletionLog:
         self._marks = 0
         """Number of marks that were ordered for erasures and were not tried yet; see ``Spool.mark``."""
         self._error: BaseException | None = None
+        self._sending = asyncio.Lock()
+        """Held while the worker sends a batch."""
         self._arrived = asyncio.Event()
         self._changed = asyncio.Event()
         self._worker: asyncio.Task[None] | None = None
@@ -166,12 +168,14 @@ class CompletionLog:
     async def close(self, *, timeout_seconds: float) -> None:
         """Publish the waiting completions. Those that the broker does not accept in time stay on the disk."""
         await self._writer.stop()
-        await end_all(self._worker, self._adopter)
-        self._worker = self._adopter = None
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_seconds):
+                async with self._sending:  # What the worker sends would be sent again, were it ended now.
+                    await end_all(self._worker)
                 while await self._publish_some():
                     pass
+        await end_all(self._worker, self._adopter)
+        self._worker = self._adopter = None
         if left := self._spool.count:
             log.error("completions_not_published", in_spool=left)
         await asyncio.to_thread(self._spool.close)
@@ -194,7 +198,9 @@ class CompletionLog:
             while waiting := self._spool.count:
                 if waiting < self._batch:
                     await asyncio.sleep(self._linger)
-                if await self._publish_some():
+                async with self._sending:
+                    is_sent = await self._publish_some()
+                if is_sent:
                     failures = 0
                 else:  # No descriptor was free, for example.
                     await asyncio.sleep(self._backoff.delay(failures))
