@@ -42,7 +42,7 @@ class RecordIngested(Event):
     input: Text
     """The model's input (ticket, question), or a document's text."""
     output: Text | None = None
-    """The answer; JSON text if the project's answers are JSON. None: there is no answer to learn from yet."""
+    """The answer; JSON text if the project's answers are JSON. Null: there is no answer to learn from yet."""
     rejected_output: Text | None = None
     """An answer to avoid, in the form of ``output``."""
     rating: Literal["up", "down"] | None = None
@@ -90,10 +90,10 @@ class DatasetRequested(Event):
     reason: BuildReason
     request: Annotated[str, Field(min_length=1, max_length=256)]
     records_upto: RecordsUpto | None = None
-    """The records to build from, as offsets by partition of ``record.ingested``. None: the records on the log
+    """The records to build from, as offsets by partition of ``record.ingested``. Null: the records on the log
     when curate reads the request; curate then publishes a request that names them."""
     withdrawals_upto: RecordsUpto | None = None
-    """The withdrawals to apply, as offsets by partition of ``document.withdrawn``. None: those known at the
+    """The withdrawals to apply, as offsets by partition of ``document.withdrawn``. Null: those known at the
     build."""
     principal: OptionalPrincipal = None
     signature: OptionalSignature = None
@@ -103,13 +103,13 @@ class DatasetRequested(Event):
     """The project trains with passages, but has no index yet. Once there is an index, curate publishes a
     request that names records and index."""
     index_id: Annotated[Slug | None, Field(exclude_if=lambda name: name is None)] = None
-    """The index version from which passages are taken. None: no passages, or the newest index at the
+    """The index version from which passages are taken. Null: no passages, or the newest index at the
     build."""
     index: Annotated[ArtifactRef | None, Field(exclude_if=lambda ref: ref is None)] = None
     """The index version's ``IndexManifest``."""
     release: Annotated[Slug | None, Field(exclude_if=lambda name: name is None)] = None
     """The ``held`` version of a ``dataset.rejected`` that a person releases. The records are then those of
-    that version. None: expectations may hold the version."""
+    that version. Null: expectations may hold the version."""
 
 
 class DatasetVersioned(Event):
@@ -130,18 +130,18 @@ class DatasetVersioned(Event):
     records_upto: RecordsUpto | None = None
     withdrawals_upto: RecordsUpto | None = None
     preliminary: Text | None = None
-    """Why this version is only preliminary; None: it is large enough."""
+    """Why this version is only preliminary; null: it is large enough."""
     previous: Slug | None = None
     """The project's previous version."""
     training_sha256: Annotated[Sha256 | None, Field(exclude_if=operator.not_)] = None
-    """Hash of the parts of the spec that affect rows or training. None: made by a release without this
+    """Hash of the parts of the spec that affect rows or training. Null: made by a release without this
     field."""
     judged_upto: Annotated[RecordsUpto | None, Field(exclude_if=operator.not_)] = None
     """The decisions about quarantined records that the build applied, as offsets by partition of
-    ``record.judged``. None: there was no decision."""
+    ``record.judged``. Null: there was no decision."""
     missing_records: Annotated[int | None, Field(ge=1, exclude_if=lambda count: count is None)] = None
     """Number of records, of all projects, that were deleted from the log before curate read them; this
-    version may lack some. None: no record is missing."""
+    version may lack some. Null: no record is missing."""
     index_id: Annotated[Slug | None, Field(exclude_if=lambda name: name is None)] = None
     """The index version whose passages are in the training rows; as in ``DatasetManifest``."""
     index: Annotated[ArtifactRef | None, Field(exclude_if=lambda ref: ref is None)] = None
@@ -168,7 +168,7 @@ class DatasetRejected(Event):
     withdrawals_upto: RecordsUpto | None = None
     held: Annotated[Slug | None, Field(exclude_if=lambda name: name is None)] = None
     """The version that could be published and waits for a person, because it misses expectations. A
-    ``dataset.requested`` with ``release`` publishes it. None: there is no version."""
+    ``dataset.requested`` with ``release`` publishes it. Null: there is no version."""
     judged_upto: Annotated[RecordsUpto | None, Field(exclude_if=operator.not_)] = None
     """As in ``dataset.versioned``."""
 

@@ -95,7 +95,7 @@ class EvalRequested(Event):
     project: Slug
     run_id: Slug
     against: Slug | None = None
-    """The champion to compare with. None: the model in production when eval reads the request."""
+    """The champion to compare with. Null: the model in production when eval reads the request."""
     criteria: tuple[Criterion, ...] = ()
     """Criteria other than those declared before the training. The scorecard then informs and gives no
     verdict."""
@@ -105,7 +105,7 @@ class EvalRequested(Event):
     principal: OptionalPrincipal = None
     signature: OptionalSignature = None
     dataset_id: Annotated[Slug | None, Field(exclude_if=lambda name: name is None)] = None
-    """The version whose held-out rows are used, without those that the run trained on. None: the newest
+    """The version whose held-out rows are used, without those that the run trained on. Null: the newest
     version's where a person asks, the run's own version's where the registry asks."""
 
 
@@ -116,7 +116,7 @@ class ReviewRequested(_Verdict):
 
     review_id: Slug | None = None
     review_set: ArtifactRef | None = None
-    """The ``ReviewSet`` to answer. None: only a verdict on the scorecard is required."""
+    """The ``ReviewSet`` to answer. Null: only a verdict on the scorecard is required."""
     items: int | None = None
     reviewers: int | None = None
     """How many people should answer the review."""
@@ -163,7 +163,7 @@ class ReviewSubmitted(Event):
     verdict: Literal["approved", "rejected"]
     comment: Text = ""
     review_id: Slug | None = None
-    """The review set that was answered; None: only a verdict was given."""
+    """The review set that was answered; null: only a verdict was given."""
     principal: OptionalPrincipal = None
     signature: OptionalSignature = None
 
@@ -197,7 +197,7 @@ class ComparisonsRequested(Event):
     """The judge of the project's spec, which compares the pairs too."""
     for_people: Annotated[int | None, Field(ge=0, exclude_if=lambda count: count is None)] = None
     """How many pairs, from the first on, people are asked about. What the judge says of the others may be
-    used up, and a person's answer could not count any more. None: all."""
+    used up, and a person's answer could not count any more. Null: all."""
 
     @property
     def items(self) -> int:
@@ -223,9 +223,9 @@ class AnswersCompared(Event):
     """The candidate's answer is ``better``, ``same`` or ``worse``. Nobody who compared knew which answer was
     the candidate's."""
     reviewer: SourceId | None = None
-    """The person; None: a judge compared."""
+    """The person; null: a judge compared."""
     judge: Annotated[Sha256 | None, Field(exclude_if=operator.not_)] = None
-    """Hash of the judge; None: a person compared."""
+    """Hash of the judge; null: a person compared."""
     principal: OptionalPrincipal = None
     signature: OptionalSignature = None
 

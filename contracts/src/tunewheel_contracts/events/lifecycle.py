@@ -44,13 +44,13 @@ WrittenStage = Literal[
 ]
 """The stages that events name. Readers of earlier releases refuse an event that names another stage."""
 POSITION = (
-    "Position among the project's lifecycle events, from 1; None: made by a release that did not count them."
+    "Position among the project's lifecycle events, from 1; null: made by a release that did not count them."
 )
 """Needed because events of different topics have no order."""
 Position = Annotated[Annotated[int, Field(ge=1)] | None, Field(description=POSITION)]
 DECIDED_BY = (
     "What decided this step: ``criteria``, ``review``, ``rollout`` or ``command``. "
-    "None: the step followed from another model's step, or is unknown."
+    "Null: the step followed from another model's step, or is unknown."
 )
 DecidedBy = Annotated[str | None, Field(description=DECIDED_BY)]
 
@@ -93,7 +93,7 @@ class ModelPromoted(Event):
     """Id of the event that decided the step."""
     reason: str
     against: Slug | None = None
-    """For a verdict: the champion that the model was compared with. None: there was none, or it is
+    """For a verdict: the champion that the model was compared with. Null: there was none, or it is
     unknown."""
     bundle: Bundle | None = None
     """For a verdict: the configuration that was judged, with which the model is served."""
@@ -106,11 +106,11 @@ class ModelPromoted(Event):
     out of this stage."""
     to_show: Annotated[FiniteFloat | None, Field(exclude_if=lambda bound: bound is None)] = None
     """For a model whose verdict was undecided: its trial must show that its answers are better than the
-    champion's by more than this share of questions; negative: not worse by that much. None: nothing need be
+    champion's by more than this share of questions; negative: not worse by that much. Null: nothing need be
     shown; in ``undecided``: no trial follows, and ``reason`` says why."""
     gain: Annotated[Gain | None, Field(exclude_if=operator.not_)] = None
     """The difference from the champion, as far as this step's verdict or trial measured it; for a step to
-    production: from the champion that the model replaces. None: nothing was measured."""
+    production: from the champion that the model replaces. Null: nothing was measured."""
     decided_by: DecidedBy = None
     generation: Position = None
 
@@ -129,7 +129,7 @@ class ModelPromoted(Event):
 
 class ModelRolledback(Event):
     """A model was taken out of the traffic because it did worse or was rejected. ``restored`` is served
-    instead (None: the base model)."""
+    instead (null: the base model)."""
 
     type: ClassVar[str] = "model.rolledback"
     subject_field: ClassVar[str] = "model_id"
@@ -164,7 +164,7 @@ class ModelCommanded(Event):
     """Distinguishes repeated commands."""
     generation: Annotated[int, Field(ge=0)] | None = None
     """Generation of the state that the person saw. If the state has changed since, the command is refused.
-    None: not compared."""
+    Null: not compared."""
     force: bool = False
     """Promote a model even if it was not evaluated or did not pass. A model that a person rejected is refused
     nevertheless."""

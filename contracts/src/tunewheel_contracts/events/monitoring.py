@@ -82,7 +82,7 @@ class InferenceScored(Event):
     """The label of the answer, or of the rated answer, if the task has a label field and the answer has one
     of the labels."""
     language: str | None = None
-    """Language of the question (ISO 639-1). None: there is no text, or too little to be certain."""
+    """Language of the question (ISO 639-1). Null: there is no text, or too little to be certain."""
     answer: Annotated[str | None, Field(exclude_if=operator.not_)] = None
     """Pseudonym of the text of an answer without a label. Equal texts have equal pseudonyms, until an erasure
     destroys their key."""
@@ -95,7 +95,7 @@ class InferenceScored(Event):
     measures: Annotated[dict[Slug, FiniteFloat], Field(max_length=64, exclude_if=operator.not_)] = {}
     """By detector, what the detector alone measures of the completion."""
     dataset_id: Slug | None = None
-    """The dataset version that is the reference of ``cell``, ``novelty`` and ``vector``. None: there is no
+    """The dataset version that is the reference of ``cell``, ``novelty`` and ``vector``. Null: there is no
     reference, or no text."""
     cell: Annotated[int, Field(ge=0)] | None = None
     """The region of the reference's questions to which the question belongs."""
@@ -109,10 +109,10 @@ class InferenceScored(Event):
     """For a novel question, and for others that people may be asked about: the components of its embedding as
     signed bytes in base64; 127 stands for 1."""
     encoded: Annotated[Encoded | None, Field(exclude_if=operator.not_)] = None
-    """The scores by a sentence encoder, for a sample of the questions. None: the question is not in the
+    """The scores by a sentence encoder, for a sample of the questions. Null: the question is not in the
     sample, or there is no encoder."""
     similarity: FiniteFloat | None = None
-    """Cosine of the question and the best fitting passage of its prompt. None: no passage was retrieved, or
+    """Cosine of the question and the best fitting passage of its prompt. Null: no passage was retrieved, or
     the question had no vector."""
     retrieval_sha256: Sha256 | None = None
     """Hash of the retrieval spec under which ``similarity`` was measured."""
@@ -129,7 +129,7 @@ class InferenceScored(Event):
     """For a comparison of a champion's completion with the copy that ``model_id`` answered: ``better``,
     ``same`` or ``worse``, as in ``answers.compared``."""
     judge: Annotated[Sha256 | None, Field(exclude_if=operator.not_)] = None
-    """For a comparison: hash of the judge; None: a person compared."""
+    """For a comparison: hash of the judge; null: a person compared."""
 
 
 class FigureSeries(Frozen):
@@ -185,9 +185,9 @@ class WindowJudged(Event):
     """Number of items that the detector measured in the window."""
     statistic_name: str = ""
     statistic: FiniteFloat | None = None
-    """None: the detector has measured nothing yet."""
+    """Null: the detector has measured nothing yet."""
     usual: FiniteFloat | None = None
-    """What the statistic is compared with. None: the detector has no such number."""
+    """What the statistic is compared with. Null: the detector has no such number."""
     effect: FiniteFloat | None = None
     """How far the statistic lies above the usual, in ``effect_unit``."""
     effect_unit: str = ""

@@ -69,7 +69,7 @@ class InferenceCompleted(Event):
     """The user who asked: the client's ``user``. An erasure finds the completion by this name."""
     completed_at: Timestamp
     format_valid: bool | None = None
-    """Whether the whole answer fits the task's output schema and output rules at that time. None: the answer
+    """Whether the whole answer fits the task's output schema and output rules at that time. Null: the answer
     is incomplete, or the gateway did not know the task."""
     violations: Annotated[tuple[str, ...], Field(max_length=60)] = ()
     """The broken requirements: ``empty``, ``output_schema``, ``output_rules.<number>``."""
@@ -77,7 +77,7 @@ class InferenceCompleted(Event):
     """The client disconnected before it had the whole answer; ``output`` is the part until then. The
     completion counts neither for nor against the model."""
     fault: Fault | None = None
-    """The party at fault for a failed request (``error``). None: an older gateway did not record it."""
+    """The party at fault for a failed request (``error``). Null: an older gateway did not record it."""
     texts: LogPolicy = "full"
     """Which texts the event holds. ``redacted``: personal data is replaced by placeholders. ``hashed``: each
     text is replaced by a keyed hash, which is equal for equal texts. ``off``: no messages and no output."""
@@ -88,7 +88,7 @@ class InferenceCompleted(Event):
     sure of its answer, so it was not sent; ``output`` is empty. Also ``fallback``: an endpoint of
     ``serving.abstain`` answered instead; ``model_id`` is its model."""
     retrieval: Annotated[RetrievalUse | None, Field(exclude_if=operator.not_)] = None
-    """The passages in the prompt; None: nothing was retrieved."""
+    """The passages in the prompt; null: nothing was retrieved."""
     confidence: Annotated[Confidence | None, Field(exclude_if=operator.not_)] = None
     """How sure the model is of the first answer. Measured for a sample of production's requests, and where
     the project abstains for each."""
@@ -96,7 +96,7 @@ class InferenceCompleted(Event):
     """How often answers of this confidence are right, by held-out rows. Only where the project abstains."""
     answered_by: Annotated[SourceId | None, Field(exclude_if=operator.not_)] = None
     """For an answer that was not sent: the completion of the project's fallback, which answered instead.
-    None: the client got a refusal."""
+    Null: the client got a refusal."""
 
     @property
     def abstained(self) -> bool:

@@ -147,7 +147,7 @@ class TrainCompleted(Event):
     """The estimate before the run. Together with ``usage`` it corrects later estimates."""
     usage: Usage | None = None
     start: Annotated[Start | None, Field(exclude_if=lambda start: start is None)] = None
-    """How a run that continues from the champion began; None: the recipe does not ask for it."""
+    """How a run that continues from the champion began; null: the recipe does not ask for it."""
 
 
 class TrainFailed(Event):

@@ -88,7 +88,7 @@ class LabelsRequested(Event):
     """Number of production questions over which the sizes of ``clusters`` were counted."""
     asked_by: Annotated[SourceId | None, Field(exclude_if=operator.not_)] = None
     """The person who chose the prompts, or the model that was not sure of its answer. ``alarm_id`` is then
-    the name of no alarm. None: the alarm asks."""
+    the name of no alarm. Null: the alarm asks."""
 
     @property
     def share(self) -> float | None:
@@ -116,12 +116,12 @@ class AlarmAnswer(Frozen):
     follows: str
     """``collect_labels``, ``retrain``, ``investigate`` or ``nothing``, by the spec and the alarm."""
     labels: Annotated[int, Field(ge=0)] | None = None
-    """Number of trusted examples near the alarm's cluster. None: the alarm does not wait for labels."""
+    """Number of trusted examples near the alarm's cluster. Null: the alarm does not wait for labels."""
     labels_needed: Annotated[int, Field(ge=0)] | None = None
     waits_for: Annotated[str | None, Field(exclude_if=operator.not_)] = None
     """Who or what ends the wait. People: ``annotators``, who answer labels; ``operator``, who asks for a
     version, edits the spec or publishes documents; ``reviewers``. Else ``clock``, at ``until``; or the
-    service that has the turn: ``curate``, ``train``, ``eval``, ``registry``, ``monitor``. None: the spec says
+    service that has the turn: ``curate``, ``train``, ``eval``, ``registry``, ``monitor``. Null: the spec says
     that nothing follows, or an earlier release decided."""
     tried: Annotated[tuple[Slug, ...], Field(exclude_if=operator.not_)] = ()
     """The latest turns for the alarm, and for the alarms that it reopens, oldest first."""
@@ -167,7 +167,7 @@ class TurnDecided(Event):
     """For how many weeks the oldest of the alarms that wait for people has been open. Each week gives a new
     event, also if nothing else changed."""
     remind_at: Annotated[Timestamp | None, Field(exclude_if=operator.not_)] = None
-    """When people are reminded next, a week after the last time at most. None: no alarm waits for people."""
+    """When people are reminded next, a week after the last time at most. Null: no alarm waits for people."""
     spent: dict[str, FiniteFloat] = {}
     """Cost of runs in this calendar month (UTC), by ``gpu_hours`` and ``dollars``, where the spec sets a
     limit."""

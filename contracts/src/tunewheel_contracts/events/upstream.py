@@ -48,7 +48,7 @@ class TicketPublished(UpstreamEvent):
     media_type: Annotated[
         Literal["text/plain", "text/html"] | None, Field(exclude_if=lambda kind: kind is None)
     ] = None
-    """Format of ``body``, ``thread`` and a text ``answer``. HTML is read as Markdown. None: a text that
+    """Format of ``body``, ``thread`` and a text ``answer``. HTML is read as Markdown. Null: a text that
     begins and ends with HTML markup is HTML, any other text is plain."""
     principal: OptionalPrincipal = None
     authority: OptionalAuthority = None
@@ -111,7 +111,7 @@ class DocumentWithdrawn(UpstreamEvent):
     ] = "document"
     reason: Text = ""
     withdrawn_at: Timestamp | None = None
-    """Publications up to this time are withdrawn. None: up to this event's ``ce_time``."""
+    """Publications up to this time are withdrawn. Null: up to this event's ``ce_time``."""
     principal: OptionalPrincipal = None
 
 
@@ -188,7 +188,7 @@ class ErasureRequested(UpstreamEvent):
     """One source: the id of a ticket, document or example, or of the completion that feedback is about."""
     requested_by: SourceId
     requested_at: Timestamp | None = None
-    """Data that was published up to this time is erased. None: up to this event's ``ce_time``."""
+    """Data that was published up to this time is erased. Null: up to this event's ``ce_time``."""
     reason: Text = ""
     principal: OptionalPrincipal = None
 

@@ -67,7 +67,7 @@ class Bundle(Frozen):
 
     base: BaseModelRef
     model_id: Slug | None
-    """The adapter, or the fully fine-tuned model; None: the base model."""
+    """The adapter, or the fully fine-tuned model; null: the base model."""
     adapter_sha256: Sha256 | None
     """Hash of the paths and hashes of the adapter's files."""
     template_sha256: Sha256 | None
@@ -77,21 +77,21 @@ class Bundle(Frozen):
     decoding: Decoding
     max_output_tokens: PositiveInt
     constraint_sha256: Sha256 | None = None
-    """Hash of ``constraint``; None: decoding was not constrained."""
+    """Hash of ``constraint``; null: decoding was not constrained."""
     constraint: Annotated[JsonObject | None, Field(exclude_if=lambda schema: schema is None)] = None
     """The JSON Schema by which decoding was constrained. A model is served with the schema that it was judged
     with, whatever the project declares later."""
     precision: str
     """Precision of the computation: ``bfloat16``, ``float16`` or ``float32``."""
     quantization: str | None = None
-    """Quantization of the base's weights: ``nf4``; None: as published."""
+    """Quantization of the base's weights: ``nf4``; null: as published."""
 
     retrieval_sha256: Annotated[Sha256 | None, Field(exclude_if=operator.not_)] = None
-    """Hash of the retrieval spec. It covers the configuration and not the index version. None: nothing was
+    """Hash of the retrieval spec. It covers the configuration and not the index version. Null: nothing was
     retrieved."""
     certainty: Annotated[Certainty | None, Field(exclude_if=operator.not_)] = None
     """How often its labels are right by its confidence in them, and how sure it must be for an answer to be
-    sent. None: it has no labels, or was judged by too few rows."""
+    sent. Null: it has no labels, or was judged by too few rows."""
     fingerprint: Annotated[tuple[NextTokens, ...], Field(exclude_if=operator.not_)] = ()
     """What eval measured of the model so configured; empty: an earlier release judged it."""
 

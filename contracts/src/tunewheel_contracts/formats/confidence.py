@@ -34,7 +34,7 @@ class Confidence(Frozen):
     least: LogProbability
     """Of the least probable token."""
     label: Annotated[LogProbability | None, Field(exclude_if=lambda found: found is None)] = None
-    """Of the tokens of the answer's label. None: the task has no labels, or the answer has none."""
+    """Of the tokens of the answer's label. Null: the task has no labels, or the answer has none."""
 
 
 class Calibration(Frozen):
@@ -132,6 +132,6 @@ class Certainty(Frozen):
     intercept: FiniteFloat
     slope: FiniteFloat
     least: Annotated[Fraction | None, Field(exclude_if=lambda least: least is None)] = None
-    """Answers of less confidence are not sent. None: all are sent."""
+    """Answers of less confidence are not sent. Null: all are sent."""
     label_field: Annotated[str | None, Field(exclude_if=lambda name: name is None)] = None
-    """The field whose probability was judged; None: the whole answer is the label."""
+    """The field whose probability was judged; null: the whole answer is the label."""

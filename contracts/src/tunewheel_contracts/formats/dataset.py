@@ -56,15 +56,15 @@ class ChatExample(Frozen):
     record_ids: tuple[str, ...]
     format: ExampleFormat = ExampleFormat.ANSWER
     source: Annotated[str | None, Field(exclude_if=lambda source: source is None)] = None
-    """Kind of its first record: ``ticket``, ``document``, ``example``, ``feedback``; None: unknown."""
+    """Kind of its first record: ``ticket``, ``document``, ``example``, ``feedback``; null: unknown."""
     language: Annotated[str | None, Field(exclude_if=lambda code: code is None)] = None
-    """For a held-out row: language of its last question, as ISO 639-1 code. None: uncertain, or not
+    """For a held-out row: language of its last question, as ISO 639-1 code. Null: uncertain, or not
     determined."""
     label_request: Annotated[Slug | None, Field(exclude_if=lambda request: request is None)] = None
     """For a held-out row: the ``labels.requested`` that its record answers."""
     answer_in_training: Annotated[bool | None, Field(exclude_if=lambda found: found is None)] = None
     """For a held-out row: whether its answer stands in the text of a training row, such as a passage of a
-    document. None: the answer has fewer than 13 words, or nobody looked.
+    document. Null: the answer has fewer than 13 words, or nobody looked.
 
     Neither this field nor ``label_request``, ``source`` and ``language`` are part of a version's hash,
     because they follow from the records."""
@@ -95,7 +95,7 @@ class DatasetCounts(Frozen):
     formats: dict[ExampleFormat, int] = {}
     """Number of rows in ``train`` and ``holdout`` together, by format."""
     answers_in_training: Annotated[int | None, Field(ge=0, exclude_if=lambda count: count is None)] = None
-    """Number of held-out answers that stand in the text of training rows. None: no held-out answer is long
+    """Number of held-out answers that stand in the text of training rows. Null: no held-out answer is long
     enough to tell, or nobody looked."""
 
 
@@ -153,7 +153,7 @@ class TokenizerUse(Frozen):
 
     base_model: str
     sha256: Sha256 | None = None
-    """Hash of the names and contents of the tokenizer's files; None: tokens were estimated."""
+    """Hash of the names and contents of the tokenizer's files; null: tokens were estimated."""
     reason: Text | None = None
     """Why tokens were estimated."""
     verified: Annotated[int, Field(ge=0)] = 0
@@ -223,9 +223,9 @@ class DatasetManifest(Frozen):
     ``format`` is ``passage``, the example's prompt contains a passage of the record. ``source_id`` and
     ``validated_by`` are pseudonyms, as ``group`` is in all files."""
     preferences: ArtifactRef | None = None
-    """Parquet of ``PreferencePair``; None if no record has an answer to avoid."""
+    """Parquet of ``PreferencePair``; null if no record has an answer to avoid."""
     negatives: Annotated[ArtifactRef | None, Field(exclude_if=lambda ref: ref is None)] = None
-    """Parquet of ``Negative``; None if the spec does not use ratings, or nothing was rated down."""
+    """Parquet of ``Negative``; null if the spec does not use ratings, or nothing was rated down."""
     holdout_memory: ArtifactRef | None = None
     """Parquet: ``mark`` is the hash of each question, source and group that this or an earlier version held
     out. Later versions never train on data with such a mark. If a secret was set, some marks are keyed
@@ -239,12 +239,12 @@ class DatasetManifest(Frozen):
     funnel: tuple[FunnelStage, ...]
     versions: dict[str, str] = {}
     preliminary: Text | None = None
-    """Why this version is only preliminary; None: it is large enough."""
+    """Why this version is only preliminary; null: it is large enough."""
     previous: Slug | None = None
     """The project's previous version, whose ``holdout_memory`` this version continues. The offsets of the
     records are only in ``dataset.versioned``, because they differ between logs with the same records."""
     index_id: Annotated[Slug | None, Field(exclude_if=lambda name: name is None)] = None
-    """The index version whose passages are in the training rows; None: the rows have no passages."""
+    """The index version whose passages are in the training rows; null: the rows have no passages."""
     index: Annotated[ArtifactRef | None, Field(exclude_if=lambda ref: ref is None)] = None
     """The index version's ``IndexManifest``."""
     passages: Annotated[PassageUse | None, Field(exclude_if=lambda use: use is None)] = None

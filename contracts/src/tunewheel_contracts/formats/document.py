@@ -116,7 +116,7 @@ class DocumentSection(Frozen):
     """For source code: the lines in the source file, from 1, both ends included."""
     last_line: Place | None = None
     language: str | None = None
-    """Language of code, in lower case, as after a Markdown fence; None: unknown."""
+    """Language of code, in lower case, as after a Markdown fence; null: unknown."""
     name: str | None = None
     """Name of a function or class, without enclosing classes."""
     summary: str | None = None

@@ -40,14 +40,14 @@ class EvaluationPlan(Frozen):
     review_required: bool
     evaluation_id: Slug | None = None
     """Hash of run, champion, task, criteria, regression set, precision, method and, if there is one, the
-    index version. None: made by an earlier release."""
+    index version. Null: made by an earlier release."""
     criteria: tuple[Criterion, ...] = ()
     """Criteria other than those declared before the training. The scorecard then informs and gives no
     verdict."""
     regression: ArtifactRef | None = None
-    """The general-regression set, JSON Lines; None: the set that comes with eval."""
+    """The general-regression set, JSON Lines; null: the set that comes with eval."""
     precision: Precision | None = None
-    """Precision of the computation; None: eval's setting."""
+    """Precision of the computation; null: eval's setting."""
     in_production: Annotated[bool, Field(exclude_if=operator.not_)] = False
     """Whether the candidate was itself in production when a person asked. Then no other model replaces it."""
     index: Annotated[ArtifactRef | None, Field(exclude_if=operator.not_)] = None
@@ -59,7 +59,7 @@ class EvaluationPlan(Frozen):
     cells. This evaluation measures the cells."""
     rows: Annotated[ArtifactRef | None, Field(exclude_if=operator.not_)] = None
     """Manifest of the dataset version whose held-out rows are used. Rows that the run or the champion trained
-    on are left out. None: the run's own version."""
+    on are left out. Null: the run's own version."""
     rows_id: Annotated[Slug | None, Field(exclude_if=operator.not_)] = None
     """The ``dataset_id`` of ``rows``. It is part of ``evaluation_id``."""
     spent: Annotated[Fraction, Field(exclude_if=operator.not_)] = 0

@@ -25,7 +25,7 @@ class Written(Frozen):
     complete: bool
     """False: cut off at the project's max_output_tokens."""
     label: Annotated[str | None, Field(exclude_if=lambda label: label is None)] = None
-    """The answer's label; None: it has none, or an earlier release wrote the line."""
+    """The answer's label; null: it has none, or an earlier release wrote the line."""
     scores: Annotated[dict[str, FiniteFloat], Field(exclude_if=operator.not_)] = {}
     """The answer's score by metric, to four decimal places, as in the verdict. A metric that says nothing
     about the row is left out. Empty: an earlier release wrote the line."""

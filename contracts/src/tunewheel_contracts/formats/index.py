@@ -109,9 +109,9 @@ class IndexManifest(Frozen):
     it)."""
     counts: IndexCounts
     floors: Annotated[Floors | None, Field(exclude_if=lambda floors: floors is None)] = None
-    """None: the spec asks for no floor."""
+    """Null: the spec asks for no floor."""
     injections: Annotated[ArtifactRef | None, Field(exclude_if=lambda ref: ref is None)] = None
-    """JSON of ``InjectedPassages``. None: no passage addresses the model, or ``dataset.injections`` is
+    """JSON of ``InjectedPassages``. Null: no passage addresses the model, or ``dataset.injections`` is
     ``keep``."""
 
 
@@ -127,7 +127,7 @@ class RetrievalUse(Frozen):
     """Time that the retrieval took."""
     similarity: Annotated[FiniteFloat | None, Field(exclude_if=lambda cosine: cosine is None)] = None
     """How well the best passage fits: the cosine of its vector and the question's. ``scores`` do not show
-    that. 0: no passage was found. None: the question had no vector, or the index was built for an earlier
+    that. 0: no passage was found. Null: the question had no vector, or the index was built for an earlier
     retrieval spec."""
     retrieval_sha256: Annotated[Sha256 | None, Field(exclude_if=operator.not_)] = None
     """Hash of the retrieval spec that was used. Similarities under different specs cannot be compared."""

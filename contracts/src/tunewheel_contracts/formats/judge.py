@@ -62,7 +62,7 @@ class JudgeReport(Frozen):
     reviewed: int
     """Reviewed pairs of the project by which the judge's error was measured."""
     agreement: Fraction | None
-    """Share of the reviewed pairs on which judge and people say the same; None: there are no such pairs."""
+    """Share of the reviewed pairs on which judge and people say the same; null: there are no such pairs."""
     changed: int | None = None
     """Of the pairs that this judge compared before and was asked about again, how many it now compares
-    otherwise, if these are too many for the same model; None: it is the same."""
+    otherwise, if these are too many for the same model; null: it is the same."""

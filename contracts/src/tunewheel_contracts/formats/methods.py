@@ -26,7 +26,7 @@ class Training:
     smaller: str | None = None
     """The method that replaces this one for ``on_out_of_memory: quantize``."""
     learning_rate: float | None = None
-    """Default learning rate; None: the recipe's."""
+    """Default learning rate; null: the recipe's."""
     mild_learning_rate: float = 1e-4
     """Up to this learning rate, training has not been seen to cost a model much of its earlier knowledge."""
 

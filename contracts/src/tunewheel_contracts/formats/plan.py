@@ -89,11 +89,11 @@ class TrainPlan(Frozen):
     hours: Interval
     """Time for loading, training and validating."""
     dollars: Interval | None = None
-    """Cost of the run; None: the device has no price."""
+    """Cost of the run; null: the device has no price."""
     speed_factor: Positive = 1.0
     """How much faster earlier runs were than the formulas; the estimates include this factor."""
     memory_factor: Positive = 1.0
     calibrated_by: Annotated[int, Field(ge=0)] = 0
     """Number of earlier runs from which the factors were computed."""
     validation: ValidationPlan | None = None
-    """None: there are no validation rows."""
+    """Null: there are no validation rows."""

@@ -43,7 +43,7 @@ class SemanticReport(Frozen):
 class QualityReport(Frozen):
     review: ArtifactRef | None = None
     """Parquet with labels to check, and who gave them when: experts contradict each other, a label is not in
-    the schema, or a classifier predicts another one. None: there is nothing to check."""
+    the schema, or a classifier predicts another one. Null: there is nothing to check."""
     review_counts: dict[str, Count] = {}
     """Number of records to check, by kind: conflict, near_conflict, off_schema, suspect."""
     quarantined: Annotated[dict[str, Count], Field(exclude_if=operator.not_)] = {}
@@ -52,4 +52,4 @@ class QualityReport(Frozen):
     contamination: tuple[BenchmarkOverlap, ...] = ()
     """Overlap with each benchmark, documents included; the held-out questions are last."""
     semantic: SemanticReport | None = None
-    """None: the project does not ask for it."""
+    """Null: the project does not ask for it."""

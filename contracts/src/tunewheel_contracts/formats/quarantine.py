@@ -42,7 +42,7 @@ class QuarantinedRecord(Frozen):
     """The beginning of the question as it would train, without personal data. Of a document: a draft's."""
     output: Text | None = None
     instead_of: Annotated[Slug | None, Field(exclude_if=lambda name: name is None)] = None
-    """The record that trains instead of the waiting one. None: no record does."""
+    """The record that trains instead of the waiting one. Null: no record does."""
 
 
 class Quarantine(Frozen):

@@ -86,7 +86,7 @@ class ReviewOutcome(Frozen):
     preference_high: FiniteFloat
     """95 % interval of ``preference``."""
     alpha: FiniteFloat | None
-    """Krippendorff's alpha of the reviewers, on items that several judged; None: there are no such items."""
+    """Krippendorff's alpha of the reviewers, on items that several judged; null: there are no such items."""
     reasons: dict[str, int] = {}
     """How often each reason was given."""
     comments: tuple[Text, ...] = ()

@@ -42,7 +42,7 @@ def mirror_of(base_model: str) -> str:
 
 
 class BaseModelFacts(Frozen):
-    """Facts that a base model's own files state; None: not stated."""
+    """Facts that a base model's own files state; null: not stated."""
 
     license: Annotated[str, Field(min_length=1)] | None = None
     """The license as named in the model card or the GGUF file, such as ``apache-2.0``."""
@@ -108,7 +108,7 @@ class Start(Frozen):
     """How a run with ``continue_from: champion`` began. It is decided once for each dataset version."""
 
     model_id: Slug | None = None
-    """The champion whose adapter was trained further; None: training started from nothing."""
+    """The champion whose adapter was trained further; null: training started from nothing."""
     reason: Text | None = None
     """Why training started from nothing."""
     learnt: ArtifactRef | None = None
@@ -127,7 +127,7 @@ class RunManifest(Frozen):
     criteria_sha256: Sha256
     recipe: TrainSpec
     start: Annotated[Start | None, Field(exclude_if=lambda start: start is None)] = None
-    """None: the recipe does not continue from the champion."""
+    """Null: the recipe does not continue from the champion."""
     adapter: AdapterRef
     dtype: str
     seed: int

@@ -47,13 +47,13 @@ class Contestant(Frozen):
     """The number of its answers that ended because they could no longer be valid
     (``evaluation.stop_early``)."""
     calibration_curve: Annotated[Calibration | None, Field(exclude_if=operator.not_)] = None
-    """How often its labels are right, by its confidence in them. None: it has no labels, or too few rows."""
+    """How often its labels are right, by its confidence in them. Null: it has no labels, or too few rows."""
     calibration: Annotated[
         Calibration | None, BeforeValidator(lambda _: None), Field(exclude_if=operator.not_)
     ] = None
     """Not written and not read: earlier releases wrote it in two forms."""
     abstention: Annotated[Abstention | None, Field(exclude_if=operator.not_)] = None
-    """Which of its answers are not sent. None: as for ``calibration_curve``, or the spec does not abstain."""
+    """Which of its answers are not sent. Null: as for ``calibration_curve``, or the spec does not abstain."""
 
 
 ComparedMetric = Literal["valid_output", "label_accuracy", "rouge_l", "perplexity", "regression_accuracy"]
@@ -106,7 +106,7 @@ class MetricFacts(Frozen):
     """``fraction``, ``perplexity``, ``characters``."""
     lower_is_better: bool
     repeat_spread: FiniteFloat | None = None
-    """Difference between two measurements of the same model; None: not measured."""
+    """Difference between two measurements of the same model; null: not measured."""
 
 
 class Slice(Frozen):
@@ -123,7 +123,7 @@ class Slice(Frozen):
     low: Annotated[FiniteFloat | None, Field(exclude_if=lambda end: end is None)] = None
     high: Annotated[FiniteFloat | None, Field(exclude_if=lambda end: end is None)] = None
     """Interval of candidate minus champion, in the metric's unit. Together with those of all other slices by
-    the same property and metric each end holds with probability .95. None: there is no champion, or the slice
+    the same property and metric each end holds with probability .95. Null: there is no champion, or the slice
     is of another property than label, language, source and answer in training."""
 
 
@@ -163,7 +163,7 @@ class Rival(Frozen):
     """Figures by metric name."""
     rows: Annotated[int, Field(ge=0)]
     seconds: FiniteFloat | None = None
-    """Seconds that the rival took; None: the rival's answers were measured with the base's."""
+    """Seconds that the rival took; null: the rival's answers were measured with the base's."""
 
     def against(self, candidate: dict[str, float]) -> str:
         """Return how much of the candidate's figures it reaches, in words. A figure that the candidate lacks
@@ -179,7 +179,7 @@ class CriterionCheck(Frozen):
     passed: bool
     reason: str
     outcome: str | None = None
-    """``met``, ``missed``, or ``undecided`` (the sample is too small). None: not recorded by an earlier
+    """``met``, ``missed``, or ``undecided`` (the sample is too small). Null: not recorded by an earlier
     release."""
     low: FiniteFloat | None = None
     high: FiniteFloat | None = None
@@ -189,7 +189,7 @@ class CriterionCheck(Frozen):
     gain: Annotated[Gain | None, Field(exclude_if=operator.not_)] = None
     """The advantage over the champion, where a bound against the champion is on a metric that is a share."""
     of_share: Annotated[bool | None, Field(exclude_if=lambda share: share is None)] = None
-    """Whether the metric is a share of questions. None: an earlier release does not say, and nothing was
+    """Whether the metric is a share of questions. Null: an earlier release does not say, and nothing was
     measured."""
 
     @property
@@ -248,8 +248,8 @@ class Scorecard(Frozen):
     """What other answers reach on these rows: TF-IDF with a linear model, the base with the best prompt, the
     candidate in the other mode (``evaluation.other_mode``)."""
     retrieval: Annotated[RetrievalScores | None, Field(exclude_if=operator.not_)] = None
-    """Results about retrieval. None: the project has no retrieval, or there was no index."""
+    """Results about retrieval. Null: the project has no retrieval, or there was no index."""
     judge: Annotated[JudgeReport | None, Field(exclude_if=operator.not_)] = None
-    """How the judge compared the answers. None: the project names no judge, or see ``not_judged``."""
+    """How the judge compared the answers. Null: the project names no judge, or see ``not_judged``."""
     not_judged: Annotated[str | None, Field(exclude_if=operator.not_)] = None
     """Why ``judged`` has no figure: the judge was away or slow, or its error is not known."""

@@ -38,10 +38,10 @@ class Route(Frozen):
     percent: Percent
     """Share of requests answered (production, canary) or copied (shadow)."""
     adapter: AdapterRef | None
-    """None: the route serves the base model."""
+    """Null: the route serves the base model."""
     dataset_id: Slug | None = None
     bundle: Annotated[Bundle | None, Field(exclude_if=lambda bundle: bundle is None)] = None
-    """The configuration with which the model was judged and is to be served; None: the model has no
+    """The configuration with which the model was judged and is to be served; null: the model has no
     verdict."""
 
 

@@ -79,11 +79,11 @@ def _kept(spec: TopicSpec) -> str:
 
 
 def _topic_section(spec: TopicSpec) -> str:
-    identity = ", ".join(f"`{name}`" for name in ("project", spec.event.subject_field))
-    more = ", ".join(f"`{name}`" for name in spec.event.identity_fields)
+    subject = spec.event.subject_field
+    identity = dict.fromkeys(f"`{name}`" for name in ("project", subject, *spec.event.identity_fields))
     later = ", ".join(f"`{name}`" for name in spec.event.identity_when_given)
     note = (
-        f"Subject `{spec.event.subject_field}`; the id follows from {identity}{', ' + more if more else ''}"
+        f"Subject `{subject}`; the id follows from {', '.join(identity)}"
         f"{', and where given ' + later if later else ''}."
     )
     return _section(spec.name, topic_schema(spec), note, level=3)
