@@ -1,5 +1,5 @@
-"""Runs trained by Jobs of a real API server: the service and its Jobs are pods of the chart's, run here with
-their own environment, files and service account, on a node with two GPUs' worth of room.
+"""Runs and sweeps trained by Jobs of a real API server: the service and its Jobs are pods of the chart's, run
+here with their own environment, files and service account, on a node with two GPUs' worth of room.
 
 Not part of ``make test``, hence the file's name. The worker is the light one of the service's tests.
 """
@@ -16,7 +16,9 @@ from typing import Any
 import pytest
 import yaml
 from tunewheel_contracts import topics
-from tunewheel_contracts.events.training import TrainAction, TrainStarted
+from tunewheel_contracts.event import Envelope, new_event
+from tunewheel_contracts.events.training import SweepProgressed, SweepRequested, TrainAction, TrainStarted
+from tunewheel_contracts.formats.sweep import SweepState
 from tunewheel_contracts.principal import Principal
 from tunewheel_runtime.identity.signatures import Signatures
 from tunewheel_testing.command_keys import CommandKeys
@@ -29,7 +31,7 @@ from ..integration.bus import until as until_soon
 from ..integration.test_train import Ground
 from .control_plane import ControlPlane
 from .kubelet import HERE, Container, Kubelet, claim_folder
-from .pods import Pod
+from .pods import Pod, path_of
 from .release import OPERATOR, Release, without_others
 from .tools import EXAMPLES
 
@@ -75,8 +77,7 @@ class Wheel:
         """Have a version trained until its run waits behind a checkpoint, which lies in the store."""
         await self.bus.publish(await self._ground.dataset(self._project))
         (started,) = await self.bus.collect(topics.TRAIN_STARTED, 1, where=self.is_own)
-        checkpoints = self._ground.folder / "store" / "runs" / started.data.run_id / "checkpoints"
-        await until_soon(lambda: any(checkpoints.glob("*/checkpoint.json")))
+        await until_soon(lambda: self.checkpoints(started.data.run_id))
         return started.data
 
     def is_own(self, event: Any) -> bool:
@@ -96,21 +97,50 @@ class Wheel:
     async def command(self, run_id: str, action: TrainAction) -> None:
         who = Principal(name=OPERATOR)
         command = make_control(self._project, run_id, action, action.value, principal=who)
+        await self._sign_and_publish(command)
+
+    async def sweep(self, dataset_id: str, *recipes: dict[str, Any]) -> str:
+        """Ask for a sweep; return its id."""
+        sweep_id = f"sweep-{self._project}"
+        asked = SweepRequested(
+            project=self._project, sweep_id=sweep_id, dataset_id=dataset_id, recipes=recipes, max_hours=100.0,
+            request="one", principal=Principal(name=OPERATOR),
+        )  # fmt: skip
+        await self._sign_and_publish(new_event(asked, source="/test"))
+        return sweep_id
+
+    async def _sign_and_publish(self, command: Envelope[Any]) -> None:
         await publish_events(self.options, self._console.sign(command))
 
-    def job(self) -> dict[str, Any]:
-        """Return the only one of the project."""
-        (found,) = self._jobs()
+    async def swept(self, state: SweepState, measured: int) -> SweepProgressed:
+        """Return how the sweep stands once it is in ``state`` after so many measurements."""
+
+        def is_it(event: Envelope[SweepProgressed]) -> bool:
+            return self.is_own(event) and (event.data.state, event.data.measured) == (state, measured)
+
+        (event,) = await self.bus.collect(topics.SWEEP_PROGRESSED, 1, where=is_it)
+        return event.data
+
+    def job(self, **labels: str) -> dict[str, Any]:
+        """Return the only one of the project, or of those with ``labels``."""
+        (found,) = self._jobs(**labels)
         return found
 
     def jobs(self) -> set[str]:
         return {one["metadata"]["name"] for one in self._jobs()}
 
-    def _jobs(self) -> list[dict[str, Any]]:
-        return self.plane.items(JOBS, labelSelector=f"tunewheel.io/project={self._project}")
+    def _jobs(self, **labels: str) -> list[dict[str, Any]]:
+        wanted = {"project": self._project, **labels}
+        selector = ",".join(f"tunewheel.io/{label}={value}" for label, value in wanted.items())
+        return self.plane.items(JOBS, labelSelector=selector)
 
     def running(self) -> list[Container]:
         return self._kubelet.running(lambda pod: label_of(pod) == self._project)
+
+    def checkpoints(self, run_id: str) -> list[Path]:
+        """Return those that lie in the store."""
+        folder = self._ground.folder / "store" / "runs" / run_id / "checkpoints"
+        return list(folder.glob("*/checkpoint.json"))
 
 
 def console_of(plane: ControlPlane, folder: Path) -> Signatures:
@@ -231,6 +261,29 @@ async def test_a_run_whose_job_fails_or_is_deleted_fails_and_sent_once_more_comp
     assert await train_again(started.run_id, wheel.options)
     assert (await wheel.completed()).run_id == started.run_id
     assert wheel.jobs() - {job}
+
+
+async def test_a_sweep_is_a_job_and_a_pod_that_is_deleted_loses_no_measured_run(wheel: Wheel) -> None:
+    run = await wheel.launch()
+    await wheel.command(run.run_id, TrainAction.CANCEL)
+    await wheel.failed()
+    await until_soon(lambda: not wheel.running())
+    # The first recipe has no checkpoint before its end, so it never waits. The second waits behind one.
+    sweep_id = await wheel.sweep(
+        run.dataset_id, {"learning_rate": 1e-3, "checkpoint_steps": 100}, {"learning_rate": 1e-2}
+    )
+    before = await wheel.swept(SweepState.TRAINING, 1)
+    first, second = (one.run_id for one in before.runs)
+    await until_soon(lambda: wheel.checkpoints(second))
+    (container,) = wheel.running()
+    wheel.plane.delete(path_of(container.pod))
+    ended = await wheel.swept(SweepState.COMPLETED, 2)
+    assert ended.runs[0] == before.runs[0]
+    assert [(one.run_id, one.part) for one in ended.runs] == [(first, 1.0), (second, 1.0)]
+    assert (ended.best, ended.reason) == (first, "")
+    await until_soon(lambda: has_condition(wheel.job(sweep=sweep_id), "Complete"))
+    assert not wheel.running()
+    assert not [*wheel.checkpoints(first), *wheel.checkpoints(second)]
 
 
 def test_what_asks_for_jobs_may_do_that_and_nothing_else(plane: ControlPlane, kubelet: Kubelet) -> None:
