@@ -33,7 +33,7 @@ def app_of_console() -> Any:
         settings = Settings(
             store_url=place.as_uri(), cache_dir=place, work_dir=place, identity="open", http_port=0
         )
-        return make_app(settings)._doors._mounted  # as its process serves it
+        return make_app(settings).doors.mounted  # as its process serves it
 
 
 def reference(app: Any) -> Iterator[str]:

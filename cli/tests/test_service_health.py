@@ -24,7 +24,7 @@ from uvicorn import Config, Server
 async def answering(service: Service) -> AsyncIterator[str]:
     """The service's port of health; yields its address."""
     port = free_port()
-    server = Server(Config(service.health_asgi(), port=port, lifespan="off", log_config=None))
+    server = Server(Config(service.doors.health_asgi(), port=port, lifespan="off", log_config=None))
     serving = asyncio.create_task(server.serve())
     await until(lambda: server.started)
     try:

@@ -28,7 +28,7 @@ async def health(files: tuple[Path, Path]) -> AsyncIterator[int]:
     service = Service("curate", settings)
     service.warn("lag", "is behind")
     certificate = certificate_of(settings, warn=service.warn)
-    door = Door(service.health_asgi(), host="127.0.0.1", port=0, patience=5, certificate=certificate)
+    door = Door(service.doors.health_asgi(), host="127.0.0.1", port=0, patience=5, certificate=certificate)
     closing = asyncio.Event()
     serving = asyncio.create_task(door.serve(closing))
     try:

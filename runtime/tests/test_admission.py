@@ -254,7 +254,10 @@ def test_everything_that_a_service_answers_is_judged() -> None:
     desk = service()
     take_as_operator = needs(Role.OPERATOR)(take)
     desk.mount(Starlette(routes=[Route("/take", take_as_operator, methods=["POST"])]), any_content=["/take"])
-    ours, told = TestClient(desk.asgi(), base_url=HERE), TestClient(desk.health_asgi(), base_url=HERE)
+    ours, told = (
+        TestClient(desk.doors.asgi(), base_url=HERE),
+        TestClient(desk.doors.health_asgi(), base_url=HERE),
+    )
     assert ours.post("/take", content=b"x").status_code == 200
     assert refusal(ours.post("/take", content=b"x", headers={"origin": EVIL})) == (403, "Origin")
     assert refusal(told.get("/health/live", headers={"host": "evil.example"})) == (421, "Host")

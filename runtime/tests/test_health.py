@@ -123,7 +123,7 @@ def test_every_service_tells_metrics_of_its_subscriptions_before_the_first_event
     @service.job(topics.DATASET_REQUESTED)
     async def on_dataset_requested(*_: Any) -> None: ...
 
-    text = TestClient(service.health_asgi(), base_url=HERE).get("/metrics").text
+    text = TestClient(service.doors.health_asgi(), base_url=HERE).get("/metrics").text
     for line in (
         'tunewheel_events_consumed_total{service="desk",topic="dataset.requested"} 0',
         'tunewheel_events_dead_lettered_total{service="desk",topic="dataset.requested",kind="crashed"} 0',
@@ -141,14 +141,14 @@ def test_a_process_that_has_not_read_the_log_answers_503_instead_of_an_empty_lis
         return PlainTextResponse("none")
 
     service.mount(Starlette(routes=[Route("/models", models)]))
-    client = TestClient(service.asgi(), base_url=HERE)
-    service._health.is_reading = True
+    client = TestClient(service.doors.asgi(), base_url=HERE)
+    service.health.is_reading = True
     refusal = client.get("/models")
     assert (refusal.status_code, refusal.headers["retry-after"]) == (503, "1")
     assert "has not read the log" in refusal.json()["error"]["message"]
     assert refusal.headers["connection"] == "close", "the next one may lead to a process that has read it"
-    service._health.is_reading = False
-    service._health.leadership = leading(stands_by=True)
+    service.health.is_reading = False
+    service.health.leadership = leading(stands_by=True)
     assert client.get("/models").text == "none"
 
 

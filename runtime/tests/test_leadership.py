@@ -47,13 +47,13 @@ def test_each_group_of_a_service_claims_what_it_holds_itself(tmp_path: Any) -> N
     """Or a rebalance moves running jobs for nothing."""
     made = Service("test", ServiceSettings(store_url=tmp_path.as_uri()))
     assignors: list[Any] = []
-    register = made.broker.subscriber
+    register = made.subscriptions.broker.subscriber
 
     def subscriber(topic: str, **options: Any) -> Any:
         assignors.extend(options["partition_assignment_strategy"])
         return register(topic, **options)
 
-    made.broker.subscriber = subscriber  # type: ignore[method-assign]
+    made.subscriptions.broker.subscriber = subscriber  # type: ignore[method-assign]
 
     @made.job(topics.TRAIN_COMPLETED)
     async def on_train_completed(event: Any, lease: Any) -> None: ...
@@ -102,7 +102,7 @@ async def test_a_process_that_hears_nothing_from_the_broker_for_a_session_writes
     """It may have stalled, and another one may be active by now."""
     made = Service("test", ServiceSettings(store_url=tmp_path.as_uri()))
     made.one_at_a_time(topics.PROJECT_DECLARED)
-    leadership, beats = made._leadership, [True, False]
+    leadership, beats = made.leadership, [True, False]
     assert leadership is not None
 
     class Coordinator:
@@ -125,9 +125,9 @@ def test_lost_leadership_drops_what_waits_and_stops_the_service(
 ) -> None:
     made, done = Service("test", ServiceSettings(store_url=tmp_path.as_uri())), list[str]()
     made.one_at_a_time(topics.PROJECT_DECLARED)
-    assert made._leadership is not None
+    assert made.leadership is not None
     monkeypatch.setattr(made.publisher, "drop", lambda: done.append("dropped"))
-    made._leadership.on_partitions_assigned([TopicPartition("project.declared", 0)])
-    made._leadership.on_partitions_assigned([])
+    made.leadership.on_partitions_assigned([TopicPartition("project.declared", 0)])
+    made.leadership.on_partitions_assigned([])
     assert done == ["dropped"]
     assert isinstance(made.failure, LeadershipLost)

@@ -24,6 +24,8 @@ from tunewheel_runtime.health import ask, main
 from tunewheel_runtime.http import PatientHttp
 from tunewheel_runtime.identity.guard import set_caller
 from tunewheel_runtime.identity.roles import Caller
+from tunewheel_runtime.lifecycle import Lifecycle
+from tunewheel_runtime.process import run
 from tunewheel_runtime.service import Service
 from tunewheel_runtime.settings import HttpSettings, ServiceSettings
 from tunewheel_runtime.tls import (
@@ -379,7 +381,7 @@ def service(**values: object) -> Service:
 
 def test_a_service_ends_with_code_2_and_says_why(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        service(tls_certfile=tmp_path / "absent", tls_keyfile=tmp_path / "absent").run()
+        run(service(tls_certfile=tmp_path / "absent", tls_keyfile=tmp_path / "absent"))
     assert ended.value.code == 2
     said = [json.loads(line) for line in "".join(capfd.readouterr()).splitlines() if "cannot_start" in line]
     assert ["TUNEWHEEL_TLS_CERTFILE" in line["reason"] for line in said] == [True]
@@ -404,9 +406,9 @@ async def test_a_probe_trusts_the_very_certificate_of_its_service(authority: Any
     certfile = shown["tls_certfile"]
     certfile.write_bytes(certfile.read_bytes() + authority.cafile.read_bytes())
     desk = service(**shown, health_host="0.0.0.0", bootstrap_servers="localhost:1")
-    task = asyncio.create_task(desk.serve())
-    await until(lambda: desk.health_port is not None)
-    values = {"health_host": "0.0.0.0", "health_port": desk.health_port}
+    task = asyncio.create_task(Lifecycle(desk).serve())
+    await until(lambda: desk.doors.health_port is not None)
+    values = {"health_host": "0.0.0.0", "health_port": desk.doors.health_port}
     try:
         live = await asyncio.to_thread(ask, settings(**shown, **values), "/health/live")
         ready = await asyncio.to_thread(ask, settings(**shown, **values))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 
 import pytest
-from tunewheel_runtime.service import uncollected
+from tunewheel_runtime.process import uncollected
 
 
 @pytest.mark.parametrize("fails", [False, True])

@@ -15,6 +15,13 @@ class Anybody:
     async def require(self, *_: Any, **__: Any) -> None: ...
 
 
+class Signed:
+    """Signatures of a log that was signed from its beginning."""
+
+    def predates(self, position: Any) -> bool:
+        return False
+
+
 class Empty:
     """A view of a topic that holds nothing."""
 
@@ -35,6 +42,7 @@ class Subscribed:
         self.replayed: dict[str, Any] = {}
         self.told: list[Event] = []
         self.access: Any = Anybody()
+        self.signatures: Any = Signed()
 
     def replay(self, topics: Any, apply: Any) -> Any:
         self.replayed |= {topic.name: apply for topic in topics}
@@ -49,9 +57,6 @@ class Subscribed:
     def check(self, topic: Any) -> None: ...
 
     def ask_who(self) -> None: ...
-
-    def predates_signatures(self, position: Any) -> bool:
-        return False
 
     def on_startup(self, hook: Any) -> None: ...
 

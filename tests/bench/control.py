@@ -37,7 +37,7 @@ from tunewheel_runtime.deadletter import Position, Undecoded
 from tunewheel_runtime.identity.access import Access
 from tunewheel_runtime.identity.guard import guard
 from tunewheel_runtime.log import Place, Span
-from tunewheel_runtime.service import uncollected
+from tunewheel_runtime.process import uncollected
 from tunewheel_runtime.settings import HttpSettings, ServiceSettings
 from tunewheel_runtime.store import ObjectStore
 from tunewheel_runtime.view import LogReader

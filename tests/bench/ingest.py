@@ -24,6 +24,7 @@ from tunewheel_ingest.main import make_app
 from tunewheel_ingest.settings import Settings
 from tunewheel_local.kafka.broker import LocalKafka
 from tunewheel_local.topics import ensure_topics
+from tunewheel_runtime.lifecycle import Lifecycle
 
 COUNT = 20_000
 ROUNDS = 3
@@ -91,9 +92,9 @@ async def until_written(servers: str, count: int) -> None:
 async def run_ingest(servers: str, group: str) -> Timing:
     service = make_app(Settings(bootstrap_servers=servers, store_url="memory://"))
     before = await written(servers)
-    for subscriber in service.broker.subscribers:  # a group of its own: every round reads it all
+    for subscriber in service.subscriptions.broker.subscribers:  # its own group: every round reads it all
         subscriber.group_id = f"{group}.{subscriber.group_id}"
-    task = asyncio.create_task(service.serve())
+    task = asyncio.create_task(Lifecycle(service).serve())
     while not service.state()["ready"]:
         await asyncio.sleep(0.005)
     started = Timing.now()

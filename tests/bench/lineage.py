@@ -30,6 +30,7 @@ from tunewheel_local.kafka.ports import free_port
 from tunewheel_local.topics import ensure_topics
 from tunewheel_registry.main import make_app
 from tunewheel_registry.settings import Settings
+from tunewheel_runtime.lifecycle import Lifecycle
 from tunewheel_runtime.service import Service
 from tunewheel_runtime.store import ObjectStore
 
@@ -96,7 +97,9 @@ async def asked(service: Service, name: str) -> dict[str, float]:
     """Ask once, and then again; return both in seconds, and how many nodes were told."""
     took: list[float] = []
     nodes = 0
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{service.http_port}", timeout=600) as client:
+    async with httpx.AsyncClient(
+        base_url=f"http://127.0.0.1:{service.doors.http_port}", timeout=600
+    ) as client:
         for _ in range(1 + AGAIN):
             began = time.monotonic()
             answer = await client.get(f"/v1/projects/{PROJECT}/lineage/{name}")
@@ -109,7 +112,7 @@ async def asked(service: Service, name: str) -> dict[str, float]:
 
 async def decided(service: Service, model_id: str) -> None:
     """Wait until the registry has registered the last of the models."""
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{service.http_port}") as client:
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{service.doors.http_port}") as client:
         while model_id not in (await client.get(f"/v1/projects/{PROJECT}/models")).text:
             await asyncio.sleep(0.2)
 
@@ -119,7 +122,7 @@ async def measure(servers: str, root: Path, versions: int, records: int) -> dict
     places = {"store_url": (root / "store").as_uri(), "http_port": free_port(), "health_port": free_port()}
     service = make_app(Settings(bootstrap_servers=servers, identity="open", **places))
     began = time.monotonic()
-    serving = asyncio.create_task(service.serve())
+    serving = asyncio.create_task(Lifecycle(service).serve())
     while not service.state()["ready"]:
         assert not serving.done(), service.failure
         await asyncio.sleep(0.02)

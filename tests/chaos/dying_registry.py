@@ -13,6 +13,7 @@ from aiokafka import conn
 from tunewheel_registry.main import make_app
 from tunewheel_registry.settings import Settings
 from tunewheel_runtime.kafka import PRODUCED
+from tunewheel_runtime.process import run
 from tunewheel_runtime.service import Service
 
 
@@ -31,7 +32,7 @@ def serve(environment: dict[str, str], log: Path, left: int) -> None:
                 os.kill(os.getpid(), signal.SIGKILL)
 
     service.publish_many = publish_and_die
-    service.run()
+    run(service)
 
 
 def serve_through(environment: dict[str, str], log: Path, ports: Mapping[int, int]) -> None:
@@ -44,7 +45,7 @@ def serve_through(environment: dict[str, str], log: Path, ports: Mapping[int, in
         return await connect(connection)
 
     conn.AIOKafkaConnection.connect = connect_to_proxy
-    _made(environment, log).run()
+    run(_made(environment, log))
 
 
 def _made(environment: dict[str, str], log: Path) -> Service:

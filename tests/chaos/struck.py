@@ -23,6 +23,7 @@ from aiokafka import conn
 from tunewheel_contracts.topics import TopicSpec
 from tunewheel_runtime import concurrent_jobs, consuming, subscriptions
 from tunewheel_runtime.consuming import Consumption
+from tunewheel_runtime.process import run
 from tunewheel_runtime.publishing import Publisher
 
 GAPS = ("consumed", "handled", "published", "committed")
@@ -90,7 +91,7 @@ def serve(
     if ports is not None:
         _go_through(ports)
     settings = importlib.import_module(f"{package}.settings").Settings()
-    importlib.import_module(f"{package}.main").make_app(settings).run()
+    run(importlib.import_module(f"{package}.main").make_app(settings))
 
 
 def _arm(gap: Gap) -> None:

@@ -91,7 +91,7 @@ async def test_a_candidate_comes_and_goes_on_two_replicas_of_which_one_is_killed
         async with client_of(service) as client:
             await answered_by(client, project, champion.model_id)
 
-        asking = Asking(f"http://127.0.0.1:{service.http_port}/v1/chat/completions", project)
+        asking = Asking(f"http://127.0.0.1:{service.doors.http_port}/v1/chat/completions", project)
         async with asking.going_on():
             told = {"adapter": candidate}
             await bus.publish(desk.trained(2, **told), desk.passed(2, **told))

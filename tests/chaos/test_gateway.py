@@ -256,7 +256,7 @@ async def test_an_engine_killed_under_load_fails_nobody_before_the_first_token(
             async with client_of(service) as client:
                 await answered_by(client, project, adapter.model_id)
             await asyncio.gather(*(engine.has(adapter.model_id) for engine in engines))
-            asking = Asking(f"http://127.0.0.1:{service.http_port}/v1/chat/completions", project)
+            asking = Asking(f"http://127.0.0.1:{service.doors.http_port}/v1/chat/completions", project)
             async with asking.going_on():
                 await until(lambda: asking.begun > 16)
                 engines[0].kill()

@@ -404,16 +404,16 @@ async def running(name: str, tmp_path: Path, log: MemoryLog, **settings: Any) ->
         return
     with patch.object(RecordSearch, "find", _not_on_the_log), patch.object(lag, "read_lag", _no_groups):
         service = build(name, tmp_path, **settings)
-    service._stopping.set()  # so that answers without end are over
+    service.stop()  # so that answers without end are over
     service.publisher.publish, service.publisher.publish_many = log.publish, log.publish_many
-    for reader, event in itertools.product(service._readers, _happened()):
+    for reader, event in itertools.product(service.readers, _happened()):
         reader.refresh = _nothing_new
         if event.type in reader.names:
             reader._apply(new_event(event, source="/test"), Position(event.type, 0, 0))
-    app = service._doors._mounted
+    app = service.doors.mounted
     assert app is not None
     async with app.router.lifespan_context(app), _gateway_running(service):
-        yield service.asgi()
+        yield service.doors.asgi()
 
 
 @contextlib.asynccontextmanager
@@ -422,11 +422,11 @@ async def _gateway_running(service: Service) -> AsyncIterator[None]:
     if service.name != "serve-gateway":
         yield
         return
-    for hook in service._startup:
+    for hook in service.startup_hooks:
         await hook()
     await asyncio.sleep(0)
     yield
-    for hook in service._shutdown:
+    for hook in service.shutdown_hooks:
         await hook()
 
 

@@ -79,7 +79,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> dict[Operation, set[str]
     """Query parameters by operation, of all services that people call."""
     specs = {"gateway": json.loads(document())}
     for name in ("console", "ingest"):
-        app: Any = build(name, tmp_path_factory.mktemp(name), identity="open")._doors._mounted
+        app: Any = build(name, tmp_path_factory.mktemp(name), identity="open").doors.mounted
         specs[name] = app.openapi()
     found = dict(itertools.chain.from_iterable(operations(spec, name) for name, spec in specs.items()))
     return {one: query for one, query in found.items() if one[2].startswith("/v1/")}

@@ -8,6 +8,7 @@ import httpx
 import pytest
 from starlette.types import ASGIApp
 from tunewheel_runtime.identity.access import NoIdentity
+from tunewheel_runtime.lifecycle import Lifecycle
 
 from .identity_samples import build
 
@@ -30,7 +31,7 @@ def test_every_service_is_here() -> None:
 
 @pytest.mark.parametrize("name", WRITES)
 async def test_what_another_website_makes_a_browser_send_is_refused(name: str, tmp_path: Path) -> None:
-    app: ASGIApp = build(name, tmp_path).asgi()
+    app: ASGIApp = build(name, tmp_path).doors.asgi()
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(app, raise_app_exceptions=False), base_url="http://127.0.0.1:8101"
     ) as client:
@@ -52,6 +53,6 @@ async def test_what_another_website_makes_a_browser_send_is_refused(name: str, t
 @pytest.mark.parametrize("name", DOORS)
 async def test_no_door_opens_where_nobody_asks_who_calls(name: str, tmp_path: Path) -> None:
     with pytest.raises(NoIdentity, match=f"{name} cannot identify callers"):
-        await build(name, tmp_path, identity="required").serve()
+        await Lifecycle(build(name, tmp_path, identity="required")).serve()
     with pytest.raises(NoIdentity, match=f"{name} does not identify callers"):
-        await build(name, tmp_path, identity="open", http_host="0.0.0.0").serve()
+        await Lifecycle(build(name, tmp_path, identity="open", http_host="0.0.0.0")).serve()

@@ -276,13 +276,13 @@ async def test_health_and_metrics_are_told_to_anybody_and_nothing_else_is(
     name: str, tmp_path: Path, identity: dict[str, Any]
 ) -> None:
     service = build(name, tmp_path, **identity)
-    health = service.health_asgi()
+    health = service.doors.health_asgi()
     told = {path for path, _, _ in needs_of(health.routes)}
     assert {"/health/live", "/health/ready"} <= told <= OPEN
     for path in told:
         assert (await ask(health, "GET", path, headers={})).status in (200, 503)
         assert (await ask(health, "POST", path, headers={})).status == 405
     if name in SAMPLES:
-        assert not OPEN & {path for _, path, _ in routes_of(service.asgi())}
+        assert not OPEN & {path for _, path, _ in routes_of(service.doors.asgi())}
     else:
-        assert service._doors._mounted is None, "its routes need samples"
+        assert service.doors.mounted is None, "its routes need samples"

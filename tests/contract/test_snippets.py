@@ -52,7 +52,7 @@ def addresses(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Tell the checks which addresses the services have."""
     specs: list[Any] = [json.loads(document())]
     for name in ("console", "ingest", "registry"):
-        app: Any = build(name, tmp_path_factory.mktemp(name), identity="open")._doors._mounted
+        app: Any = build(name, tmp_path_factory.mktemp(name), identity="open").doors.mounted
         specs.append(app.openapi())
     told = itertools.chain.from_iterable(spec["paths"].items() for spec in specs)
     snippets.ADDRESSES[:] = [(m.upper(), pattern(path)) for path, methods in told for m in methods]

@@ -16,6 +16,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.topics import TopicSpec
+from tunewheel_runtime.lifecycle import Lifecycle
 from tunewheel_runtime.service import Service
 from tunewheel_testing.waiting import PATIENCE_SECONDS, until
 
@@ -153,7 +154,7 @@ class Bus:
 @contextlib.asynccontextmanager
 async def running(service: Service) -> AsyncIterator[Service]:
     """Run ``service`` in this loop from ready to stopped."""
-    task = asyncio.create_task(service.serve())
+    task = asyncio.create_task(Lifecycle(service).serve())
     try:
         await until(lambda: bool(service.state()["ready"]) or task.done() or service.failure is not None)
         if service.failure is not None:

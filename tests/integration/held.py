@@ -18,6 +18,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tunewheel_runtime.process import run
+
 FOLDER = "HELD_IN"
 STEPS = 35
 """After so many a training process waits, each anew."""
@@ -116,7 +118,7 @@ def serve(package: str) -> None:
         hold_appending()
     settings = importlib.import_module(f"{package}.settings").Settings()
     worker = (sys.executable, __file__, "worker", package)
-    importlib.import_module(f"{package}.main").make_app(settings, worker=worker).run()
+    run(importlib.import_module(f"{package}.main").make_app(settings, worker=worker))
 
 
 def work(package: str, arguments: list[str]) -> int:

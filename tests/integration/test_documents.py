@@ -38,7 +38,7 @@ def ingest(kafka: str, tmp_path: Path, **settings: Any) -> Service:
 
 
 def door(service: Service) -> httpx.AsyncClient:
-    return httpx.AsyncClient(base_url=f"http://127.0.0.1:{service.http_port}", timeout=60)
+    return httpx.AsyncClient(base_url=f"http://127.0.0.1:{service.doors.http_port}", timeout=60)
 
 
 async def test_files_become_records_with_sections_and_pages(kafka: str, tmp_path: Path, project: str) -> None:

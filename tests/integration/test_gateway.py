@@ -76,7 +76,7 @@ def desired(
 
 @asynccontextmanager
 async def client_of(service: Service) -> AsyncIterator[openai.AsyncOpenAI]:
-    url = f"http://127.0.0.1:{service.http_port}/v1"
+    url = f"http://127.0.0.1:{service.doors.http_port}/v1"
     # No connection is kept: the gateway would close it just when the test asks again.
     http = openai.DefaultAsyncHttpxClient(limits=httpx.Limits(max_keepalive_connections=0))
     async with openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0, http_client=http) as client:
@@ -141,7 +141,7 @@ async def test_every_completion_is_on_the_log_after_a_clean_stop(kafka: str, tmp
 
 async def rated(service: Service, completion_id: str, **body: Any) -> tuple[int, dict[str, Any]]:
     """Say at this gateway that an answer was bad."""
-    url = f"http://127.0.0.1:{service.http_port}/v1/feedback"
+    url = f"http://127.0.0.1:{service.doors.http_port}/v1/feedback"
     said = {"completion_id": completion_id, "rating": "down", **body}
     async with aiohttp.ClientSession() as session, session.post(url, json=said) as response:
         return response.status, await response.json()
@@ -250,7 +250,7 @@ async def test_a_gateway_that_starts_while_kafka_is_away_answers_and_takes_up_wh
 
 
 async def until_routed(service: Service, project: str, wanted: list[tuple[str, int]]) -> None:
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{service.http_port}") as http:
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{service.doors.http_port}") as http:
 
         async def is_routed() -> bool:
             routes = (await http.get("/v1/status")).json()["projects"][project]["routes"]

@@ -85,11 +85,13 @@ async def test_a_person_searches_and_tries_models_on_the_console(kafka: str, tmp
                 bootstrap_servers=kafka,
                 store_url=store.url,
                 cache_dir=tmp_path / "console",
-                gateway_url=f"http://127.0.0.1:{service.http_port}",
+                gateway_url=f"http://127.0.0.1:{service.doors.http_port}",
             )
             async with (
                 running(make_console(settings)) as console,
-                httpx.AsyncClient(base_url=f"http://127.0.0.1:{console.http_port}", timeout=None) as http,
+                httpx.AsyncClient(
+                    base_url=f"http://127.0.0.1:{console.doors.http_port}", timeout=None
+                ) as http,
             ):
                 asked = {"prompt": "A refund?"}
                 listed = (await http.get(f"/v1/projects/{project}/documents")).json()
@@ -121,7 +123,7 @@ def is_trial(event: Envelope[Any], project: str) -> bool:
 
 
 async def until_refused(service: Any, project: str, index_id: str) -> None:
-    url = f"http://127.0.0.1:{service.http_port}/v1/status"
+    url = f"http://127.0.0.1:{service.doors.http_port}/v1/status"
     async with asyncio.timeout(300), aiohttp.ClientSession() as session:
         while True:
             async with session.get(url) as response:

@@ -138,7 +138,9 @@ async def test_http_takes_json_lines_and_names_the_bad_one(kafka: str, tmp_path,
         await bus.publish(declared(project))
         lines = [json.dumps({"ticket_id": f"H-{n}", "body": f"horn {n}"}) for n in range(1_000)]
         lines[499] = '{"ticket_id": "H-499", "body": '
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{service.http_port}", timeout=60) as client:
+        async with httpx.AsyncClient(
+            base_url=f"http://127.0.0.1:{service.doors.http_port}", timeout=60
+        ) as client:
             answer = await client.post(
                 f"/v1/tickets?project={project}",
                 content="\n".join(lines),
@@ -177,7 +179,7 @@ async def test_a_request_sent_again_under_its_key_is_carried_out_once_even_after
         await bus.publish(declared(project))
 
         async def post(service, *sent: str) -> httpx.Response:
-            url = f"http://127.0.0.1:{service.http_port}/v1/tickets?project={project}"
+            url = f"http://127.0.0.1:{service.doors.http_port}/v1/tickets?project={project}"
             return await client.post(url, content="\n".join(sent), headers=key)
 
         async with running(ingest(kafka, tmp_path)) as service:
@@ -239,7 +241,7 @@ async def test_a_post_while_the_broker_is_away_answers_503_and_is_taken_once_it_
     async with Bus(broker.bootstrap_servers) as bus:
         await bus.publish(declared(project))
     async with running(service):
-        url = f"http://127.0.0.1:{service.http_port}"
+        url = f"http://127.0.0.1:{service.doors.http_port}"
         async with httpx.AsyncClient(base_url=url, timeout=PATIENCE_SECONDS) as client:
             while (await post(client)).status_code != 202:
                 await asyncio.sleep(0.1)

@@ -35,6 +35,7 @@ from tunewheel_runtime.kafka import client_options
 from tunewheel_runtime.kafka_refusals import NotAllowed
 from tunewheel_runtime.kafka_settings import KafkaSettings
 from tunewheel_runtime.leadership import LeadershipLost
+from tunewheel_runtime.lifecycle import Lifecycle
 from tunewheel_runtime.record_search import RecordSearch
 from tunewheel_runtime.retention import Retention
 from tunewheel_runtime.service import Service
@@ -98,7 +99,7 @@ def made(name: str, settings: dict[str, Any], folder: Path, **more: Any) -> Serv
 @asynccontextmanager
 async def running_together(*services: Service) -> AsyncIterator[None]:
     """Run ``services`` in this loop; they start and stop side by side."""
-    serving = [asyncio.create_task(service.serve()) for service in services]
+    serving = [asyncio.create_task(Lifecycle(service).serve()) for service in services]
     try:
         await until(
             lambda: all(
@@ -351,7 +352,7 @@ async def test_a_right_is_missed_by_name_at_the_start_and_later(
     reads(service, handled)
     await allow(secured.operator, [acl for acl in others if acl != wanted])
     with capture_logs() as logs:
-        serving = asyncio.create_task(service.serve())
+        serving = asyncio.create_task(Lifecycle(service).serve())
         await until(lambda: any(reason in str(line.get("error")) for line in logs))
     assert not service.state()["ready"]
     await allow(secured.operator, [wanted])

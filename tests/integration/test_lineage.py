@@ -73,7 +73,7 @@ async def test_a_record_leads_to_its_model_and_back_in_this_process_and_the_next
             events = (declared(project), version, run, passed(project, 1))
             await bus.publish(*events, new_event(completion, source="/test"))
             await Reader(bus, project).desired(model_id)
-            for reader in service._readers:
+            for reader in service.readers:
                 await reader.refresh()
             before = await both_ways(service)
         async with running(registry(kafka, tmp_path)) as service:

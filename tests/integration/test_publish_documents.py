@@ -59,7 +59,7 @@ async def test_a_folder_goes_its_two_ways_and_all_of_it_becomes_records(
     options = {"bootstrap_servers": kafka}
     async with Bus(kafka) as bus, running(service):
         await bus.publish(declared(project))
-        ingest = Endpoint("ingest", f"http://127.0.0.1:{service.http_port}")
+        ingest = Endpoint("ingest", f"http://127.0.0.1:{service.doors.http_port}")
         root = folder(tmp_path)
         (root / "blank.pdf").write_bytes(b"")
         summary = await publish_path(root, project=project, door=KafkaDoor(options, ingest))
@@ -83,7 +83,7 @@ async def test_a_pdf_of_200_mb_is_refused_at_the_door_in_little_memory(
     service = make_app(Settings(bootstrap_servers=kafka, store_url=(tmp_path / "store").as_uri()))
     async with Bus(kafka) as bus, running(service):
         await bus.publish(declared(project))
-        ingest = f"http://127.0.0.1:{service.http_port}"
+        ingest = f"http://127.0.0.1:{service.doors.http_port}"
         told = await published(str(huge), project, kafka, ingest, code=3)
     assert told["published"] == 0
     (refused,) = told["refusals"]
@@ -145,7 +145,7 @@ async def test_an_s3_prefix_is_published_page_by_page(
     service = make_app(Settings(bootstrap_servers=kafka, store_url=(tmp_path / "store").as_uri()))
     async with Bus(kafka) as bus, running(service):
         await bus.publish(declared(project))
-        ingest = f"http://127.0.0.1:{service.http_port}"
+        ingest = f"http://127.0.0.1:{service.doors.http_port}"
         told = await published("s3://papers/docs", project, kafka, ingest, code=3)
         again = await publish_url(
             "s3://papers/docs",

@@ -31,6 +31,7 @@ from tunewheel_local.topics import ensure_topics, wanted_topics
 from tunewheel_runtime.kafka import POLL_MS, LongPolling, client_options, make_consumer
 from tunewheel_runtime.lag import read_lag
 from tunewheel_runtime.leadership import LeadershipLost
+from tunewheel_runtime.lifecycle import Lifecycle
 from tunewheel_runtime.service import Delivery, Lease, Service
 from tunewheel_runtime.settings import ServiceSettings
 from tunewheel_runtime.telemetry import make_telemetry
@@ -279,7 +280,7 @@ async def test_a_start_that_fails_at_its_last_step_is_repeated_from_the_first(
     view: View[Any] = made.view(topics.PROJECT_DECLARED)
     made.view(topics.SERVING_DESIRED)
     opened: list[AIOKafkaConsumer] = []
-    begin, connect = AIOKafkaConsumer.start, made.broker.start
+    begin, connect = AIOKafkaConsumer.start, made.subscriptions.broker.start
     attempts = iter([KafkaConnectionError("no broker yet")])
 
     @made.on(topics.DATASET_REQUESTED)
@@ -297,7 +298,7 @@ async def test_a_start_that_fails_at_its_last_step_is_repeated_from_the_first(
             raise error
 
     monkeypatch.setattr(AIOKafkaConsumer, "start", start)
-    monkeypatch.setattr(made.broker, "start", fail_once)
+    monkeypatch.setattr(made.subscriptions.broker, "start", fail_once)
     async with Bus(kafka) as bus, running(made):
         await bus.publish(declared(project), request(project, "one"))
         await until(lambda: seen == ["one"])
@@ -332,7 +333,7 @@ async def test_one_process_at_a_time_is_active_and_the_next_takes_over(
     attach(1)
     async with Bus(kafka) as bus:
         async with running(services[0]):
-            waiting = asyncio.create_task(services[1].serve())
+            waiting = asyncio.create_task(Lifecycle(services[1]).serve())
             standing_by = {"service": project, "ready": True, "role": "standby"}
             await until(lambda: services[1].state() == standing_by)
             for n in range(20):  # over all partitions of the topic, and over a rebalance or two
@@ -341,9 +342,9 @@ async def test_one_process_at_a_time_is_active_and_the_next_takes_over(
             await until(lambda: len(seen[0]) == 20)
             await until(lambda: len(replayed[1]) == 20)  # it follows the log meanwhile
             assert services[1].state() == standing_by
-            assert not services[1]._health.is_reading
+            assert not services[1].health.is_reading
             assert seen[1] == []
-            watch = services[0]._broker_watch
+            watch = services[0].broker_watch
             await watch.look()
             assert watch.silent_seconds == 0
             async with asyncio.timeout(PATIENCE_SECONDS):
@@ -363,6 +364,7 @@ ACTIVE = """
 import asyncio, sys
 from tunewheel_contracts import topics
 from tunewheel_contracts.events.training import TrainControl
+from tunewheel_runtime.process import run
 from tunewheel_runtime.service import Service
 from tunewheel_runtime.settings import ServiceSettings
 
@@ -377,7 +379,7 @@ async def publish_when_asked():
     publishing = set()
     asyncio.get_running_loop().add_reader(sys.stdin, publish)
 
-service.run()
+run(service)
 """
 
 
@@ -730,10 +732,10 @@ async def test_one_trace_spans_every_hop(kafka: str, tmp_path: Path, project: st
 
 async def test_health_tells_live_from_ready(kafka: str, tmp_path: Path, project: str) -> None:
     made = service("127.0.0.1:1", tmp_path, project)
-    task = asyncio.create_task(made.serve())
+    task = asyncio.create_task(Lifecycle(made).serve())
     async with httpx.AsyncClient() as client:
-        await until(lambda: made.health_port is not None)
-        url = f"http://127.0.0.1:{made.health_port}/health"
+        await until(lambda: made.doors.health_port is not None)
+        url = f"http://127.0.0.1:{made.doors.health_port}/health"
         async with asyncio.timeout(PATIENCE_SECONDS):
             while True:
                 try:

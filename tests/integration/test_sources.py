@@ -61,7 +61,7 @@ def registry() -> Iterator[str]:
 async def until_measured(service: Service, lines: set[str]) -> None:
     async with httpx.AsyncClient() as client, asyncio.timeout(PATIENCE_SECONDS):
         while True:
-            text = (await client.get(f"http://127.0.0.1:{service.health_port}/metrics")).text
+            text = (await client.get(f"http://127.0.0.1:{service.doors.health_port}/metrics")).text
             if lines <= {sorted_labels(line) for line in text.splitlines()}:
                 return
             await asyncio.sleep(0.5)

@@ -67,9 +67,9 @@ async def test_an_aborted_ticket_makes_no_record_and_keeps_no_group_waiting(
             assert {event.data.source_id for event in found} == {"kept", "last"}
             await write(upstream, ticket(project, "later still"), abort=True)
             async with asyncio.timeout(PATIENCE_SECONDS):  # nothing is committed after the aborted records
-                while any((await ingest._subscriptions.lag()).values()):
+                while any((await ingest.subscriptions.lag()).values()):
                     await asyncio.sleep(0.1)
-            backlog = await ingest.backlog(topics.TICKET_PUBLISHED)
+            backlog = await ingest.subscriptions.backlog(topics.TICKET_PUBLISHED)
             assert backlog.has_kept(backlog.ends)
     seen = [event async for event in read_topics({"bootstrap_servers": kafka}, [topics.TICKET_PUBLISHED])]
     assert {e.data.ticket_id for e in seen if e.project == project} == {"kept", "last"}

@@ -69,7 +69,7 @@ async def bus(module_kafka: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     )  # fmt: skip
     async with Bus(module_kafka) as bus, running(service):
         monkeypatch.setenv("TUNEWHEEL_BOOTSTRAP_SERVERS", module_kafka)
-        monkeypatch.setenv("TUNEWHEEL_INGEST_URL", f"http://127.0.0.1:{service.http_port}")
+        monkeypatch.setenv("TUNEWHEEL_INGEST_URL", f"http://127.0.0.1:{service.doors.http_port}")
         monkeypatch.setenv("TUNEWHEEL_API_KEY", "k")
         await bus.publish(declared("helpdesk", sources=[CASES]))
         yield bus

@@ -35,7 +35,7 @@ class ServiceDoors:
         self.access = Access(settings, warn=health.warn)
         """Identifies callers and the principals of events, with their roles."""
         self._asks_who = False
-        self._mounted: Starlette | None = None
+        self.mounted: Starlette | None = None
         self._any_content: Sequence[str] = ()
         self._doors: list[Door] = []
         self.http_port: int | None = None
@@ -46,7 +46,7 @@ class ServiceDoors:
     def mount(self, app: Starlette, *, any_content: Sequence[str]) -> None:
         """Serve ``app``; see ``Service.mount``."""
         guard(app.routes, self.access)
-        self._mounted, self._any_content = app, any_content
+        self.mounted, self._any_content = app, any_content
         self.ask_who()
 
     def ask_who(self) -> None:
@@ -56,19 +56,19 @@ class ServiceDoors:
     def require_identity(self) -> None:
         """Raise ``NoIdentity`` if callers could not be identified."""
         if self._asks_who:
-            host = self._settings.http_host if self._mounted is not None else "localhost"
+            host = self._settings.http_host if self.mounted is not None else "localhost"
             self.access.require_identity(self._name, host=host)
 
     def begin(self) -> None:
         """Begin to fetch the keys of the issuer of tokens, if the service has callers."""
-        if self._mounted is not None:
+        if self.mounted is not None:
             self.access.begin()
 
     def asgi(self) -> RequestIds:
         """Return the app of the API. The mounted app is wrapped by the admission directly: another Starlette
         between them would cost two calls per piece of a streamed answer."""
-        assert self._mounted is not None
-        app: ASGIApp = self._mounted
+        assert self.mounted is not None
+        app: ASGIApp = self.mounted
         if self._health.leadership is not None:
             app = ReadingFirst(app, lambda: self._health.is_reading)
         app = Admission(app, self._settings, any_content=self._any_content)
@@ -96,7 +96,7 @@ class ServiceDoors:
         )
         self._doors = [health]
         self.health_port = self._doors[0].port
-        if self._mounted is not None:
+        if self.mounted is not None:
             tell_of_clear_text(settings)
             self._doors.append(self._door(self.asgi(), settings.http_host, settings.http_port, certificate))
             self.http_port = self._doors[1].port
@@ -109,8 +109,8 @@ class ServiceDoors:
     async def lifespan(self) -> AsyncGenerator[None]:
         """Run the mounted app's lifespan around the ``with`` block."""
         async with contextlib.AsyncExitStack() as stack:
-            if self._mounted is not None:
-                await stack.enter_async_context(self._mounted.router.lifespan_context(self._mounted))
+            if self.mounted is not None:
+                await stack.enter_async_context(self.mounted.router.lifespan_context(self.mounted))
             yield
 
     def _door(

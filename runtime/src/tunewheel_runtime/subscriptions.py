@@ -13,6 +13,7 @@ from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitio
 from aiokafka.errors import KafkaError
 from faststream import AckPolicy
 from faststream.message import StreamMessage
+from opentelemetry.metrics import Meter
 from tunewheel_contracts.errors import TransientError
 from tunewheel_contracts.topics import TopicSpec
 
@@ -23,6 +24,7 @@ from tunewheel_runtime.consuming import Consumption, commit
 from tunewheel_runtime.jobs import LONGEST_JOB_MS, JobHandler, LeaseListener, consume_job
 from tunewheel_runtime.kafka import COMMITTED, client_options, foreign_options, stop_in_full
 from tunewheel_runtime.log import Cursor, LogUnreadable
+from tunewheel_runtime.metrics import gauge
 from tunewheel_runtime.partitions import Backlog, Settled, backlog_of, handles, lag_of, settled_of
 from tunewheel_runtime.settings import ServiceSettings
 
@@ -170,6 +172,16 @@ class Subscriptions:
     def running_jobs(self) -> dict[str, float]:
         """Number of running and waiting jobs of this process, by topic."""
         return {topic: listener.running for topic, listener in self._listeners.items()}
+
+    def measure(self, meter: Meter) -> None:
+        """Report the running jobs as a metric."""
+        gauge(
+            meter,
+            "tunewheel.jobs.running",
+            "Jobs that are under way, or wait for their turn, in this process",
+            lambda: self.running_jobs,
+            ("topic",),
+        )
 
     def _consumer_of(self, topic: TopicSpec) -> Any:
         subscriber = self._subscribers.get(topic.name)

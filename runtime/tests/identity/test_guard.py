@@ -33,7 +33,9 @@ from tunewheel_runtime.identity.guard import (
 )
 from tunewheel_runtime.identity.keys import read_keys
 from tunewheel_runtime.identity.roles import Limits, NotAuthenticated, Role
+from tunewheel_runtime.lifecycle import Lifecycle
 from tunewheel_runtime.logs import configure_logs
+from tunewheel_runtime.process import run
 from tunewheel_runtime.service import Service
 from tunewheel_runtime.settings import HttpSettings, ServiceSettings
 from tunewheel_testing.clock import Clock
@@ -443,8 +445,8 @@ async def test_no_service_with_an_api_starts_where_nobody_asks_who_calls() -> No
         desk = service(**settings)
         desk.mount(Starlette())
         with pytest.raises(NoIdentity, match=said):
-            await desk.serve()
-        assert desk.http_port is None, "no socket was opened"
+            await Lifecycle(desk).serve()
+        assert desk.doors.http_port is None, "no socket was opened"
 
 
 def test_a_service_that_lets_everybody_in_says_so(capfd: pytest.CaptureFixture[str]) -> None:
@@ -471,7 +473,7 @@ def test_the_process_ends_with_code_2_and_the_reason(
     desk = service(identity="required", **settings)
     desk.ask_who()
     with pytest.raises(SystemExit) as ended:
-        desk.run()
+        run(desk)
     assert ended.value.code == 2
     said = [json.loads(line) for line in "".join(capfd.readouterr()).splitlines() if "cannot_start" in line]
     assert named in said[0]["reason"]

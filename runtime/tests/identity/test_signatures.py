@@ -21,6 +21,7 @@ from tunewheel_runtime.identity.command_keys import (
     retire_key,
 )
 from tunewheel_runtime.identity.signatures import Look, Signatures
+from tunewheel_runtime.lifecycle import Lifecycle
 from tunewheel_runtime.log import Place, Span
 from tunewheel_runtime.publishing import Tombstone
 from tunewheel_runtime.service import Service
@@ -255,9 +256,9 @@ async def test_only_a_process_that_reads_or_publishes_commands_needs_keys(reads:
     desk.on(BY_NAME["train.control" if reads else "train.started"])(lambda _: None)
     if not reads:
         desk.stop()
-        return await desk.serve()
+        return await Lifecycle(desk).serve()
     with pytest.raises(NoIdentity, match="desk cannot tell who published an event"):
-        await desk.serve()
+        await Lifecycle(desk).serve()
 
 
 def test_a_key_of_another_service_or_of_no_file_does_not_start(keys: CommandKeys) -> None:

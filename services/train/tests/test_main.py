@@ -33,7 +33,7 @@ from tunewheel_train.main import make_app
 from tunewheel_train.settings import Settings
 import tunewheel_train.one_run
 service = make_app(Settings(store_url="memory://", train_job_template=sys.argv[1]))
-print(sorted(name for one in service.broker.subscribers for name in one.topic_names))
+print(sorted(name for one in service.subscriptions.broker.subscribers for name in one.topic_names))
 print(sorted(banned & {name.partition(".")[0] for name in sys.modules}))
 """
 
@@ -51,7 +51,7 @@ def template(tmp_path: Path) -> Path:
 def test_an_app_is_made_without_a_broker(tmp_path: Path):
     service = make_app(Settings(store_url=f"file://{tmp_path}/store", cache_dir=tmp_path / "cache"))
     assert service.name == "train"
-    subscribed = sorted(name for one in service.broker.subscribers for name in one.topic_names)
+    subscribed = sorted(name for one in service.subscriptions.broker.subscribers for name in one.topic_names)
     assert subscribed == ["dataset.versioned", "sweep.requested", "train.control", "train.started"]
 
 

@@ -20,7 +20,7 @@ from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.identity import content_sha256
 from tunewheel_contracts.topics import BY_NAME
 from tunewheel_runtime.deadletter import Undecoded
-from tunewheel_runtime.service import uncollected
+from tunewheel_runtime.process import uncollected
 from tunewheel_runtime.view import LogReader
 from tunewheel_runtime.waiting import reporting
 

@@ -58,7 +58,7 @@ REFRESH_SECONDS = 5.0
 
 def make_app(settings: Settings) -> Service:
     service = Service("console", settings)
-    state, feed = ConsoleState(), Feed(lambda: service.is_stopping)
+    state, feed = ConsoleState(), Feed(service.stopping.is_set)
     letters = Letters(partial(records_at, client_options(settings)))
 
     def take(event: Envelope[Any]) -> None:
@@ -82,7 +82,7 @@ def make_app(settings: Settings) -> Service:
         take,
         refuse=state.refuse,
         told=told,
-        check=service.check_signature,
+        check=service.signatures.check,
         latest=settings.recent_events,
     )
     archive = Archive(

@@ -47,7 +47,7 @@ def make_app(settings: Settings) -> Service:
     clock = Clock(
         settings.clock_seconds,
         knowledge.projects,
-        Progress(service).settled,
+        Progress(service.subscriptions).settled,
         watch.tick,
         service.fail,
     )

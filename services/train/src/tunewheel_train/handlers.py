@@ -185,4 +185,4 @@ def _commands(service: Service, settings: Settings) -> Commands:
         await service.access.require(command.principal, Role.OPERATOR, command.project, field="principal")
 
     service.ask_who()
-    return Commands(service.store, may_control, service.predates_signatures, Backoff.of(settings))
+    return Commands(service.store, may_control, service.signatures.predates, Backoff.of(settings))
