@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 import pytest
 from safetensors.torch import load, save_file
+from structlog.testing import capture_logs
 from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.data import DatasetVersioned
@@ -43,6 +44,8 @@ TRAIN = {
     "rank": 4, "alpha": 8, "learning_rate": 1e-3, "batch_size": 4, "micro_batch_size": 4,
     "checkpoint_steps": 10, "max_tokens": 256,
 }  # fmt: skip
+HELD = 6.0
+"""Epochs of six steps: just so many that a run can be held."""
 LONG = 20.0
 """Epochs of six steps: so many that a run can be held in its middle twice."""
 
@@ -67,8 +70,11 @@ class Ground:
             session_timeout_ms=30_000,
         )  # fmt: skip
 
-    async def dataset(self, project: str, words: int = 5, **train: Any) -> Envelope[DatasetVersioned]:
-        """Store a version whose questions have up to so many words; returns the event that announces it."""
+    async def dataset(
+        self, project: str, words: int = 5, *, version: str = "", **train: Any
+    ) -> Envelope[DatasetVersioned]:
+        """Store a version whose questions have up to so many words; returns the event that announces it.
+        ``version`` tells a project's versions apart."""
         rows = [
             {
                 "example_id": f"ex-{n}",
@@ -82,7 +88,7 @@ class Ground:
             for n in range(24)
         ]
         spec = small_spec(project, base_model=self.base_model, train=TRAIN | train)
-        version = await put_dataset(self.store, spec, dataset_id=f"ds-{project}", train=rows)
+        version = await put_dataset(self.store, spec, dataset_id=f"ds-{project}{version}", train=rows)
         return wrap(versioned(*version))
 
 
@@ -214,6 +220,36 @@ async def test_commands_on_the_log_pause_resume_and_cancel_a_run_and_another_tak
     assert failed.data.reason.startswith("was cancelled")
     assert {event.data.run_id for event in starts} == {run_id}
     assert starts[2].data.resumed_from_step >= starts[1].data.resumed_from_step
+
+
+@pytest.mark.usefixtures("held")
+async def test_projects_take_turns_on_one_slot_whichever_asked_first(ground: Ground, tmp_path: Path) -> None:
+    """Each asks while the first run holds the slot. A version that waits is superseded by the next one."""
+    with capture_logs() as logs:
+
+        def waiting() -> list[str]:
+            return [one["project"] for one in logs if one["event"] == "job_waits"]
+
+        async with Bus(ground.kafka) as bus, running(service(ground)):
+            await bus.publish(await ground.dataset("many", version="-1", epochs=HELD))
+            await bus.collect(topics.TRAIN_STARTED, 1)
+            asked = [("many", "-2"), ("many", "-3"), ("second", ""), ("third", "")]
+            for place, (project, version) in enumerate(asked, 1):
+                await bus.publish(await ground.dataset(project, version=version, epochs=0.5))
+                await until(lambda count=place: len(waiting()) == count)
+            (tmp_path / "training").unlink()
+            completed = await bus.collect(topics.TRAIN_COMPLETED, 4)
+            (superseded,) = await bus.collect(topics.TRAIN_FAILED, 1)
+            started = await bus.collect(topics.TRAIN_STARTED, 4)
+    assert waiting() == [project for project, _ in asked]
+    assert (superseded.data.dataset_id, superseded.data.superseded_by) == ("ds-many-2", "ds-many-3")
+    trained = ["ds-many-1", "ds-second", "ds-third", "ds-many-3"]
+    assert in_order(started) == in_order(completed) == trained
+
+
+def in_order(events: list[Envelope[Any]]) -> list[str]:
+    """Return the versions of ``events`` in the order of their times; the log has one by partition."""
+    return [event.data.dataset_id for event in sorted(events, key=lambda event: event.time)]
 
 
 def training_processes() -> list[psutil.Process]:
