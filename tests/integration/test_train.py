@@ -222,6 +222,7 @@ async def test_commands_on_the_log_pause_resume_and_cancel_a_run_and_another_tak
     assert starts[2].data.resumed_from_step >= starts[1].data.resumed_from_step
 
 
+@pytest.mark.nightly("matrices")
 @pytest.mark.usefixtures("held")
 async def test_projects_take_turns_on_one_slot_whichever_asked_first(ground: Ground, tmp_path: Path) -> None:
     """Each asks while the first run holds the slot. A version that waits is superseded by the next one."""
