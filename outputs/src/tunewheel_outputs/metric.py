@@ -1,4 +1,5 @@
-"""The definition of a metric. Each metric is in its own file in ``metrics/``."""
+"""The definition of a metric. Each metric is in its own file in ``metrics/``. Whoever changes what a metric
+gives increases ``SCORING`` (``tunewheel_contracts.formats.scorecard``)."""
 
 from __future__ import annotations
 
@@ -7,11 +8,6 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from tunewheel_contracts.formats.spec import TaskSpec
-
-SCORING = 5
-"""Increase this when metrics, statistics or the content of scorecards change. A run that is judged again then
-gets a new scorecard, from the rows that were measured before. It is part of the id of a run whose reward the
-metrics are."""
 
 
 class Score(NamedTuple):

@@ -16,6 +16,10 @@ from tunewheel_contracts.formats.criteria import Criterion
 from tunewheel_contracts.formats.judge import JudgeReport
 from tunewheel_contracts.formats.retrieval_scores import RetrievalScores
 
+SCORING = 5
+"""Increase this when metrics, statistics or the content of scorecards change. A run that is judged again then
+gets a new scorecard, from the rows that were measured before. It is part of the id of a run whose reward the
+metrics are, which the train service tells without the packages of the metrics."""
 OUTCOMES = ("met", "undecided", "missed")
 """The outcomes of a criterion, from the best to the worst. The worst one of several is that of all."""
 MET, UNDECIDED, MISSED = OUTCOMES

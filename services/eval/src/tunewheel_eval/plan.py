@@ -25,11 +25,11 @@ from tunewheel_contracts.formats.evaluation_plan import (
     first_plan_path,
     later_plan_path,
 )
+from tunewheel_contracts.formats.scorecard import SCORING
 from tunewheel_contracts.formats.serving import Route, RouteRole
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.identity import content_id
 from tunewheel_outputs.criteria import check_criteria
-from tunewheel_outputs.metric import SCORING
 from tunewheel_runtime.store import ArtifactMissing, CorruptArtifact, ObjectStore
 
 from tunewheel_eval.measurement import METHOD

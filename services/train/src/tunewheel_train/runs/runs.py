@@ -22,8 +22,8 @@ from tunewheel_contracts.formats.run import (
     RunManifest,
     Start,
 )
+from tunewheel_contracts.formats.scorecard import SCORING
 from tunewheel_contracts.identity import content_id, content_sha256
-from tunewheel_outputs.metric import SCORING
 
 from tunewheel_train.errors import RunFailed
 from tunewheel_train.job import Rewarded, Tried
