@@ -46,10 +46,23 @@ def test_a_package_comes_from_the_lock_or_from_this_checkout() -> None:
     app = " ".join(stages()["app"].of("RUN"))
     assert "uv pip sync" in app
     assert "--require-hashes requirements.lock" in app
-    assert '--no-index --find-links wheels "tunewheel-${SERVICE}"' in app
+    assert '--no-index --find-links wheels "tunewheel-${SERVICE}${extra}"' in app
     (wheels,) = stages()["wheels"].of("RUN")
     assert "--all-packages" in wheels
     assert "--build-constraints requirements.lock --require-hashes" in wheels
+
+
+def test_the_image_that_trains_has_the_extra_of_what_trains(tmp_path: Path) -> None:
+    """The launcher's lock lacks what the extra needs, and no other service has the extra."""
+    (command,) = (one for one in stages()["app"].of("RUN") if one.startswith("extra="))
+    taken = set[str]()
+    for lock in (*ROOT.glob("services/*/*.lock"), ROOT / "cli/requirements.lock"):
+        (tmp_path / "requirements.lock").write_bytes(lock.read_bytes())
+        told = ["sh", "-c", f'{command.partition(" && ")[0]} && echo "$extra"']
+        extra = subprocess.run(told, cwd=tmp_path, check=True, capture_output=True, text=True).stdout.strip()
+        assert extra in ("", "[worker]")
+        taken |= {lock.relative_to(ROOT).as_posix()} if extra else set()
+    assert taken == {"services/train/requirements.lock"}
 
 
 def test_the_images_with_torch_take_it_from_one_stage(tmp_path: Path) -> None:
