@@ -45,7 +45,7 @@ Hook = Callable[[], Awaitable[None]]
 class Service:
     """A process that consumes events, handles them and publishes the results.
 
-    Its parts are its attributes. ``Lifecycle`` starts them in order, and stops them.
+    The parts of a service are attributes of this class. ``Lifecycle`` starts and stops the parts.
 
     A handler's ``InvalidEvent`` makes a dead letter, and its ``TransientError`` is retried. Any other
     exception stops the process with exit code 1; the offset is not committed. But a record of an upstream
