@@ -67,7 +67,11 @@ def _bytes(value: str | None) -> bytes | None:
 
 async def read_log(kafka: str) -> list[Line]:
     """Return every record of every topic but Kafka's own, each partition in its order."""
-    consumer = AIOKafkaConsumer(bootstrap_servers=kafka, max_partition_fetch_bytes=8 << 20)
+    # "earliest" instead of a seek to the beginning: aiokafka may answer the seek with the place that it was
+    # looking up since the assignment, by default the end.
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=kafka, max_partition_fetch_bytes=8 << 20, auto_offset_reset="earliest"
+    )
     admin = AIOKafkaAdminClient(bootstrap_servers=kafka)
     await admin.start()
     await consumer.start()
@@ -81,7 +85,6 @@ async def read_log(kafka: str) -> list[Line]:
         ]
         consumer.assign(partitions)
         ends = await consumer.end_offsets(partitions)
-        await consumer.seek_to_beginning(*partitions)
         lines: list[Line] = []
         for partition in sorted(partitions):
             while await consumer.position(partition) < ends[partition]:
@@ -98,16 +101,17 @@ async def write_log(kafka: str, lines: Iterable[Line]) -> None:
     producer = AIOKafkaProducer(bootstrap_servers=kafka, max_request_size=8 << 20)
     await producer.start()
     try:
-        for line in lines:
-            headers = [(name, _bytes(value) or b"") for name, value in line.headers]
+        sent = [
             await producer.send(
                 line.topic,
                 _bytes(line.value),
                 key=_bytes(line.key),
                 partition=line.partition,
-                headers=headers,
+                headers=[(name, _bytes(value) or b"") for name, value in line.headers],
             )
-        await producer.flush()
+            for line in lines
+        ]
+        await asyncio.gather(*sent)
     finally:
         await producer.stop()
 

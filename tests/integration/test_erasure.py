@@ -62,12 +62,13 @@ async def refuse(bus: Bus, project: str, customer: str, ticket_id: str, **more: 
 
 async def letters_of(kafka: str, word: str) -> list[Any]:
     """Return the letters on the whole topic whose key, value or headers hold ``word``."""
-    consumer = AIOKafkaConsumer(bootstrap_servers=kafka, max_partition_fetch_bytes=8 << 20)
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=kafka, max_partition_fetch_bytes=8 << 20, auto_offset_reset="earliest"
+    )
     await consumer.start()
     place, found = TopicPartition(LETTERS, 0), []
     try:
         consumer.assign([place])
-        await consumer.seek_to_beginning(place)
         end = (await consumer.end_offsets([place]))[place]
         while await consumer.position(place) < end:
             for records in (await consumer.getmany(timeout_ms=200)).values():

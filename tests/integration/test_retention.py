@@ -93,12 +93,11 @@ def thumb(project: str) -> Envelope[FeedbackReceived]:
 
 async def on_log(broker: LocalKafka, topic: TopicSpec, word: str) -> list[bytes]:
     """Return the values on ``topic`` that hold ``word``."""
-    consumer = AIOKafkaConsumer(bootstrap_servers=broker.bootstrap_servers)
+    consumer = AIOKafkaConsumer(bootstrap_servers=broker.bootstrap_servers, auto_offset_reset="earliest")
     await consumer.start()
     try:
         places = [TopicPartition(topic.name, number) for number in range(topic.partitions)]
         consumer.assign(places)
-        await consumer.seek_to_beginning()
         ends, found = await consumer.end_offsets(places), list[bytes]()
         while any([await consumer.position(place) < ends[place] for place in places]):
             for records in (await consumer.getmany(timeout_ms=200)).values():

@@ -648,10 +648,10 @@ class Watched:
 
 @pytest.fixture
 async def watched(kafka: str) -> AsyncIterator[Watched]:
-    consumer = make_consumer({"bootstrap_servers": kafka})
+    consumer = make_consumer({"bootstrap_servers": kafka}, auto_offset_reset="latest")
     await consumer.start()
     consumer.assign([at := TopicPartition("dataset.requested", 0)])
-    await consumer.seek_to_end(at)
+    await consumer.position(at)
     yield Watched(consumer)
     await consumer.stop()
 
@@ -676,8 +676,9 @@ async def test_the_next_record_ends_the_long_wait_of_an_idle_consumer_and_no_que
 
 
 async def test_no_fetch_waits_long_while_records_wait_here(kafka: str, watched: Watched) -> None:
-    watched.consumer.assign([TopicPartition("dataset.requested", n) for n in (0, 1)])
-    await watched.consumer.seek_to_end()
+    watched.consumer.assign(places := [TopicPartition("dataset.requested", n) for n in (0, 1)])
+    for at in places:
+        await watched.consumer.position(at)
     await watched.waits_long()
     await send_to(kafka, 0, b"one", b"two")
     assert (await watched.consumer.getone()).value == b"one"
@@ -692,7 +693,7 @@ async def test_another_assignment_does_not_wait_for_the_abandoned_fetch(kafka: s
     await watched.waits_long()
     abandoned = watched.connection
     watched.consumer.assign([at := TopicPartition("dataset.requested", 1)])
-    await watched.consumer.seek_to_end(at)
+    await watched.consumer.position(at)
     await send_to(kafka, 1, b"here")
     assert (await watched.consumer.getone()).value == b"here"
     assert watched.connection is not abandoned
