@@ -24,7 +24,7 @@ def gone(pid: int) -> bool:
 
 def test_output_goes_to_the_log_and_a_bad_command_raises(tmp_path: Path) -> None:
     process = leash.spawn([sys.executable, "-c", "print('hello')"], log=tmp_path / "logs" / "x.log")
-    assert process.wait(30) == 0
+    assert process.wait(60) == 0
     assert (tmp_path / "logs" / "x.log").read_text() == "hello\n"
     with pytest.raises(FileNotFoundError):
         leash.spawn([tmp_path / "nothing"], log=tmp_path / "y.log")

@@ -81,7 +81,7 @@ async def subscribed(handle: Callable[[Any], Awaitable[None]], **options: Any) -
 
 
 async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0.001)
 

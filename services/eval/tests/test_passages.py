@@ -536,7 +536,7 @@ async def test_who_waits_for_an_endpoint_holds_no_thread(
 
     monkeypatch.setattr(Away, "units", silent)
     waiting = [asyncio.create_task(caught.value.ask_again()) for _ in range(100)]  # type: ignore[arg-type]
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         await asked.wait()
         await asyncio.to_thread(int)
         answers.set()

@@ -101,7 +101,7 @@ async def test_a_project_whose_endpoint_hangs_delays_no_other(world: World) -> N
 
     process.indexer.builder.build = held
     process.indexer.start({})
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         await until(lambda: world.named)
         assert [one.project for one in world.named] == ["quick"]
         hangs.set()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,38 @@ async def test_only_what_was_laid_out_and_not_asked_for_lately_is_removed(tmp_pa
     assert await files.remove_except(()) == ["kept"]
     folder = await files.materialise(await put_adapter(store, "old"))
     assert (folder / "adapter_model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("when", ["it looks at the mark", "it deletes the folder", "it deletes the mark"])
+async def test_gateways_that_share_the_folder_remove_the_same_adapters_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+):
+    store, rmtree = ObjectStore("memory://"), shutil.rmtree
+    files, other = AdapterFiles(store, tmp_path), AdapterFiles(store, tmp_path)
+    for name in ("a", "b", "c"):
+        await files.materialise(await put_adapter(store, name))
+        asked_for_long_ago(tmp_path, name)
+
+    class Kept(set[str]):
+        """The other gateway removes what it finds before it is asked whether ``b`` is kept."""
+
+        def __contains__(self, name: object) -> bool:
+            if name == "b" and when == "it looks at the mark":
+                other._remove_except(())
+            return super().__contains__(name)
+
+    def remove(folder: Path) -> None:
+        monkeypatch.setattr(shutil, "rmtree", rmtree)
+        if when == "it deletes the folder":
+            other._remove_except(())
+        rmtree(folder)
+        if when == "it deletes the mark":
+            other._remove_except(())
+
+    if when != "it looks at the mark":
+        monkeypatch.setattr(shutil, "rmtree", remove)
+    assert set(await files.remove_except(Kept())) <= {"a", "b", "c"}
+    assert [path.name for path in tmp_path.rglob("*")] == [".laid"]
 
 
 def asked_for_long_ago(root: Path, name: str) -> None:

@@ -43,7 +43,7 @@ class Listener:
         return self
 
     async def next(self) -> dict[str, str]:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             message = await anext(self.stream)
         return dict(line.split(": ", 1) for line in message.strip().splitlines())
 

@@ -19,7 +19,7 @@ from tunewheel_ingest.parsing.formats import known_parsers, known_type, parse_fi
 from tunewheel_ingest.parsing.limits import Limits
 from tunewheel_ingest.parsing.worker import Order, outcome_of
 
-LIMITS = Limits(memory_bytes=1 << 30, cpu_seconds=30, wall_seconds=30, output_bytes=16 << 20)
+LIMITS = Limits(memory_bytes=1 << 30, cpu_seconds=60, wall_seconds=300, output_bytes=16 << 20)
 MAIL = """
 from tunewheel_ingest.parsing.document import ParsedDocument, Parser
 from tunewheel_ingest.parsing.formats.text import parse_plain

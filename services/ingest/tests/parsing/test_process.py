@@ -24,7 +24,7 @@ from tunewheel_testing.waiting import until
 
 from .pdfs import MANUAL, bomb_pdf, encrypted_pdf, make_pdf
 
-LIMITS = Limits(memory_bytes=1 << 30, cpu_seconds=30, wall_seconds=30, output_bytes=16 << 20)
+LIMITS = Limits(memory_bytes=1 << 30, cpu_seconds=60, wall_seconds=300, output_bytes=16 << 20)
 
 
 @pytest.fixture
@@ -142,7 +142,7 @@ from tunewheel_ingest.parsing.limits import Limits
 from tunewheel_ingest.parsing.process import ParserProcess
 
 async def main():
-    limits = Limits(memory_bytes=1 << 30, cpu_seconds=30, wall_seconds=30, output_bytes=16 << 20)
+    limits = Limits(memory_bytes=1 << 30, cpu_seconds=60, wall_seconds=300, output_bytes=16 << 20)
     parser = ParserProcess(limits)
     await parser.parse(Path(sys.argv[1]), media_type="text/html", name="a.html")
     print(parser._process.pid, flush=True)

@@ -71,7 +71,8 @@ class AdapterFiles:
 
     async def remove_except(self, kept: Collection[str]) -> list[str]:
         """Delete the folders that gateways made, except those in ``kept`` and those asked for recently.
-        Return the model ids of the deleted folders. Raises OSError: a folder cannot be deleted."""
+        Return the model ids of the deleted folders. Gateways that share ``root`` may do the same at the same
+        time. Raises OSError: a folder cannot be deleted."""
         return await asyncio.to_thread(self._remove_except, kept)
 
     def _note(self, model_id: str) -> None:
@@ -81,12 +82,13 @@ class AdapterFiles:
     def _remove_except(self, kept: Collection[str]) -> list[str]:
         removed: list[str] = []
         for mark in sorted(self._laid.glob("*")):
-            if mark.name in kept or time.time() - mark.stat().st_mtime < KEPT_SECONDS:
-                continue
-            if (folder := self._root / mark.name).is_dir():
-                shutil.rmtree(folder)
-                removed.append(mark.name)
-            mark.unlink()  # Last, so that a crash before this line leaves the folder to the next call.
+            with contextlib.suppress(FileNotFoundError):  # another gateway has just deleted it
+                if mark.name in kept or time.time() - mark.stat().st_mtime < KEPT_SECONDS:
+                    continue
+                if (folder := self._root / mark.name).is_dir():
+                    shutil.rmtree(folder)
+                    removed.append(mark.name)
+                mark.unlink()  # Last, so that a crash before this line leaves the folder to the next call.
         return removed
 
 

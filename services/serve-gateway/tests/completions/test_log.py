@@ -111,7 +111,7 @@ async def test_completions_are_published_in_batches_and_in_order(make_log: Any):
     await until(lambda: len(log.published) == 10)
     assert log.published == log.remembered == [f"c-{n}" for n in range(10)]
     assert max(len(batch) for batch in log.batches) == 4
-    await log.log.close(timeout_seconds=1)
+    await log.log.close(timeout_seconds=60)
 
 
 async def test_a_full_disk_drops_the_newest_counts_it_and_tells(make_log: Any):
@@ -130,7 +130,7 @@ async def test_a_full_disk_drops_the_newest_counts_it_and_tells(make_log: Any):
     await until(lambda: log.tells("log_waiting") == 0)  # the spool forgets what was published a moment later
     await log.keep(exchange(99))
     assert log.tells("log_full") == 0
-    await log.log.close(timeout_seconds=1)
+    await log.log.close(timeout_seconds=60)
     assert log.published[-1] == "c-99"
 
 
@@ -150,7 +150,7 @@ async def test_a_broker_that_is_away_for_long_gets_everything_in_its_order(make_
     assert log.published == [f"c-{n}" for n in range(30_000)]
     assert log.metrics.value("log.dropped") == 0
     await until(lambda: log.spool.size_bytes == 0)
-    await log.log.close(timeout_seconds=1)
+    await log.log.close(timeout_seconds=60)
 
 
 LARGE = "x" * 3_000
@@ -180,7 +180,7 @@ async def test_whatever_makes_a_completion_large_counts(
             setattr(large, name, value)
         log.log.offer(large)
     assert log.metrics.value("log.dropped") == 1
-    await log.log.close(timeout_seconds=1)
+    await log.log.close(timeout_seconds=60)
 
 
 def test_completions_in_memory_are_limited_in_number_and_bytes():
@@ -205,7 +205,7 @@ async def test_closing_flushes(make_log: Any):
     log.log.start()
     for n in range(7):
         log.log.offer(exchange(n))
-    await log.log.close(timeout_seconds=5)
+    await log.log.close(timeout_seconds=60)
     assert len(log.published) == 7
 
 
@@ -224,7 +224,7 @@ async def test_what_is_being_sent_at_the_close_is_not_sent_again(
     log.log.start()
     await log.keep(*map(exchange, range(5)))
     await until(lambda: log.asked == 1)
-    closing = asyncio.create_task(log.log.close(timeout_seconds=5))
+    closing = asyncio.create_task(log.log.close(timeout_seconds=60))
     await writer_stopped.wait()
     for _ in range(10):  # Were the worker ended, it would be by now.
         await asyncio.sleep(0)
@@ -245,7 +245,7 @@ async def test_closing_without_a_broker_ends_and_the_next_process_publishes(make
     await after.keep(exchange(1))
     after.log.start()
     await until(lambda: after.published == ["c-0", "c-1"])
-    await after.log.close(timeout_seconds=1)
+    await after.log.close(timeout_seconds=60)
     assert after.spool.size_bytes == 0
 
 
@@ -258,7 +258,7 @@ async def test_an_unacknowledged_completion_is_published_again_under_the_same_id
     after.log.start()
     await until(lambda: after.published == ["c-0"])
     assert after.event_ids == log.event_ids
-    await after.log.close(timeout_seconds=1)
+    await after.log.close(timeout_seconds=60)
 
 
 async def test_a_disk_that_hangs_stops_no_answer(make_log: Any, monkeypatch: pytest.MonkeyPatch):
@@ -267,7 +267,7 @@ async def test_a_disk_that_hangs_stops_no_answer(make_log: Any, monkeypatch: pyt
     with log.spool._lock:
         await log.keep(exchange(0))
         assert log.metrics.value("log.unspooled") == 1
-    await log.log.close(timeout_seconds=1)
+    await log.log.close(timeout_seconds=60)
     assert log.published == ["c-0"]
 
 
@@ -292,7 +292,7 @@ async def test_completions_that_cannot_be_read_wait_with_a_warning_and_damaged_o
     await until(lambda: log.published == ["c-0", "c-2", "c-3"])
     await until(lambda: log.tells("log_dropped_total") == 1)
     assert log.warnings["completions_unread"] is None
-    await log.log.close(timeout_seconds=1)
+    await log.log.close(timeout_seconds=60)
 
 
 @pytest.mark.parametrize("text", ["x" * 200, "\ud800"], ids=["too large", "no unicode"])
@@ -303,7 +303,7 @@ async def test_an_event_that_is_not_acceptable_does_not_hold_up_the_others(make_
     await until(lambda: log.published == ["c-0", "c-2"])
     assert log.metrics.value("log.dropped") == 1
     await until(lambda: log.spool.size_bytes == 0)
-    await log.log.close(timeout_seconds=1)
+    await log.log.close(timeout_seconds=60)
 
 
 def test_the_pieces_of_a_stream_are_not_held_once_it_is_over():
@@ -380,10 +380,10 @@ async def test_erased_completions_leave_the_queue_and_the_disk(make_log: Any):
     with pytest.raises(TransientError):
         await log.log.forgotten(timeout_seconds=0.01)
     log.open.set()
-    await log.log.forgotten(timeout_seconds=10)
+    await log.log.forgotten(timeout_seconds=60)
     assert b"C-7" not in on_disk(log)
     await until(lambda: log.published == ["c-0", "c-1", "c-3", "c-4"])  # c-1 was on its way
-    await log.log.close(timeout_seconds=1)
+    await log.log.close(timeout_seconds=60)
     assert log.spool.size_bytes == 0
 
 
@@ -395,10 +395,10 @@ async def test_completions_erased_while_the_process_was_down_are_not_published(m
     after = await make_log(is_erased=is_erased)
     after.log.forget()
     after.log.start()
-    await after.log.forgotten(timeout_seconds=10)
+    await after.log.forgotten(timeout_seconds=60)
     assert after.published == ["c-1"]
     assert b"C-7" not in on_disk(after)
-    await after.log.close(timeout_seconds=1)
+    await after.log.close(timeout_seconds=60)
 
 
 async def test_completions_left_behind_by_an_ended_process_are_erased_too(make_log: Any):
@@ -409,10 +409,10 @@ async def test_completions_left_behind_by_an_ended_process_are_erased_too(make_l
     log.log.start()
     log.log.forget()
     await log.keep(by(2, "C-2"))
-    await log.log.forgotten(timeout_seconds=10)
+    await log.log.forgotten(timeout_seconds=60)
     assert b"C-7" not in on_disk(log)
     assert log.metrics.value("log.recovered") == 2
-    await log.log.close(timeout_seconds=1)
+    await log.log.close(timeout_seconds=60)
     assert sorted(log.published) == ["c-1", "c-2"]
 
 
@@ -431,8 +431,8 @@ async def test_no_erasure_is_told_done_while_the_folders_cannot_be_looked_at(
         await until(lambda: not log.log._marks)
         assert await log.keep(exchange(0)) is None
     log.log.start()
-    await log.log.forgotten(timeout_seconds=10)
-    await log.log.close(timeout_seconds=1)
+    await log.log.forgotten(timeout_seconds=60)
+    await log.log.close(timeout_seconds=60)
     assert log.published == ["c-0"]
 
 
@@ -446,7 +446,7 @@ async def test_completions_of_ended_processes_are_published_by_a_running_one(
     gone.spool.close()
     await until(lambda: log.published == ["c-0"])
     await gone.log._writer.stop()
-    await log.log.close(timeout_seconds=1)
+    await log.log.close(timeout_seconds=60)
     assert not list(log.spool._directory.iterdir())
 
 
@@ -488,7 +488,7 @@ async def test_no_answer_waits_for_the_redaction_of_another_project_or_is_droppe
         await log.keep(exchange(n))
     assert log.remembered == ["c-3", "c-4"]
     redaction.set()
-    await log.log.close(timeout_seconds=1)
+    await log.log.close(timeout_seconds=60)
     assert sorted(log.published) == ["c-0", "c-1", "c-3", "c-4"]
 
 
@@ -503,17 +503,17 @@ async def test_an_erasure_is_not_told_done_before_what_is_being_redacted_is_drop
     with pytest.raises(TransientError):
         await log.log.forgotten(timeout_seconds=0.01)
     redaction.set()
-    await log.log.forgotten(timeout_seconds=10)
+    await log.log.forgotten(timeout_seconds=60)
     assert b"C-7" not in on_disk(log)
-    await log.log.close(timeout_seconds=1)
+    await log.log.close(timeout_seconds=60)
     assert log.published == ["c-1"]
 
 
 async def test_an_erasure_does_not_wait_if_the_disk_is_empty(make_log: Any):
     log = await make_log()
     log.log.forget()
-    await log.log.forgotten(timeout_seconds=10)
-    await log.log.close(timeout_seconds=1)
+    await log.log.forgotten(timeout_seconds=60)
+    await log.log.close(timeout_seconds=60)
 
 
 async def test_a_client_s_name_for_the_user_that_no_event_can_hold_loses_no_completion(make_log: Any):
@@ -523,4 +523,4 @@ async def test_a_client_s_name_for_the_user_that_no_event_can_hold_loses_no_comp
     assert [one.customer for one in log.spool.read(9).kept] == [None, "C-1"]
     log.log.start()
     await until(lambda: log.published == ["c-0", "c-1"])
-    await log.log.close(timeout_seconds=1)
+    await log.log.close(timeout_seconds=60)

@@ -193,7 +193,7 @@ def _until_it_answers(port: int) -> None:
         time.sleep(0.02)
 
 
-UNHURRIED = 30.0
+UNHURRIED = 60.0
 """For Redis to answer, in tests where it does."""
 
 

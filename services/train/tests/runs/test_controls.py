@@ -46,7 +46,7 @@ async def test_a_waiter_wakes_for_its_own_run_only():
     await asyncio.sleep(0)
     assert not waiting.done()
     controls.apply(command(TrainAction.CANCEL))
-    assert await asyncio.wait_for(waiting, 10) is TrainAction.CANCEL
+    assert await asyncio.wait_for(waiting, 60) is TrainAction.CANCEL
 
 
 def test_a_copy_of_an_earlier_command_changes_nothing():
