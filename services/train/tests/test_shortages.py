@@ -57,7 +57,7 @@ async def test_a_quantised_run_goes_on_from_its_own_checkpoint_on_another_machin
     monkeypatch.setenv("LIGHT_WAIT", "1")  # once quantised, it stays behind its first checkpoint
     made = await bench(on_out_of_memory="quantize", micro_batch_size=1)
     task = asyncio.create_task(made.train())
-    await until(lambda: list(made.settings.runs_dir.glob("*/work/checkpoint-000002")))
+    await until(lambda: list(made.settings.runs_dir.glob("*/*/checkpoint-000002")))
     (run_dir,) = made.settings.runs_dir.glob("run-*")
     made.lease.lost.set()
     with pytest.raises(made.lease.Lost):

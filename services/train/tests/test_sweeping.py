@@ -428,7 +428,7 @@ async def test_a_sweep_is_cancelled_by_its_id(bench, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("LIGHT_WAIT", "1")  # the first run stays in its middle
     made = await bench()
     task = asyncio.create_task(train(made, asked(*RATES), made.trainings))
-    await until(lambda: list(made.settings.runs_dir.glob("*/work/checkpoint-*")))
+    await until(lambda: list(made.settings.runs_dir.glob("*/*/checkpoint-*")))
     cancel = TrainControl(project="helpdesk", run_id="sweep-1", action=TrainAction.CANCEL, request="enough")
     made.controls.apply(new_event(cancel, source="/test"))
     ended = await task
@@ -443,7 +443,7 @@ async def test_a_run_of_a_turn_goes_first_and_the_sweep_goes_on(bench, monkeypat
     trainings = made.trainings
     sweeps = Sweeps(made.store, trainings, made.controls, known(made))
     tried = asyncio.create_task(sweeps.train(asked(1e-3), lease=made.lease, tell=made.tell))
-    await until(lambda: list(made.settings.runs_dir.glob("*/work/checkpoint-*")))
+    await until(lambda: list(made.settings.runs_dir.glob("*/*/checkpoint-*")))
     monkeypatch.delenv("LIGHT_WAIT")
     completed = await trainings.train(made.event, lease=made.lease, tell=made.tell)
     assert completed.type == "train.completed"

@@ -445,7 +445,7 @@ async def test_a_sweep_goes_on_in_another_pod_with_what_was_measured(desk, monke
     one = swept(await desk(), 1e-2, 1e-3)
     monkeypatch.setenv("LIGHT_WAIT", "1")
     running = asyncio.create_task(one.train())
-    await until(lambda: list(one.cluster.folder.glob("disk-*/work/train/runs/*/work/checkpoint-*")))
+    await until(lambda: list(one.cluster.folder.glob("disk-*/*/train/runs/*/*/checkpoint-*")))
     monkeypatch.delenv("LIGHT_WAIT")
     await one.cluster.pods[0].stop()
     assert not one.cluster.pods[0].ended
