@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import socket
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +13,8 @@ import pytest
 from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.events.production import InferenceCompleted
 from tunewheel_contracts.events.upstream import ErasureRequested
+from tunewheel_local.kafka.ports import free_port
+from tunewheel_testing.folders import contents
 from tunewheel_testing.specs import declared
 
 from .bus import Bus, process, until
@@ -43,9 +44,7 @@ class Console:
     def __init__(self, kafka: str, tmp_path: Path) -> None:
         self._kafka, self._tmp = kafka, tmp_path
         self.work = tmp_path / "work"
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self._port = free.getsockname()[1]
+        self._port = free_port()
 
     @contextmanager
     def running(self) -> Any:
@@ -73,9 +72,9 @@ class Console:
         await until(has_found, f"{number} completions with {words!r}")
 
     def has(self, text: str) -> bool:
-        files = [path for path in self.work.rglob("*") if path.is_file()]
+        files = dict(contents(self.work))
         assert any(path.name.endswith(".sqlite") for path in files)
-        return any(text.encode() in path.read_bytes() for path in files)
+        return any(text.encode() in data for data in files.values())
 
 
 @pytest.mark.nightly("kills")

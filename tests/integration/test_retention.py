@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -109,11 +111,16 @@ async def on_log(broker: LocalKafka, topic: TopicSpec, word: str) -> list[bytes]
 
 def on_disk(broker: LocalKafka, topic: TopicSpec, word: str) -> bool:
     """Return whether a segment of ``topic`` holds ``word``, also where no client can read it any more."""
-    for segment in broker.data.glob(f"{topic.name}-?/*.log*"):
-        batches = MemoryRecords(segment.read_bytes())
-        while batches.has_next():
-            if any(word.encode() in (record.value or b"") for record in batches.next_batch()):
-                return True
+    while True:
+        with contextlib.suppress(FileNotFoundError):  # the broker renames a segment, and then removes it
+            return any(map(partial(_holds, word), broker.data.glob(f"{topic.name}-?/*.log*")))
+
+
+def _holds(word: str, segment: Path) -> bool:
+    batches = MemoryRecords(segment.read_bytes())
+    while batches.has_next():
+        if any(word.encode() in (record.value or b"") for record in batches.next_batch()):
+            return True
     return False
 
 
@@ -211,7 +218,11 @@ async def test_of_a_topic_that_was_made_anew_nothing_unread_is_deleted(
     await admin.start()
     try:
         await admin.delete_topics([topic.name])
-        await asyncio.sleep(0.5)
+
+        async def is_gone() -> bool:
+            return topic.name not in await admin.list_topics()
+
+        await until(is_gone)  # the broker forgets it a moment after it has answered
     finally:
         await admin.close()
     await ensure_topics({"bootstrap_servers": broker.bootstrap_servers})

@@ -19,6 +19,7 @@ import pytest
 from tunewheel_local.kafka.ports import free_port
 from tunewheel_local.roster import choose
 from tunewheel_local.run_state import RunState, living
+from tunewheel_testing.folders import contents
 from tunewheel_testing.waiting import wait_for
 
 from .wheels import free_ports
@@ -122,8 +123,7 @@ def callers_are_known_and_the_command_line_is_one_of_them(shell: Shell, told: st
     link = next(word for word in told.split() if word.startswith(f"{services['console']['url']}/login?link="))
     fresh = shell.run("login")["url"]
     for secret in (key, link.partition("link=")[2], fresh.partition("link=")[2]):
-        files = (path for path in shell.var.rglob("*") if path.is_file())
-        kept = [path.name for path in files if secret.encode() in path.read_bytes()]
+        kept = [path.name for path, data in contents(shell.var) if secret.encode() in data]
         assert sorted(kept) == (["api-key", "contexts.yaml"] if secret == key else [])
     browser = build_opener(HTTPCookieProcessor())
     with browser.open(fresh) as page:
