@@ -141,14 +141,15 @@ class Side:
             await self.settled()
 
     async def publish(self, lines: Sequence[Line]) -> None:
-        producer = AIOKafkaProducer(**self.options, max_request_size=8 << 20)
+        producer = AIOKafkaProducer(**self.options, max_request_size=8 << 20, enable_idempotence=True)
         await producer.start()
         try:
+            sent: list[Any] = []
             for line in lines:
                 headers = [(name, base64.b64decode(value)) for name, value in line.headers]
                 key, value = (None if t is None else base64.b64decode(t) for t in (line.key, line.value))
-                await producer.send(line.topic, value, key=key, headers=headers)
-            await producer.flush()
+                sent.append(await producer.send(line.topic, value, key=key, headers=headers))
+            await asyncio.gather(*sent)  # ``flush`` would be silent about a line that the log does not have
         finally:
             await producer.stop()
 

@@ -98,7 +98,7 @@ async def read_log(kafka: str) -> list[Line]:
 
 async def write_log(kafka: str, lines: Iterable[Line]) -> None:
     """Put ``lines`` on topics that exist, each in its partition and order."""
-    producer = AIOKafkaProducer(bootstrap_servers=kafka, max_request_size=8 << 20)
+    producer = AIOKafkaProducer(bootstrap_servers=kafka, max_request_size=8 << 20, enable_idempotence=True)
     await producer.start()
     try:
         sent = [

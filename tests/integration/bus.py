@@ -37,7 +37,10 @@ class Bus:
         self._kafka = kafka
 
     async def __aenter__(self) -> Self:
-        self._producer = AIOKafkaProducer(bootstrap_servers=self._kafka, max_request_size=8 << 20)
+        # Idempotent: what is sent again because its acknowledgement came late would be there twice.
+        self._producer = AIOKafkaProducer(
+            bootstrap_servers=self._kafka, max_request_size=8 << 20, enable_idempotence=True
+        )
         await self._producer.start()
         self._marks: dict[TopicPartition, int] = {}
         await self._mark()

@@ -658,8 +658,8 @@ async def watched(kafka: str) -> AsyncIterator[Watched]:
 
 async def send_to(kafka: str, partition: int, *values: bytes) -> None:
     async with AIOKafkaProducer(bootstrap_servers=kafka) as producer:
-        for value in values:
-            await producer.send("dataset.requested", value, partition=partition)
+        sent = [await producer.send("dataset.requested", value, partition=partition) for value in values]
+        await asyncio.gather(*sent)
 
 
 async def test_the_next_record_ends_the_long_wait_of_an_idle_consumer_and_no_query_waits_for_it(
@@ -734,7 +734,7 @@ async def test_one_trace_spans_every_hop(kafka: str, tmp_path: Path, project: st
 async def test_health_tells_live_from_ready(kafka: str, tmp_path: Path, project: str) -> None:
     made = service("127.0.0.1:1", tmp_path, project)
     task = asyncio.create_task(Lifecycle(made).serve())
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(timeout=PATIENCE_SECONDS) as client:
         await until(lambda: made.doors.health_port is not None)
         url = f"http://127.0.0.1:{made.doors.health_port}/health"
         async with asyncio.timeout(PATIENCE_SECONDS):
