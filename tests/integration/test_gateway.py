@@ -30,7 +30,7 @@ from tunewheel_testing.adapters import SMOLLM2, bundle_of
 from tunewheel_testing.engine import FakeEngine
 from tunewheel_testing.specs import declared
 
-from .bus import Bus, running, until
+from .bus import PATIENCE_SECONDS, Bus, running, until
 from .test_monitor import monitor
 from .verdicts import stored_adapter
 
@@ -224,11 +224,11 @@ async def test_a_gateway_that_starts_while_kafka_is_away_answers_and_takes_up_wh
         return lambda: os.killpg(broker.process.pid, number)
 
     ways = [(signalled(signal.SIGSTOP), signalled(signal.SIGCONT)), (broker.kill, broker.start)]
-    async with FakeEngine(SMOLLM2.name).serving() as engine:
-        async with Bus(kafka) as bus:
-            await bus.publish(declared(project), desired(project, 1, (models[0], 100)))
-            async with running(gateway(kafka, tmp_path, engine)):
-                await is_kept(models[0].model_id)
+    # The bus is from before the outages: what is answered meanwhile may be published before anything else.
+    async with FakeEngine(SMOLLM2.name).serving() as engine, Bus(kafka) as bus:
+        await bus.publish(declared(project), desired(project, 1, (models[0], 100)))
+        async with running(gateway(kafka, tmp_path, engine)):
+            await is_kept(models[0].model_id)
         for generation, (goes, comes_back) in enumerate(ways, start=2):
             before, after = models[generation - 2 : generation]
             await asyncio.to_thread(goes)
@@ -237,20 +237,21 @@ async def test_a_gateway_that_starts_while_kafka_is_away_answers_and_takes_up_wh
                 answer = await client.chat.completions.create(model=project, messages=HELLO)
                 assert "Kafka has not answered since the start" in str(service.state()["warnings"])
                 await asyncio.to_thread(comes_back)
-                async with Bus(kafka) as bus:
-                    await bus.publish(desired(project, generation, (after, 100)))
-                    await answered_by(client, project, after.model_id)
-                    await until(lambda state=service.state: "warnings" not in state())
-                    await bus.collect(
-                        topics.INFERENCE_COMPLETED,
-                        1,
-                        where=lambda e, id=answer.id: e.data.completion_id == id,
-                    )
+                await bus.publish(desired(project, generation, (after, 100)))
+                await answered_by(client, project, after.model_id)
+                await until(lambda state=service.state: "warnings" not in state())
+                await bus.collect(
+                    topics.INFERENCE_COMPLETED,
+                    1,
+                    where=lambda e, id=answer.id: e.data.completion_id == id,
+                )
                 await is_kept(after.model_id)
 
 
 async def until_routed(service: Service, project: str, wanted: list[tuple[str, int]]) -> None:
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{service.doors.http_port}") as http:
+    async with httpx.AsyncClient(
+        base_url=f"http://127.0.0.1:{service.doors.http_port}", timeout=PATIENCE_SECONDS
+    ) as http:
 
         async def is_routed() -> bool:
             routes = (await http.get("/v1/status")).json()["projects"][project]["routes"]
