@@ -33,6 +33,13 @@ async def opened(chromium: str) -> AsyncGenerator[Browser]:
             await browser.close()
 
 
+async def tab_of(browser: Browser, **options: Any) -> Page:
+    """Open a tab whose steps have as long as every other wait; Playwright would give each half a minute."""
+    page = await browser.new_page(**options)
+    page.set_default_timeout(1000 * PATIENCE_SECONDS)
+    return page
+
+
 class Seen:
     """What a page asked for and was answered since ``forget``, and what its scripts complained about."""
 

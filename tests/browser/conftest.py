@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from playwright.async_api import Browser, Page
-from tunewheel_testing.browser import chromium_here, opened
+from tunewheel_testing.browser import chromium_here, opened, tab_of
 
-from ..integration.bus import PATIENCE_SECONDS, Bus
+from ..integration.bus import Bus
 from .console_process import Console
 
 
@@ -37,9 +37,7 @@ async def browser(chromium: str) -> AsyncIterator[Browser]:
 
 @pytest.fixture
 async def tab(browser: Browser) -> Page:
-    page = await browser.new_page()
-    page.set_default_timeout(1000 * PATIENCE_SECONDS)
-    return page
+    return await tab_of(browser)
 
 
 @pytest.fixture

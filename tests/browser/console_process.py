@@ -91,7 +91,10 @@ class Console:
 
     async def link(self, key: str) -> str:
         """Return the URL of a one-time link, once the console knows the key."""
-        async with httpx.AsyncClient(base_url=self.url) as client, asyncio.timeout(PATIENCE_SECONDS):
+        async with (
+            httpx.AsyncClient(base_url=self.url, timeout=PATIENCE_SECONDS) as client,
+            asyncio.timeout(PATIENCE_SECONDS),
+        ):
             while True:
                 answer = await client.post("/v1/login-links", headers={"authorization": f"Bearer {key}"})
                 if answer.status_code == 201:

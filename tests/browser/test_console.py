@@ -23,7 +23,7 @@ from tunewheel_testing.adapters import SMOLLM2
 from tunewheel_testing.browser import Seen, becomes, click, until
 from tunewheel_testing.specs import declared
 
-from ..integration.bus import Bus
+from ..integration.bus import PATIENCE_SECONDS, Bus
 from ..integration.verdicts import adapter_of, passed
 from .console_process import Console
 
@@ -138,7 +138,9 @@ async def test_a_person_logs_in_reviews_and_logs_out(console: Console, tab: Page
     await click(tab, "Log out")
     await until(tab, "API key or token")
     assert await tab.context.cookies() == []
-    async with httpx.AsyncClient(base_url=console.url, cookies={cookie["name"]: cookie["value"]}) as copied:
+    async with httpx.AsyncClient(
+        base_url=console.url, cookies={cookie["name"]: cookie["value"]}, timeout=PATIENCE_SECONDS
+    ) as copied:
         assert (await copied.get("/")).status_code == 401, "it ended here too"
 
 
@@ -149,7 +151,7 @@ async def test_a_link_works_once_an_operator_commands_and_a_key_that_is_taken_aw
     link = await console.link(console.let_in(project, "operator"))
     await tab.goto(link)
     await until(tab, project)
-    async with httpx.AsyncClient() as other:
+    async with httpx.AsyncClient(timeout=PATIENCE_SECONDS) as other:
         answer = await other.get(link)
     assert (answer.status_code, "used or is too old" in answer.text) == (401, True)
 
@@ -167,11 +169,11 @@ async def test_a_link_works_once_an_operator_commands_and_a_key_that_is_taken_aw
 
 
 async def test_only_the_pages_of_the_console_give_commands(console: Console, project: str):
-    async with httpx.AsyncClient() as browser:
+    async with httpx.AsyncClient(timeout=PATIENCE_SECONDS) as browser:
         answer = await browser.get(await console.link(console.let_in(project, "operator")))
     session = {"cookie": "; ".join(f"{name}={value}" for name, value in answer.cookies.items())}
     place = f"{console.url}/v1/projects/{project}/runs/r/cancel"
-    async with httpx.AsyncClient(headers=session) as client:
+    async with httpx.AsyncClient(headers=session, timeout=PATIENCE_SECONDS) as client:
         foreign = await client.post(place, headers={"origin": "https://evil.example"})
         assert foreign.status_code == 403
         ours = await client.post(place, headers={"origin": console.url})

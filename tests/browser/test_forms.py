@@ -17,7 +17,7 @@ from playwright.async_api import Browser, Page
 from tunewheel_contracts.events.data import RedeliveryRequested
 from tunewheel_contracts.events.upstream import ErasureRequested, ProjectDeclared
 from tunewheel_contracts.topics import PROJECT_DECLARED, SERVING_DESIRED
-from tunewheel_testing.browser import becomes, click, until
+from tunewheel_testing.browser import becomes, click, tab_of, until
 from tunewheel_testing.console import Console
 from tunewheel_testing.crawl import HEADERS
 from tunewheel_testing.helpdesk import EXAMPLE, tell
@@ -37,7 +37,7 @@ def helpdesk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Console]:
 
 @pytest.fixture
 async def page(browser: Browser) -> Page:
-    return await browser.new_page(extra_http_headers=HEADERS, viewport={"width": 400, "height": 900})
+    return await tab_of(browser, extra_http_headers=HEADERS, viewport={"width": 400, "height": 900})
 
 
 async def published(console: Console, kind: type[Any]) -> list[Any]:
@@ -116,7 +116,10 @@ async def test_a_new_key_is_shown_once_and_works(helpdesk: Console, page: Page):
     assert found
     key = found[1]
     await becomes(page, "document.querySelector('#key-desk-app') !== null")
-    async with httpx.AsyncClient(base_url=helpdesk.url) as client, asyncio.timeout(PATIENCE_SECONDS):
+    async with (
+        httpx.AsyncClient(base_url=helpdesk.url, timeout=PATIENCE_SECONDS) as client,
+        asyncio.timeout(PATIENCE_SECONDS),
+    ):
         headers = {"authorization": f"Bearer {key}"}
         while (await client.get("/v1/projects/helpdesk", headers=headers)).status_code == 401:
             await asyncio.sleep(0.1)  # the file of keys is read again from time to time

@@ -124,7 +124,7 @@ async def test_a_session_that_ends_and_an_answer_of_somebody_else_lose_no_typed_
     key = console.let_in(project, "reviewer", name="bob")
     await console.link(key)
     place = f"{console.url}/v1/{path}/items/2/answer"
-    async with httpx.AsyncClient(headers={"authorization": f"Bearer {key}"}) as bob:
+    async with httpx.AsyncClient(headers={"authorization": f"Bearer {key}"}, timeout=PATIENCE_SECONDS) as bob:
         answer = {"output": {"category": "bell"}}
         assert (await bob.put(place, json=answer)).status_code == 200
     await until(tab, "bob answered this question", "1 of 3 answered")

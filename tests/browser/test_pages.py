@@ -9,10 +9,11 @@ import httpx
 import pytest
 from playwright.async_api import Browser
 from tunewheel_console.pages.addresses import ADDRESSES
-from tunewheel_testing.browser import Seen, until
+from tunewheel_testing.browser import Seen, tab_of, until
 from tunewheel_testing.console import Console
 from tunewheel_testing.crawl import HEADERS, one_of_each, some_pages
 from tunewheel_testing.helpdesk import tell
+from tunewheel_testing.waiting import PATIENCE_SECONDS
 
 from .wholeness import faults_of
 
@@ -32,10 +33,12 @@ def helpdesk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Console]:
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("width", [400, 1_400])
 async def test_every_page_is_whole(helpdesk: Console, browser: Browser, width: int, theme: str):
-    context = await browser.new_context(
-        viewport={"width": width, "height": 900}, color_scheme=theme, extra_http_headers=HEADERS
+    page = await tab_of(
+        browser,
+        viewport={"width": width, "height": 900},
+        color_scheme=theme,
+        extra_http_headers=HEADERS,
     )
-    page = await context.new_page()
     seen = Seen(page)
     pages = one_of_each(await some_pages(helpdesk.url))
     faults = [f"no link leads to {one.path}" for one in ADDRESSES if one.path not in pages]
@@ -45,14 +48,14 @@ async def test_every_page_is_whole(helpdesk: Console, browser: Browser, width: i
 
 
 async def test_the_login_page_is_whole(helpdesk: Console, browser: Browser):
-    page = await browser.new_page(viewport={"width": 400, "height": 800})
+    page = await tab_of(browser, viewport={"width": 400, "height": 800})
     faults = await faults_of(page, Seen(page), f"{helpdesk.url}/projects", expected=401)
     assert not faults, "\n".join(faults)
     await until(page, "API key or token")
 
 
 async def test_an_event_leaves_focus_scrolling_and_typed_text(helpdesk: Console, browser: Browser):
-    page = await browser.new_page(extra_http_headers=HEADERS, viewport={"width": 1_400, "height": 500})
+    page = await tab_of(browser, extra_http_headers=HEADERS, viewport={"width": 1_400, "height": 500})
     paths = await some_pages(helpdesk.url)
     run = next(path for path in paths if path.startswith("/projects/lockers/runs/"))
     await page.goto(f"{helpdesk.url}/projects/lockers")
@@ -61,7 +64,7 @@ async def test_an_event_leaves_focus_scrolling_and_typed_text(helpdesk: Console,
     await form.locator("textarea").fill("promises ref")
     before = await page.evaluate("scrollY")
     assert before > 0
-    async with httpx.AsyncClient(base_url=helpdesk.url, headers=HEADERS) as client:
+    async with httpx.AsyncClient(base_url=helpdesk.url, headers=HEADERS, timeout=PATIENCE_SECONDS) as client:
         answer = await client.post(f"/v1{run}/pause", json={})
     assert answer.status_code < 300, answer.text
     await until(page, "paused")

@@ -252,7 +252,9 @@ async def test_a_key_taken_away_in_the_middle_says_that_answers_are_kept(
     await log_in(tab, stage, key)
     await answer_all(tab, stage, "ann", until=4)
     console.shut_out(project)
-    async with httpx.AsyncClient(headers={"authorization": f"Bearer {key}"}) as client:
+    async with httpx.AsyncClient(
+        headers={"authorization": f"Bearer {key}"}, timeout=PATIENCE_SECONDS
+    ) as client:
         while (await client.get(f"{console.url}/v1/me")).status_code != 401:
             await asyncio.sleep(0.1)
     await tab.keyboard.press("1")
@@ -273,7 +275,9 @@ async def test_no_answer_over_http_tells_a_role_before_its_reviewer_is_done(
     place = f"/v1/projects/{project}/reviews"
     said: list[str] = []
 
-    async with httpx.AsyncClient(base_url=console.url, headers={"authorization": f"Bearer {key}"}) as http:
+    async with httpx.AsyncClient(
+        base_url=console.url, headers={"authorization": f"Bearer {key}"}, timeout=PATIENCE_SECONDS
+    ) as http:
 
         async def call(method: str, path: str, status: int, **options: Any) -> Any:
             answer = await http.request(method, path, **options)

@@ -14,7 +14,7 @@ from playwright.async_api import Browser
 from tunewheel_console.pages.addresses import ADDRESSES
 from tunewheel_contracts import topics
 from tunewheel_contracts.events.data import BuildReason, RecordKind
-from tunewheel_testing.browser import Seen
+from tunewheel_testing.browser import Seen, tab_of
 from tunewheel_testing.crawl import one_of_each, some_pages
 from tunewheel_testing.endpoint import Endpoint
 from tunewheel_testing.tiny import write_tiny_model
@@ -87,8 +87,11 @@ async def try_a_recipe(client: httpx.AsyncClient) -> None:
 async def faults_at(path: str, browser: Browser, console: Endpoint) -> list[str]:
     found = list[str]()
     for width, theme in VIEWS:
-        page = await browser.new_page(
-            viewport={"width": width, "height": 900}, color_scheme=theme, extra_http_headers=console.headers
+        page = await tab_of(
+            browser,
+            viewport={"width": width, "height": 900},
+            color_scheme=theme,
+            extra_http_headers=console.headers,
         )
         told = await faults_of(page, Seen(page), console.url + path)
         found += [f"{width} {path}: {fault}" for fault in told]

@@ -337,7 +337,7 @@ async def is_ahead(side: Side, *, hours: int) -> bool:
         return round(await side.clock() / 3600) == hours
 
     with contextlib.suppress(AssertionError):
-        await until(is_so, "another clock", patience=60)
+        await until(is_so, "another clock")
         return True
     return False
 

@@ -219,9 +219,9 @@ class Lane:
         return {m.model_id: [(s.event_id, s.stage.value) for s in m.history] for m in models}, generations
 
     async def _agree(self, project: str, replay: Histories) -> bool:
-        """Return whether each registry comes to the state of ``replay`` within a minute."""
+        """Return whether each registry comes to the state of ``replay``."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(PATIENCE_SECONDS):
                 while True:
                     await self._revive()
                     states = [await self._histories(replica, project) for replica in self._replicas]

@@ -117,7 +117,7 @@ class Curate:
             assert process.poll() is None, self.log.read_text()[-3000:]
         finally:
             process.terminate()
-            process.wait(60)
+            process.wait(PATIENCE)
 
     async def killed(
         self, when: Callable[[], bool], *, publish: Callable[[], Coroutine[Any, Any, None]] | None = None
@@ -132,7 +132,7 @@ class Curate:
             children = psutil.Process(process.pid).children(recursive=True)
         finally:
             process.kill()
-            process.wait(60)
+            process.wait(PATIENCE)
         if publishing is not None:
             await publishing
         await until(lambda: not any(is_alive(child) for child in children))

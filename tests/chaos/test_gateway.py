@@ -163,17 +163,17 @@ async def test_killed_twice_under_load_and_beset_by_strangers_it_comes_back_and_
                 with silent(broker.process.pid):
                     await load.goes_on()
                     os.kill(process.pid, signal.SIGKILL)
-                    process.wait(30)
+                    process.wait(PATIENCE_SECONDS)
                 load.rates = True
                 process = next_process()
                 await load.goes_on()
                 os.kill(process.pid, signal.SIGKILL)  # in the middle of publishing
-                process.wait(30)
+                process.wait(PATIENCE_SECONDS)
                 process = next_process()
                 await load.goes_on()
         finally:
             process.terminate()
-            assert process.wait(60) in (0, -signal.SIGTERM)
+            assert process.wait(PATIENCE_SECONDS) in (0, -signal.SIGTERM)
 
 
 async def test_a_leader_of_its_completions_that_is_killed_under_load_costs_none_of_them(
@@ -202,7 +202,7 @@ async def test_a_leader_of_its_completions_that_is_killed_under_load_costs_none_
                     assert number not in (await leaders(options, [topic])).values()
         finally:
             process.terminate()
-            assert process.wait(60) in (0, -signal.SIGTERM)
+            assert process.wait(PATIENCE_SECONDS) in (0, -signal.SIGTERM)
     assert moved >= topics.INFERENCE_COMPLETED.partitions
 
 

@@ -41,7 +41,7 @@ def registry(kafka: str, tmp_path: Path, *, dies_after: int) -> Iterator[BasePro
         yield process
     finally:
         process.terminate()
-        process.join(60)
+        process.join(PATIENCE_SECONDS)
         assert process.exitcode is not None
 
 

@@ -18,7 +18,7 @@ from tunewheel_testing.command_keys import CommandKeys
 from tunewheel_testing.oidc_issuer import Issuer, make_key
 from tunewheel_testing.waiting import wait_for
 
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 300.0
 LISTENING = re.compile(r"Uvicorn running on http://127\.0\.0\.1:(\d+)")
 CANARY = "canary-7f3c"
 
@@ -64,7 +64,10 @@ class Running:
                 stderr=subprocess.STDOUT,
             )  # fmt: skip
         wait_for(lambda: len(self._ports()) == 2)
-        clients = [httpx.Client(base_url=f"http://127.0.0.1:{port}") for port in self._ports()]
+        clients = [
+            httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_SECONDS)
+            for port in self._ports()
+        ]
         wait_for(lambda: all(map(_answers, clients)))
         self.api, self.health = sorted(clients, key=lambda http: http.get("/health/live").status_code == 200)
 

@@ -25,7 +25,7 @@ from tunewheel_runtime.store import ObjectStore
 from tunewheel_testing.adapters import adapter_of
 from tunewheel_testing.engine_process import EngineProcess, tiny_adapter, tiny_base
 from tunewheel_testing.specs import declared
-from tunewheel_testing.waiting import until
+from tunewheel_testing.waiting import PATIENCE_SECONDS, until
 
 from ..integration.bus import Bus, running
 from ..integration.test_gateway import answered_by, client_of, desired, gateway
@@ -182,7 +182,9 @@ async def test_a_fully_trained_model_comes_and_goes_as_an_adapter_does(
             await bus.publish(desired(project, 2, (adapter, 100), base=engine.base))
             await answered_by(client, project, adapter.model_id)
             listed = f"{engine.url}/v1/models"
-            async with httpx.AsyncClient(headers={"authorization": f"Bearer {KEY}"}) as http:
+            async with httpx.AsyncClient(
+                headers={"authorization": f"Bearer {KEY}"}, timeout=PATIENCE_SECONDS
+            ) as http:
 
                 async def is_gone() -> bool:
                     return whole.model_id not in (await http.get(listed)).text

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from tunewheel_cli.table import BY_WORDS
 from tunewheel_local.kafka.ports import free_port
+from tunewheel_testing.waiting import PATIENCE_SECONDS
 
 from ..integration.test_up import Shell
 from ..integration.wheels import log_tails
@@ -133,7 +134,7 @@ def test_every_command_works_by_url_and_key_where_no_kafka_and_no_store_answers(
         try:
             wrong = [said for words, code in steps if (said := complaint(laptop, words, code))]
             assert not wrong, "\n".join(wrong)
-            last = json.loads((watching.communicate(timeout=60)[0]).splitlines()[-1])
+            last = json.loads((watching.communicate(timeout=PATIENCE_SECONDS)[0]).splitlines()[-1])
             assert (watching.returncode, last["type"]) == (0, "model.commanded")
         except BaseException as error:
             watching.kill()

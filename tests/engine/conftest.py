@@ -133,7 +133,7 @@ def engine(
         yield EngineUnderTest(url, health_url, SMOLLM2, adapter_dir, True, process.pid)
     finally:
         process.terminate()
-        process.wait(timeout=60)
+        process.wait(timeout=STARTS_WITHIN_SECONDS)
 
 
 def _wait_until_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> None:

@@ -108,7 +108,7 @@ def test_the_command_makes_the_topics_of_an_empty_kafka(built: Build, tmp_path: 
     """As compose.yaml's one-shot service does, and a second time, which changes nothing."""
     image = built("cli")
     (tmp_path / "volume").mkdir()
-    broker = LocalKafka(tmp_path / "kafka").start()
+    broker = LocalKafka(tmp_path / "kafka", port=None).start()
     try:
         told = {"TUNEWHEEL_BOOTSTRAP_SERVERS": broker.bootstrap_servers}
         with container(image, tmp_path / "volume") as made:

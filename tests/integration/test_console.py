@@ -34,7 +34,7 @@ from tunewheel_runtime.service import Service
 from tunewheel_runtime.store import ObjectStore
 from tunewheel_testing.specs import declared
 
-from .bus import Bus, running, until
+from .bus import PATIENCE_SECONDS, Bus, running, until
 from .verdicts import passed
 
 pytestmark = pytest.mark.integration
@@ -196,7 +196,7 @@ async def test_the_control_api_asks_the_broker_for_documents_and_for_ingests_pla
             with pytest.raises(Refused, match="events behind"):
                 await log.settled(0.0)
             await commit_all(kafka)
-            await log.settled(10.0)
+            await log.settled(PATIENCE_SECONDS)
         finally:
             await documents.close()
 

@@ -35,7 +35,7 @@ from tunewheel_serve_gateway import settings as gateway_settings
 from tunewheel_testing.declaring import forget
 from tunewheel_testing.specs import declared
 
-from .bus import Bus, running
+from .bus import PATIENCE_SECONDS, Bus, running
 
 pytestmark = pytest.mark.integration
 LETTERS = "ticket.published.dlq"
@@ -213,5 +213,5 @@ async def test_forget_waits_for_every_holder_and_says_who_did_not_answer(
         # those that were down carry out what was asked before; a request sent anew finds them all
         late = await proof(bus, project, len(HOLDERS))
         assert {event.data.holder for event in late} == set(HOLDERS)
-        told = await forget(options, project, f"person-{project}", seconds=60)
+        told = await forget(options, project, f"person-{project}", seconds=PATIENCE_SECONDS)
         assert told.missing == ()

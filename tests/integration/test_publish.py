@@ -29,6 +29,7 @@ from tunewheel_contracts.topics import (
 from tunewheel_testing.declaring import declare
 from tunewheel_testing.kafka_door import KafkaDoor
 from tunewheel_testing.reading import UnknownProject, decode, read_records, read_topics, require_project
+from tunewheel_testing.waiting import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.integration
 
@@ -143,7 +144,7 @@ async def publish_and_kill(path: Path, kafka: str, project: str) -> int:
     quiet, env = subprocess.DEVNULL, {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     process = await asyncio.create_subprocess_exec(*command, stdout=quiet, stderr=quiet, env=env)
     try:
-        async with asyncio.timeout(120):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             running = True
             while not (found := await on_log(kafka, TICKET_PUBLISHED, project)):
                 assert running, "it ended before anything was on the log"

@@ -256,7 +256,9 @@ async def state_of(service: Service, project: str, model_id: str) -> Any:
 
 
 async def told(service: Service, path: str) -> Any:
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{service.doors.http_port}") as client:
+    async with httpx.AsyncClient(
+        base_url=f"http://127.0.0.1:{service.doors.http_port}", timeout=PATIENCE_SECONDS
+    ) as client:
         answer = await client.get(path)
         assert answer.status_code == 200, answer.text
         return answer.json()

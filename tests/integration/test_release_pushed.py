@@ -39,7 +39,7 @@ from ..images.containers import (
     signing,
     skip_without_base,
 )
-from .bus import Bus
+from .bus import PATIENCE_SECONDS, Bus
 from .releases import ROOT, UV, VERSION, key_pair, release, run, verification
 
 pytestmark = [pytest.mark.integration, pytest.mark.nightly("matrices")]
@@ -70,8 +70,10 @@ class Pushed:
         """Ask for the manifest of an image or the chart; with ``put``, first give its tag another one."""
         address = f"http://{self.host}/v2/wheels/{name}/manifests/{reference}"
         if put is not None:
-            httpx.put(address, content=put, headers={"content-type": OCI}).raise_for_status()
-        return httpx.get(address, headers={"accept": OCI}).raise_for_status()
+            httpx.put(
+                address, content=put, headers={"content-type": OCI}, timeout=PATIENCE_SECONDS
+            ).raise_for_status()
+        return httpx.get(address, headers={"accept": OCI}, timeout=PATIENCE_SECONDS).raise_for_status()
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ server, its controllers and its scheduler make of objects is real.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import secrets
 import ssl
@@ -133,11 +134,18 @@ class ControlPlane:
         return key
 
     def _until_ready(self, token: str) -> None:
-        until(self.authority.exists, "the API server's certificate")
+        trusting: list[ssl.SSLContext] = []
+
+        def is_written() -> bool:
+            with contextlib.suppress(FileNotFoundError, ssl.SSLError):  # not there, or not whole yet
+                trusting.append(ssl.create_default_context(cafile=str(self.authority)))
+            return bool(trusting)
+
+        until(is_written, "the API server's certificate")
         self.api = httpx.Client(
             base_url=f"https://127.0.0.1:{self.port}",
             headers={"authorization": f"Bearer {token}"},
-            verify=ssl.create_default_context(cafile=str(self.authority)),
+            verify=trusting[0],
             timeout=60,
         )
 
