@@ -127,7 +127,7 @@ def callers_are_known_and_the_command_line_is_one_of_them(shell: Shell, told: st
         assert sorted(kept) == (["api-key", "contexts.yaml"] if secret == key else [])
     browser = build_opener(HTTPCookieProcessor())
     with browser.open(fresh) as page:
-        assert (page.status, urlsplit(page.url).path) == (200, "/")
+        assert (page.status, urlsplit(page.url).path) == (200, "/projects")
 
     reader = shell.run("key", "add", "reader", "--role", "viewer")["key"]
     wait_for(lambda: status(models, reader) == 200)
