@@ -128,10 +128,11 @@ class Bus:
         return found
 
     async def dead_letters(self, topic: str, count: int, *, about: str = "") -> list[Letter]:
-        """Return the first ``count`` dead letters of ``topic`` whose original bytes name ``about``.
+        """Return the first ``count`` dead letters of ``topic`` whose original bytes name ``about`` and came after
+        the bus was opened.
 
-        Tests share a broker, and a service reads its topics from the beginning: what another test left
-        there may become a dead letter here.
+        Tests share a broker, and a service goes on where its group was: what another test left there may
+        become a dead letter here.
         """
         found: list[Letter] = []
         async with asyncio.timeout(PATIENCE_SECONDS):
@@ -140,6 +141,9 @@ class Bus:
                     if about.encode() not in (record.value or b""):
                         continue
                     told = {name: value for name, value in record.headers if name.startswith("dlq_")}
+                    at = TopicPartition(told["dlq_source_topic"].decode(), int(told["dlq_source_partition"]))
+                    if int(told["dlq_source_offset"]) < self._marks.get(at, 0):
+                        continue
                     found.append(
                         Letter(
                             field=told["dlq_field"].decode(),
