@@ -18,6 +18,7 @@ from tunewheel_contracts.principal import Principal
 from tunewheel_runtime.identity.guard import set_caller
 from tunewheel_runtime.identity.roles import Caller, Grant, Role
 from tunewheel_testing.browser import becomes, click, until
+from tunewheel_testing.waiting import PATIENCE_SECONDS
 
 pytestmark = [pytest.mark.nightly("browsers")]
 
@@ -124,7 +125,7 @@ async def door() -> AsyncIterator[Door]:
 
 
 async def sent(door: Door, count: int) -> list[tuple[str, Any, str | None]]:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while len(door.sent) < count:
             await asyncio.sleep(0.05)
     return door.sent
@@ -173,7 +174,7 @@ async def test_a_form_stays_its_commands_and_keeps_its_text_when_a_record_comes_
     await tab.fill("#Release-quarantine-rec-b textarea", "she is right")
     await tab.evaluate("document.activeElement.blur()")
     door.records.insert(0, "rec-a")
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while not door.streams:
             await asyncio.sleep(0.05)
     await door.tell()

@@ -116,7 +116,7 @@ async def write_log(kafka: str, lines: Iterable[Line]) -> None:
         await producer.stop()
 
 
-async def settled(kafka: str, *, patience: float = 300.0) -> None:
+async def settled(kafka: str, *, patience: float = 900.0) -> None:
     """Wait until every consumer group has read all there is, three looks in a row."""
     async with asyncio.timeout(patience):
         quiet = 0

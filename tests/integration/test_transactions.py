@@ -13,6 +13,7 @@ from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.events.upstream import ProjectDeclared, TicketPublished
 from tunewheel_ingest.main import make_app
 from tunewheel_ingest.settings import Settings
+from tunewheel_runtime import record_search
 from tunewheel_runtime.record_search import RecordSearch
 from tunewheel_runtime.service import Service
 from tunewheel_testing.reading import read_topics
@@ -76,8 +77,13 @@ async def test_an_aborted_ticket_makes_no_record_and_keeps_no_group_waiting(
 
 
 async def test_a_view_and_a_search_do_not_see_what_was_aborted_and_reach_the_end(
-    kafka: str, project: str, ingest: Service, upstream: AIOKafkaProducer
+    kafka: str,
+    project: str,
+    ingest: Service,
+    upstream: AIOKafkaProducer,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(record_search, "LONGEST_SECONDS", PATIENCE_SECONDS)
     event: Envelope[ProjectDeclared] = declared(project)
     view = ingest.view(topics.PROJECT_DECLARED)
     search = RecordSearch(ingest.settings, topics.PROJECT_DECLARED)
