@@ -128,8 +128,8 @@ class Bus:
         return found
 
     async def dead_letters(self, topic: str, count: int, *, about: str = "") -> list[Letter]:
-        """Return the first ``count`` dead letters of ``topic`` whose original bytes name ``about`` and came after
-        the bus was opened.
+        """Return the first ``count`` dead letters of ``topic`` whose original bytes name ``about``, and came
+        after the bus was opened.
 
         Tests share a broker, and a service goes on where its group was: what another test left there may
         become a dead letter here.
