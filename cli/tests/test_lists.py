@@ -199,6 +199,7 @@ def test_ids_are_completed_from_the_api_and_errors_complete_nothing(
         finally:
             monkeypatch.delenv("_TUNEWHEEL_COMPLETE")
 
+    monkeypatch.setattr("tunewheel_cli.calling.COMPLETION_SECONDS", 60.0)
     assert completed("tunewheel run list -p d") == ["desk"]
     assert completed("tunewheel run show -p desk r") == [RUN]
     assert completed("tunewheel run show -p nope r") == []

@@ -108,7 +108,7 @@ def test_of_many_clients_one_renews(wheel: str, issuer: Issuer):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(60)
     assert names == ["grace"] * 6
     assert issuer.asked.count(TOKEN) == 1
 
@@ -121,8 +121,11 @@ def test_a_login_that_the_issuer_ended_must_be_made_again(wheel: str, issuer: Is
         client.me()
 
 
-def test_a_valid_token_is_sent_while_the_issuer_is_away(wheel: str, issuer: Issuer):
-    issuer.lasting = 20
+def test_a_valid_token_is_sent_while_the_issuer_is_away(
+    wheel: str, issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("tunewheel_client.sync.tokens.RENEWED_SECONDS_BEFORE", 600.0)
+    issuer.lasting = 300
     login(wheel, as_="prod", device=True, on_code=enters(issuer))
     issuer.stop()
     with Client() as client:

@@ -253,10 +253,11 @@ async def test_the_bounds_of_plain_connections_hold(authority: Any, monkeypatch:
         assert (await raw(port, long, authority.cafile)).startswith(b"HTTP/1.1 431 ")
         monkeypatch.setattr(PatientHttp, "patience_seconds", 0.2)
         assert (await raw(port, b"GET /scheme", authority.cafile)).startswith(b"HTTP/1.1 408 ")
+        monkeypatch.setattr(PatientHttp, "patience_seconds", 1.0)  # the handshake and the head come in time
         verify = ssl.create_default_context(cafile=str(authority.cafile))
         reader, writer = await asyncio.open_connection("localhost", port, ssl=verify, limit=1024)
         writer.write(b"GET /endless HTTP/1.1\r\nhost: localhost\r\n\r\n")
-        await app.left_unread.wait()
+        await until(app.left_unread.is_set)
         writer.transport.abort()
         del reader
 

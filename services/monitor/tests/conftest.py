@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,6 +23,7 @@ from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.topics import TopicSpec
 from tunewheel_embedding.sentence import SentenceEmbedder
 from tunewheel_embedding.static import StaticEmbedder
+from tunewheel_monitor import pseudonym_keys
 from tunewheel_monitor.checkpoints import Checkpoints
 from tunewheel_monitor.evidence import Exhibits
 from tunewheel_monitor.knowledge import Knowledge
@@ -61,6 +64,17 @@ def tax_texts(count: int) -> list[str]:
     years = range(1990, 2026)
     made = [f"May I {ask} the {kind} of {year}?" for year in years for kind in kinds for ask in asks]
     return made[:count]
+
+
+@pytest.fixture(autouse=True)
+def _known_pseudonyms(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Users whose pseudonyms share a bucket share its votes. Who does must not be drawn anew at each run."""
+    numbers = itertools.count()
+
+    def token_bytes(size: int) -> bytes:
+        return next(numbers).to_bytes(size)
+
+    monkeypatch.setattr(pseudonym_keys, "secrets", SimpleNamespace(token_bytes=token_bytes))
 
 
 @pytest.fixture(scope="session")

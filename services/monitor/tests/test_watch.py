@@ -15,7 +15,6 @@ from tunewheel_contracts.events.upstream import ErasureRequested, ProjectDeclare
 from tunewheel_contracts.formats.index import RetrievalUse
 from tunewheel_contracts.formats.serving import RouteRole
 from tunewheel_contracts.pseudonyms import Pseudonyms
-from tunewheel_monitor import pseudonym_keys
 from tunewheel_monitor.checkpoints import Overtaken
 from tunewheel_monitor.detectors.novelty import encoder_of
 
@@ -592,10 +591,8 @@ def pool(held: Any) -> list[str]:
 
 @pytest.mark.parametrize(("by", "left"), [("customer", 0), ("source_id", 11)])
 async def test_an_erasure_of_a_person_leaves_no_question_that_nobody_was_asked_about_yet(
-    desk: Any, by: str, left: int, monkeypatch: pytest.MonkeyPatch
+    desk: Any, by: str, left: int
 ) -> None:
-    # Users whose pseudonyms share a bucket share its votes: by this key none of the twelve do.
-    monkeypatch.setattr(pseudonym_keys.secrets, "token_bytes", bytes)
     await in_production(desk)
     completions = [desk.traffic.completion(text, customer=f"C-{n}x") for n, text in enumerate(tax_texts(12))]
     await desk.send(completions)

@@ -24,9 +24,12 @@ from tunewheel_runtime.identity.guard import guard
 from tunewheel_runtime.request_ids import RequestIds
 from tunewheel_runtime.store import ObjectStore
 from tunewheel_runtime.telemetry import Telemetry, make_telemetry
+from tunewheel_serve_gateway import gateway, loading
 from tunewheel_serve_gateway.api import make_api
+from tunewheel_serve_gateway.completions import log as completion_log
 from tunewheel_serve_gateway.gateway import Gateway
 from tunewheel_serve_gateway.settings import Settings
+from tunewheel_serve_gateway.upstream import connection
 from tunewheel_serve_gateway.upstream.balancing import beginning_of, pick
 from tunewheel_testing.adapters import BASE, put_adapter
 from tunewheel_testing.engine import FakeEngine
@@ -242,3 +245,15 @@ async def world(make_world: MakeWorld) -> World:
 def _no_outside_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("TUNEWHEEL_")]:
         monkeypatch.delenv(name)
+
+
+@pytest.fixture(autouse=True)
+def _unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bounds of a second or two keep answers quick. On a busy machine they would decide what a test sees."""
+    for module, name in (
+        (gateway, "FIRST_LOOK_SECONDS"),
+        (loading, "FOUND_SECONDS"),
+        (completion_log, "DISK_SECONDS"),
+        (connection, "LAST_SECONDS"),
+    ):
+        monkeypatch.setattr(module, name, 60.0)

@@ -222,14 +222,14 @@ async def test_a_candidate_that_the_engine_has_lost_holds_nobody_up(make_world: 
 
 
 async def test_no_time_is_left_for_the_champion_after_a_silence(make_world: Any):
-    world = await canary_of(make_world, engine_first_byte_seconds=0.2)
+    world = await canary_of(make_world, engine_first_byte_seconds=1.0)
     world.engine.gate.clear()
     assert (await asked(world, False))[0] == 504
     assert [body["model"] for body in world.engine.asked] == ["desk-2"]
 
 
 async def test_the_champion_has_only_the_time_that_is_left(make_world: Any):
-    world = await canary_of(make_world, engine_first_byte_seconds=1.0)
+    world = await canary_of(make_world, engine_first_byte_seconds=2.0)
     world.engine.fail_with = BOOM
     world.engine.gate.clear()
     assert (await asked(world, False))[0] == 504

@@ -310,7 +310,7 @@ async def test_the_nodes_that_a_run_waits_for_are_logged_once_a_minute():
     nodes = Nodes(3)
     with capture_logs() as logs:
         leading = nodes.lead(job_at("0"))
-        await nodes.exists("000001/job.json")
+        await until(lambda: any(line["event"] == "nodes_awaited" for line in logs))
         await asyncio.sleep(0.05)
         leading.cancel()
     awaited = [line["missing"] for line in logs if line["event"] == "nodes_awaited"]
