@@ -26,8 +26,8 @@ async def health(files: tuple[Path, Path]) -> AsyncIterator[int]:
     certfile, keyfile = files
     settings = ServiceSettings(store_url="memory://", tls_certfile=certfile, tls_keyfile=keyfile)
     service = Service("curate", settings)
-    service.warn("lag", "is behind")
-    certificate = certificate_of(settings, warn=service.warn)
+    service.health.warn("lag", "is behind")
+    certificate = certificate_of(settings, warn=service.health.warn)
     door = Door(service.doors.health_asgi(), host="127.0.0.1", port=0, patience=5, certificate=certificate)
     closing = asyncio.Event()
     serving = asyncio.create_task(door.serve(closing))

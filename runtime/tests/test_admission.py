@@ -252,8 +252,8 @@ def service(**settings: object) -> Service:
 
 def test_everything_that_a_service_answers_is_judged() -> None:
     desk = service()
-    take_as_operator = needs(Role.OPERATOR)(take)
-    desk.mount(Starlette(routes=[Route("/take", take_as_operator, methods=["POST"])]), any_content=["/take"])
+    route = Route("/take", needs(Role.OPERATOR)(take), methods=["POST"])
+    desk.doors.mount(Starlette(routes=[route]), any_content=["/take"])
     ours, told = (
         TestClient(desk.doors.asgi(), base_url=HERE),
         TestClient(desk.doors.health_asgi(), base_url=HERE),

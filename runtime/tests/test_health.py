@@ -140,7 +140,7 @@ def test_a_process_that_has_not_read_the_log_answers_503_instead_of_an_empty_lis
     async def models(_: Any) -> PlainTextResponse:
         return PlainTextResponse("none")
 
-    service.mount(Starlette(routes=[Route("/models", models)]))
+    service.doors.mount(Starlette(routes=[Route("/models", models)]))
     client = TestClient(service.doors.asgi(), base_url=HERE)
     service.health.is_reading = True
     refusal = client.get("/models")

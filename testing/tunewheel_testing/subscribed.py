@@ -42,6 +42,7 @@ class Subscribed:
         self.replayed: dict[str, Any] = {}
         self.told: list[Event] = []
         self.access: Any = Anybody()
+        self.doors: Any = self
         self.signatures: Any = Signed()
 
     def replay(self, topics: Any, apply: Any) -> Any:

@@ -227,7 +227,7 @@ async def measure(people: int, folder: Path, broker: LocalKafka) -> dict[str, An
                     owner.store,
                     topic,
                     days=7,
-                    warn=owner.warn,
+                    warn=owner.health.warn,
                     failed=owner.fail,
                     held=held if owner.name == "curate" else None,
                 )
@@ -256,7 +256,7 @@ async def all_running(servers: str, folder: Path) -> AsyncIterator[list[Service]
     async with AsyncExitStack() as stack:
         for service in services:
             await stack.enter_async_context(running(service))
-            assert service.state()["ready"], service.state()
+            assert service.health.ready, service.health.state()
         yield services
 
 

@@ -95,7 +95,7 @@ async def run_ingest(servers: str, group: str) -> Timing:
     for subscriber in service.subscriptions.broker.subscribers:  # its own group: every round reads it all
         subscriber.group_id = f"{group}.{subscriber.group_id}"
     task = asyncio.create_task(Lifecycle(service).serve())
-    while not service.state()["ready"]:
+    while not service.health.ready:
         await asyncio.sleep(0.005)
     started = Timing.now()
     await until_written(servers, before + COUNT)

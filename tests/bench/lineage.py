@@ -123,7 +123,7 @@ async def measure(servers: str, root: Path, versions: int, records: int) -> dict
     service = make_app(Settings(bootstrap_servers=servers, identity="open", **places))
     began = time.monotonic()
     serving = asyncio.create_task(Lifecycle(service).serve())
-    while not service.state()["ready"]:
+    while not service.health.ready:
         assert not serving.done(), service.failure
         await asyncio.sleep(0.02)
     started = time.monotonic() - began

@@ -179,7 +179,7 @@ async def make(root: Path, count: int) -> tuple[Scorer, Watch]:
     references = References(store, embedder, 8_000, metrics)
     exhibits = Exhibits(store, log.read, knowledge.erasures)
     pseudonyms = PseudonymKeys(store, knowledge.erasures, knowledge.refresh)
-    watch = Watch(log, knowledge, references, Checkpoints(store), exhibits, pseudonyms, metrics)
+    watch = Watch(log, log.warn, knowledge, references, Checkpoints(store), exhibits, pseudonyms, metrics)
     return Scorer(knowledge, references, embedder, log.new, pseudonyms, metrics, Sample()), watch
 
 

@@ -79,7 +79,7 @@ def test_the_chart_knows_every_service_and_what_it_is() -> None:
     assert {name for name in names if "TUNEWHEEL_SIGNING_KEY" in secrets.get(name, {})} == set(SIGNERS)
     for service in SERVICES:
         source = "".join(path.read_text("utf-8") for path in (service / "src").rglob("*.py"))
-        listens = "service.mount(" in source or service.name == "engine"
+        listens = "service.doors.mount(" in source or service.name == "engine"
         assert facts[service.name].get("api", False) == listens, service.name
         asks = listens or ".ask_who()" in source
         assert facts[service.name].get("asksWho", False) == asks, service.name

@@ -163,7 +163,7 @@ async def running(service: Service) -> AsyncIterator[Service]:
     """Run ``service`` in this loop from ready to stopped."""
     task = asyncio.create_task(Lifecycle(service).serve())
     try:
-        await until(lambda: bool(service.state()["ready"]) or task.done() or service.failure is not None)
+        await until(lambda: service.health.ready or task.done() or service.failure is not None)
         if service.failure is not None:
             raise service.failure
         yield service

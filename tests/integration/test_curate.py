@@ -436,6 +436,6 @@ async def test_records_that_were_removed_from_the_log_are_missed_loudly(
         await admin.close()
     service = curate(fresh_kafka, tmp_path / "store")
     async with running(service):
-        told = service.state()["warnings"]
+        told = service.health.state()["warnings"]
     gone = re.findall(r"(\d+) records of record.ingested, partition \d, offsets 0 to", str(told))
     assert sum(map(int, gone)) == 4

@@ -235,11 +235,11 @@ async def test_a_gateway_that_starts_while_kafka_is_away_answers_and_takes_up_wh
             async with running(gateway(kafka, tmp_path, engine)) as service, client_of(service) as client:
                 await answered_by(client, project, before.model_id)
                 answer = await client.chat.completions.create(model=project, messages=HELLO)
-                assert "Kafka has not answered since the start" in str(service.state()["warnings"])
+                assert "Kafka has not answered since the start" in str(service.health.state()["warnings"])
                 await asyncio.to_thread(comes_back)
                 await bus.publish(desired(project, generation, (after, 100)))
                 await answered_by(client, project, after.model_id)
-                await until(lambda state=service.state: "warnings" not in state())
+                await until(lambda state=service.health.state: "warnings" not in state())
                 await bus.collect(
                     topics.INFERENCE_COMPLETED,
                     1,

@@ -87,7 +87,7 @@ async def test_a_flood_of_an_undeclared_project_stops_nobody_even_after_a_restar
             async with running(service):
                 await bus.publish(*(ticket(stranger, f"{start} {n}") for n in range(30)))
                 await bus.publish(ticket(project, start))
-                await until(lambda made=service: stranger in str(made.state().get("warnings")))
+                await until(lambda made=service: stranger in str(made.health.state().get("warnings")))
                 await bus.collect(
                     topics.RECORD_INGESTED, 1, where=lambda e, name=start: e.data.source_id == name
                 )

@@ -103,10 +103,10 @@ async def running_together(*services: Service) -> AsyncIterator[None]:
     try:
         await until(
             lambda: all(
-                s.state()["ready"] or s.failure or t.done() for s, t in zip(services, serving, strict=True)
+                s.health.ready or s.failure or t.done() for s, t in zip(services, serving, strict=True)
             )
         )
-        assert [service.name for service in services if not service.state()["ready"]] == []
+        assert [service.name for service in services if not service.health.ready] == []
         yield
     finally:
         for service in services:
@@ -170,7 +170,9 @@ async def _look_for_a_completion(gateway: Service) -> None:
 
 async def _delete_what_was_handled(owner: Service) -> None:
     for topic in (topic for topic in TOPICS if topic.deleted_by == owner.name):
-        retention = Retention(owner.settings, owner.store, topic, days=0, warn=owner.warn, failed=owner.fail)
+        retention = Retention(
+            owner.settings, owner.store, topic, days=0, warn=owner.health.warn, failed=owner.fail
+        )
         await until(lambda retention=retention: retention.sweep(datetime.now(UTC)))
 
 
@@ -354,9 +356,9 @@ async def test_a_right_is_missed_by_name_at_the_start_and_later(
     with capture_logs() as logs:
         serving = asyncio.create_task(Lifecycle(service).serve())
         await until(lambda: any(reason in str(line.get("error")) for line in logs))
-    assert not service.state()["ready"]
+    assert not service.health.ready
     await allow(secured.operator, [wanted])
-    await until(lambda: bool(service.state()["ready"]))
+    await until(lambda: service.health.ready)
     await forbid(secured.operator, [wanted])
     if lost == "transactionalId":  # Only a publish needs it.
         with pytest.raises(LeadershipLost):

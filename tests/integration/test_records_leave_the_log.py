@@ -103,7 +103,7 @@ async def test_a_lost_table_is_told_and_what_is_left_stays_on_the_log(
         await bus.publish(published(project, "a.md", "After the loss."))
         for _ in range(2):
             async with running(curate.app()) as service:
-                warnings = str(service.state()["warnings"])
+                warnings = str(service.health.state()["warnings"])
         assert "a backup is missing: 1 records" in warnings
         assert await curate.on_log() == 1
         shutil.rmtree(tmp_path / "records")

@@ -335,13 +335,13 @@ async def test_one_process_at_a_time_is_active_and_the_next_takes_over(
         async with running(services[0]):
             waiting = asyncio.create_task(Lifecycle(services[1]).serve())
             standing_by = {"service": project, "ready": True, "role": "standby"}
-            await until(lambda: services[1].state() == standing_by)
+            await until(lambda: services[1].health.state() == standing_by)
             for n in range(20):  # over all partitions of the topic, and over a rebalance or two
                 await bus.publish(request(f"{project}", f"{n}"))
                 await asyncio.sleep(0.1)
             await until(lambda: len(seen[0]) == 20)
             await until(lambda: len(replayed[1]) == 20)  # it follows the log meanwhile
-            assert services[1].state() == standing_by
+            assert services[1].health.state() == standing_by
             assert not services[1].health.is_reading
             assert seen[1] == []
             watch = services[0].broker_watch
@@ -352,7 +352,7 @@ async def test_one_process_at_a_time_is_active_and_the_next_takes_over(
                     await watch._look_at_lag()
             groups = {(group, topic) for group, topic, _ in watch.lag}
             assert groups == {(f"{project}.dataset-requested", "dataset.requested")}
-        await until(lambda: services[1].state() == standing_by | {"role": "active"})
+        await until(lambda: services[1].health.state() == standing_by | {"role": "active"})
         await bus.publish(request(project, "last"))
         await until(lambda: seen[1] == ["last"])
         services[1].stop()
@@ -415,7 +415,7 @@ async def test_a_process_that_stalled_gives_up_when_another_became_the_active_on
             said = await asyncio.wait_for(stalled.stderr.read(), PATIENCE_SECONDS)
             assert await stalled.wait() == 1
             assert b"LeadershipLost" in said
-            assert other.state()["ready"]
+            assert other.health.ready
             data = TrainControl(project=project, run_id="run-1", action=TrainAction.PAUSE, request="last")
             await other.publish(other.new(data))
         found = await bus.collect(topics.TRAIN_CONTROL, 2, where=lambda e: e.project == project)

@@ -120,14 +120,14 @@ async def test_rows_of_a_table_become_tickets_and_deleted_rows_withdraw_them(
         (letter,) = await bus.dead_letters("ticket.published", 1, about=project)
         assert (letter.source_topic, letter.field, letter.value) == (topic, "body", wrong)
         await until(
-            lambda: f"{topic}.gone is not read: it does not exist" in str(service.state()["warnings"])
+            lambda: f"{topic}.gone is not read: it does not exist" in str(service.health.state()["warnings"])
         )
         waiting = [
             f'{{group="ingest.source.{project}/crm",partition="{partition}",topic="{topic}"}} 0'
             for partition in (0, 1)
         ]
         await until_measured(service, {f"tunewheel_consumer_lag{of}" for of in waiting})
-        warnings = str(service.state()["warnings"])
+        warnings = str(service.health.state()["warnings"])
         assert "hr.salaries is not listed" in warnings
         assert "record.ingested is a topic of Tunewheel itself" in warnings
 

@@ -135,7 +135,7 @@ def delete_handled(service: Service, *, days: int, held: Held | None = None) -> 
             topic,
             days=days,
             held=held,
-            warn=service.warn,
+            warn=service.health.warn,
             failed=service.fail,
         )
         service.on_startup(retention.start)

@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 import structlog
-from starlette.applications import Starlette
 from tunewheel_contracts.erasures import Erasures
 from tunewheel_contracts.event import Envelope, Event, new_event
 from tunewheel_contracts.topics import TOPICS, TopicSpec
@@ -150,7 +149,7 @@ class Service:
         """Return a reader of another system's topic; ``handle`` makes events of its records. The caller
         starts it once the service has started, and stops it."""
         members = self.subscriptions.foreign
-        return ForeignReader(self.settings, self._consumption, self.warn, foreign, handle, members)
+        return ForeignReader(self.settings, self._consumption, self.health.warn, foreign, handle, members)
 
     def check(self, topic: TopicSpec) -> None:
         """Write a dead letter for every event of ``topic`` that cannot be decoded.
@@ -193,7 +192,7 @@ class Service:
             apply,
             failed=self.fail,
             forget=forget,
-            warn=self.warn,
+            warn=self.health.warn,
             begins=begins,
             newer=self._newer,
             check=self.signatures.check,
@@ -251,22 +250,6 @@ class Service:
         read = self.replayed.union(topic for _, topic in self.groups)
         return [t for t in TOPICS if t.is_signed and (t.name in read or self.name in t.producers)]
 
-    def mount(self, app: Starlette, *, any_content: Sequence[str] = ()) -> None:
-        """Serve ``app``, whose routes name the roles that they need (``identity.guard``).
-
-        Args:
-            any_content: prefixes of paths that accept bodies other than JSON (``Admission``).
-
-        Raises:
-            UnguardedRoute: a route names no role.
-        """
-        self.doors.mount(app, any_content=any_content)
-
-    def ask_who(self) -> None:
-        """Refuse to start if callers cannot be identified. For a service that has callers, or that trusts the
-        principals in events."""
-        self.doors.ask_who()
-
     def on_startup(self, hook: Hook) -> None:
         """Await ``hook`` after views are complete and before handlers run."""
         self.startup_hooks.append(hook)
@@ -311,11 +294,3 @@ class Service:
     def stop(self) -> None:
         """Ask the service to stop cleanly."""
         self.stopping.set()
-
-    def warn(self, name: str, text: str | None, *, seconds: float | None = None) -> None:
-        """Report a problem that does not stop the service; ``text`` None: it is over. See ``Health.warn``."""
-        self.health.warn(name, text, seconds=seconds)
-
-    def state(self) -> dict[str, object]:
-        """Return the content of ``/health/ready``."""
-        return self.health.state()

@@ -43,14 +43,22 @@ class ServiceDoors:
         self.health_port: int | None = None
         """Port of health and metrics; None until it listens."""
 
-    def mount(self, app: Starlette, *, any_content: Sequence[str]) -> None:
-        """Serve ``app``; see ``Service.mount``."""
+    def mount(self, app: Starlette, *, any_content: Sequence[str] = ()) -> None:
+        """Serve ``app``, whose routes name the roles that they need (``identity.guard``).
+
+        Args:
+            any_content: prefixes of paths that accept bodies other than JSON (``Admission``).
+
+        Raises:
+            UnguardedRoute: a route names no role.
+        """
         guard(app.routes, self.access)
         self.mounted, self._any_content = app, any_content
         self.ask_who()
 
     def ask_who(self) -> None:
-        """Make ``require_identity`` refuse if callers cannot be identified."""
+        """Refuse to start if callers cannot be identified. For a service that has callers, or that trusts the
+        principals in events."""
         self._asks_who = True
 
     def require_identity(self) -> None:

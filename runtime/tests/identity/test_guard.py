@@ -406,7 +406,7 @@ def test_an_app_with_a_route_without_a_role_is_not_served() -> None:
 
     for routes in ([Route("/x", open_to_all)], [Mount("/m", routes=[Route("/x", open_to_all)])]):
         with pytest.raises(UnguardedRoute, match="/x names no role"):
-            service().mount(Starlette(routes=routes))
+            service().doors.mount(Starlette(routes=routes))
 
 
 def test_fastapis_own_routes_are_for_whoever_has_a_role_and_no_others_are_taken_for_them() -> None:
@@ -415,12 +415,12 @@ def test_fastapis_own_routes_are_for_whoever_has_a_role_and_no_others_are_taken_
 
     api = FastAPI()
     guard_descriptions(api.routes)
-    service().mount(api)
+    service().doors.mount(api)
     other = FastAPI()
     other.add_route("/forgotten", open_to_all, include_in_schema=False)
     guard_descriptions(other.routes)
     with pytest.raises(UnguardedRoute, match="/forgotten names no role"):
-        service().mount(other)
+        service().doors.mount(other)
 
 
 def test_a_service_that_knows_no_projects_asks_for_the_role_in_all(file: Path) -> None:
@@ -443,7 +443,7 @@ async def test_no_service_with_an_api_starts_where_nobody_asks_who_calls() -> No
         ({"identity": "open", "http_host": "0.0.0.0"}, "open to the network"),
     ]:
         desk = service(**settings)
-        desk.mount(Starlette())
+        desk.doors.mount(Starlette())
         with pytest.raises(NoIdentity, match=said):
             await Lifecycle(desk).serve()
         assert desk.doors.http_port is None, "no socket was opened"
@@ -471,7 +471,7 @@ def test_the_process_ends_with_code_2_and_the_reason(
     settings: dict[str, str], named: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     desk = service(identity="required", **settings)
-    desk.ask_who()
+    desk.doors.ask_who()
     with pytest.raises(SystemExit) as ended:
         run(desk)
     assert ended.value.code == 2

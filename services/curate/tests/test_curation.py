@@ -108,7 +108,7 @@ class Desk:
             indexes=self.indexes,  # type: ignore[arg-type]
             state=self.state,
             followed=self,  # type: ignore[arg-type]
-            missing=MissingRecords(service.store, service.warn),
+            missing=MissingRecords(service.store, service.health.warn),
             builder=self.builder,
             attempts=Attempts(ObjectStore(store.as_uri()), "curate", limit=3),
             slots=self.slots,

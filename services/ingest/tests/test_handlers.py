@@ -56,6 +56,7 @@ class Desk:
         self.handlers: dict[str, Any] = {}
         self.applied: Callable[[Envelope[Any]], None]
         self.warnings: dict[str, str | None] = {}
+        self.health = self
 
     def on(self, topic: TopicSpec, **_: Any) -> Callable[[Any], Any]:
         return lambda handler: self.handlers.setdefault(topic.name, handler)

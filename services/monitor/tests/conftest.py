@@ -223,8 +223,9 @@ class Desk:
             knowledge, references, self._embedder, self.broker.new, pseudonyms, metrics, self.sample
         )
         watch = Watch(
-            self.broker, knowledge, references, Checkpoints(self.store), exhibits, pseudonyms, metrics
-        )
+            self.broker, self.broker.warn, knowledge, references, Checkpoints(self.store), exhibits,
+            pseudonyms, metrics,
+        )  # fmt: skip
         return knowledge, scorer, watch
 
     async def promote(self, model_id: str, dataset_id: str, texts: Sequence[str], **spec: Any) -> None:

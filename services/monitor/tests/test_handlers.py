@@ -27,6 +27,7 @@ class Subscribed:
         self.access = Access(settings, warn=lambda *_: None)
         self.handlers: dict[str, Any] = {}
         self.asks = False
+        self.doors = self
 
     def ask_who(self) -> None:
         self.asks = True

@@ -97,7 +97,7 @@ def make_app(settings: Settings) -> Service:
         keep=archive.keep,
     )
     completions = Completions(settings.work_for("console"))
-    copy = CompletionCopy(settings, completions, warn=service.warn, failed=service.fail)
+    copy = CompletionCopy(settings, completions, warn=service.health.warn, failed=service.fail)
     service.replay([topics.ERASURE_REQUESTED], copy.on_erasure)
     service.on_startup(archive.start)
     service.on_startup(copy.start)
@@ -121,7 +121,7 @@ def make_app(settings: Settings) -> Service:
     service.on_shutdown(documents.close)
     log = Log.of(settings, refresh, documents)
     web = make_web(state, actions, reviewing, labelling, service.access, settings, sources, log)
-    service.mount(web, any_content=["/login", "/logout"])
+    service.doors.mount(web, any_content=["/login", "/logout"])
     return service
 
 

@@ -197,7 +197,7 @@ class Curation:
             store=self._service.store,
             names=self._builder.pseudonyms(event.project),
             deletes=lambda name: always or name in held,
-            warn=self._service.warn,
+            warn=self._service.health.warn,
         )
         proof = proof_of(
             event.data,

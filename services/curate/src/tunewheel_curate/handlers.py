@@ -22,7 +22,7 @@ def register(
     service: Service, curation: Curation, labels: LabelsWanted, reminders: Reminders, *, append_batch: int
 ) -> None:
     """Attach the handlers."""
-    service.ask_who()
+    service.doors.ask_who()
 
     @service.on_batch(topics.RECORD_INGESTED, max_records=append_batch)
     async def on_record_ingested(deliveries: Sequence[Delivery[RecordIngested]]) -> None:

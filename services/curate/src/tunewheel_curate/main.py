@@ -72,7 +72,7 @@ def make_app(settings: Settings, *, worker: Sequence[str] = WORKER) -> Service:
             "store_url memory:// cannot hold the record table; use file://, s3://, gs:// or az://"
         )
     table = RecordTable(table_url(service.store.url, service.store.local_root))
-    missing = MissingRecords(service.store, service.warn)
+    missing = MissingRecords(service.store, service.health.warn)
 
     async def held(partition: int) -> int:
         # Whoever restores a backup of the table needs all of the log that is left. Another replica may have

@@ -69,7 +69,7 @@ class Bench:
         self.arriving: list[Callable[[], None]] = []
         self.service = Service("curate", Settings(store_url=store.as_uri()))
         self.table = RecordTable(str(store / "records"))
-        self.missing = MissingRecords(self.service.store, self.service.warn)
+        self.missing = MissingRecords(self.service.store, self.service.health.warn)
         self.answering = Answering(
             self.service,
             table_url=self.table.url,

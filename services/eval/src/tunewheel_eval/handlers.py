@@ -37,7 +37,7 @@ from tunewheel_eval.waiting import Turns
 def register(service: Service, evaluator: Evaluator, erased: Erased, notices: Notices, turns: Turns) -> None:
     """Subscribe to finished runs, to people's reviews and to what curate erased. ``turns``: when evaluations
     run."""
-    service.ask_who()
+    service.doors.ask_who()
     serving = service.view(topics.SERVING_DESIRED)
     service.check(topics.SERVING_DESIRED)
     indexes = service.view(topics.INDEX_VERSIONED)

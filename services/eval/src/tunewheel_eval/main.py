@@ -28,7 +28,7 @@ def make_app(settings: Settings, *, worker: Sequence[str] = WORKER) -> Service:
     service.on_startup(evaluator.prepare)
     service.on_shutdown(evaluator.close)
     notices = Notices(service.store, Webhook.of(settings), settings)
-    turns = Turns(service.warn, settings.eval_wait_seconds, Slots(settings.eval_slots))
+    turns = Turns(service.health.warn, settings.eval_wait_seconds, Slots(settings.eval_slots))
     register(service, evaluator, erased, notices, turns)
     return service
 

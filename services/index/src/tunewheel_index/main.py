@@ -32,7 +32,7 @@ def make_app(settings: Settings) -> Service:
         metrics=metrics,
         quiet_seconds=settings.index_quiet_seconds,
         retry_seconds=settings.index_retry_seconds,
-        warn=service.warn,
+        warn=service.health.warn,
         failed=service.fail,
     )
     takebacks, records = register(service, indexer, versions)

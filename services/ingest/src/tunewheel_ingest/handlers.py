@@ -52,7 +52,7 @@ def register(service: Service, projects: View[ProjectDeclared], documents: Docum
         if record is not None and record.trust is Trust.UNVERIFIED and record.validated_by and record.output:
             name = lowering(source_of(event.data) or f"{event.data.type} {event.project}")
             text = LOWERED.format(event=event, remedy=remedy_of(event.data))
-            service.warn(name, text, seconds=LOWERED_SECONDS)
+            service.health.warn(name, text, seconds=LOWERED_SECONDS)
         return made(record, event)
 
     @service.on_each(topics.TICKET_PUBLISHED, max_records=TICKETS_AT_ONCE)

@@ -64,7 +64,7 @@ def make_app(settings: Settings) -> Service:
     register(service, projects, documents)
     delete_handled(service, days=settings.upstream_days)
     door = Door(service, projects, Quota(settings.project_events_per_minute))
-    service.mount(
+    service.doors.mount(
         make_api(
             door,
             service.store,

@@ -137,7 +137,8 @@ def test_topics_of_tunewheel_are_known_by_their_names_with_the_prefix_too(prefix
 
 async def test_the_warning_of_a_source_goes_when_the_source_leaves_its_spec() -> None:
     warnings: dict[str, str | None] = {}
-    service: Any = SimpleNamespace(settings=SimpleNamespace(topic_prefix=""), warn=warnings.__setitem__)
+    health = SimpleNamespace(warn=warnings.__setitem__)
+    service: Any = SimpleNamespace(settings=SimpleNamespace(topic_prefix=""), health=health)
     source = SourceSpec.model_validate(MAPPING)
     declared: list[Any] = [
         SimpleNamespace(project=name, data=SimpleNamespace(spec=SimpleNamespace(sources=(source,))))
@@ -154,7 +155,7 @@ async def test_the_warning_of_a_source_goes_when_the_source_leaves_its_spec() ->
         return {name for name, text in warnings.items() if text is not None}
 
     assert await followed() == {"source desk/crm", "source shop/crm"}
-    service.warn(lowering("desk/crm"), "its answers were lowered")
+    service.health.warn(lowering("desk/crm"), "its answers were lowered")
     assert lowering("desk/crm") in await followed()
     del declared[0]
     assert await followed() == {"source shop/crm"}

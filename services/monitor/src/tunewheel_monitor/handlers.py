@@ -27,7 +27,7 @@ def register(service: Service, scorer: Scorer, watch: Watch) -> None:
     """Attach the handlers. The scoring handlers keep no state. ``on_inference_scored`` keeps state and
     publishes itself, before the offset is committed."""
 
-    service.ask_who()
+    service.doors.ask_who()
 
     @service.on_batch(topics.INFERENCE_COMPLETED, max_records=1_000)
     async def on_inference_completed(deliveries: Sequence[Delivery[InferenceCompleted]]) -> Scores:

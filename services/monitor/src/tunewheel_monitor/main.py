@@ -38,9 +38,12 @@ def make_app(settings: Settings) -> Service:
     encoder = SentenceEmbedder() if settings.encoded_per_hour else None
     references = References(
         service.store, embedder, settings.reference_texts, metrics, encoder,
-        knowledge.erasures, knowledge.refresh, service.warn,
+        knowledge.erasures, knowledge.refresh, service.health.warn,
     )  # fmt: skip
-    watch = Watch(service, knowledge, references, Checkpoints(service.store), exhibits, pseudonyms, metrics)
+    watch = Watch(
+        service, service.health.warn, knowledge, references, Checkpoints(service.store), exhibits,
+        pseudonyms, metrics,
+    )  # fmt: skip
     sample = Sample(encoder, settings.encoded_per_hour)
     scorer = Scorer(knowledge, references, embedder, service.new, pseudonyms, metrics, sample)
     register(service, scorer, watch)

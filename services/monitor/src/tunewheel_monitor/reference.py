@@ -95,7 +95,7 @@ class References:
     refresh: Callable[[], Awaitable[None]] = lambda: asyncio.sleep(0)
     """Reads the erasures to the end of the log."""
     warn: Callable[[str, str | None], None] = lambda name, text: None
-    """``Service.warn``."""
+    """``Health.warn``."""
     _fitted: dict[str, Reference | None] = field(default_factory=dict[str, Reference | None])
     _one_at_a_time: asyncio.Lock = field(default_factory=asyncio.Lock)
     _one_encodes: asyncio.Lock = field(default_factory=asyncio.Lock)

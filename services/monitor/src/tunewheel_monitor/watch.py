@@ -27,6 +27,7 @@ from tunewheel_contracts.events.turns import LabelsRequested
 from tunewheel_contracts.events.upstream import ErasureRequested
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.topics import TopicSpec
+from tunewheel_runtime.deadletter import Warn
 from tunewheel_runtime.service import Delivery
 
 from tunewheel_monitor.alarms import Said
@@ -60,8 +61,6 @@ class Log(Protocol):
 
     def handles(self, topic: TopicSpec, key: str) -> bool: ...
 
-    def warn(self, name: str, text: str | None) -> None: ...
-
     async def publish_many(self, envelopes: Sequence[Envelope[Any]]) -> None: ...
 
 
@@ -70,6 +69,7 @@ class Watch:
     """Handles one batch, one tick or one erasure at a time."""
 
     log: Log
+    warn: Warn
     knowledge: Knowledge
     references: References
     checkpoints: Checkpoints
@@ -264,7 +264,7 @@ class Watch:
             held = await self.checkpoints.latest(project)
             if held.unreadable:
                 self.metrics.add("checkpoints.unreadable")
-                self.log.warn(f"checkpoint of {project}", held.unreadable)
+                self.warn(f"checkpoint of {project}", held.unreadable)
             await self._publish(held)  # the process that wrote it may have died before it published
         return held
 
@@ -273,7 +273,7 @@ class Watch:
         self._detectors.projects[held.project] = list(held.state.alarms), evidence(held.state.figures)
         detectors = held.state.version.detectors if held.state.version else {}
         said = caution(detectors.get(Novelty.name, {}))
-        self.log.warn(f"reference of {held.project}", said and f"{held.project}: {said}")
+        self.warn(f"reference of {held.project}", said and f"{held.project}: {said}")
         while len(self._held) > KEPT:
             project, _ = self._held.popitem(last=False)
             del self._detectors.projects[project]

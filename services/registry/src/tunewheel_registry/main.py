@@ -57,7 +57,7 @@ def make_app(settings: Settings) -> Service:
     api = make_api(ledger, known_spec)
     add_lineage(api, index, RecordFiles(service.store))
     add_about(api, ledger, index, service.store)
-    service.mount(api)
+    service.doors.mount(api)
     return service
 
 

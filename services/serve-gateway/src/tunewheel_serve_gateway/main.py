@@ -31,11 +31,11 @@ def make_app(settings: Settings) -> Service:
         service.publisher.send,
         search.find,
         service.fail,
-        service.warn,
+        service.health.warn,
     )
     service.on_shutdown(search.close)
     register(service, gateway)
-    service.mount(make_api(gateway))
+    service.doors.mount(make_api(gateway))
     return service
 
 

@@ -184,5 +184,5 @@ def _commands(service: Service, settings: Settings) -> Commands:
     async def may_control(command: Command) -> None:
         await service.access.require(command.principal, Role.OPERATOR, command.project, field="principal")
 
-    service.ask_who()
+    service.doors.ask_who()
     return Commands(service.store, may_control, service.signatures.predates, Backoff.of(settings))

@@ -38,7 +38,7 @@ MANIFEST = "manifest.json"
 WITHOUT_ROWS = (MANIFEST, "holdout_memory.parquet")
 """The files of a version that stay when its rows are deleted: they hold hashes and counts, and no texts."""
 Warn = Callable[[str, str | None], None]
-"""``Service.warn``."""
+"""``Health.warn``."""
 
 
 class Owner(Frozen):

@@ -132,10 +132,10 @@ class SourceTopics:
             if source.topic is not None and self._may_read(project, source):
                 yield (project, name), source
         for warning in refused - self._refused:  # The source may be gone from its spec.
-            self._service.warn(warning, None)
+            self._service.health.warn(warning, None)
         for (project, name), source in before.items():
             if self._sources.get((project, name)) != source:
-                self._service.warn(lowering(f"{project}/{name}"), None)
+                self._service.health.warn(lowering(f"{project}/{name}"), None)
 
     def _may_read(self, project: str, source: SourceSpec) -> bool:
         topic, is_own = source.topic or "", is_ours(source.topic or "", self._service.settings.topic_prefix)
@@ -147,7 +147,7 @@ class SourceTopics:
             return True
         name = f"source {project}/{source.name}"
         self._refused.add(name)
-        self._service.warn(name, f"{topic} {reason}; it is not read")
+        self._service.health.warn(name, f"{topic} {reason}; it is not read")
         return False
 
     def _start(self, project: str, source: SourceSpec) -> None:
